@@ -1,0 +1,356 @@
+"""Video, masks and images in and out, through PyAV.
+
+Frames are uint8 RGB [H, W, 3] as a person would see them: display rotation applied, constant frame rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from shards.files import atomic_path, write_bytes
+
+Source = str | Path | bytes
+Size = tuple[int, int]  # (height, width)
+
+_BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}  # SMPTE 170M, what swscale converts with
+# swscale's default rounds down: one grey level darker on every read
+_SCALER = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+)
+
+
+class MediaError(ValueError):
+    """A file that cannot be read or written as media; the message names the file and the fault."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What `probe` finds. `height` and `width` are as displayed, `frames` at the constant rate `fps`."""
+
+    path: str
+    frames: int
+    fps: float
+    height: int
+    width: int
+    seconds: float
+    codec: str
+    pix_fmt: str
+    rotation: int
+    variable_rate: bool
+
+
+def name_of(source: Source) -> str:
+    """How an error message calls the source."""
+    return "<bytes>" if isinstance(source, bytes) else str(source)
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
+    """The container and its video stream; FFmpeg's errors become one MediaError that names the file."""
+    name = name_of(source)
+    if not isinstance(source, bytes):
+        path = Path(source)
+        if not path.is_file():
+            raise MediaError(f"{name}: no such file")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{name}: the file is empty")
+    elif not source:
+        raise MediaError(f"{name}: the file is empty")
+    try:
+        container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{name}: not a video file that FFmpeg can open ({_reason(error)})") from None
+    with container:
+        if not container.streams.video:
+            raise MediaError(f"{name}: no video stream (audio only?)")
+        if container.format.name.endswith("_pipe") or container.format.name in ("image2", "tty"):
+            raise MediaError(f"{name}: a still picture or text, not a video ({container.format.name})")
+        try:
+            yield container, container.streams.video[0]
+        except av.FFmpegError as error:
+            raise MediaError(f"{name}: does not decode ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).split(";")[0]
+
+
+def _timing(container: Any, stream: Any, name: str) -> tuple[list[float], float, bool]:
+    """Display times in seconds (sorted, from 0) of every packet, the nominal rate, whether it varies."""
+    ticks = [p.pts if p.pts is not None else p.dts for p in container.demux(stream) if p.size]
+    known = sorted(t for t in ticks if t is not None)
+    if not ticks:
+        raise MediaError(f"{name}: holds no video frames")
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    if len(known) < len(ticks) or len(set(known)) < len(known):  # raw streams without timestamps
+        if not rate:
+            raise MediaError(f"{name}: no timestamps and no frame rate")
+        return [i / rate for i in range(len(ticks))], rate, False
+    unit = float(stream.time_base)
+    times = [(t - known[0]) * unit for t in known]
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    if not steps:
+        return times, rate or 1.0, False
+    typical = float(np.median(steps))
+    varies = max(abs(s - typical) for s in steps) > max(2.5 * unit, 0.1 * typical)
+    if varies:
+        return times, 1.0 / typical, True
+    return times, rate if rate and abs(rate * typical - 1) < 0.05 else (len(steps) / times[-1]), False
+
+
+def _constant_rate(times: list[float], fps: float) -> int:
+    """Frames of the constant-rate version: the last source frame is shown for one period."""
+    return max(1, round(times[-1] * fps) + 1)
+
+
+def _upright(frame: Any) -> tuple[int, int, int]:
+    """(height, width, quarter turns counter-clockwise that make it upright) of a decoded frame."""
+    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+    height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+    return height, width, turns
+
+
+def probe(source: Source) -> VideoInfo:
+    """Read a video's timing from its packets and its size from the first decoded frame.
+
+    Raises MediaError for a file that is missing, empty, no video, without frames, or whose first frame
+    does not decode.
+    """
+    name = name_of(source)
+    with _opened(source) as (container, stream):
+        times, fps, varies = _timing(container, stream, name)
+    with _opened(source) as (container, stream):
+        first = next(iter(container.decode(stream)), None)
+        if first is None:
+            raise MediaError(f"{name}: holds no video frames that decode")
+        height, width, turns = _upright(first)
+        frames = _constant_rate(times, fps) if varies else len(times)
+        return VideoInfo(
+            path=name,
+            frames=frames,
+            fps=fps,
+            height=height,
+            width=width,
+            seconds=frames / fps,
+            codec=stream.codec_context.name,
+            pix_fmt=str(first.format.name),
+            rotation=turns * 90,
+            variable_rate=varies,
+        )
+
+
+def iter_frames(
+    source: Source, start: int = 0, stop: int | None = None, size: Size | None = None
+) -> Iterator[np.ndarray]:
+    """Yield frames `start` to `stop` (exclusive) as uint8 RGB [H, W, 3], upright, at the constant rate.
+
+    A variable-rate file is resampled: frame k shows what a player shows at time k / fps. `size` (height,
+    width) resizes with `resize`. Raises MediaError naming the file where a frame is damaged or the file ends
+    before the frames that its index promises.
+    """
+    name = name_of(source)
+    with _opened(source) as (container, stream):
+        times, fps, varies = _timing(container, stream, name)
+    total = _constant_rate(times, fps) if varies else len(times)
+    stop = total if stop is None else min(stop, total)
+    # For every source frame, how often it is shown in the constant-rate version.
+    shown = np.ones(len(times), dtype=int)
+    if varies:
+        grid = np.searchsorted(np.asarray(times) - 0.5 / fps * 1e-3, np.arange(total) / fps, side="right") - 1
+        shown = np.bincount(np.clip(grid, 0, len(times) - 1), minlength=len(times))
+    position = decoded = 0
+    with _opened(source) as (container, stream):
+        stream.thread_type = "NONE"
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise MediaError(f"{name}: damaged at frame {decoded} of {len(times)}")
+            repeats = int(shown[decoded]) if decoded < len(shown) else 1
+            decoded += 1
+            first, position = position, position + repeats
+            if position <= start or not repeats:
+                continue
+            picture = _picture(frame)
+            if size is not None:
+                picture = resize(picture, size)
+            for index in range(max(first, start), min(position, stop)):
+                yield picture if index == first else picture.copy()
+            if position >= stop:
+                return
+        if position < stop:
+            raise MediaError(f"{name}: truncated, {decoded} of {len(times)} frames decode")
+
+
+def _picture(frame: Any) -> np.ndarray:
+    height, width, turns = _upright(frame)
+    picture = np.rot90(frame.reformat(format="rgb24", interpolation=_SCALER).to_ndarray(), turns)
+    if picture.shape[:2] != (height, width):
+        raise MediaError(f"frame size changes to {picture.shape[:2]} inside the file")
+    return np.ascontiguousarray(picture)
+
+
+def read_video(
+    source: Source, start: int = 0, stop: int | None = None, size: Size | None = None
+) -> tuple[np.ndarray, float]:
+    """All frames of `iter_frames` as one uint8 RGB array [T, H, W, 3], and the frame rate."""
+    info = probe(source)
+    frames = list(iter_frames(source, start, stop, size))
+    if not frames:
+        raise MediaError(f"{name_of(source)}: no frames between {start} and {stop}, it has {info.frames}")
+    if len({f.shape for f in frames}) > 1:
+        raise MediaError(f"{name_of(source)}: the frame size changes inside the file")
+    return np.stack(frames), info.fps
+
+
+def write_video(
+    path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float, crf: int = 18
+) -> None:
+    """Write uint8 RGB frames [T, H, W, 3] as H.264 yuv420p mp4 that browsers play; even sides only.
+
+    The bytes depend on the pixels alone: one thread and x264's C code, because its assembly was seen to vary
+    from run to run. Atomic.
+    """
+    options = {"crf": str(crf), "preset": "veryfast", "x264-params": "no-asm=1:threads=1:lookahead-threads=1"}
+    _write(path, frames, fps, "libx264", "yuv420p", options)
+
+
+def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
+    """Write masks [T, H, W], bool or uint8 (non-zero is inside), losslessly as FFV1 in Matroska. Atomic."""
+    frames = np.where(np.asarray(masks) > 0, np.uint8(255), np.uint8(0))
+    _write(path, frames, fps, "ffv1", "gray", {"level": "3", "slices": "4", "slicecrc": "1"})
+
+
+def read_mask(source: Source) -> np.ndarray:
+    """Read a mask written by `write_mask` as bool [T, H, W]."""
+    with _opened(source) as (container, stream):
+        stream.thread_type = "NONE"
+        frames = [frame.to_ndarray(format="gray") > 127 for frame in container.decode(stream)]
+    if not frames:
+        raise MediaError(f"{name_of(source)}: holds no mask frames")
+    return np.stack(frames)
+
+
+def _write(
+    path: str | Path,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float,
+    codec: str,
+    pix_fmt: str,
+    options: dict[str, str],
+) -> None:
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise MediaError(f"{path}: no frames to write")
+    if not fps > 0 or not math.isfinite(fps):
+        raise MediaError(f"{path}: frame rate {fps} is not positive")
+    height, width = first.shape[:2]
+    if pix_fmt == "yuv420p" and (height % 2 or width % 2):
+        raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
+    with atomic_path(path) as temporary, av.open(
+        str(temporary), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}
+    ) as container:  # fmt: skip
+        rate = Fraction(fps).limit_denominator(1001)
+        stream: Any = container.add_stream(codec, rate=rate, options=options)
+        context = stream.codec_context
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        context.thread_count = 1
+        context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT: no encoder version in the stream
+        if pix_fmt == "yuv420p":
+            context.color_range = 1  # limited
+            for field, value in _BT601.items():
+                setattr(context, field, value)
+        for index, picture in enumerate(itertools.chain([first], frames)):
+            if picture.dtype != np.uint8 or picture.shape[:2] != (height, width):
+                raise MediaError(
+                    f"{path}: frame {index} is {picture.dtype} {picture.shape}, not uint8 {height}x{width}"
+                )
+            source_format = "gray" if picture.ndim == 2 else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=source_format)
+            if pix_fmt == "yuv420p":
+                frame = frame.reformat(
+                    format=pix_fmt,
+                    dst_colorspace=Colorspace.ITU601,
+                    dst_color_range=ColorRange.MPEG,
+                    interpolation=_SCALER,
+                )
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def read_image(source: Source) -> np.ndarray:
+    """Read an image file as uint8 RGB [H, W, 3]."""
+    data = source if isinstance(source, bytes) else _bytes(source)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if picture is None:
+        raise MediaError(f"{name_of(source)}: not an image that OpenCV can read")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _bytes(path: str | Path) -> bytes:
+    if not Path(path).is_file():
+        raise MediaError(f"{path}: no such file")
+    return Path(path).read_bytes()
+
+
+def write_image(path: str | Path, picture: np.ndarray) -> None:
+    """Write uint8 RGB [H, W, 3] as PNG, atomically."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise MediaError(f"{path}: OpenCV could not encode the image")
+    write_bytes(path, data.tobytes())
+
+
+def resize(frames: np.ndarray, size: Size) -> np.ndarray:
+    """Resize uint8 [H, W, 3] or [T, H, W, 3] to `size` (height, width): area when shrinking, else cubic.
+
+    Bool masks [H, W] or [T, H, W] stay bool: a pixel is inside where at least half of its area was.
+    """
+    height, width = size
+    if frames.dtype == bool:
+        return resize(np.where(frames, np.uint8(255), np.uint8(0)), size) >= 128
+    stacked = frames.ndim == 4 or (frames.ndim == 3 and frames.shape[-1] != 3)
+    pictures: Sequence[np.ndarray] = frames if stacked else frames[None]  # type: ignore[assignment]
+    if pictures[0].shape[:2] == (height, width):
+        return frames
+    shrinks = height * width < pictures[0].shape[0] * pictures[0].shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    out = np.stack([cv2.resize(p, (width, height), interpolation=how) for p in pictures])
+    return out if stacked else out[0]
+
+
+def fit_size(
+    height: int, width: int, *, min_area: int = 256 * 256, max_area: int = 512 * 512, multiple: int = 16
+) -> Size:
+    """Nearest size to (height, width) of the same aspect: area in a range, sides divide by `multiple`.
+
+    The paper's range (section A.1) is the default; small presets pass their own. Among the sizes allowed, the
+    one with the least change of aspect ratio wins, then the least change of area. Raises ValueError when the
+    range holds no such size.
+    """
+    aspect, area = width / height, min(max(height * width, min_area), max_area)
+    best: tuple[float, Size] | None = None
+    for h in range(multiple, int(math.sqrt(max_area / aspect)) + 2 * multiple, multiple):
+        for w in {multiple * max(1, math.floor(h * aspect / multiple) + k) for k in (0, 1)}:
+            if min_area <= h * w <= max_area:
+                cost = 4 * abs(math.log(w / h / aspect)) + 0.5 * abs(math.log(h * w / area))
+                if best is None or cost < best[0]:
+                    best = (cost, (h, w))
+    if best is None:
+        raise ValueError(
+            f"no size like {width}x{height} with sides dividing by {multiple}, area {min_area} to {max_area}"
+        )
+    return best[1]

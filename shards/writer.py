@@ -1,0 +1,115 @@
+"""Writes samples as WebDataset shards: deterministic, atomic, the manifest last.
+
+The same samples give the same bytes: sorted by key, fixed tar headers, canonical JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shards.files import atomic_path, sha256_of
+from shards.index import (
+    MANIFEST,
+    IndexEntry,
+    ManifestRow,
+    ShardIndex,
+    TokenGeometry,
+    entry_of,
+    index_path,
+    read_manifest,
+    write_index,
+    write_manifest,
+)
+from shards.sample import Sample, SampleError
+
+Item = tuple[Sample, dict[str, Path]]  # a sample and the file of each of its media elements
+
+
+def write_shards(
+    out_dir: str | Path, items: Iterable[Item], *, max_samples: int = 512, max_bytes: int = 1 << 30
+) -> list[ManifestRow]:
+    """Write samples as `{split}-{number:06d}.tar` with an index each, then `manifest.jsonl`.
+
+    A shard is closed when it holds `max_samples` samples or the next sample would take it past `max_bytes`
+    (a single larger sample gets its own shard). Each media file's sha256 is written into the sample. Shards
+    named by an older manifest and no longer written are removed after the new manifest is in place.
+
+    Raises SampleError for a repeated key, a media element without file, or a file that is missing or empty.
+    """
+    out_dir = Path(out_dir)
+    ordered = sorted(items, key=lambda item: (item[0].split, item[0].key))
+    for (a, _), (b, _) in itertools.pairwise(ordered):
+        if (a.split, a.key) == (b.split, b.key):
+            raise SampleError(f"{a.key}: two samples have this key")
+    for sample, files in ordered:
+        _check_files(sample, files)
+    older = read_manifest(out_dir) if (out_dir / MANIFEST).is_file() else []
+
+    rows: list[ManifestRow] = []
+    for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
+        for number, batch in enumerate(_batches(group, max_samples, max_bytes)):
+            rows.append(_write_shard(out_dir, f"{split}-{number:06d}.tar", batch))
+    write_manifest(out_dir, rows)
+    for row in older:
+        if row.shard not in {r.shard for r in rows}:
+            (out_dir / row.shard).unlink(missing_ok=True)
+            index_path(out_dir, row.shard).unlink(missing_ok=True)
+    return rows
+
+
+def _check_files(sample: Sample, files: dict[str, Path]) -> None:
+    if set(files) != set(sample.media):
+        odd = ", ".join(sorted(set(files) ^ set(sample.media)))
+        raise SampleError(f"{sample.key}: the files given and the sample's media disagree about {odd}")
+    for name, path in files.items():
+        if not Path(path).is_file() or Path(path).stat().st_size == 0:
+            raise SampleError(f"{sample.key}: {name}: {path} is missing or empty")
+
+
+def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    size = 0
+    for sample, files in items:
+        grows = sum(Path(p).stat().st_size + 1024 for p in files.values()) + 8192
+        if batch and (len(batch) >= max_samples or size + grows > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append((sample, files))
+        size += grows
+    if batch:
+        yield batch
+
+
+def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
+    entries: list[IndexEntry] = []
+    geometry = TokenGeometry()
+    with atomic_path(out_dir / shard) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+            for sample, files in batch:
+                data = {name: Path(path).read_bytes() for name, path in sorted(files.items())}
+                media = {
+                    name: m.model_copy(update={"sha256": hashlib.sha256(data[name]).hexdigest()})
+                    for name, m in sample.media.items()
+                }
+                sealed = sample.model_copy(update={"media": media})
+                members = {"json": _add(tar, f"{sample.key}.json", sealed.to_json())}
+                for name in data:
+                    members[media[name].file] = _add(tar, sealed.member(name), data[name])
+                entries.append(entry_of(sealed, members, geometry))
+        size, digest = temporary.stat().st_size, sha256_of(temporary)
+    write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
+    return ManifestRow(shard=shard, sha256=digest, samples=len(entries), bytes=size)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
+    """Append a member with a fixed header; returns its data's byte offset and size."""
+    info = tarfile.TarInfo(name)  # mtime 0, uid and gid 0, no names
+    info.size, info.mode = len(data), 0o644
+    tar.addfile(info, io.BytesIO(data))
+    padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return tar.offset - padded, len(data)
