@@ -259,8 +259,9 @@ def _write(
     height, width = first.shape[:2]
     if pix_fmt == "yuv420p" and (height % 2 or width % 2):
         raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
+    muxing = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if Path(path).suffix == ".mp4" else {})
     with atomic_path(path) as temporary, av.open(
-        str(temporary), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}
+        str(temporary), "w", options=muxing
     ) as container:  # fmt: skip
         rate = Fraction(fps).limit_denominator(1001)
         stream: Any = container.add_stream(codec, rate=rate, options=options)
