@@ -1,0 +1,133 @@
+"""What describes a trained editor: its encoders, sequence layout, transformer, flow, media sizes and defaults.
+
+`config.json` beside the weights holds exactly this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.dit import DiTConfig
+from model.encoders import Part
+from model.flow import FlowConfig
+from model.sequence import SequenceConfig
+
+
+class ConfigError(ValueError):
+    """A configuration or checkpoint that cannot be used; the message names the file or field."""
+
+
+@dataclass(frozen=True)
+class MediaConfig:
+    """Sizes that the model works at, in pixels and frames.
+
+    Attributes:
+        min_area, max_area: of a frame, in pixels; a medium is resized to the nearest size of its aspect ratio
+            whose sides divide into tokens (`shards.media.fit_size`). The paper's range is the default.
+        frames: frames of a training clip; the editor takes longer sources window by window.
+        fps: frame rate of what is made from no video at all.
+    """
+
+    min_area: int = 256 * 256
+    max_area: int = 512 * 512
+    frames: int = 17
+    fps: float = 10.0
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """The editor's defaults.
+
+    Attributes:
+        steps, guidance: solver steps, and scale of the guidance on the text (1 is none).
+        solver: see `model.flow`.
+        carry_over: add back to the edit what the codec dropped of the source wherever the two agree; see
+            `model.carry_over`. `agree` and `differ` are RMS differences in pixel values of 0..255: at or below
+            the first a place counts as untouched, from the second on as edited.
+    """
+
+    steps: int = 50
+    guidance: float = 5.0
+    solver: typing.Literal["euler", "midpoint"] = "euler"
+    carry_over: bool = False
+    agree: float = 8.0
+    differ: float = 16.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that `Editor.from_pretrained` needs besides the weights."""
+
+    codec: Part = field(default_factory=lambda: Part("model.encoders.transform.TransformCodec"))
+    text: Part = field(default_factory=lambda: Part("model.encoders.text.MiniLM"))
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON values (tuples become lists)."""
+    value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return value
+
+
+def from_dict(cls: Any, value: Any, where: str) -> Any:
+    """Build a dataclass from JSON values; raises ConfigError naming the field that is unknown or wrong."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected an object, got {type(value).__name__}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; it has {', '.join(hints)}")
+    given = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(args[0], item, where) for item in value)
+    if origin in (dict, list) or hint is Any:
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read a checkpoint's `config.json`; raises ConfigError naming the file and the fault."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: not found; a checkpoint folder holds config.json and model.safetensors"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    config: ModelConfig = from_dict(ModelConfig, value, str(path))
+    return config

