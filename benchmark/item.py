@@ -1,0 +1,150 @@
+"""What passes between suites, metrics and reports: an item, its decoded frames, a score that is missing.
+
+A suite yields `Item`s; `Item.load` decodes one; metrics see the frames as a `Reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from shards.media import Size, resize
+
+# The band around the mask that counts neither as inside nor as outside, as a share of the shorter side.
+RING = 0.02
+
+
+class BenchmarkError(ValueError):
+    """A request that cannot be carried out; the message names the file or setting and what to do."""
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A score that could not be obtained, and why. Never replaced by a number, left out of every mean."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An item's decoded media.
+
+    Attributes:
+        source: uint8 RGB [T, H, W, 3], what is to be edited.
+        target: uint8 RGB [T, H, W, 3], the curated result.
+        mask: bool [T, H, W], the region that the edit concerns; None when the item has none.
+        fps: frames per second of all three.
+        inputs: what an editor is given besides the text, by element name: uint8 RGB video [T, H, W, 3] or image
+            [H, W, 3], bool mask [T, H, W].
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    mask: np.ndarray | None
+    fps: float
+    inputs: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to be edited.
+
+    Attributes:
+        id: unique in its suite.
+        task: such as object_removal.
+        category: a finer group inside the task, such as the wording.
+        text: the instruction, with tags.
+        content: sha256 over the media that the scores depend on (source, target, mask).
+        clip, pair: which source clip and which edit pair it comes from; intervals are clustered by these.
+        load: decodes the media; raises ValueError naming the file at fault.
+        fault: why the item cannot be used, when that is known before loading.
+    """
+
+    id: str
+    task: str
+    category: str
+    text: str
+    content: str
+    clip: str
+    pair: str
+    load: Callable[[], Loaded] = field(compare=False)
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Frames, size and rate at which the rows of an item are compared: those of the model's output."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:
+    """The frames shown at the times of `geometry`'s frames; axis 0 is time. The last one is held."""
+    index = np.round(np.arange(geometry.frames) * fps / geometry.fps).astype(int)
+    return frames[np.clip(index, 0, len(frames) - 1)]
+
+
+def shrink_mask(mask: np.ndarray, size: Size) -> np.ndarray:
+    """Resize a bool mask [T, H, W]; a pixel is inside when any part of its area was (area > 0)."""
+    import cv2
+
+    height, width = size
+    if mask.shape[1:] == (height, width):
+        return mask
+    shrinks = height * width < mask.shape[1] * mask.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    return np.stack([cv2.resize(m.astype(np.float32), (width, height), interpolation=how) > 0 for m in mask])
+
+
+class Reference:
+    """An item's source, target and mask at the geometry of the results, for the metrics.
+
+    Everything derived (outside region, flow of the target) is computed once, and serves every row.
+    """
+
+    def __init__(self, loaded: Loaded, geometry: Geometry) -> None:
+        size = (geometry.height, geometry.width)
+        self.geometry = geometry
+        self.source = resize(same_times(loaded.source, loaded.fps, geometry), size)
+        self.target = resize(same_times(loaded.target, loaded.fps, geometry), size)
+        self.mask = (
+            None
+            if loaded.mask is None
+            else shrink_mask(same_times(loaded.mask, loaded.fps, geometry), size)
+        )
+
+    @cached_property
+    def inside(self) -> np.ndarray | Unscored:
+        """bool [T, H, W]: the mask; unscored without a mask or when it is empty."""
+        if self.mask is None:
+            return Unscored("the item has no mask")
+        return self.mask if self.mask.any() else Unscored("the mask is empty at this size")
+
+    @cached_property
+    def outside(self) -> np.ndarray | Unscored:
+        """bool [T, H, W]: beyond the mask widened by `RING` of the shorter side (one pixel at least).
+
+        Curated pairs are blended at the mask's border and both videos are compressed in blocks, so the band
+        next to the mask says nothing about either side.
+        """
+        import cv2
+
+        if self.mask is None:
+            return Unscored("the item has no mask")
+        reach = max(1, round(RING * min(self.mask.shape[1:])))
+        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        outside = np.stack([cv2.dilate(m.astype(np.uint8), brush) == 0 for m in self.mask])
+        return outside if outside.any() else Unscored("the widened mask covers everything")
+
+    @cached_property
+    def target_flow(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Backward flow and visibility of the target for each frame from the second; see metrics/warp.py."""
+        from benchmark.metrics.warp import backward_flow
+
+        return [backward_flow(a, b) for a, b in zip(self.target[:-1], self.target[1:], strict=True)]

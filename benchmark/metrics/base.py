@@ -1,0 +1,48 @@
+"""What a metric is: it states its name, direction, range and version, and scores one result.
+
+A version is part of every cached score's address: raise it whenever a change can move a number.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+
+from benchmark.item import Reference, Unscored
+
+Where = Literal["inside", "outside"]
+
+
+class Metric(Protocol):
+    """Scores a result against an item's reference.
+
+    Attributes:
+        name: column name, unique in a run.
+        label, unit: how tables print it.
+        higher_is_better: direction.
+        range: (lowest, highest) value possible.
+        version: see above.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def higher_is_better(self) -> bool: ...
+    @property
+    def range(self) -> tuple[float, float]: ...
+    @property
+    def version(self) -> int: ...
+
+    def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
+        """Score `result`, uint8 RGB [T, H, W, 3] at the reference's geometry."""
+        ...
+
+
+def region(reference: Reference, where: Where) -> np.ndarray | Unscored:
+    """bool [T, H, W] of the region that a masked metric looks at."""
+    return reference.inside if where == "inside" else reference.outside
