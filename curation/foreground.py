@@ -1,0 +1,128 @@
+"""What stands out from the clean plate, and which of it is one person: body, belongings and soft shadow.
+
+For a standing camera only. The masks are exact where the difference is: a pixel left out would stay behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from curation.ports import Plate
+from curation.regions import bounds, close, components, dilate, fill_holes, grow, touching
+
+Window = tuple[slice, slice]  # rows, columns
+
+
+@dataclass(frozen=True)
+class ForegroundSettings:
+    """Thresholds in grey levels (0 to 255); lengths in pixels or in box heights, as said."""
+
+    strong: float = 28.0  # largest channel difference that counts as an object
+    noise_gain: float = 1.4  # a pixel that usually differs (a tape in the wind) needs more
+    weak: float = 3.0  # smoothed brightness difference that counts as soft shadow
+    shadow_reach: float = 0.3  # box heights: how far from the body a shadow is looked for
+    reach_x: float = 0.22  # box heights: how far a person may stick out of the box sideways
+    reach_y: float = 0.16  # box heights: the same upwards and downwards
+    speck: int = 10  # pixels: smaller components are noise
+    neighbour: int = 3  # pixels: a strange component this close to the body touches it
+
+
+@dataclass(frozen=True)
+class Look:
+    """A window of one frame against the plate: `backdrop` uint8 RGB, `strong` and `weak` bool, all [h, w]."""
+
+    window: Window
+    backdrop: np.ndarray
+    strong: np.ndarray
+    weak: np.ndarray
+
+
+def light_change(image: np.ndarray, plate: Plate) -> np.ndarray:
+    """Slow change of light between plate and frame, float32 [H/8, W/8, 3], measured where nothing moves."""
+    height, width = image.shape[:2]
+    size = (max(1, width // 8), max(1, height // 8))
+    apart = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    apart -= cv2.resize(plate.image, size, interpolation=cv2.INTER_AREA)
+    moving = (np.abs(apart).max(-1) > 14).astype(np.uint8)
+    weight = 1 - cv2.dilate(moving, np.ones((3, 3), np.uint8)).astype(np.float32)
+    smooth = cv2.GaussianBlur(apart * weight[..., None], (0, 0), 6)
+    return smooth / np.maximum(cv2.GaussianBlur(weight, (0, 0), 6), 1e-3)[..., None]
+
+
+def look(image: np.ndarray, plate: Plate, light: np.ndarray, window: Window, settings: ForegroundSettings) -> Look:
+    """Compare a window of a frame with the relit plate."""
+    height, width = image.shape[:2]
+    rows, columns = window
+    here, noise = image[window], plate.noise[window]
+    # Bilinear samples of the light map at this window's pixels.
+    y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * light.shape[0] / height - 0.5
+    x = (np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5) * light.shape[1] / width - 0.5
+    grid = np.meshgrid(x, y)
+    change = cv2.remap(light, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    backdrop = np.clip(plate.image[window] + change + 0.5, 0, 255).astype(np.uint8)
+    threshold = np.maximum(settings.strong, settings.noise_gain * noise + 10)
+    apart = cv2.absdiff(here, backdrop).max(-1)
+    strong = (cv2.blur(apart, (3, 3)) > 0.6 * threshold) & (apart > 0.5 * threshold)
+    grey = cv2.cvtColor(here, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey -= cv2.cvtColor(backdrop, cv2.COLOR_RGB2GRAY)
+    # Brightness that differs over an area is shadow; where the plate is restless it says nothing.
+    weak = np.abs(cv2.GaussianBlur(grey, (0, 0), 1.6)) > settings.weak + 0.4 * np.maximum(noise - 8, 0)
+    return Look(window, backdrop, strong, weak)
+
+
+def window_of(box: np.ndarray, shape: tuple[int, ...], margin: float) -> Window:
+    """The window `margin` box heights around a box."""
+    left, top, right, bottom = grow(box, 1.0, shape, pad=margin * float(box[3] - box[1]))
+    return slice(top, bottom), slice(left, right)
+
+
+def body_of(
+    seen: Look, box: np.ndarray, pose: np.ndarray | None, settings: ForegroundSettings
+) -> tuple[np.ndarray, str]:
+    """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can).
+
+    `pose` is the segmenter's probability float32 [H, W], or None. Reasons: "merged people" when what stands
+    out is larger than the box, "another object at the mask" when something strange touches it, "no foreground".
+    """
+    height = float(box[3] - box[1])
+    rows, columns = seen.window
+    here = box - np.array([columns.start, rows.start, columns.start, rows.start], np.float32)
+    strong = close(seen.strong, 1)
+    x0, y0, x1, y1 = grow(here, 1.0, strong.shape, pad=0.08 * height)
+    inside = np.zeros(strong.shape, bool)
+    inside[y0:y1, x0:x1] = True
+    person = inside if pose is None else pose[seen.window] > 0.5
+    count, labels = components(strong)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    in_box = np.bincount(labels[inside], minlength=count + 1)
+    in_person = np.bincount(labels[person], minlength=count + 1)
+    mine = ((in_box >= 0.6 * sizes) | (in_person >= 0.5 * sizes)) & (sizes >= settings.speck)
+    other = ~mine & (sizes >= settings.speck)
+    mine[0] = other[0] = False
+    body, strange = mine[labels], other[labels]
+    if pose is not None and body.any():
+        body |= person & dilate(body, 4)
+    body = fill_holes(close(body, 2))
+    found = bounds(body)
+    if found is None:
+        return body, "no foreground"
+    if (strange & dilate(body, settings.neighbour)).any():
+        return body, "another object at the mask"
+    over = np.array([here[0] - found[0], here[1] - found[1], found[2] - here[2], found[3] - here[3]]) / height
+    if max(over[0], over[2]) > settings.reach_x or max(over[1], over[3]) > settings.reach_y:
+        return body, "merged people"
+    return body, ""
+
+
+def with_shadow(seen: Look, body: np.ndarray, settings: ForegroundSettings) -> np.ndarray:
+    """The body and the soft shadow that touches it, bool [h, w] of the window; strange objects are left out."""
+    found = bounds(body)
+    if found is None:
+        return body
+    reach = max(3, round(settings.shadow_reach * float(found[3] - found[1])))
+    near = dilate(body, reach) & ~dilate(close(seen.strong & ~dilate(body, 2), 1), 2)
+    weak = cv2.morphologyEx((seen.weak & near).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+    return fill_holes(close(touching(weak | body, body), 2))

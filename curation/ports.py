@@ -1,0 +1,117 @@
+"""Ports: what a task asks of its annotators, as small protocols.
+
+Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, bottom) in pixels, masks bool [H, W].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What an annotator is, for provenance and for the workspace key: no path of any machine in it."""
+
+    backend: str
+    model: str = ""
+    revision: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Track:
+    """One object through a clip. `boxes[i]` belongs to frame `start + i`; `score` is the mean confidence."""
+
+    id: int
+    start: int
+    boxes: np.ndarray  # float32 [N, 4]
+    score: float
+
+    @property
+    def stop(self) -> int:
+        """First frame after the track."""
+        return self.start + len(self.boxes)
+
+    def box(self, frame: int) -> np.ndarray | None:
+        """The box in `frame`, or None where the track is not."""
+        return self.boxes[frame - self.start] if self.start <= frame < self.stop else None
+
+
+@dataclass(frozen=True)
+class Plate:
+    """The scene without anything that moves.
+
+    `image` uint8 RGB [H, W, 3]; `noise` float32 [H, W], how far a pixel usually is from it (0 to 255);
+    `agreement` float32 [H, W], the share of frames that show it.
+    """
+
+    image: np.ndarray
+    noise: np.ndarray
+    agreement: np.ndarray
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What lies behind an object, frame by frame: `frames` uint8 [T, H, W, 3], `seen` bool [T, H, W]."""
+
+    frames: np.ndarray
+    seen: np.ndarray
+
+
+class Annotator(Protocol):
+    """Anything that a YAML file can choose by class_path; weights are loaded at the first call."""
+
+    def describe(self) -> Backend:
+        """Name, model, revision and settings. Raises AssetError when a model file is missing."""
+        ...
+
+
+class Detector(Annotator, Protocol):
+    """Finds the objects that a task is about."""
+
+    def detect(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float32 [N, 4] and confidences float32 [N] (0 to 1)."""
+        ...
+
+
+class Tracker(Annotator, Protocol):
+    """Joins detections into tracks."""
+
+    def track(self, frames: np.ndarray, found: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[Track]:
+        """Tracks from frames [T, H, W, 3] and detections keyed by the frames that were looked at."""
+        ...
+
+
+class Segmenter(Annotator, Protocol):
+    """Cuts one object out of a frame."""
+
+    def segment(self, frame: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probability float32 [H, W] (0 to 1) of the object in `box`, and its joints float32 [J, 3] (x, y, p)."""
+        ...
+
+
+class CameraMotion(Annotator, Protocol):
+    """Tells a camera that stands still from one that moves."""
+
+    def motion(self, frames: np.ndarray) -> float:
+        """Largest displacement of a picture corner against the middle frame, in pixels; inf when unknown."""
+        ...
+
+
+class PlateMaker(Annotator, Protocol):
+    """Makes the clean plate of a clip whose camera stands still."""
+
+    def plate(self, frames: np.ndarray) -> Plate:
+        """The plate of frames [T, H, W, 3]."""
+        ...
+
+
+class Inpainter(Annotator, Protocol):
+    """Fills masked regions where the camera moves."""
+
+    def fill(self, frames: np.ndarray, masks: np.ndarray, first: int, last: int) -> Backdrop:
+        """The backdrop of frames `first` to `last` (exclusive); all frames [T, H, W, 3], masks [T, H, W] help."""
+        ...

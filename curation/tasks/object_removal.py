@@ -1,0 +1,245 @@
+"""Object removal and addition: people are taken out of clips, and the pair is used in both directions.
+
+`process` is the whole recipe; every step is a result in the workspace that is computed once.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation import foreground, gates, naming, pairs, regions, workspace
+from curation.clips import Clip, Cut, load_frames
+from curation.foreground import ForegroundSettings
+from curation.gates import GateSettings
+from curation.pairs import Rejected
+from curation.ports import (
+    Annotator,
+    CameraMotion,
+    Detector,
+    Plate,
+    PlateMaker,
+    Segmenter,
+    Track,
+    Tracker,
+)
+from curation.preview import write_preview
+from curation.workspace import Workspace
+from shards.media import read_image, write_image, write_mask, write_video
+from shards.sample import Step
+
+
+@dataclass(frozen=True)
+class RemovalSettings:
+    """Numbers of the recipe that belong to no annotator."""
+
+    detect_every: int = 4  # frames
+    static_motion: float = 0.7  # pixels that a picture corner may move in a clip of a standing camera
+    grow: int = 3  # pixels that the mask is grown by
+    feather: int = 3  # pixels over which the plate fades in, inside the stored mask
+    crf: int = 18  # H.264 quality
+
+
+class ObjectRemoval:
+    """The task. Annotators come from the YAML file by class_path."""
+
+    name = "object_removal"
+
+    def __init__(
+        self,
+        detector: Detector,
+        tracker: Tracker,
+        camera: CameraMotion,
+        plate: PlateMaker,
+        segmenter: Segmenter,
+        cut: Cut | None = None,
+        foreground: ForegroundSettings | None = None,
+        gates: GateSettings | None = None,
+        recipe: RemovalSettings | None = None,
+    ) -> None:
+        self.detector, self.tracker, self.camera = detector, tracker, camera
+        self.plate, self.segmenter = plate, segmenter
+        self.cut = cut or Cut()
+        self.foreground = foreground or ForegroundSettings()
+        self.gates = gates or GateSettings()
+        self.recipe = recipe or RemovalSettings()
+
+    # ---- the recipe -------------------------------------------------------------------------------------
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """All candidates of one clip: {"candidates": [{"reason": "" when accepted, "folder", "pair"}, ...]}."""
+        found = self._once(space, "detect", clip, self._detect, [self.detector], {})
+        tracked = self._once(space, "track", clip, self._track, [self.tracker], {"found": found})
+        scene = self._once(space, "scene", clip, self._scene, [self.camera, self.plate, self.detector], {})
+        chosen = self._once(space, "choose", clip, self._choose, [], {"tracked": tracked, "scene": scene})
+        candidates = [{"reason": reason} for reason in chosen[1]["rejected"]]
+        for window in chosen[1]["windows"]:
+            uses = [self.segmenter, self.detector]
+            needs = {"tracked": tracked, "scene": scene}
+            folder, pair = self._once(space, "pair", clip, self._pair, uses, needs, window=window)
+            candidates.append({"reason": pair["reason"], "folder": str(folder), "pair": pair})
+        return {"candidates": candidates}
+
+    # ---- its steps --------------------------------------------------------------------------------------
+
+    def _detect(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        frames = load_frames(clip)
+        looked = sorted({*range(0, len(frames), self.recipe.detect_every), len(frames) - 1})
+        return {"found": [[t, *(a.round(3).tolist() for a in self.detector.detect(frames[t]))] for t in looked]}
+
+    def _track(self, clip: Clip, folder: Path, found: Any) -> dict[str, Any]:
+        boxes = {
+            t: (np.array(b, np.float32).reshape(-1, 4), np.array(s, np.float32)) for t, b, s in found[1]["found"]
+        }
+        tracks = self.tracker.track(load_frames(clip), boxes)
+        return {"tracks": [[t.id, t.start, t.boxes.round(2).tolist(), round(t.score, 4)] for t in tracks]}
+
+    def _scene(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        frames = load_frames(clip)
+        motion = min(self.camera.motion(frames), 1e6)
+        if motion > self.recipe.static_motion:
+            return {"static": False, "motion": round(motion, 3)}
+        plate = self.plate.plate(frames)
+        write_image(folder / "plate.png", plate.image)
+        levels = np.stack([plate.noise, plate.agreement * 255, plate.noise * 0], axis=-1)
+        write_image(folder / "quality.png", levels.round().clip(0, 255).astype(np.uint8))
+        people, _ = self.detector.detect(plate.image)
+        return {"static": True, "motion": round(motion, 3), "people": people.round(2).tolist()}
+
+    def _choose(self, clip: Clip, folder: Path, tracked: Any, scene: Any) -> dict[str, Any]:
+        """Windows in which a track is alone, whole and steady; a reason for each track without any."""
+        tracks, rejected, windows = _tracks(tracked), [], []
+        if not scene[1]["static"]:
+            return {"windows": [], "rejected": [gates.CAMERA for _ in tracks]}
+        frames, plate = load_frames(clip), _plate(scene[0])
+        light = functools.cache(lambda t: foreground.light_change(frames[t], plate))
+        for track in tracks:
+            reasons, areas = [], []
+            for t in range(track.start, track.stop):
+                reason, area = gates.box_reason(track, t, tracks, frames.shape[1:3], self.gates), 0
+                if not reason:
+                    box = track.boxes[t - track.start]
+                    window = foreground.window_of(box, frames.shape[1:3], 0.5)
+                    seen = foreground.look(frames[t], plate, light(t), window, self.foreground)
+                    body, reason = foreground.body_of(seen, box, None, self.foreground)
+                    area = int(body.sum())
+                reasons.append(reason)
+                areas.append(area)
+            spans = gates.windows(gates.mark_jumps(reasons, areas, self.gates), self.gates)
+            windows += [[track.id, track.start + a, track.start + b] for a, b in spans]
+            if not spans:
+                rejected.append(gates.main_reason(reasons))
+        return {"windows": windows, "rejected": rejected}
+
+    def _pair(self, clip: Clip, folder: Path, window: list[int], tracked: Any, scene: Any) -> dict[str, Any]:
+        """Cut the person out, check the result, write source, target and mask; or say which gate refused."""
+        number, first, stop = window
+        track = next(t for t in _tracks(tracked) if t.id == number)
+        frames, boxes = load_frames(clip)[first:stop], track.boxes[first - track.start : stop - track.start]
+        try:
+            pair = pairs.make_pair(
+                frames,
+                boxes,
+                [_plate(scene[0])] * len(frames),
+                self.segmenter,
+                self.foreground,
+                self.gates,
+                self.recipe.grow,
+                self.recipe.feather,
+            )
+            people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
+            if gates.overlaps(pair.mask.any(0), people):
+                raise Rejected(gates.DIRTY_PLATE)
+            pairs.check_leftover(pair, self.detector, self.gates)
+        except Rejected as refusal:
+            return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
+        write_video(folder / "source.mp4", pair.source, clip.fps, self.recipe.crf)
+        write_video(folder / "target.mp4", pair.target, clip.fps, self.recipe.crf)
+        write_mask(folder / "mask.mkv", pair.mask, clip.fps)
+        write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
+        return {
+            "reason": "",
+            "track": number,
+            "first": first,
+            "stop": stop,
+            "frames": len(frames),
+            "fps": clip.fps,
+            "height": frames.shape[1],
+            "width": frames.shape[2],
+            "scores": {"detector_confidence": round(track.score, 4), **pair.scores},
+            "appearance": asdict(naming.measure(pair.source, pair.body, boxes)),
+        }
+
+    # ---- what a step depends on, and what goes into the provenance ---------------------------------------
+
+    def _once(
+        self,
+        space: Workspace,
+        stage: str,
+        clip: Clip,
+        make: Any,
+        uses: list[Annotator],
+        needs: dict[str, tuple[Path, dict[str, Any]]],
+        **values: Any,
+    ) -> tuple[Path, dict[str, Any]]:
+        depends = {
+            "clip": clip.key,
+            "uses": [a.describe() for a in uses],
+            "needs": {name: folder.name for name, (folder, _) in needs.items()},
+            "values": values,
+            "settings": self._settings(stage),
+            "code": _code(type(self), *(type(a) for a in uses)),
+        }
+        return space.once(stage, depends, lambda folder: make(clip, folder, **values, **needs))
+
+    def _settings(self, stage: str) -> dict[str, Any]:
+        if stage == "detect":
+            return {"detect_every": self.recipe.detect_every}
+        if stage == "track":
+            return {}
+        if stage == "scene":
+            return {"static_motion": self.recipe.static_motion}
+        return {"foreground": asdict(self.foreground), "gates": asdict(self.gates), "recipe": asdict(self.recipe)}
+
+    def steps(self) -> list[Step]:
+        """Provenance of an accepted pair, in the order of the recipe."""
+        used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
+        used["segment"] = self.segmenter
+        steps = []
+        for stage, annotator in used.items():
+            backend = annotator.describe()
+            config = "sha256:" + workspace.digest(backend.settings)
+            steps.append(
+                Step(
+                    stage=stage,
+                    backend=backend.backend,
+                    model=backend.model,
+                    revision=backend.revision,
+                    config=config,
+                )
+            )
+        config = "sha256:" + workspace.digest(self._settings("pair"))
+        return [*steps, Step(stage="check", backend="gates", config=config)]
+
+
+@functools.cache
+def _code(*classes: type) -> str:
+    """Code version of a stage: the task, what it calls, and the annotators' classes."""
+    import inspect
+
+    modules = [inspect.getmodule(c) for c in classes]
+    return workspace.code_of(*modules, foreground, gates, naming, pairs, regions)
+
+
+def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:
+    return [Track(i, a, np.array(b, np.float32), s) for i, a, b, s in tracked[1]["tracks"]]
+
+
+@functools.lru_cache(maxsize=2)
+def _plate(folder: Path) -> Plate:
+    quality = read_image(folder / "quality.png").astype(np.float32)
+    return Plate(read_image(folder / "plate.png"), quality[..., 0].copy(), quality[..., 1] / 255)
