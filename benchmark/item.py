@@ -29,6 +29,16 @@ class Unscored:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Frames, size (pixels) and rate (frames per second) at which the rows of an item are compared."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True)
 class Loaded:
     """An item's decoded media.
 
@@ -37,15 +47,14 @@ class Loaded:
         target: uint8 RGB [T, H, W, 3], the curated result.
         mask: bool [T, H, W], the region that the edit concerns; None when the item has none.
         fps: frames per second of all three.
-        inputs: what an editor is given besides the text, by element name: uint8 RGB video [T, H, W, 3] or image
-            [H, W, 3], bool mask [T, H, W].
+        inputs: the encoded files that an editor is given besides the text: element name -> bytes.
     """
 
     source: np.ndarray
     target: np.ndarray
     mask: np.ndarray | None
     fps: float
-    inputs: dict[str, np.ndarray]
+    inputs: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Item:
         text: the instruction, with tags.
         content: sha256 over the media that the scores depend on (source, target, mask).
         clip, pair: which source clip and which edit pair it comes from; intervals are clustered by these.
+        native: frames, size and rate of the media themselves; None for an unreadable item.
         load: decodes the media; raises ValueError naming the file at fault.
         fault: why the item cannot be used, when that is known before loading.
     """
@@ -70,18 +80,9 @@ class Item:
     content: str
     clip: str
     pair: str
+    native: Geometry | None
     load: Callable[[], Loaded] = field(compare=False)
     fault: str | None = None
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Frames, size and rate at which the rows of an item are compared: those of the model's output."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float
 
 
 def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:
@@ -114,9 +115,7 @@ class Reference:
         self.source = resize(same_times(loaded.source, loaded.fps, geometry), size)
         self.target = resize(same_times(loaded.target, loaded.fps, geometry), size)
         self.mask = (
-            None
-            if loaded.mask is None
-            else shrink_mask(same_times(loaded.mask, loaded.fps, geometry), size)
+            None if loaded.mask is None else shrink_mask(same_times(loaded.mask, loaded.fps, geometry), size)
         )
 
     @cached_property

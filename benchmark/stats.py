@@ -37,8 +37,8 @@ def mean_interval(
     """Mean of the values that are numbers, with a clustered percentile bootstrap interval.
 
     `values` holds None for an item that failed. The interval is the expanded percentile one (Hesterberg 2015,
-    section 5.3): the percentiles are moved out so that few clusters give the width of a t interval. It is None
-    with fewer than two clusters, and when a value is infinite (then the mean is infinite too).
+    section 5.3): the percentiles are moved out so that few clusters give the width of a t interval. It is
+    None with fewer than two clusters, and when a value is infinite (then the mean is infinite too).
     """
     pairs = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
     failed = len(values) - len(pairs)
@@ -68,7 +68,7 @@ def expanded_tail(n: int, level: float) -> float:
 def choose_clusters(clips: Sequence[str], pairs: Sequence[str]) -> tuple[str, list[str]]:
     """What to cluster by, and the labels: source clips when there are at least MIN_CLIPS, else edit pairs.
 
-    Intervals by pair say how much the mean may vary over pairs of *these* clips; not how it would over others.
+    Intervals by pair say how the mean varies over pairs of *these* clips, not how it would over others.
     """
     if len(set(clips)) >= MIN_CLIPS:
         return "source clip", list(clips)

@@ -32,7 +32,7 @@ def number_out(value: float | None) -> float | str | None:
 class ScoreStore:
     """Scores by address, in one append-only JSONL file.
 
-    Each item's scores are appended and fsynced together. A last line cut short by a kill is dropped on opening;
+    Each item's scores are appended and fsynced together. A last line cut short by a kill is dropped;
     any other unreadable line is an error that names it.
     """
 
@@ -50,7 +50,9 @@ class ScoreStore:
                     Unscored(row["unscored"]) if "unscored" in row else float(row["value"])
                 )
             except (ValueError, KeyError, TypeError):
-                raise BenchmarkError(f"{path}: line {number} is damaged; delete the line or the file") from None
+                raise BenchmarkError(
+                    f"{path}: line {number} is damaged; delete the line or the file"
+                ) from None
         if len(whole) < len(data):
             with path.open("r+b") as handle:
                 handle.truncate(len(whole))
@@ -66,7 +68,9 @@ class ScoreStore:
         """Append (address, score, what it is of); the last part is for people who read the file."""
         lines = []
         for key, score, about in rows:
-            value = {"unscored": score.reason} if isinstance(score, Unscored) else {"value": number_out(score)}
+            value = (
+                {"unscored": score.reason} if isinstance(score, Unscored) else {"value": number_out(score)}
+            )
             lines.append(json.dumps({"address": key, **value, **about}, ensure_ascii=False) + "\n")
             self._scores[key] = score
         if not lines:

@@ -15,7 +15,7 @@ from benchmark.metrics.base import Where, region
 
 
 def masked_mse(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
-    """Mean of (a - b)^2 over the masked pixels and their channels; a, b uint8 [T, H, W, 3], mask [T, H, W]."""
+    """Mean of (a - b)^2 over masked pixels and channels; a, b uint8 [T, H, W, 3], mask bool [T, H, W]."""
     difference = a[mask].astype(np.int64) - b[mask]
     return float(np.mean(difference * difference))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.item import BenchmarkError, Item, Loaded
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded
 from shards.index import ShardError
 from shards.reader import Record, ShardSet
 from shards.sample import Sample, SampleError, tags_of
@@ -23,8 +23,8 @@ TOUCH = 1e-6  # seconds; spans that only touch do not overlap
 class Suite:
     """Items of the split `heldout`, ordered by key.
 
-    `category` is the wording: whether the text names a mask. `pair` is the pair of videos, whichever way round
-    and however worded: removal and addition of one object are one cluster.
+    `category` is the wording: whether the text names a mask. `pair` is the pair of videos, whichever way
+    round and however worded: removal and addition of one object are one cluster.
     """
 
     name = "heldout"
@@ -80,7 +80,7 @@ def broken(key: str, task: str, reason: str) -> Item:
     def load() -> Loaded:
         raise BenchmarkError(reason)
 
-    return Item(key, task, "unreadable", "", "", key, key, load, fault=reason)
+    return Item(key, task, "unreadable", "", "", key, key, None, load, fault=reason)
 
 
 def item_of(record: Record) -> Item:
@@ -102,7 +102,9 @@ def item_of(record: Record) -> Item:
         return load_record(record, source or "", target)
 
     clip = sample.provenance.clip.sha256
-    return Item(sample.key, sample.task, wording, sample.text, content, clip, pair, load, fault)
+    shown = sample.media[target]
+    native = Geometry(shown.frames, shown.height, shown.width, shown.fps or 1.0)
+    return Item(sample.key, sample.task, wording, sample.text, content, clip, pair, native, load, fault)
 
 
 def load_record(record: Record, source: str, target: str) -> Loaded:
@@ -128,5 +130,6 @@ def load_record(record: Record, source: str, target: str) -> Loaded:
     shapes = {decoded[n].shape[:3] for n in (source, target)} | ({mask.shape} if mask is not None else set())
     if len(shapes) != 1:
         raise BenchmarkError(f"{sample.key}: source, target and mask differ in size or length: {shapes}")
-    inputs = {n: decoded[n] for n in tags_of(sample.text) if n not in sample.targets}
+    given = [n for n in tags_of(sample.text) if n not in sample.targets]
+    inputs = {n: record.bytes(n) for n in given}
     return Loaded(decoded[source], decoded[target], mask, fps, inputs)

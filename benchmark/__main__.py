@@ -1,0 +1,196 @@
+"""`python -m benchmark run|report|list`: score a checkpoint, write its page, list what there is.
+
+Errors are one line on stderr and exit status 2; a run in which nothing could be scored gives status 1.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+from rich.console import Console
+
+from benchmark.item import BenchmarkError
+
+console = Console(soft_wrap=True)
+
+
+def run(
+    suite: str = "heldout",
+    shards: str = "data/shards/object_removal",
+    checkpoint: str | None = None,
+    out: str = "runs/bench",
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    frames: int | None = None,
+    limit: int | None = None,
+    curves: str | None = None,
+    gallery: int = 48,
+) -> None:
+    """Edit a suite's items with a checkpoint, score them, and write report.html and summary.json.
+
+    What is stored in `out` is reused: a second run computes nothing, an interrupted one goes on.
+
+    Args:
+        suite: what to edit; `list` prints the suites
+        shards: the suite's data, a shard folder
+        checkpoint: folder with config.json and model.safetensors; without it the reference rows alone
+        out: output folder; it serves one configuration
+        steps: solver steps; the checkpoint's own when not given
+        guidance: text guidance; the checkpoint's own when not given
+        seed: of the noise
+        frames: length of the edits; the source's when not given
+        limit: only the first so many items
+        curves: CSV of the training run; metrics.csv beside the checkpoint when not given
+        gallery: items with videos on the page at most
+    """
+    from benchmark.editing import EditSettings
+    from benchmark.runner import RunConfig
+
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("frames", frames, 1),
+        ("limit", limit, 1),
+        ("gallery", gallery, 0),
+    ):
+        if value is not None and value < least:
+            raise BenchmarkError(f"--{name} {value}: needs at least {least}")
+    config = RunConfig(suite, shards, checkpoint, EditSettings(steps, guidance, seed, frames), limit)
+    go(config, Path(out), curves, gallery)
+
+
+def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48) -> None:
+    """Write the page of a finished run again, from what its folder holds.
+
+    Args:
+        out: the run's folder
+        curves: CSV of the training run; metrics.csv beside the checkpoint when not given
+        gallery: items with videos on the page at most
+    """
+    from benchmark.editing import EditSettings
+    from benchmark.runner import RunConfig
+
+    path = Path(out) / "config.json"
+    try:
+        held = json.loads(path.read_text())
+        held["edit"] = EditSettings(**held["edit"])
+        config = RunConfig(**held)
+    except FileNotFoundError:
+        raise BenchmarkError(
+            f"{path}: not found; `python -m benchmark run --out {out}` comes first"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
+    go(config, Path(out), curves, gallery)
+
+
+def list_() -> None:
+    """List suites and metrics."""
+    from rich.table import Table
+
+    from benchmark.metrics import default_metrics
+    from benchmark.suites import describe, names
+    from benchmark.tables import heading
+
+    suites = Table("suite", "what", title="suites")
+    for name in names():
+        suites.add_row(name, describe(name))
+    metrics = Table("metric", "column", "range", "version", title="metrics")
+    for metric in default_metrics():
+        low, high = metric.range
+        metrics.add_row(metric.name, heading(metric), f"{low:g} to {high:g}", str(metric.version))
+    console.print(suites, metrics)
+
+
+def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
+    """Execute a run and leave its table, summary and page."""
+    from benchmark.curves import read_curves
+    from benchmark.report import write_report
+    from benchmark.runner import execute
+    from benchmark.tables import terminal_table
+    from shards.files import write_json
+
+    found = find_curves(config.checkpoint, curves)
+    drawn = read_curves(found) if found else []
+    begin = time.perf_counter()
+    done = execute(config, out, console, gallery)
+    scoring = time.perf_counter() - begin
+    made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
+    if found:
+        made["training curves"] = str(found)
+    write_report(out / "report.html", done, drawn, made)
+    seconds = {"edit_and_score": round(scoring, 3), "report": round(time.perf_counter() - begin - scoring, 3)}
+    write_json(
+        out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
+    )
+    console.print(terminal_table(done))
+    console.print(
+        f"{done.counts['edits_made']} edits made, {done.counts['edits_reused']} reused; "
+        f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
+        f"95 % intervals clustered by {done.clusters[0]}"
+    )
+    for item, row, metric, reason in done.failures()[:20]:
+        console.print(f"[yellow]unscored[/yellow] {item} {row} {metric}: {reason}", highlight=False)
+    console.print(f"report: {(out / 'report.html').resolve()}", highlight=False)
+    if all(outcome.geometry is None for outcome in done.outcomes):
+        print(f"error: nothing could be scored; first: {done.failures()[0][3]}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def find_curves(checkpoint: str | None, curves: str | None) -> Path | None:
+    """The training run's CSV: the one given, or `metrics.csv` in or beside the checkpoint folder."""
+    if curves is not None:
+        return Path(curves)
+    if checkpoint is None:
+        return None
+    beside = [Path(checkpoint) / "metrics.csv", Path(checkpoint).parent / "metrics.csv"]
+    return next((path for path in beside if path.is_file()), None)
+
+
+def provenance(out: Path, fresh: bool) -> dict[str, str]:
+    """Code commit, date and machine of the run that computed something last; kept in `made.json`."""
+    from shards.files import write_json
+
+    path = out / "made.json"
+    if fresh or not path.is_file():
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        write_json(
+            path, {"date": today, "commit": commit(), "machine": f"{platform.machine()} {platform.system()}"}
+        )
+    made: dict[str, str] = json.loads(path.read_text())
+    return made
+
+
+def commit() -> str:
+    """The code's git commit, `-dirty` when the packages were changed since; "unknown" outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Run the command; known faults become one line and exit status 2."""
+    from shards.index import ShardError
+    from shards.sample import SampleError
+
+    try:
+        auto_cli({"run": run, "report": report, "list": list_}, prog="python -m benchmark")
+    except (BenchmarkError, ShardError, SampleError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Runs a checkpoint on items, and keeps each edit as an mp4 under the hash of what it depends on.
+
+The only place where the benchmark meets the model, through `model.Editor`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
+from benchmark.store import address
+from shards.files import sha256_of, write_json
+from shards.media import write_video
+
+SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
+
+# The result file is what is scored, so it must cost nothing visible: about 50 dB to what the editor returned.
+RESULT_CRF = 6
+VERSION = 1  # raise when what is stored for the same checkpoint, item and settings changes
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What an edit depends on besides checkpoint and item; None leaves the editor's own default."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored edit: its files with their sha256 by row, geometry, and the seconds that it took to make."""
+
+    files: dict[str, tuple[Path, str]]
+    geometry: Geometry
+    seconds: float
+
+
+def weights_folder(checkpoint: Path) -> Path:
+    """The folder with config.json and weights; BenchmarkError names what is missing.
+
+    A run's folder may be given for the `checkpoint` folder inside it, as `Editor.from_pretrained` allows.
+    """
+    if not checkpoint.is_dir():
+        raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
+    inner = checkpoint / "checkpoint"
+    folder = inner if not (checkpoint / "config.json").is_file() and inner.is_dir() else checkpoint
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise BenchmarkError(f"--checkpoint {folder}: needs config.json and model.safetensors")
+    return folder
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """One hash over a checkpoint's config and weights."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return address(*((file.name, sha256_of(file)) for file in files))
+
+
+def carries_over(folder: Path) -> bool:
+    """Whether the checkpoint's edits are blended with the source (`inference.carry_over` of its config)."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return bool(config.get("inference", {}).get("carry_over", False))
+    except (ValueError, AttributeError) as error:
+        raise BenchmarkError(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
+
+
+class Edits:
+    """Edits of one checkpoint, made when asked for and kept in `folder`; loads the model at the first miss.
+
+    `rows` are the rows of the table that an edit fills: `model`, and `model_raw` (the decoded edit before
+    detail carry-over) where the checkpoint has that on.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path, settings: EditSettings) -> None:
+        self.folder = folder
+        self.checkpoint = weights_folder(checkpoint)
+        self.settings = settings
+        self.sha256 = checkpoint_sha256(self.checkpoint)
+        self.rows = [MODEL, MODEL_RAW] if carries_over(self.checkpoint) else [MODEL]
+        self.made = 0
+        self.reused = 0
+        self._editor: Any = None
+
+    def stored(self, item: Item) -> Result | None:
+        """The edit of an item when it is stored and its files are what was written."""
+        facts_path = self._facts_path(item)
+        if not facts_path.is_file():
+            return None
+        facts = json.loads(facts_path.read_text())
+        files = {row: (self.folder / name, digest) for row, (name, digest) in facts["files"].items()}
+        if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
+            return None
+        self.reused += 1
+        return Result(files, Geometry(**facts["geometry"]), facts["seconds"])
+
+    def make(self, item: Item, loaded: Loaded) -> Result | Unscored:
+        """Edit an item and store the result; a fault of this edit is the reason that comes back."""
+        facts_path = self._facts_path(item)
+        try:
+            begin = time.perf_counter()
+            edit = self.editor()(item.text, **loaded.inputs, **self._options())
+            seconds = time.perf_counter() - begin
+            files = {}
+            for row in self.rows:
+                path = facts_path.with_suffix(f".{row}.mp4")
+                write_video(path, edit.frames if row == MODEL else edit.raw, edit.fps, crf=RESULT_CRF)
+                files[row] = (path, sha256_of(path))
+        except BenchmarkError:
+            raise
+        except (ValueError, RuntimeError, OSError, TypeError) as error:
+            return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
+        frames, height, width = edit.frames.shape[:3]
+        geometry = Geometry(frames, height, width, float(edit.fps))
+        facts = {
+            "item": item.id,
+            "files": {row: [path.name, digest] for row, (path, digest) in files.items()},
+            "geometry": asdict(geometry),
+            "seconds": seconds,
+        }
+        write_json(facts_path, facts)
+        self.made += 1
+        return Result(files, geometry, seconds)
+
+    def editor(self) -> Any:
+        """The loaded `model.Editor`; raises BenchmarkError when the checkpoint does not load."""
+        if self._editor is None:
+            from safetensors import SafetensorError
+
+            from model import Editor
+
+            try:
+                self._editor = Editor.from_pretrained(str(self.checkpoint))
+            except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
+                raise BenchmarkError(
+                    f"--checkpoint {self.checkpoint}: does not load: {first_line(error)}"
+                ) from error
+        return self._editor
+
+    def _facts_path(self, item: Item) -> Path:
+        key = address("edit", VERSION, self.sha256, item.content, item.text, asdict(self.settings))
+        return self.folder / f"{key[:32]}.json"
+
+    def _options(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, for one-line reports."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
