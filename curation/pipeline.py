@@ -1,0 +1,248 @@
+"""The run: files to clips to candidates on Ray Data, then accepted pairs to shards.
+
+Rows carry paths and small dictionaries. A stage never raises through Ray Data: a clip that fails comes back
+with its error and is quarantined; a fault of the whole run (a full disk, a missing model) stops the run.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import pkgutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from curation import clips as clips_module
+from curation.assets import AssetError
+from curation.clips import Clip, cut
+from curation.workspace import Work, Workspace, code_of
+from shards.files import sha256_of
+from shards.media import MediaError
+
+# Errors of the machine, not of a clip: going on would only repeat them.
+RUN_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+ATTEMPTS = 3  # workers that one clip may kill
+
+
+class RunError(RuntimeError):
+    """Why a run could not start or go on; one line."""
+
+
+@dataclass
+class Outcome:
+    """What became of one clip (or of a file that could not be cut: then `clip` is None)."""
+
+    file: str
+    clip: Clip | None = None
+    error: str = ""
+    fault: str = ""
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    work: dict[str, Work] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, str]:
+        """As a Ray Data row: one JSON column keeps the schema the same for every row."""
+        return {"outcome": json.dumps(asdict(self))}
+
+    @staticmethod
+    def from_row(row: dict[str, Any]) -> Outcome:
+        """Inverse of `to_row`."""
+        value = json.loads(row["outcome"])
+        value["clip"] = Clip(**value["clip"]) if value["clip"] else None
+        value["work"] = {name: Work(**work) for name, work in value["work"].items()}
+        return Outcome(**value)
+
+
+def tasks() -> dict[str, str]:
+    """Names of the tasks and their modules, from the files in `curation/tasks/`."""
+    package = importlib.import_module("curation.tasks")
+    return {m.name: f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
+
+
+def default_config(task: str) -> Path:
+    """The offline preset of a task."""
+    return Path(__file__).parent.parent / "configs" / "curation" / f"{task}.offline.yaml"
+
+
+def load_config(task: str, path: Path) -> dict[str, Any]:
+    """The YAML file of a task, checked. Raises RunError naming the task, file or field at fault."""
+    known = tasks()
+    if task not in known:
+        raise RunError(f"unknown task {task!r}; the tasks are: {', '.join(sorted(known))}")
+    if not path.is_file():
+        raise RunError(f"{path}: no such config file")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(config, dict) or not str(config.get("class_path", "")).startswith(known[task] + "."):
+        raise RunError(f"{path}: class_path must name a class of {known[task]}")
+    return config
+
+
+def build(config: dict[str, Any]) -> Any:
+    """The task with its annotators from a config. Raises RunError naming the field at fault."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    module, _, name = config["class_path"].rpartition(".")
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--task", type=getattr(importlib.import_module(module), name))
+        return parser.instantiate(parser.parse_object({"task": config})).task
+    except (ArgumentError, AttributeError, ImportError, TypeError, ValueError) as error:
+        raise RunError(f"config of {name}: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:3])[:400] or type(error).__name__
+
+
+class Worker:
+    """One process of the run: cuts files and processes clips, with the task's annotators loaded once."""
+
+    def __init__(self, config: dict[str, Any], workspace: str, folder: str, run: str) -> None:
+        import cv2
+
+        os.chdir(folder)  # paths in a config are relative to the folder of the command
+        cv2.setNumThreads(1)
+        cv2.ocl.setUseOpenCL(False)
+        self.task, self.root, self.run = build(config), Path(workspace), run
+
+    def cut(self, file: str) -> list[Outcome]:
+        """The clips of a file, as outcomes without candidates."""
+        space, made = Workspace(self.root), [Outcome(file)]
+
+        def attempt() -> None:
+            path = Path(file)
+            depends = {"file": sha256_of(path), "cut": asdict(self.task.cut), "code": code_of(clips_module)}
+            _, found = space.once("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.task.cut)]})
+            # The same bytes may lie under another name now.
+            made[:] = [Outcome(file, replace(Clip(**c), source=file, name=path.name)) for c in found["clips"]]
+
+        _guarded(attempt, made)
+        made[0].work = space.work
+        return made
+
+    def process(self, outcome: Outcome) -> Outcome:
+        """All candidates of a clip."""
+        if outcome.clip is None or outcome.error or outcome.fault:
+            return outcome
+        clip, space = outcome.clip, Workspace(self.root)
+        if self._deaths(clip) >= ATTEMPTS:
+            return replace(outcome, error=f"{clip.source}: its worker died {ATTEMPTS} times; the clip is left out")
+        done = replace(outcome)
+
+        def attempt() -> None:
+            done.candidates = self.task.process(clip, space)["candidates"]
+
+        _guarded(attempt, [done])
+        self._attempts(clip).unlink(missing_ok=True)
+        done.work = {**outcome.work, **space.work}
+        return done
+
+    def _attempts(self, clip: Clip) -> Path:
+        return self.root / "attempts" / self.run / clip.key
+
+    def _deaths(self, clip: Clip) -> int:
+        """How many workers began this clip in this run and did not end it; counts this one."""
+        path = self._attempts(clip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as handle:
+            handle.write(b".")
+        return path.stat().st_size - 1
+
+
+def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
+    """Run `attempt`; what it raises becomes the first outcome's error or fault."""
+    try:
+        attempt()
+    except AssetError as error:
+        outcomes[0].fault = str(error)
+    except MediaError as error:
+        outcomes[0].error = str(error)
+    except OSError as error:
+        reason = f"{error.filename or outcomes[0].file}: {error.strerror or error}"
+        if error.errno in RUN_FAULTS:
+            outcomes[0].fault = reason
+        else:
+            outcomes[0].error = reason
+    except Exception as error:  # recorded: the clip goes to quarantine with this reason  # noqa: BLE001
+        outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {_one_line(error)}"
+
+
+def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Iterator[Outcome]:
+    """All outcomes, one after the other in this process."""
+    worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
+    for file in files:
+        for outcome in worker.cut(str(file)):
+            yield worker.process(outcome)
+
+
+def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers: int) -> Iterator[Outcome]:
+    """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
+    import logging
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    arguments = (config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
+    ray.init(
+        num_cpus=workers + 1,  # one more for the light task that cuts files
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        object_store_memory=128 << 20,  # rows are small
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
+    )
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        rows = ray.data.from_items([{"file": str(f)} for f in files], override_num_blocks=len(files))
+        rows = rows.flat_map(
+            _CutStage, fn_constructor_args=arguments, concurrency=1, num_cpus=1, max_restarts=-1, max_task_retries=-1
+        )
+        # One clip a block, so that the clips of one file spread over the workers.
+        rows = rows.repartition(target_num_rows_per_block=1)
+        rows = rows.map(
+            _ProcessStage,
+            fn_constructor_args=arguments,
+            concurrency=workers,
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=2 * ATTEMPTS,
+        )
+        for row in rows.iter_rows():
+            yield Outcome.from_row(row)
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray: {_one_line(error)}") from None
+    finally:
+        ray.shutdown()
+
+
+class _CutStage:
+    def __init__(self, *arguments: Any) -> None:
+        self.worker = Worker(*arguments)
+
+    def __call__(self, row: dict[str, Any]) -> list[dict[str, str]]:
+        return [outcome.to_row() for outcome in self.worker.cut(row["file"])]
+
+
+class _ProcessStage:
+    def __init__(self, *arguments: Any) -> None:
+        self.worker = Worker(*arguments)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        return self.worker.process(Outcome.from_row(row)).to_row()
+
+

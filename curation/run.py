@@ -1,0 +1,189 @@
+"""`python -m curation run`: one task over a folder of clips, to shards, a table and a gallery."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from curation.assets import license_of
+from curation.clips import find_videos
+from curation.pipeline import Outcome, RunError, build, load_config, run_local, run_ray
+from curation.samples import samples_of
+from curation.workspace import Work, Workspace, digest
+from shards.files import write_bytes, write_json
+from shards.writer import Item, write_shards
+
+
+@dataclass
+class Summary:
+    """The numbers of a run: what its table shows and its `summary.json` holds."""
+
+    task: str
+    config: str
+    files: int
+    clips: int = 0
+    source_frames: int = 0
+    candidates: int = 0
+    accepted: int = 0
+    accepted_by_split: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    quarantined: list[str] = field(default_factory=list)
+    samples: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    seconds_per_clip: float = 0.0
+    work_ms_per_source_frame: float = 0.0
+    stages: dict[str, Work] = field(default_factory=dict)
+
+
+def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, workers: int) -> Summary:
+    """Run a task. Raises RunError or MediaError, one line each; returns the summary that was written."""
+    began = time.perf_counter()
+    config = load_config(task, config_path)
+    recipe = build(config)
+    steps = recipe.steps()  # names a missing model before any work
+    files = find_videos(clips)
+    identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
+    _claim(out, task, identity)
+    summary = Summary(task, identity, len(files))
+    with _locked(workspace):
+        Workspace(workspace).sweep()
+        outcomes = run_ray(files, config, workspace, workers) if workers else run_local(files, config, workspace)
+        with contextlib.closing(outcomes):
+            done = _collect(outcomes, summary)
+        items, shown = _items(done, steps)
+        summary.accepted = len(shown)
+        summary.accepted_by_split = dict(sorted(Counter(pair["split"] for pair in shown).items()))
+        if items:
+            summary.samples = len(items)
+            summary.shards = len(write_shards(out, items))
+            from curation.gallery import write_contact_sheet, write_gallery
+
+            write_contact_sheet(out / "contact.png", shown)
+            write_gallery(out / "gallery.html", shown, task)
+        shutil.rmtree(workspace / "attempts", ignore_errors=True)
+    summary.seconds = round(time.perf_counter() - began, 2)
+    summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
+    cpu = sum(w.cpu_seconds for w in summary.stages.values())
+    summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
+    write_bytes(out / "quarantine.jsonl", "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode())
+    write_json(out / "summary.json", asdict(summary))
+    return summary
+
+
+def print_table(summary: Summary, out: Path) -> None:
+    """The table at the end of a run, on stdout."""
+    table = Table(title=f"{summary.task}: {summary.files} file(s), {summary.clips} clip(s)", show_header=False)
+    table.add_row("candidates", str(summary.candidates))
+    split = ", ".join(f"{n} {name}" for name, n in sorted(summary.accepted_by_split.items()))
+    table.add_row("accepted", f"{summary.accepted}" + (f"  ({split})" if split else ""))
+    for reason, count in summary.rejected.items():
+        table.add_row(f"rejected: {reason}", str(count))
+    table.add_row("quarantined", str(len(summary.quarantined)))
+    for reason in summary.quarantined:
+        table.add_row("", reason)
+    table.add_row("samples, shards", f"{summary.samples}, {summary.shards}")
+    table.add_row("seconds", f"{summary.seconds:.1f}  ({summary.seconds_per_clip:.1f} per clip)")
+    table.add_row("work per source frame", f"{summary.work_ms_per_source_frame:.1f} ms")
+    for name, work in summary.stages.items():
+        each = 1000 * work.cpu_seconds / max(1, summary.source_frames)
+        table.add_row(f"  {name}", f"{work.computed} computed, {work.reused} reused, {each:.1f} ms")
+    Console().print(table)
+    if summary.accepted:
+        Console().print(f"shards, contact.png, gallery.html, summary.json: {out}", soft_wrap=True)
+
+
+def _claim(out: Path, task: str, identity: str) -> None:
+    """Make `out` this run's folder; RunError when it is another's."""
+    mark = out / "run.json"
+    if mark.is_file():
+        held = json.loads(mark.read_text())
+        if held != {"task": task, "config": identity}:
+            raise RunError(
+                f"{out}: holds a run of {held['task']} with another config; choose another --out or delete it"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
+    else:
+        write_json(mark, {"task": task, "config": identity})
+
+
+@contextlib.contextmanager
+def _locked(workspace: Path) -> Iterator[None]:
+    """Hold the workspace for one run; the lock ends with the process."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (workspace / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{workspace}: another run uses this workspace; wait or give --workspace") from None
+        yield
+
+
+def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
+    """Take in outcomes under a progress bar and count them."""
+    done: list[Outcome] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("files", total=summary.files)
+        seen: set[str] = set()
+        for outcome in outcomes:
+            if outcome.fault:
+                raise RunError(outcome.fault)
+            done.append(outcome)
+            seen.add(outcome.file)
+            for stage, work in outcome.work.items():
+                into = summary.stages.setdefault(stage, Work())
+                into.computed += work.computed
+                into.reused += work.reused
+                into.cpu_seconds = round(into.cpu_seconds + work.cpu_seconds, 3)
+                into.seconds = round(into.seconds + work.seconds, 3)
+            accepted = sum(not c["reason"] for o in done for c in o.candidates)
+            progress.update(bar, completed=len(seen), description=f"{len(done)} clips, {accepted} pairs accepted; files")
+    # The order in which workers finish must not show.
+    done.sort(key=lambda o: (o.file, o.clip.start if o.clip else -1))
+    rejected: Counter[str] = Counter()
+    for outcome in done:
+        if outcome.error:
+            summary.quarantined.append(outcome.error)
+        elif outcome.clip:
+            summary.clips += 1
+            summary.source_frames += outcome.clip.frames
+            summary.candidates += len(outcome.candidates)
+            rejected.update(c["reason"] for c in outcome.candidates if c["reason"])
+    summary.rejected = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
+    summary.stages = dict(sorted(summary.stages.items()))
+    return done
+
+
+def _items(done: list[Outcome], steps: list[Any]) -> tuple[list[Item], list[dict[str, Any]]]:
+    """Samples with their files, and what the gallery shows of each accepted pair."""
+    items: list[Item] = []
+    shown: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for outcome in done:
+        clip = outcome.clip
+        if clip is None or outcome.error or clip.key in seen:
+            continue
+        seen.add(clip.key)  # two files of the same bytes give one set of samples
+        accepted = [c for c in outcome.candidates if not c["reason"]]
+        for number, candidate in enumerate(accepted):
+            folder = Path(candidate["folder"])
+            made = samples_of(clip, candidate["pair"], number, folder, license_of(clip.sha256), steps)
+            items += made
+            texts = [sample.text for sample, _ in made]
+            shown.append({"key": made[0][0].key, "split": clip.split, "texts": texts, "folder": folder, **candidate})
+    return items, shown
+
