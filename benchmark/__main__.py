@@ -19,7 +19,8 @@ from rich.console import Console
 
 from benchmark.item import BenchmarkError
 
-console = Console(soft_wrap=True)
+console = Console()
+TABLE_WIDTH = 156  # columns that the score table needs
 
 
 def run(
@@ -131,6 +132,7 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
     write_json(
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(terminal_table(done))
     console.print(
         f"{done.counts['edits_made']} edits made, {done.counts['edits_reused']} reused; "

@@ -17,7 +17,7 @@ from benchmark.item import Unscored
 from benchmark.runner import ROW_LABELS, ROW_NOTES, Outcome, Run
 from benchmark.stats import Mean
 from benchmark.store import number_out
-from benchmark.tables import heading, interval, number, spread
+from benchmark.tables import heading, interval, number, spread, unit_and_arrow
 from shards.files import write_bytes
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,8 +44,9 @@ def write_report(path: Path, run: Run, curves: list[Curve], made: dict[str, str]
         suite=run.suite.name,
         facts=facts(run) | made,
         tables=[table(run, name, members) for name, members in run.groups()],
-        headings=[heading(m) for m in run.metrics],
+        headings=[(m.label, unit_and_arrow(m)) for m in run.metrics],
         clustered_by=run.clusters[0],
+        edited=MODEL in run.rows,
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
         cards=[card(run, o) for o in shown],
@@ -137,7 +138,7 @@ def card(run: Run, outcome: Outcome) -> dict[str, Any]:
                     "missing": missing,
                 }
             )
-        scores.append({"label": heading(metric), "values": values})
+        scores.append({"label": metric.label, "unit": unit_and_arrow(metric), "values": values})
     keys: dict[str, float | str | None] = {}
     for metric in run.metrics:
         score = outcome.scores[row][metric.name]

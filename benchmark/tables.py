@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from rich.markup import escape
 from rich.table import Table
 
 from benchmark.metrics import Metric
@@ -24,34 +25,41 @@ def number(value: float | None, metric: Metric) -> str:
 
 
 def interval(mean: Mean, metric: Metric) -> str:
-    """`low to high`, or n/a where an interval means nothing."""
+    """`[low, high]`, or n/a where an interval means nothing."""
     if mean.low is None or mean.high is None:
         return "n/a"
-    return f"{number(mean.low, metric)} to {number(mean.high, metric)}"
+    return f"[{number(mean.low, metric)}, {number(mean.high, metric)}]"
 
 
 def heading(metric: Metric) -> str:
     """Label, unit and direction."""
-    unit = f" {metric.unit}" if metric.unit else ""
-    return f"{metric.label}{unit} {'↑' if metric.higher_is_better else '↓'}"
+    return f"{metric.label} {unit_and_arrow(metric)}"
+
+
+def unit_and_arrow(metric: Metric) -> str:
+    """The second line of a column's heading."""
+    return f"{metric.unit} {'↑' if metric.higher_is_better else '↓'}".strip()
 
 
 def terminal_table(run: Run) -> Table:
-    """The table printed at the end of a run: a section per group."""
+    """The table printed at the end of a run: all items, then each task; wordings are on the page."""
     table = Table(title=f"{run.suite.name}: {len(run.outcomes)} items", show_lines=False)
-    table.add_column("group / row")
+    table.add_column("", no_wrap=True)
     for metric in run.metrics:
-        table.add_column(heading(metric), justify="right")
-    table.add_column("scored", justify="right")
-    table.add_column("failed", justify="right")
+        table.add_column(f"{metric.label}\n{unit_and_arrow(metric)}", justify="right", no_wrap=True)
+    table.add_column("scored", justify="right", no_wrap=True)
+    table.add_column("failed", justify="right", no_wrap=True)
+    tasks = {outcome.item.task for outcome in run.outcomes}
     for name, members in run.groups():
+        if name != "all" and name not in tasks:
+            continue
         table.add_section()
         table.add_row(f"[bold]{name}[/bold]")
         for row in run.rows:
             means = [run.mean(row, m, members) for m in run.metrics]
             note = f" ({ROW_NOTES[row]})" if ROW_NOTES[row] else ""
             cells = [
-                f"{number(mean.value, m)}\n[dim]{interval(mean, m)}[/dim]"
+                f"{number(mean.value, m)}\n[dim]{escape(interval(mean, m))}[/dim]"
                 for mean, m in zip(means, run.metrics, strict=True)
             ]
             scored, failed = spread([m.scored for m in means]), spread([m.failed for m in means])
