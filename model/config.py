@@ -1,4 +1,4 @@
-"""What describes a trained editor: its encoders, sequence layout, transformer, flow, media sizes and defaults.
+"""What describes a trained editor: encoders, sequence layout, transformer, flow, media sizes, defaults.
 
 `config.json` beside the weights holds exactly this.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model.dit import DiTConfig
-from model.encoders import Part
+from model.encoders import part
 from model.flow import FlowConfig
 from model.sequence import SequenceConfig
 
@@ -48,8 +48,8 @@ class InferenceConfig:
         steps, guidance: solver steps, and scale of the guidance on the text (1 is none).
         solver: see `model.flow`.
         carry_over: add back to the edit what the codec dropped of the source wherever the two agree; see
-            `model.carry_over`. `agree` and `differ` are RMS differences in pixel values of 0..255: at or below
-            the first a place counts as untouched, from the second on as edited.
+            `model.carry_over`. `agree` and `differ` are RMS differences in pixel values of 0..255: at or
+            below the first a place counts as untouched, from the second on as edited.
     """
 
     steps: int = 50
@@ -64,8 +64,8 @@ class InferenceConfig:
 class ModelConfig:
     """Everything that `Editor.from_pretrained` needs besides the weights."""
 
-    codec: Part = field(default_factory=lambda: Part("model.encoders.transform.TransformCodec"))
-    text: Part = field(default_factory=lambda: Part("model.encoders.text.MiniLM"))
+    codec: dict[str, Any] = field(default_factory=lambda: part("model.encoders.transform.TransformCodec"))
+    text: dict[str, Any] = field(default_factory=lambda: part("model.encoders.text.MiniLM"))
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)

@@ -22,18 +22,19 @@ class DiTConfig:
     """Sizes of the transformer. The paper's: width 2048, heads of 128; see configs/train for ours.
 
     Attributes:
-        text_dim: numbers per text token; vision_dim: numbers per vision token (latent channels x patch).
+        text_dim: numbers per text token; vision_dim: numbers per vision token (latent channels x patch x
+            patch). 0 in a training configuration takes what the encoders give.
         kv_heads: fewer than `heads` is grouped-query attention; None means as many.
         hidden: inner width of SwiGLU; None is 8/3 of `width`, rounded up to a multiple of 32.
         modulation: False leaves timesteps out (plain LLaMA blocks).
         attention: backend, see `model.attention`.
     """
 
-    text_dim: int = 384
-    vision_dim: int = 64
+    text_dim: int = 0
+    vision_dim: int = 0
     width: int = 256
     depth: int = 4
-    heads: int = 4
+    heads: int = 2
     kv_heads: int | None = None
     hidden: int | None = None
     rope: RopeConfig = field(default_factory=RopeConfig)
@@ -89,16 +90,17 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        q = self.q_norm(self.q(x).unflatten(-1, (self.heads, self.size)))
-        k = self.k_norm(self.k(x).unflatten(-1, (self.kv_heads, self.size)))
         v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
+        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
+        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
+        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         return self.out(attention(q, k, v, cu_seqlens, max_seqlen, self.backend).flatten(1))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
     """x * (1 + scale) + shift with each token's segment's vectors: [N, D] from [segments, D]."""
-    return x * (1 + scale).index_select(0, segment) + shift.index_select(0, segment)
+    return torch.addcmul(shift.index_select(0, segment), x, (1 + scale).index_select(0, segment))
 
 
 class Block(nn.Module):
@@ -129,17 +131,19 @@ class Block(nn.Module):
         if modulation is None or self.table is None:
             x = x + self.attention(self.norm1(x), cos, sin, cu_seqlens, max_seqlen)
             return x + self.mlp(self.norm2(x))
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(
-            1
-        )  # [segments, width]
-        h = self.norm1(x) * (1 + scale1)[segment] + shift1[segment]
-        x = x + gate1[segment] * self.attention(h, cos, sin, cu_seqlens, max_seqlen)
-        h = self.norm2(x) * (1 + scale2)[segment] + shift2[segment]
-        return x + gate2[segment] * self.mlp(h)
+        # six vectors per segment; one of them at a time is spread over the tokens
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(1)
+        h = modulate(self.norm1(x), shift1, scale1, segment)
+        h = self.attention(h, cos, sin, cu_seqlens, max_seqlen)
+        x = torch.addcmul(x, gate1.index_select(0, segment), h)
+        h = self.mlp(modulate(self.norm2(x), shift2, scale2, segment))
+        return torch.addcmul(x, gate2.index_select(0, segment), h)
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoids of 1000 t through two layers; t in [0, 1]."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int, sinusoids: int = 256) -> None:
         super().__init__()
@@ -190,11 +194,12 @@ class DiT(nn.Module):
         nn.init.normal_(self.bounds, std=1.0)
         nn.init.zeros_(self.out.weight)
         if self.config.modulation:
-            for block in self.blocks:
-                with torch.no_grad():
-                    block.table[[2, 5]] = 1.0
-            for layer in (self.modulation[1], self.final[1]):
-                nn.init.zeros_(layer.weight)
+            with torch.no_grad():
+                for name, parameter in self.named_parameters():
+                    if name.endswith("table"):
+                        parameter[[2, 5]] = 1.0
+                    elif name in ("modulation.1.weight", "final.1.weight"):
+                        parameter.zero_()
 
     def forward(self, batch: PackedBatch, vision: Tensor, timestep: Tensor) -> Tensor:
         """Predict at the target tokens.
@@ -211,7 +216,8 @@ class DiT(nn.Module):
         visible = self.vision_in(vision)
         text = self.text_in(batch.text) if len(batch.text) else visible.new_zeros(0, width)
         table = torch.cat([text, visible, self.bounds.to(visible.dtype), visible.new_zeros(1, width)])
-        x = table.index_select(0, batch.gather)
+        # the residual stream keeps the weights' dtype: fp32 under autocast
+        x = table.index_select(0, batch.gather).to(self.bounds.dtype)
         cos, sin = rotation(batch.positions, self.config.rope)
         embedding = modulation = None
         if self.config.modulation:

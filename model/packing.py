@@ -6,7 +6,8 @@ The plan is a pure function of (lengths, seed, step): resuming needs the step nu
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ class PackedBatch:
     def to(self, device: torch.device | str) -> PackedBatch:
         """Copy every tensor to a device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PackedBatch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()})
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 def pack(sequences: Sequences[Sequence], pad_to: int | None = None) -> PackedBatch:

@@ -177,7 +177,9 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     if len(targets) != 1:
         raise SequenceError(f"a sequence has exactly one target, got {targets or 'none'}")
     step = config.patch * spatial if config.pixel_positions else 1
-    text, vision, kinds, positions, counts = [], [], [], [], []
+    text: list[Tensor] = []
+    vision: list[Tensor] = []
+    kinds, positions, counts = [], [], []
     segments: list[Segment] = []
     place = start = 0
     for element in elements:

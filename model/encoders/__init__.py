@@ -6,7 +6,6 @@ An encoder is named in YAML and in `config.json` by its class path and arguments
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -44,29 +43,27 @@ class TextEncoder(Protocol):
         """One float32 [tokens, width] per text, of its real tokens only; an empty text has no tokens."""
 
 
-@dataclass(frozen=True)
-class Part:
+def part(class_path: str, **init_args: Any) -> dict[str, Any]:
     """A class by path and its arguments, as YAML and `config.json` hold it."""
+    return {"class_path": class_path, "init_args": init_args}
 
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> Any:
-        """Make the object. Only classes of `model.encoders` are taken: a checkpoint is data, not code.
+def build(spec: dict[str, Any]) -> Any:
+    """Make the object that `part` describes.
 
-        Raises ValueError naming the class path when it is not one of ours.
-        """
-        module, _, name = self.class_path.rpartition(".")
-        if not module.startswith("model.encoders."):
-            raise ValueError(f"class_path {self.class_path!r}: only classes under model.encoders are allowed")
-        try:
-            cls = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"class_path {self.class_path!r}: {error}") from error
-        try:
-            return cls(**self.init_args)
-        except TypeError as error:
-            raise ValueError(f"class_path {self.class_path!r}: {error}") from error
+    Only classes of `model.encoders` are taken: a checkpoint is data, not code. Raises ValueError naming what
+    is wrong with the description.
+    """
+    path, args = spec.get("class_path"), spec.get("init_args", {})
+    if not isinstance(path, str) or not isinstance(args, dict) or set(spec) - {"class_path", "init_args"}:
+        raise ValueError(f"an encoder is given by class_path and init_args, got {spec}")
+    module, _, name = path.rpartition(".")
+    if not module.startswith("model.encoders."):
+        raise ValueError(f"class_path {path!r}: only classes under model.encoders are allowed")
+    try:
+        return getattr(importlib.import_module(module), name)(**args)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"class_path {path!r}: {error}") from error
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -48,7 +48,7 @@ class MiniLM:
         """(tokenizer, model); read on first use, without touching the network."""
         if self._loaded is None:
             from safetensors.torch import load_file
-            from transformers import BertConfig, BertModel, BertTokenizerFast
+            from transformers import AutoTokenizer, BertConfig, BertModel
 
             folder = Path(self.path) if self.path else installed_weights()
             config = BertConfig(**json.loads((folder / "config.json").read_text()))
@@ -58,7 +58,7 @@ class MiniLM:
             model.load_state_dict(
                 {name: value for name, value in weights.items() if name in wanted}, strict=True
             )
-            self._loaded = BertTokenizerFast.from_pretrained(str(folder)), model.eval()
+            self._loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True), model.eval()
         return self._loaded
 
     @torch.inference_mode()

@@ -86,7 +86,8 @@ class TransformCodec:
         self.keep = [[int(n) for n in band] for band in keep]
         grey, colour = (max(band[i] for band in self.keep) for i in (0, 1))
         cosine, order = cosine_basis(block), zigzag(block)
-        rows, column = [], {}
+        rows: list[Tensor] = []
+        column: dict[tuple[int, int], int] = {}
         for c, count in enumerate((grey, colour, colour)):
             for n in range(count):
                 column[c, n] = len(rows)

@@ -1,0 +1,159 @@
+"""`python -m model`: fit an editor, edit a video.
+
+Bad input ends with one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from model.config import ModelConfig
+from model.data import DataConfig
+from model.lit import OptimConfig
+from model.train import TrainConfig
+
+
+def fit(
+    run: Path,
+    data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    train: TrainConfig = TrainConfig(),  # noqa: B008
+) -> int:
+    """Train an editor on shards, resume an interrupted run, or reuse a finished one.
+
+    Args:
+        run: folder of the run.
+        data: what is trained on.
+        model: what is trained.
+        optim: the optimizer and its schedule.
+        train: length, precision, and what is left on the way.
+    """
+    from model.train import FitConfig
+    from model.train import fit as train_editor
+
+    print_summary(train_editor(FitConfig(data, model, optim, train), run))
+    return 0
+
+
+def edit(
+    checkpoint: Path,
+    text: str,
+    out: Path,
+    video1: Path | None = None,
+    video2: Path | None = None,
+    image1: Path | None = None,
+    image2: Path | None = None,
+    mask: Path | None = None,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    carry: bool | None = None,
+) -> int:
+    """Edit a video or image by an instruction.
+
+    Args:
+        checkpoint: folder with config.json and model.safetensors, or a finished run's folder.
+        text: e.g. "<video1> Remove the dog."
+        out: the mp4 (or png) to write.
+        video1: file that <video1> stands for; video2, image1, image2 and mask likewise.
+        size: height and width of the result; the source's when not given.
+        frames: length of the result; the source's when not given.
+        steps: solver steps; the checkpoint's default when not given.
+        guidance: scale of the text guidance, 1 is none.
+        seed: of the noise.
+        carry: detail carry-over on or off.
+    """
+    from rich.progress import Progress
+
+    from model.editor import Editor
+
+    suffix = out.suffix.lower()
+    if suffix not in (".mp4", ".png"):
+        raise ValueError(f"--out {out}: must end in .mp4 or .png")
+    editor = Editor.from_pretrained(checkpoint)
+    media: dict[str, Any] = {
+        "video1": video1,
+        "video2": video2,
+        "image1": image1,
+        "image2": image2,
+        "mask": mask,
+    }
+    with Progress(transient=True) as bar:
+        task = bar.add_task("editing", total=None)
+        result = editor(
+            text,
+            size=size,
+            frames=frames,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            carry=carry,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **{name: path for name, path in media.items() if path is not None},
+        )
+    if (suffix == ".png") != result.still:
+        raise ValueError(f"--out {out}: the result is {'an image' if result.still else 'a video'}")
+    result.save(out)
+    frames_made, height, width = result.frames.shape[:3]
+    print(f"{out}: {frames_made} frames of {width}x{height} at {result.fps:g} fps")
+    return 0
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print what `summary.json` holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if summary["reused"]:
+        console.print(f"reusing {summary['run']}", highlight=False)
+    table = Table("", "", title=f"training run {summary['run']}", show_header=False)
+    for name in (
+        "steps",
+        "samples",
+        "tokens",
+        "parameters",
+        "codec_psnr",
+        "first_loss",
+        "last_loss",
+        "step_seconds",
+        "seconds",
+        "train_samples",
+        "heldout_samples",
+    ):
+        value = summary[name]
+        table.add_row(name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
+    console.print(table)
+    if summary.get("heldout"):
+        table = Table("task", "result", "pairs", "PSNR inside", "PSNR outside", title="held-out pairs, dB")
+        for row in summary["heldout"]:
+            table.add_row(*("-" if row[c] is None else str(row[c]) for c in row))
+        console.print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    from jsonargparse import auto_cli
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return int(
+            auto_cli({"fit": fit, "edit": edit}, args=argv, as_positional=False, prog="python -m model") or 0
+        )
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
