@@ -1,0 +1,178 @@
+"""Metrics: perfect for equal frames, monotone in noise, consistent with one another and with torchmetrics.
+
+Regions partition the frame, and a metric reads only its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from benchmark.item import Geometry, Loaded, Reference, Unscored, same_times, shrink_mask
+from benchmark.metrics import Metric, default_metrics
+from benchmark.metrics.psnr import masked_mse
+from benchmark.metrics.ssim import ssim_map
+from benchmark.metrics.warp import backward_flow
+
+METRICS = {m.name: m for m in default_metrics()}
+AGAINST_TARGET = ["psnr_inside", "psnr_outside", "ssim_inside", "ssim_outside"]
+
+
+def noisy(frames: np.ndarray, sigma: float, where: np.ndarray | None = None) -> np.ndarray:
+    """Frames with Gaussian noise, everywhere or in a region [T, H, W]; any sigma scales the same noise."""
+    noise = np.random.default_rng(0).normal(size=frames.shape) * sigma
+    changed = np.clip(np.round(frames + noise), 0, 255).astype(np.uint8)
+    return changed if where is None else np.where(where[..., None], changed, frames)
+
+
+def value(metric: Metric, reference: Reference, result: np.ndarray) -> float:
+    score = metric(reference, result)
+    assert not isinstance(score, Unscored), score
+    return score
+
+
+def test_the_target_is_perfect_and_the_source_keeps_its_background(reference: Reference) -> None:
+    for where in ("inside", "outside"):
+        assert value(METRICS[f"psnr_{where}"], reference, reference.target) == math.inf
+        assert value(METRICS[f"ssim_{where}"], reference, reference.target) == pytest.approx(1, abs=1e-6)
+    assert value(METRICS["background_change"], reference, reference.source) == 0
+    assert value(METRICS["warp_error"], reference, reference.target) < 0.5  # its plate stands still
+
+
+@pytest.mark.parametrize("name", [*AGAINST_TARGET, "warp_error", "background_change"])
+def test_more_noise_is_never_better(name: str, reference: Reference) -> None:
+    metric = METRICS[name]
+    start = reference.source if name == "background_change" else reference.target
+    scores = [value(metric, reference, noisy(start, sigma)) for sigma in (0, 4, 10, 25, 60)]
+    better = sorted(scores, reverse=metric.higher_is_better)
+    assert scores == better
+    assert len(set(scores)) == len(scores)
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_a_region_is_not_moved_by_changes_far_from_it(where: str, reference: Reference) -> None:
+    inside, outside = reference.inside, reference.outside
+    assert isinstance(inside, np.ndarray)
+    assert isinstance(outside, np.ndarray)
+    other = outside if where == "inside" else inside
+    damaged = noisy(reference.target, 40, other)
+    assert value(METRICS[f"psnr_{where}"], reference, damaged) == math.inf
+    if where == "outside":
+        assert value(METRICS["background_change"], reference, damaged) == pytest.approx(
+            value(METRICS["background_change"], reference, reference.target)
+        )
+
+
+@given(seed=st.integers(0, 1000), shape=st.tuples(st.integers(1, 4), st.integers(4, 20), st.integers(4, 20)))
+@settings(max_examples=40, deadline=None)
+def test_mse_of_the_parts_recombines_to_the_whole(seed: int, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(2))
+    mask = rng.random(shape) < 0.4
+    parts = [m for m in (mask, ~mask) if m.any()]
+    whole = sum(masked_mse(a, b, m) * m.sum() for m in parts) / mask.size
+    assert whole == pytest.approx(np.mean((a.astype(float) - b) ** 2))
+
+
+def test_inside_and_outside_leave_a_band_between_them(reference: Reference) -> None:
+    assert isinstance(reference.inside, np.ndarray)
+    assert isinstance(reference.outside, np.ndarray)
+    assert not (reference.inside & reference.outside).any()
+    assert (~reference.inside & ~reference.outside).any()
+
+
+def test_psnr_of_a_constant_offset_is_known(reference: Reference) -> None:
+    flat = Reference(
+        Loaded(*(np.full((2, 32, 32, 3), v, np.uint8) for v in (9, 100)), np.ones((2, 32, 32), bool), 5, {}),
+        Geometry(2, 32, 32, 5),
+    )
+    result = np.full((2, 32, 32, 3), 110, np.uint8)
+    assert value(METRICS["psnr_inside"], flat, result) == pytest.approx(20 * math.log10(255 / 10))
+    outside = METRICS["psnr_outside"](flat, result)
+    assert isinstance(outside, Unscored)
+    assert "covers everything" in outside.reason
+
+
+def test_ssim_over_the_whole_frame_is_that_of_torchmetrics(reference: Reference) -> None:
+    result = noisy(reference.target, 12)
+    ours = np.mean([ssim_map(a, b) for a, b in zip(reference.target, result, strict=True)])
+    x, y = (torch.from_numpy(v).permute(0, 3, 1, 2).double() for v in (reference.target, result))
+    theirs = structural_similarity_index_measure(y, x, data_range=255.0)
+    assert ours == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_ssim_does_not_depend_on_which_comes_first(reference: Reference) -> None:
+    a, b = reference.target[0], noisy(reference.target, 20)[0]
+    np.testing.assert_allclose(ssim_map(a, b), ssim_map(b, a), atol=1e-6)
+
+
+def test_flow_finds_a_known_shift_and_the_warped_error_vanishes() -> None:
+    rng = np.random.default_rng(1)
+    import cv2
+
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    frames = np.stack([texture[8:72, 8 + 2 * t : 96 + 2 * t] for t in range(4)])  # moves left 2 px a frame
+    place, visible = backward_flow(frames[0], frames[1])
+    x = np.arange(88, dtype=np.float32)[None]
+    shift = (place[..., 0] - x)[visible]
+    assert np.median(shift) == pytest.approx(2, abs=0.2)
+    mask = np.zeros(frames.shape[:3], bool)
+    moving = Reference(Loaded(frames, frames, mask, 10, {}), Geometry(4, 64, 88, 10))
+    follows = value(METRICS["warp_error"], moving, frames)
+    frozen = value(METRICS["warp_error"], moving, np.repeat(frames[:1], 4, axis=0))
+    assert follows < 0.1 * frozen
+
+
+@pytest.mark.parametrize(
+    ("mask", "names", "reason"),
+    [
+        (None, ["psnr_inside", "psnr_outside", "ssim_inside", "background_change"], "no mask"),
+        (np.zeros((3, 32, 32), bool), ["psnr_inside", "ssim_inside"], "empty"),
+    ],
+)
+def test_a_missing_region_is_unscored_with_the_reason(
+    mask: np.ndarray | None, names: list[str], reason: str
+) -> None:
+    frames = np.full((3, 32, 32, 3), 80, np.uint8)
+    bare = Reference(Loaded(frames, frames, mask, 10, {}), Geometry(3, 32, 32, 10))
+    for name in names:
+        score = METRICS[name](bare, frames)
+        assert isinstance(score, Unscored)
+        assert reason in score.reason
+    if mask is not None:
+        assert value(METRICS["psnr_outside"], bare, frames) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "reason"), [(1, 32, "one frame"), (3, 8, "too small for optical flow")]
+)
+def test_what_cannot_be_warped_is_unscored(frames: int, size: int, reason: str) -> None:
+    clip = np.zeros((frames, size, size, 3), np.uint8)
+    reference = Reference(Loaded(clip, clip, None, 10, {}), Geometry(frames, size, size, 10))
+    score = METRICS["warp_error"](reference, clip)
+    assert isinstance(score, Unscored)
+    assert reason in score.reason
+
+
+def test_a_mask_that_shrinks_keeps_every_pixel_it_touched() -> None:
+    mask = np.zeros((1, 32, 32), bool)
+    mask[0, 7, 7] = True
+    small = shrink_mask(mask, (8, 8))
+    assert small.sum() == 1
+    assert small[0, 1, 1]
+
+
+@given(frames=st.integers(1, 30), fps=st.sampled_from([5.0, 10.0, 24.0, 30.0]), wanted=st.integers(1, 40))
+def test_frames_are_matched_by_time(frames: int, fps: float, wanted: int) -> None:
+    clip = np.arange(frames)
+    same = same_times(clip, fps, Geometry(wanted, 1, 1, fps))
+    np.testing.assert_array_equal(same, np.minimum(np.arange(wanted), frames - 1))
+    halved = same_times(clip, 2 * fps, Geometry(wanted, 1, 1, fps))
+    np.testing.assert_array_equal(halved, np.minimum(2 * np.arange(wanted), frames - 1))

@@ -1,0 +1,236 @@
+"""The page in headless Chromium: from a file, without a network, its videos play and stay in step.
+
+Frames are compared by pixels too: what is shown at frame k is frame k.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shards.media import read_video
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
+# Resolves when every video of the card has reached its place and can show it.
+SETTLED = "card => [...card.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.seeking)"
+PIXELS = """video => {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(video, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            running = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        except Error as error:
+            pytest.fail(
+                f"no Chromium: install the chromium package or run `playwright install chromium` ({error})"
+            )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, scored: Path) -> Iterator[Any]:
+    """The report, opened from its file; fails on console errors and on any request beyond the file."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on(
+        "request",
+        lambda r: faults.append(r.url) if not r.url.startswith(("file:", "blob:", "data:")) else None,
+    )
+    opened.goto((scored / "report.html").as_uri())
+    yield opened
+    context.close()
+    assert faults == []
+
+
+def settle(page: Any, card: Any) -> list[float]:
+    """Wait until the card's videos show what they were asked for; their times in seconds."""
+    page.wait_for_function(SETTLED, arg=card.element_handle())
+    times: list[float] = card.evaluate(TIMES)
+    return times
+
+
+def ready_card(page: Any, number: int = 0) -> tuple[Any, float, int]:
+    """A card scrolled into view with its videos loaded, its frame rate and its number of frames."""
+    card = page.locator(".card").nth(number)
+    card.scroll_into_view_if_needed()
+    settle(page, card)
+    return card, float(card.get_attribute("data-fps")), int(card.get_attribute("data-frames"))
+
+
+@pytest.mark.browser
+def test_all_videos_of_an_item_play_in_step(page: Any) -> None:
+    card, fps, _ = ready_card(page)
+    assert card.locator("video").count() == 3
+    before = settle(page, card)
+    card.locator(".play").click()
+    page.wait_for_function(
+        "([card, before]) => [...card.querySelectorAll('video')].every((v, i) => "
+        "!v.paused && v.readyState >= 2 && v.currentTime > before[i] + 0.15)",
+        arg=[card.element_handle(), before],
+    )
+    for _ in range(8):
+        times = card.evaluate(TIMES)
+        assert max(times) - min(times) <= 1 / fps, times
+        page.wait_for_timeout(60)
+    card.locator(".play").click()
+    stopped = settle(page, card)
+    assert len({round(t * fps, 3) for t in stopped}) == 1
+    page.wait_for_timeout(200)
+    assert card.evaluate(TIMES) == stopped
+
+
+@pytest.mark.browser
+def test_playing_goes_on_after_the_end(page: Any) -> None:
+    card, _, frames = ready_card(page, 1)
+    card.locator(".scrub").fill(str(frames - 2))
+    settle(page, card)
+    card.locator(".play").click()
+    page.wait_for_function(
+        "card => [...card.querySelectorAll('video')].every(v => v.currentTime > 0.15 && v.currentTime < 0.7)",
+        arg=card.element_handle(),
+    )
+    card.locator(".play").click()
+
+
+@pytest.mark.browser
+def test_a_seek_puts_all_videos_on_that_frame(page: Any) -> None:
+    card, fps, frames = ready_card(page)
+    for frame in (frames - 1, 3, 0, 5):
+        card.locator(".scrub").fill(str(frame))
+        times = settle(page, card)
+        assert max(times) - min(times) <= 1 / fps
+        assert all(frame / fps <= t < (frame + 1) / fps for t in times), (frame, times)
+        assert card.locator(".frame").inner_text() == f"{frame + 1} / {frames}"
+
+
+@pytest.mark.browser
+def test_the_frame_shown_is_the_frame_asked_for(page: Any, scored: Path) -> None:
+    card, _, frames = ready_card(page)
+    text = (scored / "report.html").read_text()
+    article = re.search(rf'data-id="{card.get_attribute("data-id")}".*?</article>', text, re.S)
+    assert article is not None
+    for number, data in enumerate(re.findall(r'data-mp4="([^"]+)"', article.group(0))):
+        clip, _ = read_video(base64.b64decode(data))
+        assert len(clip) == frames
+        for frame in (0, 4, frames - 1):
+            card.locator(".scrub").fill(str(frame))
+            settle(page, card)
+            shown = np.array(card.locator("video").nth(number).evaluate(PIXELS)).reshape(*clip.shape[1:3], 4)
+            distances = [float(np.abs(shown[..., :3] - picture.astype(int)).mean()) for picture in clip]
+            assert distances[frame] == min(distances)
+            assert distances[frame] < 4
+
+
+@pytest.mark.browser
+def test_keys_step_and_play(page: Any) -> None:
+    card, _, frames = ready_card(page)
+    card.focus()
+    label = card.locator(".frame")
+    for key, wanted in (
+        ("ArrowRight", 2),
+        ("ArrowRight", 3),
+        ("ArrowLeft", 2),
+        ("End", frames),
+        ("ArrowRight", 1),
+        ("Home", 1),
+    ):
+        page.keyboard.press(key)
+        settle(page, card)
+        assert label.inner_text() == f"{wanted} / {frames}"
+    page.keyboard.press(" ")
+    page.wait_for_function("card => !card.querySelector('video').paused", arg=card.element_handle())
+    assert card.locator(".play").get_attribute("aria-label") == "Pause"
+    page.keyboard.press(" ")
+    page.wait_for_function("card => card.querySelector('video').paused", arg=card.element_handle())
+
+
+@pytest.mark.browser
+def test_cards_are_filtered_and_sorted(page: Any) -> None:
+    shown = "() => [...document.querySelectorAll('.card:not([hidden])')]"
+    assert page.evaluate(f"({shown})().length") == 12
+    page.select_option("#task", "object_removal")
+    page.select_option("#category", "mask in text")
+    tasks = page.evaluate(f"({shown})().map(c => [c.dataset.task, c.dataset.category].join())")
+    assert tasks == ["object_removal,mask in text"] * 3
+    assert page.locator("#shown").inner_text() == "3 of 12 items"
+    page.select_option("#task", "")
+    page.select_option("#category", "")
+    page.select_option("#sort", "psnr_inside")
+    for order, sign in (("-1", -1), ("1", 1)):
+        page.select_option("#order", order)
+        scores = page.evaluate(f"({shown})().map(c => JSON.parse(c.dataset.sort).psnr_inside)")
+        assert len(scores) == 12
+        assert scores == sorted(scores, key=lambda v: sign * v)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [420, 800, 1280])
+def test_the_page_fits_its_window(browser: Any, scored: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    opened = context.new_page()
+    opened.goto((scored / "report.html").as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    widths = opened.evaluate(
+        "[...document.querySelector('.card').querySelectorAll('video')].map(v => v.clientWidth)"
+    )
+    assert max(widths) - min(widths) <= 1  # equal size
+    context.close()
+
+
+def test_the_page_names_nothing_outside_itself(scored: Path) -> None:
+    text = (scored / "report.html").read_text()
+    tags = re.sub(r'data-mp4="[^"]*"', "", text)
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|["'])(?:https?:|//|[\w./])""", tags)
+    assert "http" not in tags
+
+
+def test_page_states_what_ran(scored: Path) -> None:
+    text = (scored / "report.html").read_text()
+    for words in ("Copy the source", "Curated target", "train_loss", "val_loss", "sha256", "edit pair"):
+        assert words in text
+
+
+def test_text_from_a_sample_cannot_become_markup(
+    pair_items: Callable[..., Any], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    from shards.writer import write_shards
+
+    items = pair_items(tmp_path / "media", pairs=1, heldout=1)[:1]
+    text = "<video1> Remove </script><img src=x onerror=alert(1)> '\"><b>it</b>. <video2>"
+    write_shards(tmp_path / "shards", [(s.model_copy(update={"text": text}), f) for s, f in items])
+    done = command("run", "--shards", tmp_path / "shards", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<img" not in page
+    assert "<b>" not in page
+    assert "&lt;video1&gt; Remove &lt;/script&gt;" in page

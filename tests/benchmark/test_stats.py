@@ -1,0 +1,74 @@
+"""Means and intervals: failures are counted, clusters are drawn whole, coverage is as promised.
+
+The coverage simulation has a fixed seed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.stats import MIN_CLIPS, choose_clusters, mean_interval
+
+
+@given(
+    values=st.lists(st.one_of(st.none(), st.floats(-50, 50)), min_size=1, max_size=30),
+    labels=st.integers(1, 6),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_mean_is_over_what_was_scored_and_lies_in_its_interval(
+    values: list[float | None], labels: int
+) -> None:
+    clusters = [str(n % labels) for n in range(len(values))]
+    mean = mean_interval(values, clusters, resamples=400)
+    scored = [v for v in values if v is not None]
+    assert (mean.scored, mean.failed) == (len(scored), len(values) - len(scored))
+    if not scored:
+        assert mean.value is None
+        return
+    assert mean.value == pytest.approx(np.mean(scored))
+    if mean.clusters < 2:
+        assert mean.low is None
+    else:
+        assert mean.low is not None
+        assert mean.high is not None
+        assert mean.low <= mean.high
+        assert min(scored) - 1e-9 <= mean.low
+        assert mean.high <= max(scored) + 1e-9
+
+
+def test_an_infinite_score_makes_the_mean_infinite_without_an_interval() -> None:
+    mean = mean_interval([30.0, math.inf, 31.0], ["a", "b", "c"])
+    assert mean.value == math.inf
+    assert (mean.low, mean.high) == (None, None)
+
+
+def test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval() -> None:
+    scores = list(np.random.default_rng(0).normal(size=12))
+    labels = [str(n) for n in range(12)]
+    once = mean_interval(scores, labels)
+    thrice = mean_interval(scores * 3, labels * 3)
+    assert (once.low, once.high) == pytest.approx((thrice.low, thrice.high))
+
+
+def test_coverage_is_close_to_nominal_with_clustered_scores() -> None:
+    rng = np.random.default_rng(7)
+    hits, runs = 0, 400
+    labels = [str(n // 3) for n in range(45)]  # 15 clusters of 3
+    for _ in range(runs):
+        scores = np.repeat(rng.normal(size=15), 3) + 0.5 * rng.normal(size=45)
+        mean = mean_interval(scores.tolist(), labels, resamples=800)
+        assert mean.low is not None
+        assert mean.high is not None
+        hits += mean.low <= 0 <= mean.high
+    assert 0.92 <= hits / runs <= 0.98
+
+
+def test_clusters_are_clips_when_there_are_enough_of_them() -> None:
+    pairs = [str(n) for n in range(MIN_CLIPS)]
+    assert choose_clusters([f"clip{n}" for n in range(MIN_CLIPS)], pairs)[0] == "source clip"
+    assert choose_clusters(["one"] * MIN_CLIPS, pairs) == ("edit pair", pairs)
