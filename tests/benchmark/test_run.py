@@ -94,35 +94,24 @@ def test_a_second_run_computes_nothing_and_writes_the_same_page(
     assert summary(out)["table"] == summary(scored)["table"]
 
 
-def test_a_changed_result_is_edited_and_scored_again_alone(
-    scored: Path, command: Command, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(scored, out)
-    victim = sorted((out / "edits").glob("*.model.mp4"))[0]
-    victim.write_bytes(victim.read_bytes()[:-7])
-    done = command("report", "--out", out)
-    assert done.returncode == 0, done.stderr
-    counts = summary(out)["counts"]
-    assert (counts["edits_made"], counts["edits_reused"]) == (1, 11)
-    assert counts["scores_computed"] == 0  # the edit is reproducible: the same bytes, the same scores
-    assert (out / "report.html").read_bytes() != b""
-    assert summary(out)["table"] == summary(scored)["table"]
-
-
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+def test_what_is_missing_or_changed_is_computed_again_and_nothing_else(
     scored: Path, command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(scored, out)
     scores = (out / "scores.jsonl").read_bytes()
-    (out / "scores.jsonl").write_bytes(scores[: len(scores) // 2])  # in the middle of a line
+    (out / "scores.jsonl").write_bytes(scores[: len(scores) // 2])  # killed in the middle of a line
     (out / "report.html").unlink()
-    for path in sorted((out / "edits").iterdir())[:7]:
-        path.unlink()
+    first, second, third, *_ = sorted((out / "edits").glob("*.json"))
+    first.unlink()  # killed before the edit's facts were written
+    second.with_suffix(".model.mp4").write_bytes(b"changed by hand")
+    third.with_suffix(".model_raw.mp4").unlink()
     done = command("report", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert summary(out)["table"] == summary(scored)["table"]
+    value = summary(out)
+    assert (value["counts"]["edits_made"], value["counts"]["edits_reused"]) == (3, 9)
+    assert value["counts"]["videos_encoded"] == 0  # an edit made again has the same bytes
+    assert value["table"] == summary(scored)["table"]
     assert sorted((out / "scores.jsonl").read_bytes().splitlines()) == sorted(scores.splitlines())
     assert (out / "report.html").is_file()
 
