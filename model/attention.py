@@ -90,7 +90,8 @@ def attention(
         out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
         return cast(Tensor, out)  # a pair only when asked for more
     bounds = cu_seqlens.tolist()
-    outputs = [_single(q[a:b], k[a:b], v[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
+    single = _matmul if resolved == "matmul" else _sdpa
+    outputs = [single(q[a:b], k[a:b], v[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
     return torch.cat(outputs) if len(outputs) != 1 else outputs[0]
 
 

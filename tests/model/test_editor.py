@@ -1,0 +1,215 @@
+"""The editor: inputs of every kind, results of the source's size, refusals by name, save and load.
+
+A random-weight model; what it makes is noise, that it is made right is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model import Editor
+from model.carry_over import carry_over, change_map
+from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
+from model.dit import DiT, DiTConfig
+from model.editor import windows
+from model.encoders import part
+from model.rope import RopeConfig
+from model.sequence import SequenceError
+from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
+
+
+@pytest.fixture(scope="module")
+def editor() -> Editor:
+    """48x64 pixels, windows of five frames."""
+    config = ModelConfig(
+        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
+        dit=DiTConfig(
+            text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
+        ),
+        media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=5),
+        inference=InferenceConfig(steps=2, guidance=1.0),
+    )
+    torch.manual_seed(0)
+    dit = DiT(config.dit)
+    with torch.no_grad():
+        dit.out.weight.normal_(std=0.2)
+    return Editor(dit.eval(), config)
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    t, y, x = np.mgrid[:7, :96, :128]
+    return np.stack([x * 2, y * 2, 100 + 10 * t], -1).astype(np.uint8)
+
+
+def test_files_arrays_tensors_and_pictures_agree(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", clip, 12.5)
+    frames, fps = read_video(tmp_path / "in.mp4")
+    text = "<video1> Remove the dog."
+    from_file = editor(text, video1=tmp_path / "in.mp4")
+    assert from_file.frames.shape == (7, 48, 64, 3)
+    assert from_file.fps == fps == 12.5
+    same = [
+        editor(text, video1=str(tmp_path / "in.mp4")),
+        editor(text, video1=(tmp_path / "in.mp4").read_bytes()),
+        editor(text, video1=frames),
+        editor(text, video1=torch.from_numpy(frames)),
+        editor(text, video1=torch.from_numpy(frames).float() / 255),
+        editor(text, video1=[Image.fromarray(f) for f in frames]),
+        editor(text + " <video2>", video1=frames),
+    ]
+    for other in same:
+        assert np.array_equal(other.frames, from_file.frames)
+    assert not np.array_equal(editor(text, video1=frames, seed=1).frames, from_file.frames)
+    assert not np.array_equal(editor("<video1> Add a cat.", video1=frames).frames, from_file.frames)
+
+    from_file.save(tmp_path / "out.mp4")
+    info = probe(tmp_path / "out.mp4")
+    assert (info.frames, info.height, info.width, info.fps) == (7, 48, 64, 12.5)
+
+
+def test_images_masks_and_generation(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    write_image(tmp_path / "in.png", clip[0])
+    image = editor("<image1> Make it night.", image1=tmp_path / "in.png")
+    assert image.still
+    assert image.frames.shape == (1, 48, 64, 3)
+    image.save(tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").size == (64, 48)
+
+    masks = np.zeros(clip.shape[:3], bool)
+    masks[:, 20:50, 30:60] = True
+    write_mask(tmp_path / "mask.mkv", masks, 10.0)
+    text = "<video1> Remove what <mask> marks. <video2>"
+    marked = editor(text, video1=clip, mask=tmp_path / "mask.mkv")
+    assert np.array_equal(marked.frames, editor(text, video1=clip, mask=masks).frames)
+    assert not np.array_equal(marked.frames, editor(text, video1=clip, mask=~masks).frames)
+
+    made = editor("A street at night.", frames=3, size=(48, 64))
+    assert made.frames.shape == (3, 48, 64, 3)
+    animated = editor("<image1> Let it move. <video1>", image1=clip[0], frames=3)
+    assert animated.frames.shape == (3, 48, 64, 3)
+
+
+def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:
+    ticks: list[tuple[int, int]] = []
+    plain = editor("<video1> Go.", video1=clip[:5], progress=lambda *tick: ticks.append(tick))
+    assert ticks == [(1, 2), (2, 2)]
+    guided = editor("<video1> Go.", video1=clip[:5], guidance=4.0)
+    assert not np.array_equal(plain.frames, guided.frames)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 17))
+def test_windows_cover_every_frame(length: int, most: int) -> None:
+    covered = [frame for start in windows(length, most) for frame in range(start, min(start + most, length))]
+    assert set(covered) == set(range(length))
+    assert all(start + most <= length or start == 0 for start in windows(length, most))
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "message"),
+    [
+        (" ", {"video1": 0}, "the text is empty"),
+        ("Remove the dog.", {"video1": 0}, "'video1' is given but the text does not name <video1>"),
+        ("<video1> Remove <mask>.", {"video1": 0}, "names <mask> but no such media"),
+        ("<video1> and <video2> make <video3>", {"video1": 0}, "give media for all but one"),
+        ("<video1> Go.", {"video1": 0, "sound": 0}, "'sound'"),
+        ("<video1> Go. <video1>", {"video1": 0}, "<video1> more than once"),
+    ],
+)
+def test_text_and_media_that_disagree(
+    editor: Editor, clip: np.ndarray, text: str, media: dict[str, int], message: str
+) -> None:
+    with pytest.raises(SequenceError, match=message):
+        editor(text, **dict.fromkeys(media, clip))  # type: ignore[arg-type]
+
+
+def test_values_out_of_range_are_named(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(SequenceError, match="steps: needs at least 1"):
+        editor("<video1> Go.", video1=clip, steps=0)
+    with pytest.raises(SequenceError, match="frames: needs at least 1"):
+        editor("<video1> Go.", video1=clip, frames=0)
+    with pytest.raises(SequenceError, match="video1: 7 frames are too few for 30"):
+        editor("<video1> Go.", video1=clip, frames=30)
+    with pytest.raises(SequenceError, match=r"video1: float pixels must lie in \[0, 1\]"):
+        editor("<video1> Go.", video1=clip.astype(np.float32))
+    with pytest.raises(SequenceError, match="video1: needs"):
+        editor("<video1> Go.", video1=np.zeros((3, 4), np.uint8))
+    with pytest.raises(SequenceError, match="video1: cannot use a int"):
+        editor("<video1> Go.", video1=3)
+    with pytest.raises(MediaError, match=r"nowhere\.mp4"):
+        editor("<video1> Go.", video1=tmp_path / "nowhere.mp4")
+
+
+def test_save_load_edit_again_is_identical(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    editor.save_pretrained(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    again = Editor.from_pretrained(tmp_path / "model")
+    assert again.config == editor.config
+    before, after = (e("<video1> Go.", video1=clip, seed=3).frames for e in (editor, again))
+    assert np.array_equal(before, after)
+
+
+def test_damaged_checkpoints_are_named(editor: Editor, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json: not found"):
+        Editor.from_pretrained(tmp_path)
+    folder = editor.save_pretrained(tmp_path / "model")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, settings_ = weights.read_bytes(), json.loads(config.read_text())
+
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(ConfigError, match=r"model\.safetensors.*complete"):
+        Editor.from_pretrained(folder)
+    weights.unlink()
+    torch.save({}, folder / "model.pt")
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not found"):
+        Editor.from_pretrained(folder)
+    weights.write_bytes(whole)
+
+    def with_setting(section: str, **changes: object) -> str:
+        return json.dumps({**settings_, section: {**settings_[section], **changes}})
+
+    for text, message in (
+        (with_setting("dit", width=64, heads=4), "does not fit"),
+        (with_setting("dit", colour=1), "unknown field 'colour'"),
+        (with_setting("dit", depth="two"), r"dit\.depth: expected int"),
+        (with_setting("flow", prediction="noise"), r"flow\.prediction: 'noise' is none of"),
+        (with_setting("sequence", patch=1), "the encoders give"),
+        ("{", "config.json"),
+    ):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            Editor.from_pretrained(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(editor: Editor, tmp_path: Path) -> None:
+    dit = DiT(editor.config.dit)
+    with torch.no_grad():
+        dit.bounds[0, 0] = float("nan")
+    Editor(dit, editor.config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="'bounds' holds values that are not finite"):
+        Editor.from_pretrained(tmp_path)
+
+
+def test_carry_over_keeps_edits_and_returns_detail() -> None:
+    torch.manual_seed(0)
+    detail = torch.rand(3, 40, 40, 3) * 0.4 - 0.2  # what a codec dropped
+    coded = torch.zeros(3, 40, 40, 3)
+    edit = coded + 0.01 * torch.randn(coded.shape)
+    edit[:, 10:30, 10:30] = 0.9
+    blended, edited = carry_over(edit, coded + detail, coded, agree=8, differ=16)
+    assert torch.equal(blended[:, :, 37:], (coded + detail)[:, :, 37:])
+    torch.testing.assert_close(blended[:, 10:30, 10:30], edit[:, 10:30, 10:30])
+    assert edited.min() == 0
+    assert edited.max() == 1
+    assert not change_map(coded, coded, 8, 16).any()
+    with pytest.raises(ValueError, match="agree < differ"):
+        change_map(coded, coded, 16, 8)

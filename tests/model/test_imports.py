@@ -1,0 +1,50 @@
+"""`import model` and every module of it need torch, lightning, safetensors and numpy only.
+
+A GPU node has no PyAV, pydantic, transformers or jsonargparse.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+BLOCKED = """
+import importlib, pkgutil, sys
+
+# Lightning's torchmetrics takes whatever it finds installed, so it is loaded before the others are hidden.
+import lightning, lightning.pytorch.loggers
+
+class Blocker:
+    names = {"pydantic", "av", "cv2", "transformers", "tokenizers", "jsonargparse", "ray", "webdataset",
+             "shards", "curation", "benchmark", "PIL", "scipy", "cv2", "rich", "tensorboard"}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for name in [n for n in sys.modules if n.partition(".")[0] in Blocker.names]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Blocker())
+import model
+for module in pkgutil.walk_packages(model.__path__, "model."):
+    if module.name != "model.__main__":
+        importlib.import_module(module.name)
+assert model.Editor.__module__ == "model.editor"
+print("imported")
+"""
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import sys, model; sys.exit(' '.join({'torch', 'lightning', 'numpy'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_without_the_optional_packages() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "imported" in done.stdout
