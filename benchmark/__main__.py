@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmark.item import BenchmarkError
 
 console = Console()
+CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 TABLE_WIDTH = 156  # columns that the score table needs
 
 
@@ -50,7 +51,7 @@ def run(
         seed: of the noise
         frames: length of the edits; the source's when not given
         limit: only the first so many items
-        curves: CSV of the training run; metrics.csv beside the checkpoint when not given
+        curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
     """
     from benchmark.editing import EditSettings
@@ -73,7 +74,7 @@ def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48
 
     Args:
         out: the run's folder
-        curves: CSV of the training run; metrics.csv beside the checkpoint when not given
+        curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
     """
     from benchmark.editing import EditSettings
@@ -120,13 +121,13 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
     from shards.files import write_json
 
     found = find_curves(config.checkpoint, curves)
-    drawn = read_curves(found) if found else []
+    drawn = [curve for path in found for curve in read_curves(path)]
     begin = time.perf_counter()
     done = execute(config, out, console, gallery)
     scoring = time.perf_counter() - begin
     made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
     if found:
-        made["training curves"] = str(found)
+        made["training curves"] = ", ".join(str(path) for path in found)
     write_report(out / "report.html", done, drawn, made)
     seconds = {"edit_and_score": round(scoring, 3), "report": round(time.perf_counter() - begin - scoring, 3)}
     write_json(
@@ -147,14 +148,17 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
         raise SystemExit(1)
 
 
-def find_curves(checkpoint: str | None, curves: str | None) -> Path | None:
-    """The training run's CSV: the one given, or `metrics.csv` in or beside the checkpoint folder."""
+def find_curves(checkpoint: str | None, curves: str | None) -> list[Path]:
+    """The training run's CSV files: the one given, or those of a run in or beside the checkpoint."""
     if curves is not None:
-        return Path(curves)
+        return [Path(curves)]
     if checkpoint is None:
-        return None
-    beside = [Path(checkpoint) / "metrics.csv", Path(checkpoint).parent / "metrics.csv"]
-    return next((path for path in beside if path.is_file()), None)
+        return []
+    for folder in (Path(checkpoint), Path(checkpoint).parent):
+        found = [folder / name for name in CURVES if (folder / name).is_file()]
+        if found:
+            return found
+    return []
 
 
 def provenance(out: Path, fresh: bool) -> dict[str, str]:

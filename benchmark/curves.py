@@ -18,7 +18,7 @@ from benchmark.item import BenchmarkError
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
 SMOOTH_FROM = 60  # curves with at least this many points also get a running mean
-SKIP = {"epoch", "step", "time"}
+SKIP = {"epoch", "step", "time", "samples", "tokens"}  # where the run stands, not how it goes
 
 
 @dataclass(frozen=True)

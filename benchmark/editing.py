@@ -50,7 +50,7 @@ def weights_folder(checkpoint: Path) -> Path:
     if not checkpoint.is_dir():
         raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
     inner = checkpoint / "checkpoint"
-    folder = inner if not (checkpoint / "config.json").is_file() and inner.is_dir() else checkpoint
+    folder = inner if inner.is_dir() and not any(checkpoint.glob("*.safetensors")) else checkpoint
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise BenchmarkError(f"--checkpoint {folder}: needs config.json and model.safetensors")
     return folder

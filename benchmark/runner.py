@@ -69,6 +69,7 @@ class Run:
     rows: list[str]
     checkpoint_sha256: str | None
     counts: dict[str, int]
+    _means: dict[tuple[str, str, tuple[int, ...]], Mean] = field(default_factory=dict, repr=False)
 
     @cached_property
     def clusters(self) -> tuple[str, list[str]]:
@@ -89,12 +90,14 @@ class Run:
                     groups.append((name, members))
         return groups
 
-    def mean(self, row: str, metric: Metric, members: list[int] | None = None) -> Mean:
-        """A cell of the table."""
-        chosen = range(len(self.outcomes)) if members is None else members
-        scores = [self.outcomes[n].scores[row][metric.name] for n in chosen]
-        labels = [self.clusters[1][n] for n in chosen]
-        return mean_interval([None if isinstance(s, Unscored) else s for s in scores], labels)
+    def mean(self, row: str, metric: Metric, members: list[int]) -> Mean:
+        """A cell of the table; computed once, since terminal, page and summary all show it."""
+        key = (row, metric.name, tuple(members))
+        if key not in self._means:
+            scores = [self.outcomes[n].scores[row][metric.name] for n in members]
+            labels = [self.clusters[1][n] for n in members]
+            self._means[key] = mean_interval([None if isinstance(s, Unscored) else s for s in scores], labels)
+        return self._means[key]
 
     def failures(self) -> list[tuple[str, str, str, str]]:
         """(item, row, metric, reason) of every score that is missing; a row that fails whole is one line."""

@@ -75,7 +75,7 @@ def pairs_dir(tmp_path_factory: pytest.TempPathFactory, pair_items: Callable[...
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny editor with random weights, laid out as a run lays it: `model` and `metrics.csv`."""
+    """A tiny editor with random weights, laid out as a run lays it: `checkpoint` and `curve.csv`."""
     import torch
 
     from model.config import InferenceConfig, MediaConfig, ModelConfig
@@ -101,11 +101,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inference=InferenceConfig(steps=1, guidance=1.0, carry_over=True),
     )
     folder = tmp_path_factory.mktemp("run")
-    Editor(DiT(dit), config).save_pretrained(folder / "model")
-    lines = ["step,train_loss,val_loss"]
-    lines += [f"{i},{1 / (i + 1) + 0.1},{'' if i % 10 else 0.5 + 1 / (i + 1)}" for i in range(100)]
-    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    return folder / "model"
+    Editor(DiT(dit), config).save_pretrained(folder / "checkpoint")
+    lines = ["step,samples,train_loss,val_loss"]
+    lines += [f"{i},{8 * i},{1 / (i + 1) + 0.1},{'' if i % 10 else 0.5 + 1 / (i + 1)}" for i in range(100)]
+    (folder / "curve.csv").write_text("\n".join(lines) + "\n")
+    return folder / "checkpoint"
 
 
 @pytest.fixture(scope="session")

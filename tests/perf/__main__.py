@@ -1,4 +1,4 @@
-"""`python -m tests.perf`: the project's benchmarks, behind `make perf`; prints tables, writes runs/perf/*.json.
+"""`python -m tests.perf`: the project's benchmarks (`make perf`): prints tables, writes runs/perf/*.json.
 
 Every file says on which machine, with which versions, at which commit and when it was measured.
 """
@@ -35,7 +35,11 @@ PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.is_file()
+        else []
+    )
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     versions = {}
     for name in PACKAGES:
@@ -51,12 +55,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
+        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        or "unknown",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
-def perf(only: list[str] | None = None, out: str = "runs/perf", device: str = "cpu", quick: bool = False) -> None:
+def perf(
+    only: list[str] | None = None, out: str = "runs/perf", device: str = "cpu", quick: bool = False
+) -> None:
     """Measure and print.
 
     Args:
@@ -67,9 +74,13 @@ def perf(only: list[str] | None = None, out: str = "runs/perf", device: str = "c
     """
     unknown = set(only or []) - set(GROUPS)
     if unknown:
-        print(f"error: --only {sorted(unknown)[0]}: no such group; there are: {', '.join(GROUPS)}", file=sys.stderr)
+        print(
+            f"error: --only {sorted(unknown)[0]}: no such group; there are: {', '.join(GROUPS)}",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     console = Console()
+    console.width = max(console.width, 110)
     facts = machine() | {"device": device}
     console.print(
         f"{facts['cpu']}, {facts['cores']} cores (load {facts['load_at_start']:.1f}), {facts['system']}, "

@@ -25,13 +25,11 @@ class Figure:
 
 
 def timed(work: Callable[[], object], quick: bool, budget: float = 2.0, most: int = 7) -> list[float]:
-    """Seconds of each repetition: at least 3 (1 when quick), at most `most`, until `budget` seconds are spent."""
+    """Seconds of each repetition: 3 (1 when quick) to `most`, until `budget` seconds are spent."""
     if not quick:
         work()
     seconds: list[float] = []
-    while len(seconds) < (1 if quick else 3) or (
-        not quick and len(seconds) < most and sum(seconds) < budget
-    ):
+    while len(seconds) < (1 if quick else 3) or (not quick and len(seconds) < most and sum(seconds) < budget):
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
@@ -41,7 +39,9 @@ def timed(work: Callable[[], object], quick: bool, budget: float = 2.0, most: in
 def per(what: str, seconds: list[float], count: int, unit: str, rate: str = "") -> Figure:
     """Milliseconds per one of `count`; `rate` may hold {} for the number per second."""
     median = statistics.median(seconds) / count
-    return Figure(what, 1000 * median, 1000 * min(seconds) / count, f"ms/{unit}", rate.format(f"{1 / median:.4g}"))
+    return Figure(
+        what, 1000 * median, 1000 * min(seconds) / count, f"ms/{unit}", rate.format(f"{1 / median:.4g}")
+    )
 
 
 def scene(frames: int, height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,7 +57,8 @@ def scene(frames: int, height: int, width: int, seed: int = 0) -> tuple[np.ndarr
     y, x = np.mgrid[:height, :width]
     mask = np.stack(
         [
-            (x - width * (0.2 + 0.6 * t / max(1, frames - 1))) ** 2 + (y - height / 2) ** 2 < (height / 5) ** 2
+            (x - width * (0.2 + 0.6 * t / max(1, frames - 1))) ** 2 + (y - height / 2) ** 2
+            < (height / 5) ** 2
             for t in range(frames)
         ]
     )

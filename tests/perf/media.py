@@ -28,4 +28,6 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         "write_image (PNG)": (lambda: write_image(image, source[0]), 1),
         "read_image": (lambda: read_image(image), 1),
     }
-    return [per(what, timed(work, quick), count, "frame", "{} frames/s") for what, (work, count) in rows.items()]
+    return [
+        per(what, timed(work, quick), count, "frame", "{} frames/s") for what, (work, count) in rows.items()
+    ]

@@ -30,8 +30,12 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     reference = Reference(loaded, geometry)
     _ = (reference.inside, reference.outside, reference.target_flow)
     for metric in default_metrics():
-        figures.append(per(metric.name, timed(lambda m=metric: m(reference, source), quick, 1.0), frames, "frame"))
+        figures.append(
+            per(metric.name, timed(lambda m=metric: m(reference, source), quick, 1.0), frames, "frame")
+        )
     scores = np.random.default_rng(0).normal(size=200).tolist()
     labels = [str(n // 2) for n in range(200)]
-    figures.append(per("bootstrap of 200 scores", timed(lambda: mean_interval(scores, labels), quick, 1.0), 1, "mean"))
+    figures.append(
+        per("bootstrap of 200 scores", timed(lambda: mean_interval(scores, labels), quick, 1.0), 1, "mean")
+    )
     return figures

@@ -18,7 +18,9 @@ from tests.perf.measure import Figure, per, scene, timed
 FRAMES, HEIGHT, WIDTH = 17, 240, 320
 
 
-def make_items(folder: Path, count: int, heldout: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> list[Item]:
+def make_items(
+    folder: Path, count: int, heldout: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> list[Item]:
     """`count` removal samples over four different pairs; the last `heldout` are held out."""
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size
@@ -93,5 +95,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 
     rate = f"{{}} samples/s ({FRAMES} frames of {WIDTH}x{HEIGHT} twice, and the mask)"
     figures.append(per("random access, decoded", timed(decode, quick), 4, "sample", rate))
-    figures.append(per("verify, checksums only", timed(lambda: verify(out, decode=False), quick), count, "sample"))
+    figures.append(
+        per("verify, checksums only", timed(lambda: verify(out, decode=False), quick), count, "sample")
+    )
     return figures
