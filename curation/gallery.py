@@ -50,7 +50,9 @@ def write_contact_sheet(path: Path, pairs: list[dict[str, Any]]) -> None:
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         cell = cv2.resize(picture, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
         bar = np.full((18, SHEET_WIDTH, 3), 255, np.uint8)
-        cv2.putText(bar, f"{pair['key']} {pair['split']}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1)
+        cv2.putText(
+            bar, f"{pair['key']} {pair['split']}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1
+        )
         cells.append(np.vstack([bar, cell]))
     tallest = max(c.shape[0] for c in cells)
     cells = [np.vstack([c, np.full((tallest - c.shape[0], SHEET_WIDTH, 3), 255, np.uint8)]) for c in cells]

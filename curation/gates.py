@@ -24,6 +24,7 @@ CAMERA = "moving camera under the static recipe"
 PLATE = "background rarely seen"
 DIRTY_PLATE = "person in the background plate"
 DISAGREE = "mask and segmenter disagree"
+REGISTRATION = "background does not register"
 OUTSIDE = "change outside the mask"
 RESIDUAL = "residual foreground"
 SHADOW = "shadow left behind"
@@ -44,29 +45,39 @@ class GateSettings:
     area_jump: float = 1.45  # from frame to frame
     area_spread: float = 2.2  # largest to smallest in a window
     agreement: float = 0.4  # share of frames that show the plate, at the worst twentieth of the mask
-    segmenter_share: float = 0.6  # of the body that the segmenter confirms
-    segment_every: int = 2
+    segmenter_share: float = 0.4  # of the body that the segmenter confirms
+    segment_every: int = 3
+    trunk: float = (
+        0.44  # body heights: width of the trunk in the widest fifth of a window; two people are wider
+    )
     ring: int = 8  # around the mask, where nothing may stand out
+    ring_error: float = 9.0  # grey levels by which the backdrop may miss the picture close around the mask
     residual_pixels: int = 8
     stranger_pixels: int = 12  # smaller things that stand out near the mask are noise
     shadow_share: float = 0.22  # of the ring
     check_every: int = 8  # frames between two looks of the detector at the result
-    check_confidence: float = 0.35
+    check_zoom: float = 1.8  # side of the enlarged crop, in mask sizes
 
 
-def box_reason(track: Track, frame: int, tracks: list[Track], shape: tuple[int, ...], gates: GateSettings) -> str:
+def box_reason(
+    track: Track, frame: int, tracks: list[Track], shape: tuple[int, ...], gates: GateSettings
+) -> str:
     """What the boxes alone say against a track in a frame, "" when nothing."""
     box = track.box(frame)
     assert box is not None
     if box[3] - box[1] < gates.min_height:
         return TOO_SMALL
     edge = gates.border
-    if box[0] < edge or box[1] < edge or box[2] > shape[1] - edge or box[3] > shape[0] - edge:
+    # A head above or feet below the picture do no harm: the person is as much removed.
+    if box[0] < edge or box[2] > shape[1] - edge:
         return AT_BORDER
     others = [b for b in (t.box(frame) for t in tracks if t.id != track.id) if b is not None]
     if others:
         mine, rest = box[None], np.stack(others)
-        if max(covered(mine, rest).max(), covered(rest, mine).max(), iou(mine, rest).max()) > gates.other_overlap:
+        if (
+            max(covered(mine, rest).max(), covered(rest, mine).max(), iou(mine, rest).max())
+            > gates.other_overlap
+        ):
             return OTHER_TRACK
     return ""
 
@@ -88,7 +99,9 @@ def windows(reasons: list[str], gates: GateSettings) -> list[tuple[int, int]]:
                 parts -= 1
             size = min(gates.max_frames, length // parts)
             size = max(gates.min_frames, (size - 1) // 4 * 4 + 1)
-            found += [(start + k * (length // parts), start + k * (length // parts) + size) for k in range(parts)]
+            found += [
+                (start + k * (length // parts), start + k * (length // parts) + size) for k in range(parts)
+            ]
         start = i + 1
     if len(found) > gates.max_windows:  # spread over the track
         keep = np.linspace(0, len(found) - 1, gates.max_windows).round().astype(int)

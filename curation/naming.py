@@ -66,7 +66,14 @@ def colour_name(pixels: np.ndarray) -> str:
     if chroma < 11 or light < 14:
         return "dark" if light < 36 else "grey" if light < 66 else "light"
     shade = "dark " if light < 26 else ""
-    for limit, name in ((42, "red"), (75, "orange"), (110, "yellow"), (190, "green"), (310, "blue"), (345, "purple")):
+    for limit, name in (
+        (42, "red"),
+        (75, "orange"),
+        (110, "yellow"),
+        (190, "green"),
+        (310, "blue"),
+        (345, "purple"),
+    ):
         if hue < limit:
             if name == "orange" and light < 52:
                 return "brown"

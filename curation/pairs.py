@@ -11,7 +11,15 @@ import cv2
 import numpy as np
 
 from curation import gates as g
-from curation.foreground import ForegroundSettings, body_of, light_change, look, window_of, with_shadow
+from curation.foreground import (
+    ForegroundSettings,
+    body_of,
+    light_change,
+    look,
+    trunk_width,
+    window_of,
+    with_shadow,
+)
 from curation.gates import GateSettings
 from curation.ports import Detector, Plate, Segmenter
 from curation.regions import bounds, close, dilate, grow, large_parts, touching
@@ -51,6 +59,8 @@ def make_pair(
     target = frames.copy()
     worst_ring = 0.0
     confirmed: list[float] = []
+    trunks: list[float] = []
+    ring_errors: list[float] = []
     for t, box in enumerate(boxes):
         pose = None
         if t % gates.segment_every == 0:
@@ -64,6 +74,7 @@ def make_pair(
         if pose is not None:
             person = dilate(pose[seen.window] > 0.4, 3)
             confirmed.append(float((mine & person).sum() / max(1, mine.sum())))
+        trunks.append(trunk_width(mine))
         whole = with_shadow(seen, mine, settings)
         strange = large_parts(close(seen.strong, 1) & ~dilate(mine, 2), gates.stranger_pixels)
         if (strange & dilate(mine, grow_by + feather)).any():
@@ -86,19 +97,28 @@ def make_pair(
         if share > gates.shadow_share:
             raise Rejected(g.SHADOW)
         worst_ring = max(worst_ring, share)
+        if near.any():
+            ring_errors.append(float(cv2.absdiff(frames[t][seen.window], seen.backdrop)[near].mean()))
     areas = body.sum((1, 2))
     if areas.min() < gates.min_area:
         raise Rejected(g.TOO_SMALL)
+    ring_error = float(np.mean(ring_errors)) if ring_errors else 255.0
+    if ring_error > gates.ring_error:
+        raise Rejected(g.REGISTRATION)
     ratio = areas[1:] / areas[:-1]
     if max(ratio.max(), 1 / ratio.min()) > gates.area_jump or areas.max() / areas.min() > gates.area_spread:
         raise Rejected(g.AREA_JUMP)
     if float(np.median(confirmed)) < gates.segmenter_share:
         raise Rejected(g.DISAGREE)
-    outside = int(cv2.absdiff(frames, target)[~mask].max(initial=0))
+    if float(np.percentile(trunks, 80)) > gates.trunk:
+        raise Rejected(g.MERGED)
+    changed = (frames != target).any(-1) & ~mask
+    outside = int(cv2.absdiff(frames[changed], target[changed]).max()) if changed.any() else 0
     if outside > 1:
         raise Rejected(g.OUTSIDE)
     scores = {
         "outside_change": float(outside),
+        "ring_error": round(ring_error, 4),
         "shadow_share": round(worst_ring, 4),
         "segmenter_share": round(float(np.median(confirmed)), 4),
         "mask_share": round(float(mask.mean()), 5),
@@ -107,15 +127,16 @@ def make_pair(
 
 
 def check_leftover(pair: Pair, detector: Detector, gates: GateSettings) -> None:
-    """Look for the object in the result: at the whole frame, and at an enlarged crop around the mask."""
+    """Look for the object in the result: in the largest square around the mask, and in an enlarged crop."""
     for t in range(0, len(pair.target), gates.check_every):
         frame, mask = pair.target[t], pair.mask[t]
-        found = [detector.detect(frame)[0]]
         box = bounds(mask)
         assert box is not None  # a pair without mask was refused before
-        left, top, right, bottom = square_around(box, 1.8, mask.shape)
-        crop, _ = detector.detect(frame[top:bottom, left:right])
-        found.append(crop + np.array([left, top, left, top], np.float32))
+        found = []
+        for factor in (gates.check_zoom, 1e9):  # 1e9: as large a square as the frame holds
+            left, top, right, bottom = square_around(box, factor, mask.shape)
+            crop, _ = detector.detect(frame[top:bottom, left:right])
+            found.append(crop + np.array([left, top, left, top], np.float32))
         # A neighbour outside the mask may be found; its box is not in the mask.
         if g.overlaps(mask, np.concatenate(found)):
             raise Rejected(g.LEFTOVER)
@@ -123,7 +144,7 @@ def check_leftover(pair: Pair, detector: Detector, gates: GateSettings) -> None:
 
 def square_around(box: np.ndarray, factor: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """A square `factor` times the longer side of the box, moved and cut to lie inside `shape`."""
-    side = min(float(max(box[2] - box[0], box[3] - box[1])) * factor, shape[0], shape[1])
-    x = float(np.clip((box[0] + box[2]) / 2, side / 2, shape[1] - side / 2))
-    y = float(np.clip((box[1] + box[3]) / 2, side / 2, shape[0] - side / 2))
-    return grow(np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2]), 1.0, shape)
+    side = int(min(float(max(box[2] - box[0], box[3] - box[1])) * factor, shape[0], shape[1]))
+    left = int(np.clip((box[0] + box[2] - side) / 2, 0, shape[1] - side))
+    top = int(np.clip((box[1] + box[3] - side) / 2, 0, shape[0] - side))
+    return left, top, left + side, top + side

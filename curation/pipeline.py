@@ -122,7 +122,9 @@ class Worker:
         def attempt() -> None:
             path = Path(file)
             depends = {"file": sha256_of(path), "cut": asdict(self.task.cut), "code": code_of(clips_module)}
-            _, found = space.once("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.task.cut)]})
+            _, found = space.once(
+                "cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.task.cut)]}
+            )
             # The same bytes may lie under another name now.
             made[:] = [Outcome(file, replace(Clip(**c), source=file, name=path.name)) for c in found["clips"]]
 
@@ -136,7 +138,9 @@ class Worker:
             return outcome
         clip, space = outcome.clip, Workspace(self.root)
         if self._deaths(clip) >= ATTEMPTS:
-            return replace(outcome, error=f"{clip.source}: its worker died {ATTEMPTS} times; the clip is left out")
+            return replace(
+                outcome, error=f"{clip.source}: its worker died {ATTEMPTS} times; the clip is left out"
+            )
         done = replace(outcome)
 
         def attempt() -> None:
@@ -210,7 +214,12 @@ def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         rows = ray.data.from_items([{"file": str(f)} for f in files], override_num_blocks=len(files))
         rows = rows.flat_map(
-            _CutStage, fn_constructor_args=arguments, concurrency=1, num_cpus=1, max_restarts=-1, max_task_retries=-1
+            _CutStage,
+            fn_constructor_args=arguments,
+            concurrency=1,
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=-1,
         )
         # One clip a block, so that the clips of one file spread over the workers.
         rows = rows.repartition(target_num_rows_per_block=1)
@@ -244,5 +253,3 @@ class _ProcessStage:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         return self.worker.process(Outcome.from_row(row)).to_row()
-
-

@@ -5,6 +5,7 @@ Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, botto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,20 +46,13 @@ class Plate:
     """The scene without anything that moves.
 
     `image` uint8 RGB [H, W, 3]; `noise` float32 [H, W], how far a pixel usually is from it (0 to 255);
-    `agreement` float32 [H, W], the share of frames that show it.
+    `agreement` float32 [H, W], the share of frames that show it; `gap` pixels that are closed in a body found by it.
     """
 
     image: np.ndarray
     noise: np.ndarray
     agreement: np.ndarray
-
-
-@dataclass(frozen=True)
-class Backdrop:
-    """What lies behind an object, frame by frame: `frames` uint8 [T, H, W, 3], `seen` bool [T, H, W]."""
-
-    frames: np.ndarray
-    seen: np.ndarray
+    gap: int = 2
 
 
 class Annotator(Protocol):
@@ -109,9 +103,9 @@ class PlateMaker(Annotator, Protocol):
         ...
 
 
-class Inpainter(Annotator, Protocol):
-    """Fills masked regions where the camera moves."""
+class MovingPlates(Annotator, Protocol):
+    """Makes a clean plate for each frame of a clip whose camera moves."""
 
-    def fill(self, frames: np.ndarray, masks: np.ndarray, first: int, last: int) -> Backdrop:
-        """The backdrop of frames `first` to `last` (exclusive); all frames [T, H, W, 3], masks [T, H, W] help."""
+    def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
+        """From frames [T, H, W, 3] a function of the frame's number; None where the frame does not register."""
         ...

@@ -47,4 +47,6 @@ def _crop(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _fit(picture: np.ndarray) -> np.ndarray:
-    return cv2.resize(picture, CELL[::-1], interpolation=cv2.INTER_AREA if picture.shape[0] > CELL[0] else cv2.INTER_CUBIC)
+    return cv2.resize(
+        picture, CELL[::-1], interpolation=cv2.INTER_AREA if picture.shape[0] > CELL[0] else cv2.INTER_CUBIC
+    )

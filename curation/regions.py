@@ -39,7 +39,9 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> tuple[np.
     return boxes[kept], scores[kept]
 
 
-def grow(box: np.ndarray, factor: float, shape: tuple[int, ...], pad: float = 0.0) -> tuple[int, int, int, int]:
+def grow(
+    box: np.ndarray, factor: float, shape: tuple[int, ...], pad: float = 0.0
+) -> tuple[int, int, int, int]:
     """The box scaled about its centre by `factor` plus `pad` pixels, as whole pixels inside `shape`."""
     left, top, right, bottom = (float(v) for v in box)
     dx, dy = (right - left) * (factor - 1) / 2 + pad, (bottom - top) * (factor - 1) / 2 + pad

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from curation.assets import license_of
@@ -60,7 +67,9 @@ def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, w
     summary = Summary(task, identity, len(files))
     with _locked(workspace):
         Workspace(workspace).sweep()
-        outcomes = run_ray(files, config, workspace, workers) if workers else run_local(files, config, workspace)
+        outcomes = (
+            run_ray(files, config, workspace, workers) if workers else run_local(files, config, workspace)
+        )
         with contextlib.closing(outcomes):
             done = _collect(outcomes, summary)
         items, shown = _items(done, steps)
@@ -78,14 +87,19 @@ def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, w
     summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
     cpu = sum(w.cpu_seconds for w in summary.stages.values())
     summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
-    write_bytes(out / "quarantine.jsonl", "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode())
+    write_bytes(
+        out / "quarantine.jsonl",
+        "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
+    )
     write_json(out / "summary.json", asdict(summary))
     return summary
 
 
 def print_table(summary: Summary, out: Path) -> None:
     """The table at the end of a run, on stdout."""
-    table = Table(title=f"{summary.task}: {summary.files} file(s), {summary.clips} clip(s)", show_header=False)
+    table = Table(
+        title=f"{summary.task}: {summary.files} file(s), {summary.clips} clip(s)", show_header=False
+    )
     table.add_row("candidates", str(summary.candidates))
     split = ", ".join(f"{n} {name}" for name, n in sorted(summary.accepted_by_split.items()))
     table.add_row("accepted", f"{summary.accepted}" + (f"  ({split})" if split else ""))
@@ -128,14 +142,22 @@ def _locked(workspace: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{workspace}: another run uses this workspace; wait or give --workspace") from None
+            raise RunError(
+                f"{workspace}: another run uses this workspace; wait or give --workspace"
+            ) from None
         yield
 
 
 def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
     """Take in outcomes under a progress bar and count them."""
     done: list[Outcome] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("files", total=summary.files)
         seen: set[str] = set()
@@ -151,7 +173,9 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
                 into.cpu_seconds = round(into.cpu_seconds + work.cpu_seconds, 3)
                 into.seconds = round(into.seconds + work.seconds, 3)
             accepted = sum(not c["reason"] for o in done for c in o.candidates)
-            progress.update(bar, completed=len(seen), description=f"{len(done)} clips, {accepted} pairs accepted; files")
+            progress.update(
+                bar, completed=len(seen), description=f"{len(done)} clips, {accepted} pairs accepted; files"
+            )
     # The order in which workers finish must not show.
     done.sort(key=lambda o: (o.file, o.clip.start if o.clip else -1))
     rejected: Counter[str] = Counter()
@@ -184,6 +208,7 @@ def _items(done: list[Outcome], steps: list[Any]) -> tuple[list[Item], list[dict
             made = samples_of(clip, candidate["pair"], number, folder, license_of(clip.sha256), steps)
             items += made
             texts = [sample.text for sample, _ in made]
-            shown.append({"key": made[0][0].key, "split": clip.split, "texts": texts, "folder": folder, **candidate})
+            shown.append(
+                {"key": made[0][0].key, "split": clip.split, "texts": texts, "folder": folder, **candidate}
+            )
     return items, shown
-

@@ -58,7 +58,9 @@ class Workspace:
     root: Path
     work: dict[str, Work] = field(default_factory=dict)
 
-    def once(self, stage: str, depends_on: Any, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    def once(
+        self, stage: str, depends_on: Any, make: Callable[[Path], dict[str, Any]]
+    ) -> tuple[Path, dict[str, Any]]:
         """The stored result for `depends_on`, or the result of `make(folder)`, stored; with its folder.
 
         `make` writes files into the folder that it is given and returns a dictionary for JSON. The folder

@@ -37,7 +37,9 @@ class BlazePoseSegmenter:
         side = self.context * float(max(box[2] - box[0], box[3] - box[1]))
         left, top = (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2
         into = np.array([[SIDE / side, 0, -left * SIDE / side], [0, SIDE / side, -top * SIDE / side]])
-        crop = cv2.warpAffine(frame, into, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        crop = cv2.warpAffine(
+            frame, into, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
         net.set_tensor(inputs[0]["index"], crop[None].astype(np.float32) / 255)
         net.invoke()
         joints = net.get_tensor(outputs[0]["index"]).reshape(39, 5)[:33]

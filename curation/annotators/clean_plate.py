@@ -22,7 +22,9 @@ class MedianPlate:
 
     def plate(self, frames: np.ndarray) -> Plate:
         """See `curation.ports.Plate`; `noise` is the 75th percentile over time of the largest channel difference."""
-        count = min(self.samples, len(frames)) - (1 - min(self.samples, len(frames)) % 2)  # odd: a real median
+        count = min(self.samples, len(frames)) - (
+            1 - min(self.samples, len(frames)) % 2
+        )  # odd: a real median
         chosen = frames[np.linspace(0, len(frames) - 1, max(1, count)).round().astype(int)]
         height = frames.shape[1]
         image = np.empty(frames.shape[1:], np.uint8)

@@ -92,4 +92,6 @@ def _finish(number: int, track: _Open) -> Track:
     boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
     grid = np.arange(when[0], when[-1] + 1)
     dense = np.stack([np.interp(grid, when, boxes[:, k]) for k in range(4)], axis=1)
-    return Track(number, int(when[0]), dense.astype(np.float32), float(np.mean([hit[2] for hit in track.hits])))
+    return Track(
+        number, int(when[0]), dense.astype(np.float32), float(np.mean([hit[2] for hit in track.hits]))
+    )

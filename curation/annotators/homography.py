@@ -1,144 +1,185 @@
-"""Removal under a moving camera: neighbouring frames registered by homographies, masked median in the hole.
+"""Background of a moving camera: other frames of the clip registered by homographies, and their median.
 
-For every hole pixel the frames that saw the background there are warped onto it; what no frame saw is filled
-by OpenCV's Telea method and reported as unseen.
+Right for a camera that turns or zooms, and for scenes that are nearly flat; what does not register shows as noise
+in the plate, and the gates refuse it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
-from curation.ports import Backdrop, Backend
-from curation.regions import bounds, dilate, grow
+from curation.ports import Backend, Plate
+from curation.regions import close, dilate, disc, large_parts
+
+Anchors = list[np.ndarray | None]
 
 
-class HomographyInpainter:
-    """Uses at most `samples` registered frames per target frame, those that agree best around the hole."""
+class HomographyPlates:
+    """For each pixel the median of the `lenders` frames nearest in time, within `reach`, that show what is behind."""
 
-    def __init__(self, samples: int = 15, corners: int = 600, ring: int = 10, spread: int = 32) -> None:
-        self.samples, self.corners, self.ring, self.spread = samples, corners, ring, spread
+    def __init__(
+        self,
+        lenders: int = 5,
+        samples: int = 15,
+        reach: int = 40,
+        corners: int = 600,
+        tolerance: int = 22,
+        parallax: int = 8,
+    ) -> None:
+        self.lenders, self.samples, self.reach = lenders, samples, reach
+        self.corners, self.tolerance, self.parallax = corners, tolerance, parallax
 
     def describe(self) -> Backend:
         """See `curation.ports.Annotator`."""
-        settings = {"samples": self.samples, "corners": self.corners, "ring": self.ring, "spread": self.spread}
-        return Backend("homography-median", "", cv2.__version__, settings)
+        names = ("lenders", "samples", "reach", "corners", "tolerance", "parallax")
+        return Backend("homography-median", "", cv2.__version__, {name: getattr(self, name) for name in names})
 
-    def fill(self, frames: np.ndarray, masks: np.ndarray, first: int, last: int) -> Backdrop:
-        """See `curation.ports.Inpainter`. Frames that cannot be registered are left out.
+    def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
+        """The plate of any frame of uint8 [T, H, W, 3], made when asked for; None where frames do not register."""
+        to_anchor = self._register(frames)
+        moving: list[np.ndarray] = []
+        made: dict[int, Plate | None] = {}
 
-        Frames uint8 [T, H, W, 3] and masks bool [T, H, W] may reach beyond `first` to `last`: they lend pixels.
-        """
-        to_anchor = self._register(frames, masks)
-        out = frames[first:last].copy()
-        seen = np.ones(out.shape[:3], bool)
-        for t in range(first, last):
-            if masks[t].any():
-                out[t - first], seen[t - first] = self._one(frames, masks, to_anchor, t)
-        return Backdrop(out, seen)
+        def plate(t: int) -> Plate | None:
+            if not moving:
+                nothing = np.ones(frames.shape[1:3], bool)  # a frame without registration lends no pixel
+                registered = [h is not None for h in to_anchor]
+                moving.extend(
+                    self._moving(frames, to_anchor, s) if ok else nothing for s, ok in enumerate(registered)
+                )
+            if t not in made:
+                made[t] = self._plate(frames, to_anchor, moving, t)
+            return made[t]
 
-    def _register(self, frames: np.ndarray, masks: np.ndarray) -> list[np.ndarray | None]:
+        return plate
+
+    def _register(self, frames: np.ndarray) -> Anchors:
         """Homographies float64 [3, 3] from each frame to the middle one: chained, then refined against it."""
         greys = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]
-        free = [np.where(dilate(m, 4), np.uint8(0), np.uint8(255)) for m in masks]
         middle = len(frames) // 2
-        found: list[np.ndarray | None] = [None] * len(frames)
+        found: Anchors = [None] * len(frames)
         found[middle] = np.eye(3)
         for step, stop in ((1, len(frames)), (-1, -1)):
             for t in range(middle + step, stop, step):
                 before = found[t - step]
-                fit = None if before is None else self._match(greys[t], greys[t - step], free[t], free[t - step])
+                fit = self._match(greys[t], greys[t - step], None)
                 if before is None or fit is None:
                     break  # nothing beyond this frame can be registered
-                found[t] = self._refine(greys, free, t, middle, before @ fit)
+                found[t] = self._refine(greys, t, middle, before @ fit)
         return found
 
-    def _match(self, a: np.ndarray, b: np.ndarray, free_a: np.ndarray, free_b: np.ndarray) -> np.ndarray | None:
+    def _match(self, a: np.ndarray, b: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
         """Homography from picture `a` to `b` by Lucas-Kanade corners and RANSAC, None when it does not hold."""
-        points = cv2.goodFeaturesToTrack(a, self.corners, 0.005, 6, mask=free_a)
+        points = cv2.goodFeaturesToTrack(a, self.corners, 0.005, 6, mask=valid)
         if points is None or len(points) < 24:
             return None
         moved, ok, _ = cv2.calcOpticalFlowPyrLK(a, b, points, None, winSize=(15, 15), maxLevel=3)
-        x, y = np.clip(moved.reshape(-1, 2).round().astype(int), 0, np.array(b.shape[::-1]) - 1).T
-        good = (ok.ravel() == 1) & (free_b[y, x] > 0)
+        good = ok.ravel() == 1
         if good.sum() < 24:
             return None
         cv2.setRNGSeed(0)  # RANSAC draws from OpenCV's own generator
         fit, inliers = cv2.findHomography(points[good], moved[good], cv2.RANSAC, 0.8)
         return fit if fit is not None and inliers.mean() > 0.35 else None
 
-    def _refine(
-        self, greys: list[np.ndarray], free: list[np.ndarray], t: int, middle: int, guess: np.ndarray
-    ) -> np.ndarray:
+    def _refine(self, greys: list[np.ndarray], t: int, middle: int, guess: np.ndarray) -> np.ndarray:
         """Take out the drift of the chain: match the frame, warped by its guess, against the middle frame."""
         height, width = greys[t].shape
         warped = cv2.warpPerspective(greys[t], guess, (width, height), flags=cv2.INTER_LINEAR)
-        valid = cv2.warpPerspective(free[t], guess, (width, height), flags=cv2.INTER_NEAREST)
+        full = np.full((height, width), 255, np.uint8)
+        valid = cv2.warpPerspective(full, guess, (width, height), flags=cv2.INTER_NEAREST)
         if (valid > 0).mean() < 0.4:
             return guess
-        inner = cv2.erode(valid, np.ones((9, 9), np.uint8))
-        fit = self._match(warped, greys[middle], inner, free[middle])
+        fit = self._match(warped, greys[middle], cv2.erode(valid, np.ones((15, 15), np.uint8)))
         if fit is None:
             return guess
         corners = np.array([[[0, 0]], [[width, 0]], [[0, height]], [[width, height]]], np.float64)
         shift = np.abs(cv2.perspectiveTransform(corners, fit) - corners).max()
         return fit @ guess if shift < 6 else guess
 
-    def _one(
-        self, frames: np.ndarray, masks: np.ndarray, to_anchor: list[np.ndarray | None], t: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Frame `t` with its hole filled, uint8 [H, W, 3], and where the background was seen, bool [H, W]."""
-        frame, mask = frames[t], masks[t]
-        found = bounds(mask)
-        assert found is not None  # the caller skips empty masks
-        left, top, right, bottom = grow(found, 1.0, mask.shape, pad=self.ring + 4)
-        window, hole = (slice(top, bottom), slice(left, right)), mask[top:bottom, left:right]
-        size = (right - left, bottom - top)
-        around = dilate(hole, self.ring) & ~dilate(hole, 1)
-        to_window = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]], np.float64)
-        lenders = []
-        anchor = to_anchor[t]
-        if anchor is not None:
-            for s in range(max(0, t - self.spread), min(len(frames), t + self.spread + 1)):
-                other = to_anchor[s]
-                if s == t or other is None:
-                    continue
-                warp = to_window @ np.linalg.inv(anchor) @ other
-                shown = cv2.warpPerspective((~dilate(masks[s], 2)).astype(np.uint8), warp, size, flags=cv2.INTER_LINEAR)
-                usable = shown > 0
-                if not (usable & hole).any():
-                    continue
-                picture = cv2.warpPerspective(frames[s], warp, size, flags=cv2.INTER_CUBIC).astype(np.float32)
-                common = around & usable
-                error = 255.0
-                if common.sum() >= 30:
-                    apart = frame[window][common].astype(np.float32) - picture[common]
-                    shift = np.clip(np.median(apart, axis=0), -12, 12)
-                    picture += shift  # exposure
-                    error = float(np.abs(apart - shift).mean())
-                lenders.append((error, abs(s - t), picture, usable))
-        picture, known = self._compose(lenders, hole, frame[window])
-        out, seen = frame.copy(), np.ones(mask.shape, bool)
-        out[window][hole] = picture[hole]
-        seen[window] = known | ~hole
-        if not seen.all():
-            rest = (~seen).astype(np.uint8)[window]
-            out[window] = cv2.inpaint(np.ascontiguousarray(out[window]), rest, 3, cv2.INPAINT_TELEA)
-        return out, seen
+    def _warped(self, frames: np.ndarray, to_anchor: Anchors, s: int, t: int) -> np.ndarray:
+        """Frame `s` as frame `t` would show it, uint8 [H, W, 3]; outside of it frame `t` itself."""
+        into, outof = to_anchor[t], to_anchor[s]
+        assert into is not None and outof is not None  # callers ask for registered frames only
+        return cv2.warpPerspective(
+            frames[s],
+            np.linalg.inv(into) @ outof,
+            frames.shape[2:0:-1],
+            dst=frames[t].copy(),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_TRANSPARENT,
+        )
 
-    def _compose(
-        self, lenders: list[tuple[float, int, np.ndarray, np.ndarray]], hole: np.ndarray, frame: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Masked median over the lenders that agree best around the hole; later ones only fill what is left."""
-        picture, known = frame.copy(), np.zeros(hole.shape, bool)
-        lenders.sort(key=lambda lender: lender[:2])
-        for start in range(0, len(lenders), self.samples):
-            if (known | ~hole).all():
+    def _moving(self, frames: np.ndarray, to_anchor: Anchors, t: int) -> np.ndarray:
+        """Where frame `t` shows something that moves by itself, bool [H, W]: its hull, generously.
+
+        First what differs from the median of registered frames; then, of that, what is not found again within
+        `parallax` pixels in frames shortly before or after: near things shift against the background, a person
+        who walks is gone.
+        """
+        near = self._near(to_anchor, t, self.reach)
+        chosen = sorted({near[i] for i in np.linspace(0, len(near) - 1, self.samples).round().astype(int)})
+        image = _median(np.stack([self._warped(frames, to_anchor, s, t) for s in chosen]))
+        differs = cv2.absdiff(frames[t], image).max(-1) > self.tolerance
+        here = cv2.blur(frames[t], (3, 3))
+        found_again = np.zeros(differs.shape, np.int32)
+        steps = [s for s in (t - 14, t - 9, t + 9, t + 14) if s in near]
+        for s in steps:
+            other = cv2.blur(self._warped(frames, to_anchor, s, t), (3, 3))
+            best = np.full(differs.shape, 255, np.uint8)
+            for dx in range(-self.parallax, self.parallax + 1):
+                shift = np.array([[1, 0, dx], [0, 1, 0]], np.float32)
+                shifted = cv2.warpAffine(other, shift, other.shape[1::-1], flags=cv2.INTER_NEAREST)
+                best = np.minimum(best, cv2.absdiff(here, shifted).max(-1))
+            found_again += cv2.blur(best, (5, 5)) < 0.6 * self.tolerance
+        moves = differs & (found_again < max(1, (len(steps) + 1) // 2))
+        moves = cv2.morphologyEx(moves.astype(np.uint8), cv2.MORPH_OPEN, disc(1))
+        moves = large_parts(close(moves > 0, 4), 60)
+        # Dark clothes before a dark wall leave gaps: take the hull of what lies close together.
+        hull = np.zeros(moves.shape, np.uint8)
+        outlines, _ = cv2.findContours(
+            dilate(moves, 10).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        )
+        for outline in outlines:
+            inside = np.zeros(moves.shape, np.uint8)
+            cv2.drawContours(inside, [outline], -1, 1, cv2.FILLED)
+            points = cv2.findNonZero((moves & (inside > 0)).astype(np.uint8))
+            cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+        return dilate(hull > 0, 5)
+
+    def _near(self, to_anchor: Anchors, t: int, reach: int) -> list[int]:
+        low, high = max(0, t - reach), min(len(to_anchor), t + reach + 1)
+        return [s for s in range(low, high) if to_anchor[s] is not None]
+
+    def _plate(self, frames: np.ndarray, to_anchor: Anchors, moving: list[np.ndarray], t: int) -> Plate | None:
+        """The nearest `lenders` frames in time that show the background at a pixel; their median."""
+        if to_anchor[t] is None:
+            return None
+        height, width = frames.shape[1:3]
+        held = np.repeat(frames[t][None], self.lenders, axis=0)
+        count = np.zeros((height, width), np.int32)
+        order = sorted(self._near(to_anchor, t, self.reach), key=lambda s: (abs(s - t), s))
+        for s in order:
+            warp = np.linalg.inv(to_anchor[t]) @ to_anchor[s]
+            hidden = cv2.warpPerspective(moving[s].astype(np.uint8), warp, (width, height), borderValue=1)
+            free = (hidden == 0) & (count < self.lenders)
+            held[count[free], *np.nonzero(free)] = self._warped(frames, to_anchor, s, t)[free]
+            count += free
+            if (count >= self.lenders).all():
                 break
-            group = lenders[start : start + self.samples]
-            stack = np.stack([np.where(l[3][..., None], l[2], np.nan) for l in group])
-            todo = hole & ~known & np.any([l[3] for l in group], axis=0)
-            if todo.any():
-                picture[todo] = np.clip(np.nanmedian(stack[:, todo], axis=0) + 0.5, 0, 255).astype(np.uint8)
-            known |= todo
-        return picture, known
+        for k in range(1, self.lenders):  # too few lenders: the last one stands in for the others
+            held[k] = np.where((count <= k)[..., None] & (count > 0)[..., None], held[k - 1], held[k])
+        image = _median(held)
+        apart = np.stack([cv2.absdiff(h, image).max(-1) for h in held])
+        agreement = (apart <= self.tolerance).mean(0) * np.minimum(1, count / self.lenders)
+        # Where nothing moves by itself no object is looked for: it would be parallax.
+        noise = np.where(moving[t], 0.5 * apart.max(0), 255).astype(np.float32)
+        return Plate(image, noise, agreement.astype(np.float32), gap=8)
+
+
+def _median(stack: np.ndarray) -> np.ndarray:
+    """Lower median over the first axis of uint8 [N, H, W, 3]."""
+    rank = (len(stack) - 1) // 2
+    return np.partition(stack, rank, axis=0)[rank]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from curation.ports import (
     Annotator,
     CameraMotion,
     Detector,
+    MovingPlates,
     Plate,
     PlateMaker,
     Segmenter,
@@ -38,6 +40,7 @@ class RemovalSettings:
     """Numbers of the recipe that belong to no annotator."""
 
     detect_every: int = 4  # frames
+    follow: int = 24  # frames that a track is followed beyond its detections
     static_motion: float = 0.7  # pixels that a picture corner may move in a clip of a standing camera
     grow: int = 3  # pixels that the mask is grown by
     feather: int = 3  # pixels over which the plate fades in, inside the stored mask
@@ -55,6 +58,7 @@ class ObjectRemoval:
         tracker: Tracker,
         camera: CameraMotion,
         plate: PlateMaker,
+        moving: MovingPlates,
         segmenter: Segmenter,
         cut: Cut | None = None,
         foreground: ForegroundSettings | None = None,
@@ -62,7 +66,7 @@ class ObjectRemoval:
         recipe: RemovalSettings | None = None,
     ) -> None:
         self.detector, self.tracker, self.camera = detector, tracker, camera
-        self.plate, self.segmenter = plate, segmenter
+        self.plate, self.moving, self.segmenter = plate, moving, segmenter
         self.cut = cut or Cut()
         self.foreground = foreground or ForegroundSettings()
         self.gates = gates or GateSettings()
@@ -75,10 +79,10 @@ class ObjectRemoval:
         found = self._once(space, "detect", clip, self._detect, [self.detector], {})
         tracked = self._once(space, "track", clip, self._track, [self.tracker], {"found": found})
         scene = self._once(space, "scene", clip, self._scene, [self.camera, self.plate, self.detector], {})
-        chosen = self._once(space, "choose", clip, self._choose, [], {"tracked": tracked, "scene": scene})
+        chosen = self._once(space, "choose", clip, self._choose, [self.moving], {"tracked": tracked, "scene": scene})
         candidates = [{"reason": reason} for reason in chosen[1]["rejected"]]
         for window in chosen[1]["windows"]:
-            uses = [self.segmenter, self.detector]
+            uses = [self.segmenter, self.detector, self.moving]
             needs = {"tracked": tracked, "scene": scene}
             folder, pair = self._once(space, "pair", clip, self._pair, uses, needs, window=window)
             candidates.append({"reason": pair["reason"], "folder": str(folder), "pair": pair})
@@ -89,11 +93,14 @@ class ObjectRemoval:
     def _detect(self, clip: Clip, folder: Path) -> dict[str, Any]:
         frames = load_frames(clip)
         looked = sorted({*range(0, len(frames), self.recipe.detect_every), len(frames) - 1})
-        return {"found": [[t, *(a.round(3).tolist() for a in self.detector.detect(frames[t]))] for t in looked]}
+        return {
+            "found": [[t, *(a.round(3).tolist() for a in self.detector.detect(frames[t]))] for t in looked]
+        }
 
     def _track(self, clip: Clip, folder: Path, found: Any) -> dict[str, Any]:
         boxes = {
-            t: (np.array(b, np.float32).reshape(-1, 4), np.array(s, np.float32)) for t, b, s in found[1]["found"]
+            t: (np.array(b, np.float32).reshape(-1, 4), np.array(s, np.float32))
+            for t, b, s in found[1]["found"]
         }
         tracks = self.tracker.track(load_frames(clip), boxes)
         return {"tracks": [[t.id, t.start, t.boxes.round(2).tolist(), round(t.score, 4)] for t in tracks]}
@@ -113,47 +120,80 @@ class ObjectRemoval:
     def _choose(self, clip: Clip, folder: Path, tracked: Any, scene: Any) -> dict[str, Any]:
         """Windows in which a track is alone, whole and steady; a reason for each track without any."""
         tracks, rejected, windows = _tracks(tracked), [], []
+        frames, plate_of = load_frames(clip), self._plates(clip, scene)
+        light = functools.cache(lambda t: foreground.light_change(frames[t], plate_of(t)))
+
+        def body(t: int, box: np.ndarray) -> tuple[np.ndarray, str]:
+            plate = plate_of(t)
+            if plate is None:
+                return np.zeros(frames.shape[1:3], bool), gates.CAMERA
+            window = foreground.window_of(box, frames.shape[1:3], 0.5)
+            seen = foreground.look(frames[t], plate, light(t), window, self.foreground)
+            return foreground.body_of(seen, box, None, self.foreground)
+
         if not scene[1]["static"]:
-            return {"windows": [], "rejected": [gates.CAMERA for _ in tracks]}
-        frames, plate = load_frames(clip), _plate(scene[0])
-        light = functools.cache(lambda t: foreground.light_change(frames[t], plate))
+            tracks = [foreground.regroup(t, len(frames), plate_of) for t in tracks]
+        tracks = [self._extend(t, tracks, len(frames), frames.shape[1:3], body) for t in tracks]
         for track in tracks:
             reasons, areas = [], []
-            for t in range(track.start, track.stop):
+            for t, box in enumerate(track.boxes, start=track.start):
                 reason, area = gates.box_reason(track, t, tracks, frames.shape[1:3], self.gates), 0
                 if not reason:
-                    box = track.boxes[t - track.start]
-                    window = foreground.window_of(box, frames.shape[1:3], 0.5)
-                    seen = foreground.look(frames[t], plate, light(t), window, self.foreground)
-                    body, reason = foreground.body_of(seen, box, None, self.foreground)
-                    area = int(body.sum())
+                    mask, reason = body(t, box)
+                    area = int(mask.sum())
                 reasons.append(reason)
                 areas.append(area)
             spans = gates.windows(gates.mark_jumps(reasons, areas, self.gates), self.gates)
-            windows += [[track.id, track.start + a, track.start + b] for a, b in spans]
+            windows += [[track.id, track.start + a, track.boxes[a:b].round(2).tolist()] for a, b in spans]
             if not spans:
                 rejected.append(gates.main_reason(reasons))
         return {"windows": windows, "rejected": rejected}
 
-    def _pair(self, clip: Clip, folder: Path, window: list[int], tracked: Any, scene: Any) -> dict[str, Any]:
+    def _extend(
+        self, track: Track, tracks: list[Track], frames: int, shape: tuple[int, ...], body: Any
+    ) -> Track:
+        """The track, followed at both ends by what stands out from the plate, where the detector was silent."""
+
+        def body_at(t: int, box: np.ndarray) -> tuple[np.ndarray | None, str]:
+            alone = Track(track.id, t, box[None], track.score)
+            reason = gates.box_reason(alone, t, tracks, shape, self.gates)
+            if reason:
+                return None, reason
+            mask, reason = body(t, box)
+            window = foreground.window_of(box, shape, 0.5)
+            found = regions.bounds(mask)
+            return None if found is None else found + np.tile([window[1].start, window[0].start], 2), reason
+
+        reach = self.recipe.follow
+        before = foreground.follow(track.boxes[0], body_at, track.start, -1, max(-1, track.start - reach - 1))
+        after = foreground.follow(
+            track.boxes[-1], body_at, track.stop - 1, 1, min(frames, track.stop + reach)
+        )
+        boxes = np.concatenate(
+            [np.array(p, np.float32).reshape(-1, 4) for p in (before[::-1], track.boxes, after)]
+        )
+        return Track(track.id, track.start - len(before), boxes, track.score)
+
+    def _pair(self, clip: Clip, folder: Path, window: list[Any], tracked: Any, scene: Any) -> dict[str, Any]:
         """Cut the person out, check the result, write source, target and mask; or say which gate refused."""
-        number, first, stop = window
-        track = next(t for t in _tracks(tracked) if t.id == number)
-        frames, boxes = load_frames(clip)[first:stop], track.boxes[first - track.start : stop - track.start]
+        number, first, boxes = window[0], window[1], np.array(window[2], np.float32)
+        track, stop = next(t for t in _tracks(tracked) if t.id == number), first + len(boxes)
+        frames, plate_of = load_frames(clip)[first:stop], self._plates(clip, scene)
         try:
             pair = pairs.make_pair(
                 frames,
                 boxes,
-                [_plate(scene[0])] * len(frames),
+                [plate_of(t) for t in range(first, stop)],
                 self.segmenter,
                 self.foreground,
                 self.gates,
                 self.recipe.grow,
                 self.recipe.feather,
             )
-            people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
-            if gates.overlaps(pair.mask.any(0), people):
-                raise Rejected(gates.DIRTY_PLATE)
+            if scene[1]["static"]:
+                people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
+                if gates.overlaps(pair.mask.any(0), people):
+                    raise Rejected(gates.DIRTY_PLATE)
             pairs.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
             return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
@@ -173,6 +213,13 @@ class ObjectRemoval:
             "scores": {"detector_confidence": round(track.score, 4), **pair.scores},
             "appearance": asdict(naming.measure(pair.source, pair.body, boxes)),
         }
+
+    def _plates(self, clip: Clip, scene: Any) -> Callable[[int], Plate | None]:
+        """The plate of each frame: one for all under a standing camera, each its own under a moving one."""
+        if scene[1]["static"]:
+            plate = _plate(scene[0])
+            return lambda t: plate
+        return _moving_plates(self.moving, clip)
 
     # ---- what a step depends on, and what goes into the provenance ---------------------------------------
 
@@ -203,12 +250,16 @@ class ObjectRemoval:
             return {}
         if stage == "scene":
             return {"static_motion": self.recipe.static_motion}
-        return {"foreground": asdict(self.foreground), "gates": asdict(self.gates), "recipe": asdict(self.recipe)}
+        return {
+            "foreground": asdict(self.foreground),
+            "gates": asdict(self.gates),
+            "recipe": asdict(self.recipe),
+        }
 
     def steps(self) -> list[Step]:
         """Provenance of an accepted pair, in the order of the recipe."""
         used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
-        used["segment"] = self.segmenter
+        used |= {"remove_moving": self.moving, "segment": self.segmenter}
         steps = []
         for stage, annotator in used.items():
             backend = annotator.describe()
@@ -237,6 +288,11 @@ def _code(*classes: type) -> str:
 
 def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:
     return [Track(i, a, np.array(b, np.float32), s) for i, a, b, s in tracked[1]["tracks"]]
+
+
+@functools.lru_cache(maxsize=1)
+def _moving_plates(maker: MovingPlates, clip: Clip) -> Callable[[int], Plate | None]:
+    return maker.plates(load_frames(clip))
 
 
 @functools.lru_cache(maxsize=2)
