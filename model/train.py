@@ -196,14 +196,14 @@ def progress_bar() -> Callback:
 def open_data(config: FitConfig, run: Path) -> tuple[Pairs, Pairs | None, ModelConfig]:
     """Training pairs, held-out pairs (None when the shards have none), and the model's full configuration.
 
-    The codec's statistics are measured on the training pairs once and kept in `config.json` of the run.
+    The codec's statistics are measured on the training pairs once and kept in `model.json` of the run.
     """
     from shards.files import write_json
     from shards.index import ShardError
 
     model, text = config.model, build(config.model.text)
-    if (run / "config.json").is_file():
-        model = load_config(run / "config.json")
+    if (run / "model.json").is_file():
+        model = load_config(run / "model.json")
     codec = build(model.codec)
     train = Pairs(config.data.shards, "train", model, codec, text)
     if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
@@ -221,7 +221,7 @@ def open_data(config: FitConfig, run: Path) -> tuple[Pairs, Pairs | None, ModelC
     model = dataclasses.replace(
         model, dit=dataclasses.replace(model.dit, vision_dim=width, text_dim=text.width)
     )
-    write_json(run / "config.json", to_dict(model))
+    write_json(run / "model.json", to_dict(model))
     train.codec, train.model = codec, model
     try:
         heldout = Pairs(config.data.shards, "heldout", model, codec, text)

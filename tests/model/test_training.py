@@ -6,6 +6,7 @@ Real shards, real runs of a few steps through `model.train.fit`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_schedule() -> None:
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[20] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
