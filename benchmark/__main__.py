@@ -50,7 +50,7 @@ def run(
         guidance: text guidance; the checkpoint's own when not given
         seed: of the noise
         frames: length of the edits; the source's when not given
-        limit: only the first so many items
+        limit: only so many items, spread evenly over the suite
         curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
     """

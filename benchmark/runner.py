@@ -200,7 +200,7 @@ def execute(config: RunConfig, out: Path, console: Console, gallery: int) -> Run
     that all rows are means over the same items. Raises BenchmarkError for a request that is wrong as a whole.
     """
     suite = open_suite(config.suite, Path(config.shards))
-    items = suite.items[: config.limit]
+    items = [suite.items[n] for n in spread_out(len(suite.items), config.limit)]
     edits = Edits(out / "edits", Path(config.checkpoint), config.edit) if config.checkpoint else None
     claim(out, config)
     rows = [SOURCE, *(edits.rows if edits else []), TARGET]
@@ -210,9 +210,10 @@ def execute(config: RunConfig, out: Path, console: Console, gallery: int) -> Run
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("edit and score" if edits else "score", total=len(items))
         outcomes = []
+        shown = set(spread_out(len(items), gallery))
         for number, item in enumerate(items):
             progress.update(bar, description=item.id)
-            outcomes.append(worker.outcome(item, page=number < gallery))
+            outcomes.append(worker.outcome(item, page=number in shown))
             progress.advance(bar)
     counts = {
         "edits_made": edits.made if edits else 0,
@@ -222,6 +223,12 @@ def execute(config: RunConfig, out: Path, console: Console, gallery: int) -> Run
         "videos_encoded": worker.encoded,
     }
     return Run(config, suite, worker.metrics, outcomes, rows, edits.sha256 if edits else None, counts)
+
+
+def spread_out(count: int, most: int | None) -> list[int]:
+    """Up to `most` of 0..count-1, evenly spread: items are sorted by task, so the first ones would not do."""
+    chosen = count if most is None else min(count, most)
+    return [n * count // chosen for n in range(chosen)]
 
 
 class Worker:
