@@ -178,13 +178,15 @@ def claim(out: Path, config: RunConfig) -> None:
         except ValueError:
             raise BenchmarkError(f"{path}: damaged; choose another --out or delete {out}") from None
         different = [k for k in wanted if not isinstance(held, dict) or held.get(k) != wanted[k]]
-        if different:
+        if different and {p.name for p in out.iterdir()} != {path.name}:  # a run that began to store things
             name = different[0]
             was = held.get(name) if isinstance(held, dict) else None
             raise BenchmarkError(
                 f"--out {out}: holds another run ({name}: {was!r} there, {wanted[name]!r} asked for); "
                 "choose another --out or delete it"
             )
+        if different:
+            write_json(path, wanted)
         return
     if out.exists() and not out.is_dir():
         raise BenchmarkError(f"--out {out}: is not a folder")

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_CLIPS = 5  # with fewer source clips the interval is clustered by pair, and says so
+# A bootstrap mean stays between the lowest and the highest cluster, so n clusters cover about 1 - 2^(1 - n) at most:
+# 94 % for five. With fewer there is no interval; with fewer source clips than this, pairs are the clusters.
+MIN_CLUSTERS = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def mean_interval(
 
     `values` holds None for an item that failed. The interval is the expanded percentile one (Hesterberg 2015,
     section 5.3): the percentiles are moved out so that few clusters give the width of a t interval. It is
-    None with fewer than two clusters, and when a value is infinite (then the mean is infinite too).
+    None with fewer than MIN_CLUSTERS clusters, and when a value is infinite (then the mean is infinite too).
     """
     pairs = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
     failed = len(values) - len(pairs)
@@ -48,7 +50,7 @@ def mean_interval(
     _, group = np.unique([c for _, c in pairs], return_inverse=True)
     count = int(group.max()) + 1
     value = float(scores.mean())
-    if count < 2 or not np.isfinite(scores).all():
+    if count < MIN_CLUSTERS or not np.isfinite(scores).all():
         return Mean(value, None, None, len(pairs), failed, count)
     sums, sizes = np.bincount(group, scores, count), np.bincount(group, minlength=count)
     draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
@@ -66,10 +68,10 @@ def expanded_tail(n: int, level: float) -> float:
 
 
 def choose_clusters(clips: Sequence[str], pairs: Sequence[str]) -> tuple[str, list[str]]:
-    """What to cluster by, and the labels: source clips when there are at least MIN_CLIPS, else edit pairs.
+    """What to cluster by, and the labels: source clips when there are at least MIN_CLUSTERS, else edit pairs.
 
     Intervals by pair say how the mean varies over pairs of *these* clips, not how it would over others.
     """
-    if len(set(clips)) >= MIN_CLIPS:
+    if len(set(clips)) >= MIN_CLUSTERS:
         return "source clip", list(clips)
     return "edit pair", list(pairs)

@@ -196,6 +196,9 @@ def test_a_missing_or_broken_checkpoint_is_refused(
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     refused(command(*arguments, tmp_path / "cut"), "does not load", "model.safetensors")
+    # nothing was stored, so the folder is free for the next attempt
+    done = command("run", "--shards", pairs_dir, "--out", tmp_path / "out", "--limit", 1)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_output_folder_serves_one_configuration(

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.stats import MIN_CLIPS, choose_clusters, mean_interval
+from benchmark.stats import MIN_CLUSTERS, choose_clusters, mean_interval
 
 
 @given(
     values=st.lists(st.one_of(st.none(), st.floats(-50, 50)), min_size=1, max_size=30),
-    labels=st.integers(1, 6),
+    labels=st.integers(1, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_the_mean_is_over_what_was_scored_and_lies_in_its_interval(
@@ -31,7 +31,7 @@ def test_the_mean_is_over_what_was_scored_and_lies_in_its_interval(
         assert mean.value is None
         return
     assert mean.value == pytest.approx(np.mean(scored))
-    if mean.clusters < 2:
+    if mean.clusters < MIN_CLUSTERS:
         assert mean.low is None
     else:
         assert mean.low is not None
@@ -69,6 +69,6 @@ def test_coverage_is_close_to_nominal_with_clustered_scores() -> None:
 
 
 def test_clusters_are_clips_when_there_are_enough_of_them() -> None:
-    pairs = [str(n) for n in range(MIN_CLIPS)]
-    assert choose_clusters([f"clip{n}" for n in range(MIN_CLIPS)], pairs)[0] == "source clip"
-    assert choose_clusters(["one"] * MIN_CLIPS, pairs) == ("edit pair", pairs)
+    pairs = [str(n) for n in range(MIN_CLUSTERS)]
+    assert choose_clusters([f"clip{n}" for n in range(MIN_CLUSTERS)], pairs)[0] == "source clip"
+    assert choose_clusters(["one"] * MIN_CLUSTERS, pairs) == ("edit pair", pairs)
