@@ -1,0 +1,221 @@
+"""The run command on real clips: results, bad files among good ones, interruption, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curation.workspace import ledger
+from shards.media import read_mask, read_video
+from shards.reader import ShardSet
+from shards.verify import verify
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Finished = tuple[Path, Path, subprocess.CompletedProcess[str]]
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.glob("*.tar"))}
+
+
+def test_the_run_makes_four_samples_of_every_accepted_pair(finished: Finished) -> None:
+    out, _, done = finished
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["accepted"] >= 1
+    assert summary["samples"] == 4 * summary["accepted"]
+    assert summary["candidates"] == summary["accepted"] + sum(summary["rejected"].values())
+    for name in ("accepted", "rejected: ", "quarantined", "work per source frame"):
+        assert name in done.stdout
+    assert (out / "contact.png").stat().st_size > 10_000
+    page = (out / "gallery.html").read_text()
+    assert page.count("<video") == 2 * summary["accepted"]
+    assert 'src="http' not in page
+
+
+def test_the_shards_hold_what_they_say(finished: Finished) -> None:
+    out, _, _ = finished
+    report = verify(out)
+    assert report.samples > 0
+    assert not report.faults
+    records = [r for split in ("train", "heldout") for r in _records(out, split)]
+    tasks = {(r.sample.task, "<mask>" in r.sample.text) for r in records}
+    assert tasks == {(t, m) for t in ("object_removal", "object_addition") for m in (False, True)}
+    by_key = {r.sample.key: r for r in records}
+    for key, record in by_key.items():
+        if not key.endswith("-remove"):
+            continue
+        source, _ = record.video("video1")
+        target, _ = record.video("video2")
+        mask = record.mask("mask")
+        assert len(source) == len(target) == len(mask) >= 17
+        assert source.shape[1:3] == (360, 480)
+        # Before encoding nothing changes outside the mask; H.264 adds a little on both sides.
+        assert record.sample.scores["outside_change"] == 0
+        apart = np.abs(source.astype(int) - target).max(-1)
+        assert apart[mask].mean() > 5 * apart[~mask].mean()
+        reverse = by_key[key.replace("object_removal", "object_addition").replace("-remove", "-add")]
+        assert reverse.bytes("video1") == record.bytes("video2")
+        assert reverse.bytes("video2") == record.bytes("video1")
+
+
+def _records(out: Path, split: str) -> list:
+    shard_set = ShardSet(out, split)
+    return [shard_set[i] for i in range(len(shard_set))]
+
+
+def test_bad_files_are_quarantined_by_name_and_harm_nobody(finished: Finished, bad_files: dict[str, Path]) -> None:
+    out, _, done = finished
+    reasons = [json.loads(line)["reason"] for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert len(reasons) == len(bad_files)
+    for name in bad_files:
+        mine = [r for r in reasons if f"{name}.mp4" in r]
+        assert len(mine) == 1, (name, reasons)
+        assert "\n" not in mine[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
+    finished: Finished, start: Callable[..., subprocess.Popen[bytes]], cli: Cli, mixed_clips: Path, tmp_path: Path
+) -> None:
+    out, workspace = tmp_path / "out", tmp_path / "workspace"
+    arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
+    total = len(ledger(finished[1]))
+    moments = sorted(np.random.default_rng().integers(1, total - 2, 2).tolist())
+    print("killed after", moments, "of", total, "results")
+    driver = start(*arguments, "--workers", "2")
+    _until(lambda: len(ledger(workspace)) >= moments[0], driver)
+    workers = [pid for pid in descendants(driver.pid) if "_ProcessStage" in title(pid)]
+    assert workers, "no stage process found"
+    os.kill(workers[0], signal.SIGKILL)
+    _until(lambda: len(ledger(workspace)) >= moments[1], driver)
+    orphans = descendants(driver.pid)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    for _ in range(600):  # Ray takes its processes down when the driver is gone
+        if not any(title(pid) for pid in orphans):
+            break
+        time.sleep(0.05)
+    for pid in orphans:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    committed = {line["key"] for line in ledger(workspace)}
+
+    done = cli(*arguments, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(finished[0])
+    keys = [line["key"] for line in ledger(workspace)]
+    assert len(keys) == len(set(keys)), "a result was computed twice"
+    assert set(keys) == {line["key"] for line in ledger(finished[1])}
+    summary = json.loads((out / "summary.json").read_text())
+    assert sum(stage["computed"] for stage in summary["stages"].values()) == len(keys) - len(committed)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids below `pid`."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found, grown = {pid}, True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        found, grown = found | more, bool(more)
+    return sorted(found - {pid})
+
+
+def title(pid: int) -> str:
+    """Command line of a process, "" when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def _until(holds: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
+    for _ in range(2400):
+        if holds():
+            return
+        assert driver.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    raise AssertionError("the run did not get that far")
+
+
+def test_one_process_without_ray_gives_the_same_shards(
+    finished: Finished, cli: Cli, mixed_clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = cli(
+        *("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", finished[1]),
+        *("--workers", "0"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(finished[0])
+    stages = json.loads((out / "summary.json").read_text())["stages"]
+    assert sum(stage["computed"] for stage in stages.values()) == 0
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_wrong_requests_are_refused_in_one_line(cli: Cli, finished: Finished, good_clips: Path, tmp_path: Path) -> None:
+    refused(cli("run", "colourise", "--clips", good_clips), "colourise", "object_removal")
+    refused(cli("run", "object_removal", "--clips", tmp_path, "--out", tmp_path / "o"), str(tmp_path), "no video files")
+    refused(cli("run", "object_removal", "--clips", tmp_path / "none", "--out", tmp_path / "o"), "no such folder")
+    other = tmp_path / "other.yaml"
+    text = Path("configs/curation/object_removal.offline.yaml").read_text()
+    other.write_text(text.replace("confidence: 0.35", "confidence: 0.5"))
+    done = cli("run", "object_removal", "--clips", good_clips, "--out", finished[0], "--config", other)
+    refused(done, str(finished[0]), "another config")
+    other.write_text(text.replace("pose_landmark_full", "nowhere"))
+    done = cli("run", "object_removal", "--clips", good_clips, "--out", tmp_path / "o", "--config", other)
+    refused(done, "nowhere.tflite", "models fetch")
+    other.write_text(text.replace("confidence:", "confidenze:"))
+    done = cli("run", "object_removal", "--clips", good_clips, "--out", tmp_path / "o", "--config", other)
+    refused(done, "confidenze")
+
+
+def test_a_run_that_quarantines_everything_fails(cli: Cli, bad_files: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ("--clips", bad_files["text"], "--out", tmp_path / "out", "--workspace", tmp_path / "w", "--workers", 0)
+    refused(cli("run", "object_removal", *arguments), "quarantined")
+    assert not list((tmp_path / "out").glob("*.tar"))
+
+
+def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_path: Path) -> None:
+    arguments = ("--clips", good_clips, "--out", tmp_path / "out", "--workspace", tmp_path / "w", "--workers", "0")
+    # No file may grow past 100 kB, which the system reports like a full disk.
+    limit = ["prlimit", "--fsize=100000"]
+    import sys
+
+    done = subprocess.run(
+        [*limit, sys.executable, "-m", "curation", "run", "object_removal", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    refused(done, "File too large")
+    assert not list((tmp_path / "w").rglob("*.mp4"))
+    assert not list((tmp_path / "w" / "tmp").iterdir())
+    # With room the same command goes on from there.
+    done = cli("run", "object_removal", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["contact.png", "gallery.html", "summary.json", "manifest.jsonl"])
+def test_a_run_leaves(finished: Finished, name: str) -> None:
+    assert (finished[0] / name).stat().st_size > 0
