@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Backend, attention
+from model.copying import CopyHead
 from model.packing import PackedBatch
 from model.rope import RopeConfig, rotate, rotation
 
@@ -26,6 +27,11 @@ class DiTConfig:
             patch). 0 in a training configuration takes what the encoders give.
         kv_heads: fewer than `heads` is grouped-query attention; None means as many.
         hidden: inner width of SwiGLU; None is 8/3 of `width`, rounded up to a multiple of 32.
+        place_prior: initial bias of queries and keys along time, height and width (needs `qkv_bias`). Above 0
+            every head starts by looking at its own place in all elements, which is where an edit finds most
+            of what it needs; 0 starts from content alone, as the paper presumably does.
+        copy_prior: None is the paper's network. Else a `CopyHead` with these initial biases per axis is added
+            to the output, for networks that predict clean data.
         modulation: False leaves timesteps out (plain LLaMA blocks).
         attention: backend, see `model.attention`.
     """
@@ -40,11 +46,15 @@ class DiTConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)
     qk_norm: bool = True
     qkv_bias: bool = False
+    place_prior: float = 0.0
+    copy_prior: tuple[float, ...] | None = None
     modulation: bool = True
     norm_eps: float = 1e-6
     attention: Backend = "auto"
 
     def __post_init__(self) -> None:
+        if self.place_prior and not self.qkv_bias:
+            raise ValueError("dit.place_prior needs dit.qkv_bias")
         if self.width % self.heads:
             raise ValueError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
@@ -172,6 +182,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(width, config.norm_eps)
         self.out = nn.Linear(width, config.vision_dim)
+        self.copy = CopyHead(width, config.rope, config.copy_prior) if config.copy_prior else None
         if config.modulation:
             self.time = TimeEmbedding(width)
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
@@ -191,6 +202,17 @@ class DiT(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.config.place_prior:
+            half = sum(self.config.rope.dims) // 2
+            prior = torch.zeros(2 * half)
+            # pair (i, i + half) starts as (prior, 0): its product at distance d is prior^2 cos(frequency d)
+            prior[self.config.rope.dims[0] // 2 : half] = self.config.place_prior
+            for name, parameter in self.named_parameters():
+                if name.endswith(("attention.q.bias", "attention.k.bias")):
+                    with torch.no_grad():
+                        parameter.copy_(prior.repeat(len(parameter) // (2 * half)))
+        if self.copy is not None:
+            self.copy.reset()
         nn.init.normal_(self.bounds, std=1.0)
         nn.init.zeros_(self.out.weight)
         if self.config.modulation:
@@ -225,8 +247,11 @@ class DiT(nn.Module):
             modulation = self.modulation(embedding).unflatten(1, (6, width))
         for block in self.blocks:
             x = block(x, modulation, batch.segment, cos, sin, batch.cu_seqlens, batch.max_seqlen)
-        x = self.norm(x.index_select(0, batch.target))
+        x = self.norm(x)
+        copied = None if self.copy is None else self.copy(x, vision, batch, cos, sin)
+        x = x.index_select(0, batch.target)
         if embedding is not None:
             shift, scale = self.final(embedding).chunk(2, dim=1)
             x = modulate(x, shift, scale, batch.segment[batch.target])
-        return self.out(x)
+        out: Tensor = self.out(x)
+        return out if copied is None else out + copied

@@ -28,7 +28,8 @@ class FlowConfig:
         prediction: `velocity`: the output is x_1 - x_0, as in the paper. `clean`: the output is x_1 and the
             loss is still on the velocity that it implies. A network narrower than its tokens cannot carry the
             noise from input to output, which velocity asks of it; clean data asks only for the data.
-        floor: smallest 1 - t by which a clean prediction is turned into a velocity.
+        floor: in the loss of a clean prediction, the smallest 1 - t that its error is divided by; 1 is the
+            plain squared error of the data. The solver always divides by 1 - t itself.
     """
 
     sampling: Literal["uniform", "logit_normal"] = "logit_normal"
@@ -62,29 +63,31 @@ def draw_time(config: FlowConfig, generator: torch.Generator) -> Tensor:
     return shift_time(t, config.shift)
 
 
-def to_velocity(output: Tensor, xt: Tensor, t: Tensor | float, config: FlowConfig) -> Tensor:
+def to_velocity(
+    output: Tensor, xt: Tensor, t: Tensor | float, config: FlowConfig, floor: float = 1e-6
+) -> Tensor:
     """The velocity that the network's output stands for.
 
-    For `clean` it is (output - x_t) / (1 - t) with 1 - t held at `config.floor` or above.
+    For `clean` it is (output - x_t) / (1 - t), with 1 - t held at `floor` or above.
 
     Args:
         output, xt: [N, D]; t: float or [N, 1].
     """
     if config.prediction == "velocity":
         return output
-    remaining = torch.as_tensor(1 - t, dtype=xt.dtype, device=xt.device).clamp_min(config.floor)
+    remaining = torch.as_tensor(1 - t, dtype=xt.dtype, device=xt.device).clamp_min(floor)
     return (output - xt) / remaining
 
 
 def target_velocity(x0: Tensor, x1: Tensor, xt: Tensor, t: Tensor, config: FlowConfig) -> Tensor:
-    """What `to_velocity` is compared with: x_1 - x_0.
+    """What `to_velocity` with `config.floor` is compared with: x_1 - x_0.
 
     Under `clean` and within `floor` of t = 1 both sides are divided by the same floor, so that the error of
     the prediction is weighted by at most 1 / floor squared instead of a false residual being demanded.
     """
     if config.prediction == "velocity":
         return x1 - x0
-    return to_velocity(x1, xt, t, config)
+    return to_velocity(x1, xt, t, config, config.floor)
 
 
 def token_loss(velocity: Tensor, target: Tensor) -> Tensor:

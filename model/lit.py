@@ -60,7 +60,7 @@ def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
     timestep = torch.ones(batch.segments, device=t.device)
     timestep[batch.target_segment] = micro.time
     output = dit(batch, vision, timestep).float()
-    velocity = to_velocity(output, noisy, t, config.flow)
+    velocity = to_velocity(output, noisy, t, config.flow, config.flow.floor)
     wanted = target_velocity(micro.noise, clean, noisy, t, config.flow)
     return micro.weight * token_loss(velocity, wanted)
 

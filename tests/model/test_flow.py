@@ -42,13 +42,14 @@ def test_perfect_predictions_of_either_kind_have_no_loss(t: float) -> None:
     torch.testing.assert_close(to_velocity(x1, xt, time, CLEAN), x1 - x0, atol=1e-4, rtol=1e-4)
     for output, config in ((x1, CLEAN), (x1 - x0, VELOCITY)):
         wanted = target_velocity(x0, x1, xt, time, config)
-        assert token_loss(to_velocity(output, xt, time, config), wanted).max() < 1e-8
+        assert token_loss(to_velocity(output, xt, time, config, config.floor), wanted).max() < 1e-8
 
 
 def test_error_weight_of_a_clean_prediction_is_bounded_by_the_floor() -> None:
     x0, x1, time = torch.zeros(1, 1), torch.ones(1, 1), torch.full((1, 1), 0.999)
     xt = interpolate(x0, x1, time)
-    wrong = token_loss(to_velocity(x1 + 0.1, xt, time, CLEAN), target_velocity(x0, x1, xt, time, CLEAN))
+    guess = to_velocity(x1 + 0.1, xt, time, CLEAN, CLEAN.floor)
+    wrong = token_loss(guess, target_velocity(x0, x1, xt, time, CLEAN))
     assert wrong.item() == pytest.approx((0.1 / CLEAN.floor) ** 2, rel=1e-3)
 
 
