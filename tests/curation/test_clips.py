@@ -1,0 +1,128 @@
+"""From files to clips: scene cuts, the held-out cut, sizes, and every kind of odd file."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.clips import Cut, cut, fit_box, load_frames, split_scene
+from shards.media import MediaError, write_video
+
+CUT = Cut(box=(90, 120))
+
+
+@given(
+    start=st.integers(0, 1000),
+    length=st.integers(1, 2000),
+    fps=st.floats(1, 120),
+    seconds=st.floats(0.1, 60),
+    held=st.floats(0, 0.9),
+)
+def test_spans_are_disjoint_in_order_long_enough_and_held_out_comes_last(
+    start: int, length: int, fps: float, seconds: float, held: float
+) -> None:
+    settings = Cut(max_seconds=seconds, heldout_fraction=held)
+    spans = split_scene(start, start + length, fps, settings)
+    assert all(b - a >= settings.min_frames for a, b, _ in spans)
+    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(start <= a and b <= start + length for a, b, _ in spans)
+    assert [s for _, _, s in spans[:-1]].count("heldout") == 0
+    longest = max(2 * settings.min_frames, seconds * fps + 1)
+    assert all(b - a <= longest for a, b, s in spans if s == "train")
+    if length >= settings.min_frames:
+        assert spans
+        assert sum(b - a for a, b, _ in spans) == length
+
+
+@given(height=st.integers(2, 4000), width=st.integers(2, 4000))
+def test_sizes_fit_the_box_have_even_sides_and_keep_the_shape(height: int, width: int) -> None:
+    h, w = fit_box(height, width, (360, 480))
+    assert h % 2 == w % 2 == 0
+    assert 2 <= h <= max(360, 2)
+    assert 2 <= w <= max(480, 2)
+    scale = min(1, 360 / height, 480 / width)
+    assert abs(h - height * scale) <= 1 or h == 2
+    assert abs(w - width * scale) <= 1 or w == 2
+
+
+def test_scene_cuts_are_found(clips_dir: Path) -> None:
+    found = cut(clips_dir / "bikes.mp4", CUT)
+    # By eye: cuts at 30, 76, 137, 187 and 242; the last scene has only 8 frames.
+    assert [(c.start, c.stop) for c in found] == [(0, 30), (30, 76), (76, 137), (137, 187), (187, 242)]
+    assert {c.split for c in found} == {"train"}
+
+
+def test_held_out_frames_are_in_no_train_clip(clips_dir: Path) -> None:
+    found = cut(clips_dir / "vtest.avi", CUT)
+    train = {f for c in found if c.split == "train" for f in range(c.start, c.stop)}
+    held = {f for c in found if c.split == "heldout" for f in range(c.start, c.stop)}
+    assert len(train) == 636
+    assert held == set(range(636, 795))
+    assert len({c.key for c in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "empty"),
+        ("truncated", ""),
+        ("corrupted", ""),
+        ("audio_only", "no video stream"),
+        ("one_frame", "1 frame"),
+        ("text", "not a video"),
+        ("png", "still picture"),
+    ],
+)
+def test_a_bad_file_is_one_line_with_its_name(bad_files: dict[str, Path], name: str, words: str) -> None:
+    with pytest.raises(MediaError) as error:
+        cut(bad_files[name], CUT)
+    assert str(bad_files[name]) in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_odd_sized_ten_bit_rotated_and_variable_rate_files_are_read(street: np.ndarray, tmp_path: Path) -> None:
+    small = np.ascontiguousarray(street[:24, ::2, ::2])  # [24, 180, 240, 3]
+    _write(tmp_path / "odd.mkv", small[:, :151, :199], "ffv1", "bgr0")
+    _write(tmp_path / "ten.mp4", small, "libx264", "yuv420p10le")
+    _write(tmp_path / "rate.mp4", small, "libx264", "yuv420p", times=[i + 3 * (i > 11) for i in range(24)])
+    write_video(tmp_path / "plain.mp4", small, 10.0)
+    _rotate(tmp_path / "plain.mp4", tmp_path / "turned.mp4")
+    shapes = {}
+    for name in ("odd.mkv", "ten.mp4", "rate.mp4", "turned.mp4"):
+        (clip,) = cut(tmp_path / name, CUT)
+        frames = load_frames(clip)
+        shapes[name] = frames.shape
+        assert frames.dtype == np.uint8
+        assert frames.std() > 20
+    assert shapes["odd.mkv"] == (24, 90, 118, 3)
+    assert shapes["ten.mp4"] == (24, 90, 120, 3)
+    assert shapes["rate.mp4"] == (27, 90, 120, 3)  # the pause of three frames is shown
+    assert shapes["turned.mp4"] == (24, 90, 68, 3)
+
+
+def _write(path: Path, frames: np.ndarray, codec: str, pixels: str, times: list[int] | None = None) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format=pixels)
+            frame.pts, frame.time_base = (times or range(len(frames)))[index], Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _rotate(source: Path, target: Path) -> None:
+    """The same file with a display matrix of a quarter turn in its track header."""
+    data = bytearray(source.read_bytes())
+    header = data.index(b"tkhd")
+    matrix = header + 4 + 40  # version 0: the matrix follows forty bytes of flags, times, ids and volume
+    turned = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
+    data[matrix : matrix + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in turned)
+    target.write_bytes(bytes(data))

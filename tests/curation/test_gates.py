@@ -1,0 +1,55 @@
+"""Gates and windows: properties for any track, and the reasons for chosen ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation import gates
+from curation.gates import GateSettings, box_reason, main_reason, mark_jumps, windows
+from curation.ports import Track
+
+GATES = GateSettings()
+
+
+@given(st.lists(st.sampled_from(["", "", "", "", "", "", "", "", "", "", "", "", gates.MERGED]), max_size=400))
+def test_windows_are_clean_disjoint_and_of_allowed_length(reasons: list[str]) -> None:
+    found = windows(reasons, GATES)
+    assert len(found) <= 2 * len(reasons)
+    for first, stop in found:
+        assert 0 <= first < stop <= len(reasons)
+        assert GATES.min_frames <= stop - first <= GATES.max_frames
+        assert (stop - first) % 4 == 1
+        assert not any(reasons[first:stop])
+    assert all(a[1] <= b[0] for a, b in zip(found, found[1:], strict=False))
+    longest = max(map(len, "".join("x" if r else "." for r in reasons).split("x")), default=0)
+    assert bool(found) == (longest >= GATES.min_frames)
+
+
+def test_a_jump_of_the_mask_area_breaks_the_window() -> None:
+    areas = [1000] * 20 + [1600] * 20
+    marked = mark_jumps([""] * 40, areas, GATES)
+    assert marked[20] == gates.AREA_JUMP
+    assert all(not (first <= 20 < stop) for first, stop in windows(marked, GATES))
+
+
+def test_boxes_alone_refuse_small_people_the_border_and_company() -> None:
+    shape = (360, 480)
+
+    def track(number: int, *box: float) -> Track:
+        return Track(number, 0, np.array([box], np.float32), 0.9)
+
+    alone = track(0, 100, 100, 130, 180)
+    assert box_reason(alone, 0, [alone], shape, GATES) == ""
+    beside = track(1, 180, 100, 210, 180)
+    assert box_reason(alone, 0, [alone, beside], shape, GATES) == ""
+    over = track(1, 115, 110, 145, 190)
+    assert box_reason(alone, 0, [alone, over], shape, GATES) == gates.OTHER_TRACK
+    assert box_reason(track(0, 100, 100, 110, 120), 0, [], shape, GATES) == gates.TOO_SMALL
+    assert box_reason(track(0, -3, 100, 27, 180), 0, [], shape, GATES) == gates.AT_BORDER
+
+
+def test_a_track_without_window_names_its_main_reason() -> None:
+    assert main_reason([gates.MERGED] * 9 + [gates.OTHER_OBJECT] * 3 + [""]) == gates.MERGED
+    assert main_reason([""] * 10) == gates.TOO_SHORT
