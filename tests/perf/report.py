@@ -1,6 +1,6 @@
 """The benchmark's command without a model: a first run, a second run that reuses all, and the page alone.
 
-Eight held-out pairs of 17 frames at 320x240.
+Three held-out pairs of 17 frames at 320x240.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.perf.shards import make_items
 
 def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     """Time scoring and the page."""
-    count = 2 if quick else 8
+    count = 2 if quick else 4
     write_shards(scratch / "shards", make_items(scratch / "media", count, heldout=count - 1))
     config = RunConfig("heldout", str(scratch / "shards"), None)
     out, console = scratch / "out", Console(quiet=True)

@@ -6,6 +6,7 @@ Samples are real removal pairs of 17 frames at 320x240, repeated under other key
 from __future__ import annotations
 
 import random
+import statistics
 from pathlib import Path
 
 from shards.media import write_mask, write_video
@@ -68,11 +69,13 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
             for name in record.sample.media:
                 record.bytes(name)
 
-    seconds = timed(write, quick)
-    megabytes = sum(path.stat().st_size for path in out.glob("*.tar")) / 1e6
-    rate = f"{{}} samples/s, {megabytes / count:.3g} MB each"
-    figures = [per("write_shards", seconds, count, "sample", rate)]
-    figures.append(per("stream, all bytes", timed(read_stream, quick), count, "sample", rate))
+    def moved(what: str, seconds: list[float]) -> Figure:
+        megabytes = sum(path.stat().st_size for path in out.glob("*.tar")) / 1e6
+        speed = megabytes / statistics.median(seconds)
+        return per(what, seconds, count, "sample", f"{{}} samples/s, {speed:.3g} MB/s")
+
+    figures = [moved("write_shards", timed(write, quick))]
+    figures.append(moved("stream, all bytes", timed(read_stream, quick)))
     shards = ShardSet(out, "train")
     order = list(range(count))
     random.Random(0).shuffle(order)
@@ -83,7 +86,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
             for name in record.sample.media:
                 record.bytes(name)
 
-    figures.append(per("random access, all bytes", timed(read_random, quick), count, "sample", rate))
+    figures.append(moved("random access, all bytes", timed(read_random, quick)))
     figures.append(per("open ShardSet", timed(lambda: ShardSet(out, "train"), quick), 1, "folder"))
 
     def decode() -> None:
