@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A bootstrap mean stays between the lowest and the highest cluster, so n clusters cover 1 - 2^(1 - n) or so at
-# most: 94 % for five. With fewer there is no interval; with fewer source clips than this, pairs are the clusters.
+# A bootstrap mean stays between the lowest and the highest cluster, so n clusters cover 1 - 2^(1 - n) or so
+# at most: 94 % for five. With fewer there is no interval; with fewer source clips, pairs are the clusters.
 MIN_CLUSTERS = 5
 
 
