@@ -11,7 +11,7 @@ SHARDS ?= data/shards/$(TASK)
 WORKSPACE ?= data/workspace
 CONFIG ?= configs/train/nano.yaml
 RUN ?= runs/nano
-CHECKPOINT ?= $(RUN)/model
+CHECKPOINT ?= $(RUN)/checkpoint
 BENCH ?= runs/bench
 OUT ?= edit.mp4
 
