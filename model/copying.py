@@ -13,7 +13,7 @@ from model.rope import RopeConfig, rotate
 
 
 class CopyHead(nn.Module):
-    """gate * softmax(q k) v with v the clean latents of the sequence's other vision tokens.
+    """gate * softmax(q k) v + (1 - gate) * generated, v the clean latents of the other vision tokens.
 
     An edit leaves most of a video as it was. A transformer must learn to carry those numbers through its
     width, which takes more samples than a short run sees; here they are carried as they are, and the network
@@ -35,7 +35,7 @@ class CopyHead(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Point at the own place, copy nearly all, whatever the content."""
+        """Point at the own place and copy more than is generated, whatever the content."""
         half = sum(self.rope.dims) // 2
         bias = torch.zeros(2 * half)
         start = 0
@@ -46,18 +46,21 @@ class CopyHead(nn.Module):
             layer.weight.mul_(0.1)
             layer.bias.copy_(bias)
         self.gate.weight.zero_()
-        self.gate.bias.fill_(3.0)
+        self.gate.bias.fill_(1.0)
 
-    def forward(self, x: Tensor, vision: Tensor, batch: PackedBatch, cos: Tensor, sin: Tensor) -> Tensor:
-        """What each target token copies.
+    def forward(
+        self, generated: Tensor, x: Tensor, vision: Tensor, batch: PackedBatch, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        """Mix what is generated with what is copied.
 
         Args:
+            generated: [M, D], the transformer's own prediction at the target tokens.
             x: [N, width], normalised hidden states of all tokens.
             vision: [vision tokens, D], clean where they are context.
             cos, sin: rotation of all N tokens.
 
         Returns:
-            float32 [M, D]; zero for sequences without other vision tokens.
+            float32 [M, D]; `generated` for sequences without other vision tokens.
         """
         with torch.autocast(x.device.type, enabled=False):
             x, vision = x.to(self.q.weight.dtype), vision.to(self.q.weight.dtype)
@@ -67,13 +70,15 @@ class CopyHead(nn.Module):
             is_vision = (batch.gather >= first) & (batch.gather < first + len(vision))
             is_vision[batch.target] = False
             bounds = batch.cu_seqlens.tolist()
-            parts = []
+            parts, done = [], 0
             targets = batch.target.split(torch.bincount(batch.target_sequence).tolist())
             for start, stop, target in zip(bounds, bounds[1:], targets, strict=False):
                 context = start + is_vision[start:stop].nonzero().flatten()
-                if not len(context):
-                    parts.append(vision.new_zeros(len(target), vision.shape[1]))
-                    continue
-                weights = torch.softmax(q[target] @ k[context].T, dim=-1)
-                parts.append(weights @ vision[batch.gather[context] - first])
-            return torch.cat(parts) * torch.sigmoid(self.gate(x[batch.target]))
+                own = generated[done : done + len(target)].to(vision.dtype)
+                done += len(target)
+                if len(context):
+                    weights = torch.softmax(q[target] @ k[context].T, dim=-1)
+                    copied = weights @ vision[batch.gather[context] - first]
+                    own = torch.lerp(own, copied, torch.sigmoid(self.gate(x[target])))
+                parts.append(own)
+            return torch.cat(parts)

@@ -223,7 +223,7 @@ class DiT(nn.Module):
                     elif name in ("modulation.1.weight", "final.1.weight"):
                         parameter.zero_()
 
-    def forward(self, batch: PackedBatch, vision: Tensor, timestep: Tensor) -> Tensor:
+    def forward(self, batch: PackedBatch, vision: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         """Predict at the target tokens.
 
         Args:
@@ -232,7 +232,8 @@ class DiT(nn.Module):
             timestep: float [segments]: 1 for clean segments and text, t for targets.
 
         Returns:
-            [M, vision_dim] for the M target tokens in the order of `batch.target`; see `flow.to_velocity`.
+            The prediction, [M, vision_dim] for the M target tokens in the order of `batch.target`, see
+            `flow.to_velocity`; with a copy head also what was generated before copying, to be trained too.
         """
         width = self.config.width
         visible = self.vision_in(vision)
@@ -247,11 +248,12 @@ class DiT(nn.Module):
             modulation = self.modulation(embedding).unflatten(1, (6, width))
         for block in self.blocks:
             x = block(x, modulation, batch.segment, cos, sin, batch.cu_seqlens, batch.max_seqlen)
-        x = self.norm(x)
-        copied = None if self.copy is None else self.copy(x, vision, batch, cos, sin)
-        x = x.index_select(0, batch.target)
+        everything = self.norm(x)
+        x = everything.index_select(0, batch.target)
         if embedding is not None:
             shift, scale = self.final(embedding).chunk(2, dim=1)
             x = modulate(x, shift, scale, batch.segment[batch.target])
-        out: Tensor = self.out(x)
-        return out if copied is None else out + copied
+        generated: Tensor = self.out(x)
+        if self.copy is None:
+            return (generated,)
+        return self.copy(generated, everything, vision, batch, cos, sin), generated

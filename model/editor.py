@@ -270,7 +270,7 @@ class Editor:
         vision = batch.vision.index_copy(0, batch.target_vision, x)
         timestep = torch.ones(batch.segments, device=x.device)
         timestep[batch.target_segment] = t
-        return to_velocity(self.dit(batch, vision, timestep).float(), x, t, self.config.flow)
+        return to_velocity(self.dit(batch, vision, timestep)[0].float(), x, t, self.config.flow)
 
     def _decode(self, tokens: Tensor, segment: Segment, shape: tuple[int, int, int]) -> Tensor:
         latents = unpatchify(tokens, segment.size, self.config.sequence.patch)

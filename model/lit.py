@@ -51,7 +51,11 @@ def learning_rate(step: int, last: int, config: OptimConfig) -> float:
 
 
 def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
-    """Weighted squared error of the velocity per target token, float32 [M]."""
+    """Weighted squared error of the velocity per target token, float32 [M].
+
+    With a copy head it is the mean over the mixture and what was generated alone: what is copied away would
+    not be learned otherwise.
+    """
     batch = micro.batch
     t = micro.time[batch.target_sequence, None]
     clean = batch.vision[batch.target_vision]
@@ -59,10 +63,12 @@ def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
     vision = batch.vision.index_copy(0, batch.target_vision, noisy)
     timestep = torch.ones(batch.segments, device=t.device)
     timestep[batch.target_segment] = micro.time
-    output = dit(batch, vision, timestep).float()
-    velocity = to_velocity(output, noisy, t, config.flow, config.flow.floor)
     wanted = target_velocity(micro.noise, clean, noisy, t, config.flow)
-    return micro.weight * token_loss(velocity, wanted)
+    losses = [
+        token_loss(to_velocity(output.float(), noisy, t, config.flow, config.flow.floor), wanted)
+        for output in dit(batch, vision, timestep)
+    ]
+    return micro.weight * torch.stack(losses).mean(0)
 
 
 def token_shares(step: StepBatch, average: str) -> list[Tensor]:

@@ -175,7 +175,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
         "heldout_samples": len(heldout) if heldout else 0,
     }
     if heldout:
-        result["heldout"] = render(run, module, heldout, len(heldout)).table()
+        result["heldout"] = render(run, module, heldout, min(16, len(heldout))).table()
     result["seconds"] = round(time.monotonic() - started, 2)
     write_json(run / "summary.json", result)
     return {**result, "reused": False}

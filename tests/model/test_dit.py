@@ -28,7 +28,7 @@ def times(batch: PackedBatch, values: list[float]) -> torch.Tensor:
 def run(dit: DiT, sequences: list[Sequence], t: list[float], pad_to: int | None = None) -> list[torch.Tensor]:
     batch = pack(sequences, pad_to)
     with torch.no_grad():
-        out = dit(batch, batch.vision, times(batch, t))
+        out = dit(batch, batch.vision, times(batch, t))[0]
     return [out[batch.target_sequence == i] for i in range(len(sequences))]
 
 
