@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
+from typing import Any
 
 from curation.assets import CLIPS, MODELS, AssetError, fetch
 
@@ -73,19 +73,39 @@ def run(
         raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
 
 
+COMMANDS: dict[str, Any] = {
+    "clips": {"fetch": fetch_clips},
+    "models": {"fetch": fetch_models},
+    "run": run,
+    "tasks": tasks,
+}
+
+
+def parser_of(commands: dict[str, Any]) -> Any:
+    """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config for itself."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m curation", description=__doc__)
+    chosen = parser.add_subcommands(required=True)
+    for name, command in commands.items():
+        if isinstance(command, dict):
+            one = parser_of(command)
+            chosen.add_subcommand(name, one, help=f"{', '.join(command)} the {name}")
+        else:
+            one = ArgumentParser(description=command.__doc__.splitlines()[0])
+            one.add_function_arguments(command, as_positional=True)
+            chosen.add_subcommand(name, one, help=command.__doc__.splitlines()[0])
+    return parser
+
+
 def main() -> int:
     """Entry point; returns the exit status."""
-    from jsonargparse import auto_cli
-
-    warnings.filterwarnings("ignore", module="jsonargparse")
-    commands = {
-        "clips": {"fetch": fetch_clips},
-        "models": {"fetch": fetch_models},
-        "run": run,
-        "tasks": tasks,
-    }
+    values, command = parser_of(COMMANDS).parse_args(), COMMANDS
+    while isinstance(command, dict):
+        name = values.subcommand
+        command, values = command[name], values[name]
     try:
-        auto_cli(commands)
+        command(**values.as_dict())
     except (AssetError, RuntimeError, ValueError, OSError) as error:
         # Every error of ours is one of these and says in one line what to do.
         from curation.pipeline import RunError

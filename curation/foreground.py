@@ -28,6 +28,7 @@ class ForegroundSettings:
     reach_x: float = 0.28  # box heights: how far a person may stick out of the box sideways
     reach_y: float = 0.2  # box heights: the same upwards and downwards
     trunk: float = 0.52  # body heights: one person's trunk is never this wide
+    fullness: float = 0.37  # area over squared height: one person who stands or walks has 0.2 to 0.35
     speck: int = 10  # pixels: smaller components are noise
     neighbour: int = 7  # pixels: a strange component this close to the body touches it
 
@@ -90,7 +91,7 @@ def body_of(
     """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can).
 
     `pose` is the segmenter's probability float32 [H, W], or None. Reasons: "merged people" when what stands
-    out is larger than the box, "another object at the mask" when something strange touches it, "no foreground".
+    out is larger than the box, "two people in one mask" when it is too broad for one, "another object at the mask" when something strange touches it, "no foreground".
     """
     height = float(box[3] - box[1])
     rows, columns = seen.window
@@ -119,9 +120,15 @@ def body_of(
     over = np.array([here[0] - found[0], here[1] - found[1], found[2] - here[2], found[3] - here[3]]) / height
     if max(over[0], over[2]) > settings.reach_x or max(over[1], over[3]) > settings.reach_y:
         return body, "merged people"
-    if trunk_width(body) > settings.trunk:
-        return body, "merged people"
+    if trunk_width(body) > settings.trunk or fullness(body) > settings.fullness:
+        return body, "two people in one mask"
     return body, ""
+
+
+def fullness(body: np.ndarray) -> float:
+    """Area of a body mask over its squared height; 0 when the picture's upper edge cuts it."""
+    rows = np.flatnonzero(body.any(1))
+    return float(body.sum() / (rows[-1] + 1 - rows[0]) ** 2) if len(rows) and rows[0] > 1 else 0.0
 
 
 def trunk_width(body: np.ndarray) -> float:

@@ -17,6 +17,7 @@ TOO_SMALL = "too small"
 AT_BORDER = "at the border of the picture"
 OTHER_TRACK = "another track inside the mask"
 MERGED = "merged people"
+TWO_PEOPLE = "two people in one mask"
 OTHER_OBJECT = "another object at the mask"
 NO_FOREGROUND = "no foreground"
 AREA_JUMP = "mask-area jump"
@@ -40,6 +41,7 @@ class GateSettings:
     max_windows: int = 4  # per track
     min_height: float = 34.0
     min_area: int = 300  # pixels of the body
+    apart: int = 8  # frames before and after two people were in one mask that are not used either
     border: float = 2.0
     other_overlap: float = 0.12  # of either box
     area_jump: float = 1.45  # from frame to frame
@@ -118,6 +120,16 @@ def mark_jumps(reasons: list[str], areas: list[int], gates: GateSettings) -> lis
         low, high = sorted((areas[i - 1], areas[i]))
         if high > gates.area_jump * max(low, 1):
             marked[i] = AREA_JUMP
+    return marked
+
+
+def spread_two(reasons: list[str], gates: GateSettings) -> list[str]:
+    """Reasons with TWO_PEOPLE also shortly before and after: one who hides the other looks like one person."""
+    marked = list(reasons)
+    for i, reason in enumerate(reasons):
+        if reason == TWO_PEOPLE:
+            for k in range(max(0, i - gates.apart), min(len(reasons), i + gates.apart + 1)):
+                marked[k] = marked[k] or TWO_PEOPLE
     return marked
 
 

@@ -111,7 +111,7 @@ def make_pair(
     if float(np.median(confirmed)) < gates.segmenter_share:
         raise Rejected(g.DISAGREE)
     if float(np.percentile(trunks, 80)) > gates.trunk:
-        raise Rejected(g.MERGED)
+        raise Rejected(g.TWO_PEOPLE)
     changed = (frames != target).any(-1) & ~mask
     outside = int(cv2.absdiff(frames[changed], target[changed]).max()) if changed.any() else 0
     if outside > 1:

@@ -192,9 +192,14 @@ def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Ite
 def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers: int) -> Iterator[Outcome]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
     import logging
+    import warnings
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray.data import ActorPoolStrategy
+
+    # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
 
     arguments = (config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
     ray.init(
@@ -226,7 +231,7 @@ def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers:
         rows = rows.map(
             _ProcessStage,
             fn_constructor_args=arguments,
-            concurrency=workers,
+            compute=ActorPoolStrategy(size=workers),
             num_cpus=1,
             max_restarts=-1,
             max_task_retries=2 * ATTEMPTS,

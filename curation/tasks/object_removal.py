@@ -143,7 +143,8 @@ class ObjectRemoval:
                     area = int(mask.sum())
                 reasons.append(reason)
                 areas.append(area)
-            spans = gates.windows(gates.mark_jumps(reasons, areas, self.gates), self.gates)
+            reasons = gates.spread_two(gates.mark_jumps(reasons, areas, self.gates), self.gates)
+            spans = gates.windows(reasons, self.gates)
             windows += [[track.id, track.start + a, track.boxes[a:b].round(2).tolist()] for a, b in spans]
             if not spans:
                 rejected.append(gates.main_reason(reasons))
