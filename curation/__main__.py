@@ -1,6 +1,6 @@
 """The command line of curation: `python -m curation clips|models fetch`, `run`, `tasks`.
 
-A wrong request ends with one line on stderr and exit status 2; a run that accepts nothing with status 1.
+A wrong request, or a run that accepts nothing, ends with one line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -81,26 +81,29 @@ COMMANDS: dict[str, Any] = {
 }
 
 
-def parser_of(commands: dict[str, Any]) -> Any:
+def add_commands(parser: Any, commands: dict[str, Any]) -> None:
     """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config for itself."""
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog="python -m curation", description=__doc__)
     chosen = parser.add_subcommands(required=True)
     for name, command in commands.items():
-        if isinstance(command, dict):
-            one = parser_of(command)
-            chosen.add_subcommand(name, one, help=f"{', '.join(command)} the {name}")
-        else:
-            one = ArgumentParser(description=command.__doc__.splitlines()[0])
+        nested = isinstance(command, dict)
+        about = f"{', '.join(command)} {name}" if nested else command.__doc__.splitlines()[0]
+        one = ArgumentParser(description=about)
+        if not nested:
             one.add_function_arguments(command, as_positional=True)
-            chosen.add_subcommand(name, one, help=command.__doc__.splitlines()[0])
-    return parser
+        chosen.add_subcommand(name, one, help=about)
+        if nested:
+            add_commands(one, command)
 
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    values, command = parser_of(COMMANDS).parse_args(), COMMANDS
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m curation", description=__doc__)
+    add_commands(parser, COMMANDS)
+    values, command = parser.parse_args(), COMMANDS
     while isinstance(command, dict):
         name = values.subcommand
         command, values = command[name], values[name]
