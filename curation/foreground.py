@@ -219,4 +219,6 @@ def regroup(track: Track, frames: int, plate_of: Callable[[int], Plate | None]) 
                 break
             boxes[t], before = bounds(now), now
     order = sorted(boxes)
-    return Track(track.id, order[0], np.stack([b for b in (boxes[t] for t in order) if b is not None]), track.score)
+    return Track(
+        track.id, order[0], np.stack([b for b in (boxes[t] for t in order) if b is not None]), track.score
+    )

@@ -22,7 +22,7 @@ from curation.foreground import (
 )
 from curation.gates import GateSettings
 from curation.ports import Detector, Plate, Segmenter
-from curation.regions import bounds, close, dilate, grow, large_parts, touching
+from curation.regions import bounds, close, dilate, large_parts, touching
 
 
 @dataclass

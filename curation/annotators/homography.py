@@ -35,7 +35,9 @@ class HomographyPlates:
     def describe(self) -> Backend:
         """See `curation.ports.Annotator`."""
         names = ("lenders", "samples", "reach", "corners", "tolerance", "parallax")
-        return Backend("homography-median", "", cv2.__version__, {name: getattr(self, name) for name in names})
+        return Backend(
+            "homography-median", "", cv2.__version__, {name: getattr(self, name) for name in names}
+        )
 
     def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
         """The plate of any frame of uint8 [T, H, W, 3], made when asked for; None where frames do not register."""
@@ -153,7 +155,9 @@ class HomographyPlates:
         low, high = max(0, t - reach), min(len(to_anchor), t + reach + 1)
         return [s for s in range(low, high) if to_anchor[s] is not None]
 
-    def _plate(self, frames: np.ndarray, to_anchor: Anchors, moving: list[np.ndarray], t: int) -> Plate | None:
+    def _plate(
+        self, frames: np.ndarray, to_anchor: Anchors, moving: list[np.ndarray], t: int
+    ) -> Plate | None:
         """The nearest `lenders` frames in time that show the background at a pixel; their median."""
         if to_anchor[t] is None:
             return None

@@ -79,7 +79,9 @@ class ObjectRemoval:
         found = self._once(space, "detect", clip, self._detect, [self.detector], {})
         tracked = self._once(space, "track", clip, self._track, [self.tracker], {"found": found})
         scene = self._once(space, "scene", clip, self._scene, [self.camera, self.plate, self.detector], {})
-        chosen = self._once(space, "choose", clip, self._choose, [self.moving], {"tracked": tracked, "scene": scene})
+        chosen = self._once(
+            space, "choose", clip, self._choose, [self.moving], {"tracked": tracked, "scene": scene}
+        )
         candidates = [{"reason": reason} for reason in chosen[1]["rejected"]]
         for window in chosen[1]["windows"]:
             uses = [self.segmenter, self.detector, self.moving]

@@ -58,7 +58,10 @@ def bad_files(street: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> d
     write_video(folder / "whole.mp4", street[:40], 10.0)
     data = (folder / "whole.mp4").read_bytes()
     (folder / "whole.mp4").unlink()
-    made = {n: folder / f"{n}.mp4" for n in ("empty", "truncated", "corrupted", "audio_only", "one_frame", "text", "png")}
+    made = {
+        n: folder / f"{n}.mp4"
+        for n in ("empty", "truncated", "corrupted", "audio_only", "one_frame", "text", "png")
+    }
     made["empty"].write_bytes(b"")
     made["truncated"].write_bytes(data[: len(data) // 2])
     spoilt = bytearray(data)
@@ -84,7 +87,13 @@ def cli(models_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(*arguments), capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=280, **options
+            command(*arguments),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            timeout=280,
+            **options,
         )
 
     return call
@@ -104,14 +113,20 @@ def start(models_dir: Path) -> Callable[..., subprocess.Popen[bytes]]:
 
     def call(*arguments: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command(*arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(*arguments),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     return call
 
 
 @pytest.fixture(scope="session")
-def mixed_clips(good_clips: Path, bad_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed_clips(
+    good_clips: Path, bad_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Two good clips among seven bad files."""
     folder = tmp_path_factory.mktemp("mixed")
     for path in [*good_clips.iterdir(), *bad_files.values()]:

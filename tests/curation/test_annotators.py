@@ -21,7 +21,9 @@ from shards.media import read_video
 
 @pytest.fixture(scope="module")
 def detector(models_dir: Path) -> SsdliteDetector:
-    return SsdliteDetector(str(models_dir / "pedestrian_ssdlite.pb"), str(models_dir / "pedestrian_ssdlite.pbtxt"))
+    return SsdliteDetector(
+        str(models_dir / "pedestrian_ssdlite.pb"), str(models_dir / "pedestrian_ssdlite.pbtxt")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,11 @@ def test_people_are_detected_tracked_and_cut_out(
     box = longest.boxes[t - longest.start]
     probability, joints = segmenter.segment(frames[t], box)
     seen = look(
-        frames[t], plate, light_change(frames[t], plate), window_of(box, frames.shape[1:3], 0.5), ForegroundSettings()
+        frames[t],
+        plate,
+        light_change(frames[t], plate),
+        window_of(box, frames.shape[1:3], 0.5),
+        ForegroundSettings(),
     )
     body, _ = body_of(seen, box, None, ForegroundSettings())
     person = probability[seen.window] > 0.5
@@ -58,7 +64,9 @@ def test_people_are_detected_tracked_and_cut_out(
     assert joints.shape == (33, 3)
 
 
-def test_the_plate_shows_nobody_and_the_camera_stands_still(detector: SsdliteDetector, street: np.ndarray) -> None:
+def test_the_plate_shows_nobody_and_the_camera_stands_still(
+    detector: SsdliteDetector, street: np.ndarray
+) -> None:
     plate = MedianPlate().plate(street)
     assert len(detector.detect(plate.image)[0]) < len(detector.detect(street[45])[0])
     assert float(np.median(np.abs(plate.image.astype(int) - street[45]))) <= 4

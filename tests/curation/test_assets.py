@@ -11,7 +11,9 @@ from curation.assets import CLIPS, MODELS, AssetError, fetch, license_of, need_m
 from shards.files import sha256_of
 
 
-def test_fetched_files_have_their_checksum_and_are_not_fetched_again(clips_dir: Path, models_dir: Path) -> None:
+def test_fetched_files_have_their_checksum_and_are_not_fetched_again(
+    clips_dir: Path, models_dir: Path
+) -> None:
     for folder, assets in ((clips_dir, CLIPS), (models_dir, MODELS)):
         times = {a.name: (folder / a.name).stat().st_mtime_ns for a in assets}
         assert set(fetch(assets, folder).values()) == {"present"}

@@ -87,7 +87,9 @@ def test_a_bad_file_is_one_line_with_its_name(bad_files: dict[str, Path], name: 
     assert "\n" not in str(error.value)
 
 
-def test_odd_sized_ten_bit_rotated_and_variable_rate_files_are_read(street: np.ndarray, tmp_path: Path) -> None:
+def test_odd_sized_ten_bit_rotated_and_variable_rate_files_are_read(
+    street: np.ndarray, tmp_path: Path
+) -> None:
     small = np.ascontiguousarray(street[:24, ::2, ::2])  # [24, 180, 240, 3]
     _write(tmp_path / "odd.mkv", small[:, :151, :199], "ffv1", "bgr0")
     _write(tmp_path / "ten.mp4", small, "libx264", "yuv420p10le")
@@ -112,7 +114,9 @@ def _write(path: Path, frames: np.ndarray, codec: str, pixels: str, times: list[
         stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
         for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format=pixels)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+                format=pixels
+            )
             frame.pts, frame.time_base = (times or range(len(frames)))[index], Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -13,7 +13,9 @@ from curation.ports import Track
 GATES = GateSettings()
 
 
-@given(st.lists(st.sampled_from(["", "", "", "", "", "", "", "", "", "", "", "", gates.MERGED]), max_size=400))
+@given(
+    st.lists(st.sampled_from(["", "", "", "", "", "", "", "", "", "", "", "", gates.MERGED]), max_size=400)
+)
 def test_windows_are_clean_disjoint_and_of_allowed_length(reasons: list[str]) -> None:
     found = windows(reasons, GATES)
     assert len(found) <= 2 * len(reasons)

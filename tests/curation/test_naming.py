@@ -55,7 +55,9 @@ looks = st.builds(
 
 
 @given(looks, st.text("abcdef0123456789", min_size=1, max_size=12), st.booleans())
-def test_texts_are_drawn_by_key_and_name_the_mask_when_they_should(look: Appearance, key: str, masked: bool) -> None:
+def test_texts_are_drawn_by_key_and_name_the_mask_when_they_should(
+    look: Appearance, key: str, masked: bool
+) -> None:
     for direction in ("removal", "addition"):
         text = instruction(key, look, direction, masked)
         assert text == instruction(key, look, direction, masked)

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from curation.workspace import ledger
-from shards.media import read_mask, read_video
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 
@@ -74,7 +73,9 @@ def _records(out: Path) -> list[Record]:
     return [shard_set[i] for i in range(len(shard_set))]
 
 
-def test_bad_files_are_quarantined_by_name_and_harm_nobody(finished: Finished, bad_files: dict[str, Path]) -> None:
+def test_bad_files_are_quarantined_by_name_and_harm_nobody(
+    finished: Finished, bad_files: dict[str, Path]
+) -> None:
     out, _, done = finished
     reasons = [json.loads(line)["reason"] for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert len(reasons) == len(bad_files)
@@ -87,7 +88,11 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(finished: Finished, b
 
 @pytest.mark.timeout(900)  # three runs of Ray on a busy machine
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
-    finished: Finished, start: Callable[..., subprocess.Popen[bytes]], cli: Cli, mixed_clips: Path, tmp_path: Path
+    finished: Finished,
+    start: Callable[..., subprocess.Popen[bytes]],
+    cli: Cli,
+    mixed_clips: Path,
+    tmp_path: Path,
 ) -> None:
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
@@ -174,10 +179,18 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in lines[0]
 
 
-def test_wrong_requests_are_refused_in_one_line(cli: Cli, finished: Finished, good_clips: Path, tmp_path: Path) -> None:
+def test_wrong_requests_are_refused_in_one_line(
+    cli: Cli, finished: Finished, good_clips: Path, tmp_path: Path
+) -> None:
     refused(cli("run", "colourise", "--clips", good_clips), "colourise", "object_removal")
-    refused(cli("run", "object_removal", "--clips", tmp_path, "--out", tmp_path / "o"), str(tmp_path), "no video files")
-    refused(cli("run", "object_removal", "--clips", tmp_path / "none", "--out", tmp_path / "o"), "no such folder")
+    refused(
+        cli("run", "object_removal", "--clips", tmp_path, "--out", tmp_path / "o"),
+        str(tmp_path),
+        "no video files",
+    )
+    refused(
+        cli("run", "object_removal", "--clips", tmp_path / "none", "--out", tmp_path / "o"), "no such folder"
+    )
     other = tmp_path / "other.yaml"
     text = Path("configs/curation/object_removal.offline.yaml").read_text()
     other.write_text(text.replace("confidence: 0.35", "confidence: 0.5"))
@@ -191,14 +204,34 @@ def test_wrong_requests_are_refused_in_one_line(cli: Cli, finished: Finished, go
     refused(done, "confidenze")
 
 
-def test_a_run_that_quarantines_everything_fails(cli: Cli, bad_files: dict[str, Path], tmp_path: Path) -> None:
-    arguments = ("--clips", bad_files["text"], "--out", tmp_path / "out", "--workspace", tmp_path / "w", "--workers", 0)
+def test_a_run_that_quarantines_everything_fails(
+    cli: Cli, bad_files: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = (
+        "--clips",
+        bad_files["text"],
+        "--out",
+        tmp_path / "out",
+        "--workspace",
+        tmp_path / "w",
+        "--workers",
+        0,
+    )
     refused(cli("run", "object_removal", *arguments), "quarantined")
     assert not list((tmp_path / "out").glob("*.tar"))
 
 
 def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_path: Path) -> None:
-    arguments = ("--clips", good_clips, "--out", tmp_path / "out", "--workspace", tmp_path / "w", "--workers", "0")
+    arguments = (
+        "--clips",
+        good_clips,
+        "--out",
+        tmp_path / "out",
+        "--workspace",
+        tmp_path / "w",
+        "--workers",
+        "0",
+    )
     # No file may grow past 100 kB, which the system reports like a full disk.
     limit = ["prlimit", "--fsize=100000"]
     import sys
