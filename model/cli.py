@@ -12,8 +12,7 @@ from typing import Any
 
 from model.config import ModelConfig
 from model.data import DataConfig
-from model.lit import OptimConfig
-from model.train import TrainConfig
+from model.settings import FitConfig, OptimConfig, TrainConfig
 
 
 def fit(
@@ -32,7 +31,6 @@ def fit(
         optim: the optimizer and its schedule.
         train: length, precision, and what is left on the way.
     """
-    from model.train import FitConfig
     from model.train import fit as train_editor
 
     print_summary(train_editor(FitConfig(data, model, optim, train), run))

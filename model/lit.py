@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,28 +17,7 @@ from model.config import ModelConfig
 from model.data import MicroBatch, StepBatch
 from model.dit import DiT
 from model.flow import interpolate, target_velocity, to_velocity, token_loss
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW and its schedule; the defaults are the paper's (section A.1).
-
-    Attributes:
-        lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
-        clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
-        ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
-        average: what counts the same in the loss: every `sample` of a step, or every `token`, under which a
-            long video outweighs an image by its length.
-    """
-
-    lr: float = 8e-6
-    final_lr: float = 1e-6
-    warmup: int = 2000
-    betas: tuple[float, ...] = (0.9, 0.95)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.999
-    average: Literal["sample", "token"] = "sample"
+from model.settings import OptimConfig
 
 
 def learning_rate(step: int, last: int, config: OptimConfig) -> float:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -20,48 +19,16 @@ from torch.utils.data import DataLoader
 
 from model.checkpoint import load_state, save_state, states
 from model.config import ConfigError, ModelConfig, load_config, to_dict
-from model.data import DataConfig, Pairs, StepBatch, Steps, data_fingerprint, distinct_videos
+from model.data import Pairs, StepBatch, Steps, data_fingerprint, distinct_videos
 from model.editor import Editor
 from model.encoders import build, count_parameters, part
 from model.encoders.transform import TransformCodec
-from model.lit import EditModule, OptimConfig
+from model.lit import EditModule
 from model.runs import Curve, claim, finished
+from model.settings import FitConfig, TrainConfig
 from model.watch import Rendered, codec_psnr, render_pairs
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long, how precise, and what is left on the way.
-
-    Attributes:
-        steps: optimizer steps; the run's length is counted in steps, so that it is the same on any machine.
-        seed: of weights, order, noise and everything else that is drawn.
-        precision: Lightning's; `bf16-mixed` keeps weights and moments in fp32.
-        threads: of torch; None leaves it to the environment.
-        save_every: steps between resumable states.
-        sample_every: steps between rendered held-out pairs; samples: how many pairs are rendered.
-    """
-
-    steps: int = 56_000
-    seed: int = 0
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    accelerator: str = "auto"
-    threads: int | None = None
-    save_every: int = 100
-    sample_every: int = 200
-    samples: int = 4
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """A whole training run."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 class Watch(Callback):

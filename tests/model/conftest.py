@@ -19,10 +19,9 @@ from model.data import DataConfig
 from model.dit import DiT, DiTConfig
 from model.encoders import part
 from model.flow import FlowConfig
-from model.lit import OptimConfig
 from model.rope import RopeConfig
 from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
-from model.train import FitConfig, TrainConfig
+from model.settings import FitConfig, OptimConfig, TrainConfig
 from shards.media import write_mask, write_video
 from shards.sample import Sample
 from shards.writer import write_shards

@@ -14,7 +14,7 @@ import yaml
 
 from model.cli import main
 from model.config import to_dict
-from model.train import FitConfig
+from model.settings import FitConfig
 from shards.media import probe
 from shards.reader import ShardSet
 

@@ -14,7 +14,8 @@ import torch
 from model.attention import attention
 from model.data import Steps
 from model.lit import EditModule, micro_loss, token_shares
-from model.train import FitConfig, open_data
+from model.settings import FitConfig
+from model.train import open_data
 
 pytestmark = pytest.mark.gpu
 

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from model.checkpoint import load_state, save_state, states
 from model.config import ConfigError
 from model.data import Pairs, StepBatch, Steps, collate, mirrored
-from model.lit import EditModule, OptimConfig, learning_rate, micro_loss, token_shares
-from model.train import FitConfig, Watch, fit, open_data
+from model.lit import EditModule, learning_rate, micro_loss, token_shares
+from model.settings import FitConfig, OptimConfig
+from model.train import Watch, fit, open_data
 from shards.index import ShardError
 
 Opened = tuple[Pairs, EditModule]

@@ -15,7 +15,8 @@ from model.config import ModelConfig, from_dict
 from model.data import DataConfig, Steps
 from model.editor import Editor
 from model.lit import EditModule, micro_loss, token_shares
-from model.train import FitConfig, open_data
+from model.settings import FitConfig
+from model.train import open_data
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
 from tests.perf.shards import make_items
