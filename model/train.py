@@ -36,7 +36,7 @@ class Watch(Callback):
 
     def __init__(self, folder: Path, config: TrainConfig, curve: Curve, heldout: Pairs | None) -> None:
         self.folder, self.config, self.curve, self.heldout = folder, config, curve, heldout
-        self.seconds = 0.0  # in optimizer steps, this session of the run
+        self.seconds = 0.0  # in optimizer steps, since the run was started or resumed
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: StepBatch, index: int) -> None:
         self._started = time.monotonic()
