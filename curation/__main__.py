@@ -82,7 +82,7 @@ COMMANDS: dict[str, Any] = {
 
 
 def add_commands(parser: Any, commands: dict[str, Any]) -> None:
-    """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config for itself."""
+    """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config."""
     from jsonargparse import ArgumentParser
 
     chosen = parser.add_subcommands(required=True)

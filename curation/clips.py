@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -118,7 +119,7 @@ def split_scene(start: int, stop: int, fps: float, settings: Cut) -> list[tuple[
     longest = max(settings.min_frames, math.floor(settings.max_seconds * fps))
     parts = min(math.ceil(train / longest), train // settings.min_frames)
     edges = [start + round(train * i / parts) for i in range(parts + 1)]
-    spans = [(a, b, "train") for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [(a, b, "train") for a, b in itertools.pairwise(edges)]
     return spans + ([(stop - held, stop, "heldout")] if held else [])
 
 

@@ -35,7 +35,10 @@ class ForegroundSettings:
 
 @dataclass(frozen=True)
 class Look:
-    """A window of one frame against the plate: `backdrop` uint8 RGB, `strong` and `weak` bool, all [h, w]; `gap` as of the plate."""
+    """A window of one frame against the plate.
+
+    `backdrop` uint8 RGB, `strong` and `weak` bool, all [h, w]; `gap` as of the plate.
+    """
 
     window: Window
     backdrop: np.ndarray
@@ -91,7 +94,8 @@ def body_of(
     """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can).
 
     `pose` is the segmenter's probability float32 [H, W], or None. Reasons: "merged people" when what stands
-    out is larger than the box, "two people in one mask" when it is too broad for one, "another object at the mask" when something strange touches it, "no foreground".
+    out is larger than the box, "two people in one mask" when it is too broad for one, "another object at
+    the mask" when something strange touches it, "no foreground".
     """
     height = float(box[3] - box[1])
     rows, columns = seen.window
@@ -153,8 +157,8 @@ def follow(
 ) -> list[np.ndarray]:
     """Boxes of the frames after `start` in direction `step` in which the body is still alone and whole.
 
-    `body_at(frame, box)` gives the bounds float32 [4] of the body found there, or a reason against it. The box
-    keeps its size and moves with the centre of the bounds; `stop` is the first frame not to look at.
+    `body_at(frame, box)` gives the bounds float32 [4] of the body found there, or a reason against it. The
+    box keeps its size and moves with the centre of the bounds; `stop` is the first frame not to look at.
     """
     boxes: list[np.ndarray] = []
     before, reason = body_at(start, box)
@@ -178,7 +182,7 @@ def follow(
 
 
 def with_shadow(seen: Look, body: np.ndarray, settings: ForegroundSettings) -> np.ndarray:
-    """The body and the soft shadow that touches it, bool [h, w] of the window; strange objects are left out."""
+    """The body and the soft shadow that touches it, bool [h, w] of the window; no strange objects."""
     found = bounds(body)
     if found is None:
         return body

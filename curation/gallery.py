@@ -22,14 +22,16 @@ body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #fafafa;
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(620px, 1fr)); gap: 1.5rem }}
 section {{ background: #fff; padding: .8rem; border-radius: 8px; box-shadow: 0 1px 4px #0002 }}
 .pair {{ display: flex; gap: 6px }} video {{ width: 50%; background: #000 }}
-h2 {{ font-size: 14px; margin: 0 0 .4rem }} li {{ font-size: 13px }} .numbers {{ color: #777; font-size: 12px }}
+h2 {{ font-size: 14px; margin: 0 0 .4rem }} li {{ font-size: 13px }}
+.numbers {{ color: #777; font-size: 12px }}
 </style>
 <h1>{title}</h1><p>{count} pairs. Left: with the object. Right: without. Both play in step.</p>
 <main>{sections}</main>
 <script>
 const watch = new IntersectionObserver(entries => entries.forEach(e => {{
   const [a, b] = e.target.querySelectorAll("video");
-  if (e.isIntersecting) {{ b.currentTime = a.currentTime; a.play(); b.play(); }} else {{ a.pause(); b.pause(); }}
+  if (e.isIntersecting) {{ b.currentTime = a.currentTime; a.play(); b.play(); }}
+  else {{ a.pause(); b.pause(); }}
 }}));
 document.querySelectorAll("section").forEach(s => {{
   const [a, b] = s.querySelectorAll("video");
@@ -66,7 +68,8 @@ def write_gallery(path: Path, pairs: list[dict[str, Any]], task: str) -> None:
     sections = []
     for pair in pairs:
         videos = "".join(
-            f'<video muted loop playsinline preload="metadata" src="{_data(Path(pair["folder"]) / name)}"></video>'
+            '<video muted loop playsinline preload="metadata" '
+            f'src="{_data(Path(pair["folder"]) / name)}"></video>'
             for name in ("source.mp4", "target.mp4")
         )
         texts = "".join(f"<li>{html.escape(text)}</li>" for text in pair["texts"])

@@ -124,7 +124,7 @@ def mark_jumps(reasons: list[str], areas: list[int], gates: GateSettings) -> lis
 
 
 def spread_two(reasons: list[str], gates: GateSettings) -> list[str]:
-    """Reasons with TWO_PEOPLE also shortly before and after: one who hides the other looks like one person."""
+    """Reasons with TWO_PEOPLE also shortly before and after: one hiding the other looks like one person."""
     marked = list(reasons)
     for i, reason in enumerate(reasons):
         if reason == TWO_PEOPLE:

@@ -83,7 +83,8 @@ def colour_name(pixels: np.ndarray) -> str:
 
 def measure(frames: np.ndarray, masks: np.ndarray, boxes: np.ndarray) -> Appearance:
     """Measure a person from frames uint8 [T, H, W, 3], body masks bool [T, H, W] and boxes [T, 4]."""
-    upper, lower = [], []
+    upper: list[np.ndarray] = []
+    lower: list[np.ndarray] = []
     for t in range(0, len(frames), 4):
         rows = np.flatnonzero(masks[t].any(1))
         if not len(rows):

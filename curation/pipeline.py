@@ -12,7 +12,7 @@ import json
 import os
 import pkgutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {_one_line(error)}"
 
 
-def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Iterator[Outcome]:
+def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
     for file in files:
@@ -189,7 +189,9 @@ def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Ite
             yield worker.process(outcome)
 
 
-def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers: int) -> Iterator[Outcome]:
+def run_ray(
+    files: list[Path], config: dict[str, Any], workspace: Path, workers: int
+) -> Generator[Outcome, None, None]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
     import logging
     import warnings
@@ -217,7 +219,9 @@ def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers:
         context.print_on_execution_start = False
         context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        rows = ray.data.from_items([{"file": str(f)} for f in files], override_num_blocks=len(files))
+        rows: ray.data.Dataset = ray.data.from_items(
+            [{"file": str(f)} for f in files], override_num_blocks=len(files)
+        )
         rows = rows.flat_map(
             _CutStage,
             fn_constructor_args=arguments,
@@ -229,7 +233,7 @@ def run_ray(files: list[Path], config: dict[str, Any], workspace: Path, workers:
         # One clip a block, so that the clips of one file spread over the workers.
         rows = rows.repartition(target_num_rows_per_block=1)
         rows = rows.map(
-            _ProcessStage,
+            _ProcessStage,  # type: ignore[arg-type]  # the stub names functions only
             fn_constructor_args=arguments,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=1,

@@ -1,6 +1,7 @@
 """Ports: what a task asks of its annotators, as small protocols.
 
-Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, bottom) in pixels, masks bool [H, W].
+Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, bottom) in pixels, masks bool
+[H, W].
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Plate:
     """The scene without anything that moves.
 
     `image` uint8 RGB [H, W, 3]; `noise` float32 [H, W], how far a pixel usually is from it (0 to 255);
-    `agreement` float32 [H, W], the share of frames that show it; `gap` pixels that are closed in a body found by it.
+    `agreement` float32 [H, W], the share of frames that show it; `gap` pixels that are closed in a body
+    found by it.
     """
 
     image: np.ndarray
@@ -83,7 +85,7 @@ class Segmenter(Annotator, Protocol):
     """Cuts one object out of a frame."""
 
     def segment(self, frame: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probability float32 [H, W] (0 to 1) of the object in `box`, and its joints float32 [J, 3] (x, y, p)."""
+        """Probability float32 [H, W] (0 to 1) of the object in `box`; its joints float32 [J, 3] (x, y, p)."""
         ...
 
 
@@ -107,5 +109,5 @@ class MovingPlates(Annotator, Protocol):
     """Makes a clean plate for each frame of a clip whose camera moves."""
 
     def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
-        """From frames [T, H, W, 3] a function of the frame's number; None where the frame does not register."""
+        """From frames [T, H, W, 3] a function of the frame's number; None where it does not register."""
         ...

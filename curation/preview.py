@@ -15,7 +15,7 @@ CELL = (180, 240)  # height and width of one whole frame in the preview
 
 
 def write_preview(path: Path, source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> None:
-    """PNG with `COLUMNS` moments: whole frames above (source, target), the region of the mask enlarged below."""
+    """PNG with `COLUMNS` moments: whole frames above (source, target), the mask's region enlarged below."""
     columns = []
     for t in np.linspace(0, len(source) - 1, COLUMNS).round().astype(int):
         outlined = outline(source[t], mask[t])

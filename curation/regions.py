@@ -29,7 +29,7 @@ def covered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy non-maximum suppression; a box mostly inside a better one goes too (a person cut by a tile edge)."""
+    """Greedy non-maximum suppression; a box mostly inside a better one goes too (cut by a tile edge)."""
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
         mine = boxes[i : i + 1]
@@ -72,7 +72,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Mask with its holes filled."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
+    cv2.drawContours(filled, outlines, -1, (1,), cv2.FILLED)
     return filled > 0
 
 

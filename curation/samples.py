@@ -1,4 +1,4 @@
-"""From one accepted pair to its four samples: removal and addition, each with and without the mask in the text."""
+"""From one accepted pair to its four samples: removal and addition, with and without the mask in the text."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def samples_of(
         key = f"object_{direction}-{clip.key[:8]}-{number:04d}-{ending}"
         text = f"<video1> {instruction(key, appearance, direction, masked)} <video2>"
         sample = Sample(
+            schema=1,
             key=key,
             split="heldout" if clip.split == "heldout" else "train",
             task=f"object_{direction}",

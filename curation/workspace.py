@@ -64,8 +64,8 @@ class Workspace:
         """The stored result for `depends_on`, or the result of `make(folder)`, stored; with its folder.
 
         `make` writes files into the folder that it is given and returns a dictionary for JSON. The folder
-        appears under its final name only when all of it is on disk; the ledger line follows. When two processes
-        make the same result at once, one wins and the other's is dropped.
+        appears under its final name only when all of it is on disk; the ledger line follows. When two
+        processes make the same result at once, one wins and the other's is dropped.
         """
         key = digest([stage, depends_on])
         final = self.root / stage / key[:2] / key

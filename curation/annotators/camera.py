@@ -24,9 +24,9 @@ class CornerMotion:
         )
 
     def motion(self, frames: np.ndarray) -> float:
-        """Largest displacement in pixels of a picture corner against the middle frame; inf when it cannot be told.
+        """Largest displacement in pixels of a picture corner against the middle frame; inf when unknown.
 
-        A large motion loses its corners on the way and is answered with inf: that camera does not stand still.
+        A large motion loses its corners on the way and gives inf: that camera does not stand still.
         """
         middle = len(frames) // 2
         anchor = cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY)
@@ -40,7 +40,7 @@ class CornerMotion:
             if index == middle:
                 continue
             grey = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)
-            moved, ok, _ = cv2.calcOpticalFlowPyrLK(anchor, grey, points, None)
+            moved, ok, _ = cv2.calcOpticalFlowPyrLK(anchor, grey, points, None)  # type: ignore[call-overload]
             good = ok.ravel() == 1
             if good.sum() < 12:
                 return float("inf")

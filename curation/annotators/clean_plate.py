@@ -1,4 +1,4 @@
-"""Clean plate of a standing camera: the temporal median of the clip, with how noisy and how sure each pixel is.
+"""Clean plate of a standing camera: the temporal median of the clip, with each pixel's noise and agreement.
 
 What moves disappears from a median when it covers a pixel in fewer than half of the frames.
 """
@@ -21,7 +21,7 @@ class MedianPlate:
         return Backend("median-plate", "", "1", {"samples": self.samples, "tolerance": self.tolerance})
 
     def plate(self, frames: np.ndarray) -> Plate:
-        """See `curation.ports.Plate`; `noise` is the 75th percentile over time of the largest channel difference."""
+        """See `curation.ports.Plate`; `noise` is the 75th percentile in time of the largest difference."""
         count = min(self.samples, len(frames)) - (
             1 - min(self.samples, len(frames)) % 2
         )  # odd: a real median

