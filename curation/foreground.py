@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from curation.ports import Plate, Track
-from curation.regions import bounds, close, components, dilate, fill_holes, grow, touching
+from curation.regions import bounds, close, components, dilate, fill_holes, grow, largest, touching
 
 Window = tuple[slice, slice]  # rows, columns
 
@@ -53,7 +53,7 @@ def light_change(image: np.ndarray, plate: Plate) -> np.ndarray:
     size = (max(1, width // 8), max(1, height // 8))
     apart = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     apart -= cv2.resize(plate.image, size, interpolation=cv2.INTER_AREA)
-    moving = (np.abs(apart).max(-1) > 14).astype(np.uint8)
+    moving = (largest(np.abs(apart)) > 14).astype(np.uint8)
     weight = 1 - cv2.dilate(moving, np.ones((3, 3), np.uint8)).astype(np.float32)
     smooth = cv2.GaussianBlur(apart * weight[..., None], (0, 0), 6)
     return smooth / np.maximum(cv2.GaussianBlur(weight, (0, 0), 6), 1e-3)[..., None]
@@ -73,7 +73,7 @@ def look(
     change = cv2.remap(light, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     backdrop = np.clip(plate.image[window] + change + 0.5, 0, 255).astype(np.uint8)
     threshold = np.maximum(settings.strong, settings.noise_gain * noise + 10)
-    apart = cv2.absdiff(here, backdrop).max(-1)
+    apart = largest(cv2.absdiff(here, backdrop))
     strong = (cv2.blur(apart, (3, 3)) > 0.6 * threshold) & (apart > 0.5 * threshold)
     grey = cv2.cvtColor(here, cv2.COLOR_RGB2GRAY).astype(np.float32)
     grey -= cv2.cvtColor(backdrop, cv2.COLOR_RGB2GRAY)

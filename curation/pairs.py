@@ -22,7 +22,7 @@ from curation.foreground import (
 )
 from curation.gates import GateSettings
 from curation.ports import Detector, Plate, Segmenter
-from curation.regions import bounds, close, dilate, large_parts, touching
+from curation.regions import bounds, close, dilate, large_parts, largest, touching
 
 
 @dataclass
@@ -112,8 +112,8 @@ def make_pair(
         raise Rejected(g.DISAGREE)
     if float(np.percentile(trunks, 80)) > gates.trunk:
         raise Rejected(g.TWO_PEOPLE)
-    changed = (frames != target).any(-1) & ~mask
-    outside = int(cv2.absdiff(frames[changed], target[changed]).max()) if changed.any() else 0
+    unmasked = zip(frames, target, ~mask, strict=True)
+    outside = max(int((largest(cv2.absdiff(a, b)) * m).max()) for a, b, m in unmasked)
     if outside > 1:
         raise Rejected(g.OUTSIDE)
     scores = {

@@ -197,6 +197,7 @@ def run_ray(
     import warnings
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -204,16 +205,16 @@ def run_ray(
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
 
     arguments = (config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    ray.init(
-        num_cpus=workers + 1,  # one more for the light task that cuts files
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        object_store_memory=128 << 20,  # rows are small
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
-    )
     try:
+        ray.init(
+            num_cpus=workers + 1,  # one more for the light task that cuts files
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            object_store_memory=128 << 20,  # rows are small
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
+        )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -242,7 +243,7 @@ def run_ray(
         )
         for row in rows.iter_rows():
             yield Outcome.from_row(row)
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ConnectionError) as error:
         raise RunError(f"Ray: {_one_line(error)}") from None
     finally:
         ray.shutdown()

@@ -58,6 +58,11 @@ def disc(radius: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
+def largest(image: np.ndarray) -> np.ndarray:
+    """Largest channel [H, W] of an image [H, W, 3]; numpy's own reduction over three values is far slower."""
+    return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
+
+
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """Mask grown by `radius` pixels."""
     return cv2.dilate(mask.astype(np.uint8), disc(radius)) > 0 if radius > 0 else mask

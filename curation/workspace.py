@@ -5,6 +5,7 @@ A result that exists is never computed again; a ledger gets one line for each re
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
@@ -99,10 +100,11 @@ class Workspace:
 
     def _note(self, line: dict[str, Any]) -> None:
         """One ledger line in one write, which the kernel appends whole."""
-        data = (canonical(line) + "\n").encode()
+        data = ("\n" + canonical(line) + "\n").encode()  # apart from a line that a full disk cut short
         handle = os.open(self.root / "ledger.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, data)
+            if os.write(handle, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.root / "ledger.jsonl"))
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -113,12 +115,11 @@ class Workspace:
 
 
 def ledger(root: Path) -> list[dict[str, Any]]:
-    """All ledger lines; a last line that a full disk cut short is left out."""
+    """All ledger lines; one that a full disk cut short is left out."""
     path = Path(root) / "ledger.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")]
 
 
 def _rename_folder(temporary: Path, final: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from curation import foreground, gates, naming, pairs, regions, workspace
+from curation import clips, foreground, gates, naming, pairs, preview, regions, workspace
 from curation.clips import Clip, Cut, load_frames
 from curation.foreground import ForegroundSettings
 from curation.gates import GateSettings
@@ -29,8 +29,8 @@ from curation.ports import (
     Track,
     Tracker,
 )
-from curation.preview import write_preview
 from curation.workspace import Workspace
+from shards import media
 from shards.media import read_image, write_image, write_mask, write_video
 from shards.sample import Step
 
@@ -45,6 +45,7 @@ class RemovalSettings:
     grow: int = 3  # pixels that the mask is grown by
     feather: int = 3  # pixels over which the plate fades in, inside the stored mask
     crf: int = 18  # H.264 quality
+    preset: str = "ultrafast"  # of x264; slower ones take most of the time of a pair
 
 
 class ObjectRemoval:
@@ -207,10 +208,10 @@ class ObjectRemoval:
             pairs.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
             return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
-        write_video(folder / "source.mp4", pair.source, clip.fps, self.recipe.crf)
-        write_video(folder / "target.mp4", pair.target, clip.fps, self.recipe.crf)
+        write_video(folder / "source.mp4", pair.source, clip.fps, self.recipe.crf, self.recipe.preset)
+        write_video(folder / "target.mp4", pair.target, clip.fps, self.recipe.crf, self.recipe.preset)
         write_mask(folder / "mask.mkv", pair.mask, clip.fps)
-        write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
+        preview.write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
         return {
             "reason": "",
             "track": number,
@@ -293,7 +294,7 @@ def _code(*classes: type) -> str:
     import inspect
 
     modules = [inspect.getmodule(c) for c in classes]
-    return workspace.code_of(*modules, foreground, gates, naming, pairs, regions)
+    return workspace.code_of(*modules, clips, foreground, gates, media, naming, pairs, preview, regions)
 
 
 def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:
