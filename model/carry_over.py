@@ -37,13 +37,21 @@ def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius
 
 
 def carry_over(
-    edit: Tensor, source: Tensor, coded_source: Tensor, agree: float, differ: float
+    edit: Tensor,
+    source: Tensor,
+    coded_source: Tensor,
+    agree: float,
+    differ: float,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Blend the source back into the edit where they agree.
+    """Blend the source back into the edit where they agree, and outside the mask where one is given.
 
     Args:
         edit: decoded edit; source: the source as given; coded_source: the source through the codec;
             all float [T, H, W, 3] in [-1, 1].
+        mask: the mask that the instruction names, white on black, same shape. It says where the edit belongs:
+            beyond it and a rim of one pixel the source stays, as inpainting pipelines composite (VACE's users
+            do the same by hand).
 
     Returns:
         (blended video, change map float [T, H, W, 1]).
@@ -51,4 +59,7 @@ def carry_over(
     if not edit.shape == source.shape == coded_source.shape:
         raise ValueError(f"carry-over: shapes differ: {list(edit.shape)}, {list(source.shape)}")
     edited = change_map(edit, coded_source, agree, differ)
+    if mask is not None:
+        inside = (mask.mean(-1)[:, None] > 0).to(edited.dtype)
+        edited = edited * F.max_pool2d(inside, 3, stride=1, padding=1)[:, 0, ..., None]
     return torch.lerp(source, edit, edited), edited

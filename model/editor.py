@@ -263,7 +263,8 @@ class Editor:
             return decoded, decoded
         coded = self.codec.decode(latents[source], shape).clamp(-1, 1)
         thresholds = self.config.inference.agree, self.config.inference.differ
-        return carry_over(decoded, videos[source], coded, *thresholds)[0], decoded
+        marked = (v for n, v in videos.items() if n.startswith("mask") and v.shape == decoded.shape)
+        return carry_over(decoded, videos[source], coded, *thresholds, next(marked, None))[0], decoded
 
     def _velocity(self, batch: PackedBatch, x: Tensor, t: float) -> Tensor:
         """Velocity of the target tokens `x` at time t."""

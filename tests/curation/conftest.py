@@ -92,7 +92,7 @@ def cli(models_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             text=True,
             cwd=ROOT,
             env=environment(),
-            timeout=280,
+            timeout=900,
             **options,
         )
 

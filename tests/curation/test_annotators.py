@@ -48,20 +48,19 @@ def test_people_are_detected_tracked_and_cut_out(
     ]
     assert np.mean(met) > 0.6  # between detections it goes on
     plate = MedianPlate().plate(street)
-    t = (longest.start + longest.stop) // 2
-    box = longest.boxes[t - longest.start]
-    probability, joints = segmenter.segment(frames[t], box)
-    seen = look(
-        frames[t],
-        plate,
-        light_change(frames[t], plate),
-        window_of(box, frames.shape[1:3], 0.5),
-        ForegroundSettings(),
-    )
-    body, _ = body_of(seen, box, None, ForegroundSettings())
-    person = probability[seen.window] > 0.5
-    assert (person & body).sum() / (person | body).sum() > 0.5
-    assert joints.shape == (33, 3)
+    agreement = []
+    for t in range(longest.start, longest.stop, 3):
+        box = longest.boxes[t - longest.start]
+        probability, joints = segmenter.segment(frames[t], box)
+        assert joints.shape == (33, 3)
+        window = window_of(box, frames.shape[1:3], 0.5)
+        seen = look(frames[t], plate, light_change(frames[t], plate), window, ForegroundSettings())
+        body, reason = body_of(seen, box, None, ForegroundSettings())
+        if not reason:
+            person = probability[window] > 0.5
+            agreement.append((person & body).sum() / (person | body).sum())
+    assert len(agreement) >= 3
+    assert np.median(agreement) > 0.5  # two ways to find the same person
 
 
 def test_the_plate_shows_nobody_and_the_camera_stands_still(

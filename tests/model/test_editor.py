@@ -213,3 +213,17 @@ def test_carry_over_keeps_edits_and_returns_detail() -> None:
     assert not change_map(coded, coded, 8, 16).any()
     with pytest.raises(ValueError, match="agree < differ"):
         change_map(coded, coded, 16, 8)
+
+
+def test_carry_over_changes_nothing_far_outside_the_mask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(3, 24, 32, 3, generator=generator) * 2 - 1
+    edit = -source
+    mask = -torch.ones_like(source)
+    mask[:, 8:16, 8:16] = 1
+    blended, edited = carry_over(edit, source, source, 8, 16, mask)
+    assert torch.equal(blended[:, 8:16, 8:16], edit[:, 8:16, 8:16])
+    outside = torch.ones(24, 32, dtype=torch.bool)
+    outside[7:17, 7:17] = False
+    assert torch.equal(blended[:, outside], source[:, outside])
+    assert edited[:, outside].max() == 0
