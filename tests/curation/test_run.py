@@ -97,24 +97,18 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
     total = len(ledger(finished[1]))
-    moments = sorted(np.random.default_rng().integers(1, total - 2, 2).tolist())
-    print("killed after", moments, "of", total, "results")
+    moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 3, replace=False).tolist())
+    print("one worker, then the driver twice, killed after", moments, "of", total, "results")
     driver = start(*arguments, "--workers", "2")
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
     workers = [pid for pid in descendants(driver.pid) if "_ProcessStage" in title(pid)]
     assert workers, "no stage process found"
     os.kill(workers[0], signal.SIGKILL)
     _until(lambda: len(ledger(workspace)) >= moments[1], driver)
-    orphans = descendants(driver.pid)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    for _ in range(600):  # Ray takes its processes down when the driver is gone
-        if not any(title(pid) for pid in orphans):
-            break
-        time.sleep(0.05)
-    for pid in orphans:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    _kill(driver)
+    driver = start(*arguments, "--workers", "2")
+    _until(lambda: len(ledger(workspace)) >= moments[2], driver)
+    _kill(driver)
     committed = {line["key"] for line in ledger(workspace)}
 
     done = cli(*arguments, "--workers", "2")
@@ -125,6 +119,20 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     assert set(keys) == {line["key"] for line in ledger(finished[1])}
     summary = json.loads((out / "summary.json").read_text())
     assert sum(stage["computed"] for stage in summary["stages"].values()) == len(keys) - len(committed)
+
+
+def _kill(driver: subprocess.Popen[bytes]) -> None:
+    """`kill -9` a run's driver; what Ray does not take down by itself goes the same way."""
+    orphans = descendants(driver.pid)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    for _ in range(600):
+        if not any(title(pid) for pid in orphans):
+            break
+        time.sleep(0.05)
+    for pid in orphans:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> list[int]:

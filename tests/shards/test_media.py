@@ -77,6 +77,15 @@ def test_video_goes_round_byte_for_byte_the_same(tmp_path: Path, square: Square)
     assert np.array_equal(read[4:7], read_video(tmp_path / "a.mp4", 4, 7)[0])
 
 
+@pytest.mark.parametrize("size", [(50, 70), (98, 73), (120, 200)])
+def test_frames_are_read_at_another_size(tmp_path: Path, square: Square, size: tuple[int, int]) -> None:
+    frames, _, _ = square(3, 98, 146)
+    write_video(tmp_path / "a.mp4", frames, 10)
+    read, _ = read_video(tmp_path / "a.mp4", size=size)
+    assert read.shape == (3, *size, 3)
+    assert psnr(read, resize(read_video(tmp_path / "a.mp4")[0], size)) > 36
+
+
 def test_masks_are_lossless(tmp_path: Path, square: Square) -> None:
     _, _, mask = square(5, 33, 47)
     write_mask(tmp_path / "a.mkv", mask, 10)
