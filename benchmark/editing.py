@@ -1,4 +1,4 @@
-"""Runs a checkpoint on items, and keeps each edit as an mp4 under the hash of what it depends on.
+"""Runs a checkpoint on items, and keeps each edit, to the bit, under the hash of what it depends on.
 
 The only place where the benchmark meets the model, through `model.Editor`.
 """
@@ -14,13 +14,11 @@ from typing import Any
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
 from benchmark.store import address
 from shards.files import sha256_of, write_json
-from shards.media import write_video
+from shards.media import write_lossless
 
 SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
 
-# The result file is what is scored, so it must cost nothing visible: about 50 dB to what the editor returned.
-RESULT_CRF = 6
-VERSION = 1  # raise when what is stored for the same checkpoint, item and settings changes
+VERSION = 2  # raise when what is stored for the same checkpoint, item and settings changes
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ class Edits:
             seconds = time.perf_counter() - begin
             files = {}
             for row in self.rows:
-                path = facts_path.with_suffix(f".{row}.mp4")
-                write_video(path, edit.frames if row == MODEL else edit.raw, edit.fps, crf=RESULT_CRF)
+                path = facts_path.with_suffix(f".{row}.mkv")
+                write_lossless(path, edit.frames if row == MODEL else edit.raw, edit.fps)
                 files[row] = (path, sha256_of(path))
         except BenchmarkError:
             raise

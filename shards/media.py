@@ -233,6 +233,14 @@ def write_video(
     _write(path, frames, fps, "libx264", "yuv420p", options)
 
 
+def write_lossless(path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float) -> None:
+    """Write uint8 RGB frames [T, H, W, 3] as FFV1 in Matroska (.mkv), to the bit. Browsers do not play it.
+
+    For results that are to be scored: at small sizes H.264's halved chroma alone costs 20 dB. Atomic.
+    """
+    _write(path, frames, fps, "ffv1", "bgr0", {"level": "3", "slices": "4", "slicecrc": "1"})
+
+
 def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
     """Write masks [T, H, W], bool or uint8 (non-zero is inside), losslessly as FFV1 in Matroska. Atomic."""
     frames = np.where(np.asarray(masks) > 0, np.uint8(255), np.uint8(0))
@@ -294,6 +302,8 @@ def _write(
                     dst_color_range=ColorRange.MPEG,
                     interpolation=_SCALER,
                 )
+            elif pix_fmt != source_format:
+                frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -104,8 +104,8 @@ def test_what_is_missing_or_changed_is_computed_again_and_nothing_else(
     (out / "report.html").unlink()
     first, second, third, *_ = sorted((out / "edits").glob("*.json"))
     first.unlink()  # killed before the edit's facts were written
-    second.with_suffix(".model.mp4").write_bytes(b"changed by hand")
-    third.with_suffix(".model_raw.mp4").unlink()
+    second.with_suffix(".model.mkv").write_bytes(b"changed by hand")
+    third.with_suffix(".model_raw.mkv").unlink()
     done = command("report", "--out", out)
     assert done.returncode == 0, done.stderr
     value = summary(out)

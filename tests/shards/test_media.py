@@ -25,6 +25,7 @@ from shards.media import (
     read_video,
     resize,
     write_image,
+    write_lossless,
     write_mask,
     write_video,
 )
@@ -92,6 +93,14 @@ def test_masks_are_lossless(tmp_path: Path, square: Square) -> None:
     write_mask(tmp_path / "b.mkv", mask.astype(np.uint8), 10)
     assert np.array_equal(read_mask(tmp_path / "a.mkv"), mask)
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+
+
+def test_results_to_be_scored_are_lossless(tmp_path: Path, square: Square) -> None:
+    frames, _, _ = square(5, 33, 47)
+    write_lossless(tmp_path / "a.mkv", frames, 10)
+    read, fps = read_video(tmp_path / "a.mkv")
+    assert np.array_equal(read, frames)
+    assert fps == pytest.approx(10)
 
 
 def test_images_are_lossless(tmp_path: Path, square: Square) -> None:
