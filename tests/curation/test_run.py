@@ -86,7 +86,8 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.timeout(900)  # three runs of Ray on a busy machine
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # four runs of Ray, maybe on a busy machine
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
