@@ -101,7 +101,8 @@ def build(config: dict[str, Any]) -> Any:
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:3])[:400] or type(error).__name__
+    # Parsers nest their messages: the outermost says where, the innermost what.
+    return "; ".join(dict.fromkeys([*lines[:2], *lines[-1:]]))[:400] or type(error).__name__
 
 
 class Worker:
