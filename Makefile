@@ -19,7 +19,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate train edit bench test lint format types test-fast test-slow perf gpu lock clean
+.PHONY: help setup demo clips curate train edit app bench test lint format types test-fast test-slow perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -55,6 +55,9 @@ train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yam
 
 edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the person." OUT=out.mp4
 	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)"
+
+app: $(READY) ## a page to edit in: make app CHECKPOINT=runs/nano/checkpoint, then open http://127.0.0.1:7860
+	$(PY) -m model app --checkpoint $(CHECKPOINT)
 
 bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
 	$(PY) -m benchmark run --suite heldout --shards data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)

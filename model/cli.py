@@ -103,6 +103,33 @@ def edit(
     return 0
 
 
+def app(
+    checkpoint: Path,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    device: str = "cpu",
+    queue: int = 8,
+    max_upload_mb: int = 200,
+    max_frames: int = 300,
+) -> int:
+    """Serve a page that edits uploaded videos and images.
+
+    Args:
+        checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
+        host: address to listen on; anything but the loopback address lets others use this machine.
+        port: to listen on.
+        device: of the model, e.g. cpu or cuda.
+        queue: edits that may wait; more are refused.
+        max_upload_mb: largest file that is taken, in megabytes.
+        max_frames: longest video that is edited.
+    """
+    from model.app import AppConfig, serve
+    from model.editor import Editor
+
+    serve(Editor.from_pretrained(checkpoint, device), AppConfig(host, port, queue, max_upload_mb, max_frames))
+    return 0
+
+
 def print_summary(summary: dict[str, Any]) -> None:
     """Print what `summary.json` holds."""
     from rich.console import Console
@@ -144,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return int(
-            auto_cli({"fit": fit, "edit": edit}, args=argv, as_positional=False, prog="python -m model") or 0
+            auto_cli({"fit": fit, "edit": edit, "app": app}, args=argv, as_positional=False, prog="python -m model") or 0
         )
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
