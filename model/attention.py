@@ -1,4 +1,4 @@
-"""Full self-attention inside every sequence of a pack and none across sequences.
+"""Attention inside every sequence of a pack and none across sequences.
 
 One function over packed tokens and `cu_seqlens`; the backend is chosen once, by name, and logged.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 import logging
 from typing import Literal, cast, get_args
 
@@ -26,7 +25,11 @@ log = logging.getLogger(__name__)
 
 
 def choose_backend(
-    name: Backend, device: torch.device | str, dtype: torch.dtype, max_seqlen: int
+    name: Backend,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    max_seqlen: int,
+    deterministic: bool = False,
 ) -> Resolved:
     """Resolve `auto` for a device and dtype, and check that a backend asked for by name can run there.
 
@@ -35,24 +38,32 @@ def choose_backend(
     sequences in bf16 on the CPU plain matrix products (`MATMUL_UP_TO`).
 
     Raises:
-        ValueError: the backend asked for cannot run; never another one in its place.
+        ValueError: the backend asked for cannot run, or not deterministically; never another in its place.
     """
     device = torch.device(device)
     half = dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
         if device.type == "cpu" and dtype == torch.bfloat16 and max_seqlen <= MATMUL_UP_TO:
-            return "matmul"
-        if device.type != "cuda" or not half:
-            return "sdpa"
-        return "flash" if importlib.util.find_spec("flash_attn") else "varlen"
+            name = "matmul"
+        elif device.type != "cuda" or not half:
+            name = "sdpa"
+        else:
+            name = "flash" if importlib.util.find_spec("flash_attn") else "varlen"
+    if name not in get_args(Resolved):
+        raise ValueError(f"attention: unknown backend {name!r}; choose auto, {', '.join(get_args(Resolved))}")
     if name == "flash" and not importlib.util.find_spec("flash_attn"):
         raise ValueError("attention: backend 'flash' needs flash-attn; install it or choose 'auto'")
     if name in ("flash", "varlen") and (device.type != "cuda" or not half):
         raise ValueError(
             f"attention: {name!r} needs CUDA and half precision, not {device.type} {dtype}; choose 'auto'"
         )
-    if name not in get_args(Resolved):
-        raise ValueError(f"attention: unknown backend {name!r}; choose auto, {', '.join(get_args(Resolved))}")
+    # the backward passes of these two run after this call and look at PyTorch's global switch alone
+    follows_switch = device.type == "cuda" and name in ("varlen", "sdpa")
+    if deterministic and follows_switch and not torch.are_deterministic_algorithms_enabled():
+        raise ValueError(
+            f"attention: {name!r} is deterministic on CUDA only under "
+            "torch.use_deterministic_algorithms(True) (train.deterministic sets it); or choose 'flash'"
+        )
     return name
 
 
@@ -63,42 +74,72 @@ def log_backend(backend: Resolved, device: str, dtype: torch.dtype) -> None:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, backend: Backend = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    backend: Backend = "auto",
+    *,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_k: int | None = None,
+    deterministic: bool = False,
 ) -> Tensor:
-    """Scaled dot-product attention of packed sequences.
+    """Scaled dot-product attention of packed sequences: query i of a sequence sees all keys of its sequence.
 
     Args:
         q: [N, heads, head_dim]; N tokens of all sequences, one sequence after the other.
-        k, v: [N, kv_heads, head_dim]; heads is a multiple of kv_heads (grouped-query attention).
-        cu_seqlens: int32 [sequences + 1], 0 first and N last; sequence i is cu_seqlens[i]:cu_seqlens[i + 1].
-        max_seqlen: the longest sequence's number of tokens.
+        k, v: [M, kv_heads, head_dim]; heads is a multiple of kv_heads (grouped-query attention).
+        cu_seqlens: int32 [sequences + 1], 0 first and N last; sequence i has the queries
+            cu_seqlens[i]:cu_seqlens[i + 1].
+        max_seqlen: the most queries of a sequence.
+        cu_seqlens_k, max_seqlen_k: the same of the keys, where they are not the queries'. A sequence without
+            queries is passed over; one with queries needs keys.
+        deterministic: run the backward pass in a fixed order (on CPU it always is); see `choose_backend`.
 
     Returns:
         [N, heads, head_dim] in the dtype of `q`.
     """
-    resolved = choose_backend(backend, q.device, q.dtype, max_seqlen)
+    if not len(q):
+        return torch.empty_like(q)
+    keys = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
+    longest = max_seqlen if max_seqlen_k is None else max_seqlen_k
+    resolved = choose_backend(backend, q.device, q.dtype, max(max_seqlen, longest), deterministic)
     log_backend(resolved, q.device.type, q.dtype)
     if resolved == "flash":
         from flash_attn import flash_attn_varlen_func
 
-        return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+        return cast(
+            Tensor,
+            flash_attn_varlen_func(
+                q, k, v, cu_seqlens, keys, max_seqlen, longest, deterministic=deterministic
+            ),
+        )
     if resolved == "varlen":
         from torch.nn.attention.varlen import varlen_attn
 
-        groups = q.shape[1] // k.shape[1]
-        k, v = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k, v))
-        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+        k, v = _every_head(k, v, q.shape[1])
+        out = varlen_attn(q, k, v, cu_seqlens, keys, max_seqlen, longest)
         return cast(Tensor, out)  # a pair only when asked for more
-    bounds = cu_seqlens.tolist()
     single = _matmul if resolved == "matmul" else _sdpa
-    outputs = [single(q[a:b], k[a:b], v[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
+    a, b = cu_seqlens.tolist(), keys.tolist()
+    outputs = [
+        single(q[a[i] : a[i + 1]], k[b[i] : b[i + 1]], v[b[i] : b[i + 1]])
+        for i in range(len(a) - 1)
+        if a[i + 1] > a[i]
+    ]
     return torch.cat(outputs) if len(outputs) != 1 else outputs[0]
+
+
+def _every_head(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of grouped queries, repeated for each of `heads`."""
+    groups = heads // k.shape[1]
+    return (k, v) if groups == 1 else (k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
 
 
 def _matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v written out, of one sequence; [L, heads, head_dim] in and out."""
-    groups = q.shape[1] // k.shape[1]
-    k, v = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k, v))
+    k, v = _every_head(k, v, q.shape[1])
     q, k, v = (x.transpose(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
     weights = torch.softmax(q @ k.transpose(1, 2), dim=-1).to(v.dtype)
     return (weights @ v).transpose(0, 1)

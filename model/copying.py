@@ -48,37 +48,59 @@ class CopyHead(nn.Module):
         self.gate.weight.zero_()
         self.gate.bias.fill_(1.0)
 
+    def keys(self, x: Tensor, batch: PackedBatch, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Where can be copied from: (rows among the N tokens, their rotated keys [rows, head_dim]), float32.
+
+        Args:
+            x: [N, width], normalised hidden states, of which only the clean vision tokens' are used.
+            cos, sin: rotation of all N tokens.
+        """
+        first = len(batch.text)
+        clean = (batch.gather >= first) & (batch.gather < first + len(batch.vision))
+        clean[batch.target] = False
+        rows = clean.nonzero().flatten()
+        with torch.autocast(x.device.type, enabled=False):
+            k = self.k(x[rows].to(self.k.weight.dtype))
+            return rows, rotate(k[:, None], cos[rows], sin[rows])[:, 0]
+
     def forward(
-        self, generated: Tensor, x: Tensor, vision: Tensor, batch: PackedBatch, cos: Tensor, sin: Tensor
+        self,
+        generated: Tensor,
+        x: Tensor,
+        keys: tuple[Tensor, Tensor],
+        batch: PackedBatch,
+        cos: Tensor,
+        sin: Tensor,
     ) -> Tensor:
         """Mix what is generated with what is copied.
 
         Args:
             generated: [M, D], the transformer's own prediction at the target tokens.
-            x: [N, width], normalised hidden states of all tokens.
-            vision: [vision tokens, D], clean where they are context.
+            x: [M, width], normalised hidden states of the target tokens.
+            keys: of `keys`.
             cos, sin: rotation of all N tokens.
 
         Returns:
             float32 [M, D]; `generated` for sequences without other vision tokens.
         """
+        rows, k = keys
         with torch.autocast(x.device.type, enabled=False):
-            x, vision = x.to(self.q.weight.dtype), vision.to(self.q.weight.dtype)
-            q = rotate(self.q(x)[:, None], cos, sin)[:, 0] * self.q.out_features**-0.5
-            k = rotate(self.k(x)[:, None], cos, sin)[:, 0]
-            first = len(batch.text)
-            is_vision = (batch.gather >= first) & (batch.gather < first + len(vision))
-            is_vision[batch.target] = False
-            bounds = batch.cu_seqlens.tolist()
-            parts, done = [], 0
-            targets = batch.target.split(torch.bincount(batch.target_sequence).tolist())
-            for start, stop, target in zip(bounds, bounds[1:], targets, strict=False):
-                context = start + is_vision[start:stop].nonzero().flatten()
-                own = generated[done : done + len(target)].to(vision.dtype)
-                done += len(target)
-                if len(context):
-                    weights = torch.softmax(q[target] @ k[context].T, dim=-1)
-                    copied = weights @ vision[batch.gather[context] - first]
-                    own = torch.lerp(own, copied, torch.sigmoid(self.gate(x[target])))
+            x = x.to(self.q.weight.dtype)
+            q = rotate(self.q(x)[:, None], cos[batch.target], sin[batch.target])[:, 0]
+            q = q * self.q.out_features**-0.5
+            gate = torch.sigmoid(self.gate(x))
+            values = batch.vision[batch.gather[rows] - len(batch.text)].to(x.dtype)
+            starts = batch.cu_seqlens.long()
+            sources = torch.searchsorted(rows, starts).diff().tolist()
+            targets = torch.searchsorted(batch.target, starts).diff().tolist()
+            parts = []
+            pieces = (generated.to(x.dtype), q, gate)
+            for (own, asks, share), (has, gives) in zip(
+                zip(*(p.split(targets) for p in pieces), strict=True),
+                zip(k.split(sources), values.split(sources), strict=True),
+                strict=True,
+            ):
+                if len(own) and len(has):
+                    own = torch.lerp(own, torch.softmax(asks @ has.T, dim=-1) @ gives, share)
                 parts.append(own)
             return torch.cat(parts)

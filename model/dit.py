@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from model.attention import Backend, attention
+from model.attention import Backend
+from model.blocks import Block, KeyValues, TimeEmbedding, modulate
 from model.copying import CopyHead
 from model.packing import PackedBatch
-from model.rope import RopeConfig, rotate, rotation
+from model.rope import RopeConfig, rotation
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class DiTConfig:
         copy_prior: None is the paper's network. Else a `CopyHead` with these initial biases per axis is added
             to the output, for networks that predict clean data.
         modulation: False leaves timesteps out (plain LLaMA blocks).
-        attention: backend, see `model.attention`.
+        context: what the clean tokens see. `full`: the noisy target too, as in the paper. `causal`: only each
+            other, so that their keys and values are the same at every step and `DiT.remember` computes them
+            once per edit. The weights are the same; train as you will infer.
+        attention: backend; deterministic: see `model.attention`.
     """
 
     text_dim: int = 0
@@ -50,7 +54,9 @@ class DiTConfig:
     copy_prior: tuple[float, ...] | None = None
     modulation: bool = True
     norm_eps: float = 1e-6
+    context: Literal["full", "causal"] = "full"
     attention: Backend = "auto"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.place_prior and not self.qkv_bias:
@@ -71,102 +77,20 @@ class DiTConfig:
         return self.hidden or 32 * math.ceil(self.width * 8 / 3 / 32)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)), as in LLaMA."""
+@dataclass(frozen=True)
+class Context:
+    """What the clean tokens of a batch leave behind under `context: causal`; made by `DiT.remember`.
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class Attention(nn.Module):
-    """Self-attention inside each sequence, with rotary positions and normalised queries and keys."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.size = config.width // config.heads
-        self.backend = config.attention
-        self.q = nn.Linear(config.width, self.heads * self.size, bias=config.qkv_bias)
-        self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
-        self.v = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
-        self.out = nn.Linear(self.heads * self.size, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
-        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
-        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
-        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        return self.out(attention(q, k, v, cu_seqlens, max_seqlen, self.backend).flatten(1))
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
-    """x * (1 + scale) + shift with each token's segment's vectors: [N, D] from [segments, D]."""
-    return torch.addcmul(shift.index_select(0, segment), x, (1 + scale).index_select(0, segment))
-
-
-class Block(nn.Module):
-    """x + gate * attention(modulated norm), then the same with SwiGLU.
-
-    The modulation is the shared projection of the timestep plus this block's own table (PixArt-alpha's
-    adaLN-single); it is held per segment and gathered per token one vector at a time.
+    Attributes:
+        blocks: keys and values, block by block.
+        keys: of the copy head, if there is one.
+        cos, sin: rotation of all N tokens.
     """
 
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.RMSNorm(config.width, config.norm_eps)
-        self.attention = Attention(config)
-        self.norm2 = nn.RMSNorm(config.width, config.norm_eps)
-        self.mlp = SwiGLU(config.width, config.inner)
-        self.table = nn.Parameter(torch.zeros(6, config.width)) if config.modulation else None
-
-    def forward(
-        self,
-        x: Tensor,
-        modulation: Tensor | None,
-        segment: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        cu_seqlens: Tensor,
-        max_seqlen: int,
-    ) -> Tensor:
-        if modulation is None or self.table is None:
-            x = x + self.attention(self.norm1(x), cos, sin, cu_seqlens, max_seqlen)
-            return x + self.mlp(self.norm2(x))
-        # six vectors per segment; one of them at a time is spread over the tokens
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(1)
-        h = modulate(self.norm1(x), shift1, scale1, segment)
-        h = self.attention(h, cos, sin, cu_seqlens, max_seqlen)
-        x = torch.addcmul(x, gate1.index_select(0, segment), h)
-        h = self.mlp(modulate(self.norm2(x), shift2, scale2, segment))
-        return torch.addcmul(x, gate2.index_select(0, segment), h)
-
-
-class TimeEmbedding(nn.Module):
-    """Sinusoids of 1000 t through two layers; t in [0, 1]."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, sinusoids: int = 256) -> None:
-        super().__init__()
-        half = sinusoids // 2
-        self.register_buffer(
-            "frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False
-        )
-        self.mlp = nn.Sequential(nn.Linear(sinusoids, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        """[segments] -> [segments, width]."""
-        angles = 1000 * t.float()[:, None] * self.frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+    blocks: list[KeyValues]
+    keys: tuple[Tensor, Tensor] | None
+    cos: Tensor
+    sin: Tensor
 
 
 class DiT(nn.Module):
@@ -223,37 +147,83 @@ class DiT(nn.Module):
                     elif name in ("modulation.1.weight", "final.1.weight"):
                         parameter.zero_()
 
-    def forward(self, batch: PackedBatch, vision: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: Context | None = None
+    ) -> tuple[Tensor, ...]:
         """Predict at the target tokens.
 
         Args:
             batch: layout, text and positions of N tokens.
             vision: float [vision tokens, vision_dim]: clean context, and the targets at their noise level.
             timestep: float [segments]: 1 for clean segments and text, t for targets.
+            context: of `remember` on the same batch; then only the noisy tokens are computed. The result is
+                the same.
 
         Returns:
             The prediction, [M, vision_dim] for the M target tokens in the order of `batch.target`, see
             `flow.to_velocity`; with a copy head also what was generated before copying, to be trained too.
         """
-        width = self.config.width
-        visible = self.vision_in(vision)
-        text = self.text_in(batch.text) if len(batch.text) else visible.new_zeros(0, width)
-        table = torch.cat([text, visible, self.bounds.to(visible.dtype), visible.new_zeros(1, width)])
-        # the residual stream keeps the weights' dtype: fp32 under autocast
-        x = table.index_select(0, batch.gather).to(self.bounds.dtype)
-        cos, sin = rotation(batch.positions, self.config.rope)
-        embedding = modulation = None
-        if self.config.modulation:
-            embedding = self.time(timestep)
-            modulation = self.modulation(embedding).unflatten(1, (6, width))
-        for block in self.blocks:
-            x = block(x, modulation, batch.segment, cos, sin, batch.cu_seqlens, batch.max_seqlen)
-        everything = self.norm(x)
-        x = everything.index_select(0, batch.target)
+        x = self._embed(batch, vision)
+        embedding, modulation = self._modulation(timestep)
+        if context is None:
+            cos, sin = rotation(batch.positions, self.config.rope)
+            for block in self.blocks:
+                x = block(x, modulation, batch.segment, cos, sin, batch)
+            hidden = self.norm(x)
+            keys = self.copy.keys(hidden, batch, cos, sin) if self.copy else None
+            x = hidden.index_select(0, batch.target)
+        else:
+            cos, sin, keys, rows = context.cos, context.sin, context.keys, batch.noisy
+            x, segment, turn = x[rows], batch.segment[rows], (cos[rows], sin[rows])
+            for block, memory in zip(self.blocks, context.blocks, strict=True):
+                x = block(x, modulation, segment, *turn, batch, "noisy", memory)
+            x = self.norm(x[torch.searchsorted(rows, batch.target)])
+        clean = x
         if embedding is not None:
             shift, scale = self.final(embedding).chunk(2, dim=1)
             x = modulate(x, shift, scale, batch.segment[batch.target])
         generated: Tensor = self.out(x)
-        if self.copy is None:
+        if self.copy is None or keys is None:
             return (generated,)
-        return self.copy(generated, everything, vision, batch, cos, sin), generated
+        return self.copy(generated, clean, keys, batch, cos, sin), generated
+
+    @torch.no_grad()
+    def remember(self, batch: PackedBatch) -> Context:
+        """Run the clean tokens once; `forward` with the result runs the noisy ones alone at every step.
+
+        Raises:
+            ValueError: under `context: full`, where clean tokens change with the noisy ones.
+        """
+        if self.config.context != "causal":
+            raise ValueError(
+                f"dit.context is {self.config.context!r}: only under 'causal' can the context be kept"
+            )
+        cos, sin = rotation(batch.positions, self.config.rope)
+        rows = batch.context
+        turn = cos[rows], sin[rows]
+        x = self._embed(batch, batch.vision)[rows]
+        _, modulation = self._modulation(torch.ones(batch.segments, device=x.device))
+        memories = [KeyValues(len(batch.gather)) for _ in self.blocks]
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, modulation, batch.segment[rows], *turn, batch, "context", memory)
+        keys = None
+        if self.copy is not None:
+            hidden = x.new_zeros(len(batch.gather), self.config.width)
+            keys = self.copy.keys(hidden.index_copy(0, rows, self.norm(x)), batch, cos, sin)
+        return Context(memories, keys, cos, sin)
+
+    def _embed(self, batch: PackedBatch, vision: Tensor) -> Tensor:
+        """[N, width]: text and vision through their projectors, the learned bounds, zeros for padding."""
+        kind, width = self.bounds.dtype, self.config.width
+        visible = self.vision_in(vision.to(kind))
+        text = self.text_in(batch.text.to(kind)) if len(batch.text) else visible.new_zeros(0, width)
+        table = torch.cat([text, visible, self.bounds.to(visible.dtype), visible.new_zeros(1, width)])
+        # the residual stream keeps the weights' dtype: fp32 under autocast
+        return table.index_select(0, batch.gather).to(kind)
+
+    def _modulation(self, timestep: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Embedding of the timesteps [segments, width] and its projection [segments, 6, width], if any."""
+        if not self.config.modulation:
+            return None, None
+        embedding = self.time(timestep)
+        return embedding, self.modulation(embedding).unflatten(1, (6, self.config.width))

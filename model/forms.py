@@ -1,7 +1,7 @@
 """The task forms of the paper as templates: how each task places its text, images and videos.
 
-Figure 4's twenty editing tasks, and what sections 4 and 5 name besides. A form is a wording, not a mode of the
-model: any other interleaving works too.
+Figure 4's twenty editing tasks, and what section 4 and Table 10 name besides. A form is a wording, not a mode
+of the model: any other interleaving works too.
 """
 
 from __future__ import annotations

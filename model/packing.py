@@ -26,13 +26,16 @@ class PackedBatch:
         gather: int64 [N], row of each token in the table [text; vision; start; end; pad].
         positions: int64 [N, 4].
         segment: int64 [N], global segment number.
-        cu_seqlens: int32 [S + 1].
+        cu_seqlens: int32 [S + 1]; max_seqlen: tokens of the longest sequence.
+        noisy, context: int64, places of the target segments' tokens (start and end of vision included), and
+            of all others, both ascending.
+        cu_noisy, cu_context: int32 [S + 1], how these are shared out among the sequences; max_noisy,
+            max_context: the most of one sequence.
         target: int64 [M], places among the N tokens of the target segments' vision tokens.
         target_vision: int64 [M], their places among the vision tokens.
         target_segment: int64 [S], global segment number of each sequence's target.
         target_sequence: int64 [M], number of the sequence that each target token belongs to.
         segments: number of segments, padding included.
-        max_seqlen: tokens of the longest sequence.
     """
 
     text: Tensor
@@ -41,12 +44,18 @@ class PackedBatch:
     positions: Tensor
     segment: Tensor
     cu_seqlens: Tensor
+    noisy: Tensor
+    context: Tensor
+    cu_noisy: Tensor
+    cu_context: Tensor
     target: Tensor
     target_vision: Tensor
     target_segment: Tensor
     target_sequence: Tensor
     segments: int
     max_seqlen: int
+    max_noisy: int
+    max_context: int
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """Copy every tensor to a device."""
@@ -86,8 +95,11 @@ def pack(sequences: Sequences[Sequence], pad_to: int | None = None) -> PackedBat
         shift += len(s.segments)
     segment.append(torch.full((padding,), shift))
     segments = torch.cat(segment)
-    is_target = torch.isin(segments, torch.tensor(targets)) & (kind == VISION)
-    target = is_target.nonzero().flatten()
+    is_noisy = torch.isin(segments, torch.tensor(targets))
+    target = (is_noisy & (kind == VISION)).nonzero().flatten()
+    cu_noisy = torch.cat([is_noisy.new_zeros(1, dtype=torch.int32), is_noisy.cumsum(0, dtype=torch.int32)])
+    cu_noisy = cu_noisy[bounds.long()]
+    cu_context = bounds - cu_noisy
     return PackedBatch(
         text=torch.cat(text) if text else torch.zeros(0, 0),
         vision=torch.cat([s.vision for s in sequences]),
@@ -95,12 +107,18 @@ def pack(sequences: Sequences[Sequence], pad_to: int | None = None) -> PackedBat
         positions=torch.cat([s.positions for s in sequences] + [torch.zeros(padding, 4, dtype=torch.long)]),
         segment=segments,
         cu_seqlens=bounds,
+        noisy=is_noisy.nonzero().flatten(),
+        context=(~is_noisy).nonzero().flatten(),
+        cu_noisy=cu_noisy,
+        cu_context=cu_context,
         target=target,
         target_vision=gather[target] - texts,
         target_segment=torch.tensor(targets),
         target_sequence=torch.searchsorted(bounds[1:].long(), target, right=True),
         segments=shift + (padding > 0),
         max_seqlen=max([*lengths, padding]),
+        max_noisy=int(cu_noisy.diff().max()),
+        max_context=int(cu_context.diff().max()),
     )
 
 

@@ -5,6 +5,7 @@ Paper section 3.2; NTK-aware scaling per axis after Peng et al. 2023 (YaRN, sect
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,19 @@ def inverse_frequencies(config: RopeConfig) -> list[Tensor]:
     return frequencies
 
 
+@torch.compiler.assume_constant_result
+@functools.lru_cache(maxsize=64)
+def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
+    """float64 [axes, head_dim / 2]: row `axis` holds that axis's frequencies at its channels, 0 elsewhere.
+
+    This is all that is kept: it depends on the configuration alone, so nothing grows with a sequence's length
+    and a compiled graph has no table to outgrow. It is no buffer of a module, since `.to(bfloat16)` would
+    round the frequencies.
+    """
+    with torch.inference_mode(False):
+        return torch.block_diag(*inverse_frequencies(config)).to(device)
+
+
 def rotation(positions: Tensor, config: RopeConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines of every token's angles.
 
@@ -73,13 +87,7 @@ def rotation(positions: Tensor, config: RopeConfig) -> tuple[Tensor, Tensor]:
     """
     if positions.shape[-1] != len(config.dims):
         raise ValueError(f"positions have {positions.shape[-1]} axes, rope has {len(config.dims)}")
-    angles = torch.cat(
-        [
-            positions[:, axis, None].double() * frequency.to(positions.device)
-            for axis, frequency in enumerate(inverse_frequencies(config))
-        ],
-        dim=1,
-    )
+    angles = positions.double() @ frequency_table(config, positions.device)
     return angles.cos().float(), angles.sin().float()
 
 

@@ -28,11 +28,13 @@ class SequenceConfig:
         pixel_positions: True counts height and width in pixels, "the increment values reflect the number of
             pixels" (section 3.2): neighbouring tokens differ by patch x the codec's reduction. False counts
             tokens.
-        sequential: False leaves the sequence axis at 0 (the paper's ablation, section 5.4).
+        interleaved: False moves all vision behind all text, each in its order (the ablation of section 5.4).
+        sequential: False leaves the sequence axis at 0 (the other ablation of section 5.4).
     """
 
     patch: int = 2
     pixel_positions: bool = True
+    interleaved: bool = True
     sequential: bool = True
 
 
@@ -160,11 +162,11 @@ def interleave(
 def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> Sequence:
     """Lay the elements out as tokens.
 
-    The sequence axis starts at 0 and grows by 1 per text token, per start- and end-of-vision token (the paper
-    does not say; they are tokens of the sequence like text) and per latent frame, whose tokens share it. The
-    time axis counts latent frames inside their element from 0. Height and width are those of the token's
-    top-left corner, see `SequenceConfig.pixel_positions`. Text, start and end tokens have time, height and
-    width 0.
+    Positions are those of section 3.2. The sequence axis starts at 0 and grows by 1 per text token and per
+    latent frame, whose tokens share it, and by nothing else: the start-of-vision token stands at the first
+    frame's count, the end-of-vision token at the last one's. The time axis counts the latent frames of an
+    element from 0. Height and width are the top-left corner's, see `SequenceConfig.pixel_positions`.
+    Text, start and end tokens have time, height and width 0.
 
     Args:
         elements: in order; exactly one vision element is the target.
@@ -176,6 +178,8 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     targets = [e.name for e in elements if isinstance(e, VisionElement) and e.target]
     if len(targets) != 1:
         raise SequenceError(f"a sequence has exactly one target, got {targets or 'none'}")
+    if not config.interleaved:
+        elements = sorted(elements, key=lambda e: isinstance(e, VisionElement))
     step = config.patch * spatial if config.pixel_positions else 1
     text: list[Tensor] = []
     vision: list[Tensor] = []
@@ -209,11 +213,11 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
             n = len(tokens) + 2
             grid = torch.cartesian_prod(*(torch.arange(side) for side in size)).reshape(-1, 3)
             rows = torch.zeros(n, 4, dtype=torch.long)
-            rows[0, 0], rows[-1, 0] = place, place + frames + 1
-            rows[1:-1, 0] = place + 1 + grid[:, 0]
+            rows[0, 0], rows[-1, 0] = place, place + frames - 1
+            rows[1:-1, 0] = place + grid[:, 0]
             rows[1:-1, 1] = grid[:, 0]
             rows[1:-1, 2:] = grid[:, 1:] * step
-            place += frames + 2
+            place += frames
             kind = torch.full((n,), VISION)
             kind[0], kind[-1] = START, END
             kinds.append(kind)

@@ -42,21 +42,22 @@ def test_positions_of_an_edit() -> None:
         *(TEXT, TEXT),
         *(START, VISION, VISION, VISION, VISION, END),
     ]
+    # section 3.2: one count per text token and frame; start and end stand at their first and last frame
     assert sequence.positions.tolist() == [
         [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 16],
+        [1, 1, 0, 0],
+        [1, 1, 0, 16],
         [1, 0, 0, 0],
-        [1, 0, 0, 16],
-        [2, 1, 0, 0],
-        [2, 1, 0, 16],
+        [2, 0, 0, 0],
         [3, 0, 0, 0],
         [4, 0, 0, 0],
+        [4, 0, 0, 0],
+        [4, 0, 0, 16],
+        [5, 1, 0, 0],
+        [5, 1, 0, 16],
         [5, 0, 0, 0],
-        [6, 0, 0, 0],
-        [7, 0, 0, 0],
-        [7, 0, 0, 16],
-        [8, 1, 0, 0],
-        [8, 1, 0, 16],
-        [9, 0, 0, 0],
     ]
     assert sequence.target.name == "video2"
     assert (sequence.target.start, sequence.target.stop, sequence.target.size) == (8, 14, (2, 1, 2))
