@@ -18,17 +18,21 @@ from shards.media import write_lossless
 
 SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
 
-VERSION = 2  # raise when what is stored for the same checkpoint, item and settings changes
+VERSION = 3  # raise when what is stored for the same checkpoint, item and settings changes
 
 
 @dataclass(frozen=True)
 class EditSettings:
-    """What an edit depends on besides checkpoint and item; None leaves the editor's own default."""
+    """What an edit depends on besides checkpoint and item; None leaves the editor's own default.
+
+    Edits are scored at the size that the model works at: enlarging them would score the enlargement too.
+    """
 
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
     frames: int | None = None
+    size: str = "model"
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,15 @@ def attention(
         max_seqlen: the most queries of a sequence.
         cu_seqlens_k, max_seqlen_k: the same of the keys, where they are not the queries'. A sequence without
             queries is passed over; one with queries needs keys.
-        deterministic: run the backward pass in a fixed order (on CPU it always is); see `choose_backend`.
+        deterministic: run the backward pass in a fixed order, as under
+            `torch.use_deterministic_algorithms(True)`; on CPU it always does. See `choose_backend`.
 
     Returns:
         [N, heads, head_dim] in the dtype of `q`.
     """
     if not len(q):
         return torch.empty_like(q)
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     keys = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
     longest = max_seqlen if max_seqlen_k is None else max_seqlen_k
     resolved = choose_backend(backend, q.device, q.dtype, max(max_seqlen, longest), deterministic)

@@ -36,30 +36,27 @@ def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius
     return smooth[..., None]
 
 
-def carry_over(
-    edit: Tensor,
-    source: Tensor,
-    coded_source: Tensor,
-    agree: float,
-    differ: float,
-    mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Blend the source back into the edit where they agree, and outside the mask where one is given.
+def limit_to_mask(edited: Tensor, mask: Tensor) -> Tensor:
+    """The change map within the mask that the instruction names and a rim of one pixel; 0 beyond.
+
+    The mask says where the edit belongs, so the source stays elsewhere, as inpainting pipelines composite.
 
     Args:
-        edit: decoded edit; source: the source as given; coded_source: the source through the codec;
-            all float [T, H, W, 3] in [-1, 1].
-        mask: the mask that the instruction names, white on black, same shape. It says where the edit belongs:
-            beyond it and a rim of one pixel the source stays, as inpainting pipelines composite (VACE's users
-            do the same by hand).
-
-    Returns:
-        (blended video, change map float [T, H, W, 1]).
+        edited: float [T, H, W, 1].
+        mask: float [T, H, W, 3] in [-1, 1], white where it marks.
     """
-    if not edit.shape == source.shape == coded_source.shape:
-        raise ValueError(f"carry-over: shapes differ: {list(edit.shape)}, {list(source.shape)}")
-    edited = change_map(edit, coded_source, agree, differ)
-    if mask is not None:
-        inside = (mask.mean(-1)[:, None] > 0).to(edited.dtype)
-        edited = edited * F.max_pool2d(inside, 3, stride=1, padding=1)[:, 0, ..., None]
-    return torch.lerp(source, edit, edited), edited
+    inside = (mask.mean(-1)[:, None] > 0).to(edited.dtype)
+    return edited * F.max_pool2d(inside, 3, stride=1, padding=1)[:, 0, ..., None]
+
+
+def blend(edit: Tensor, source: Tensor, edited: Tensor) -> Tensor:
+    """The source where the change map is 0 and the edit where it is 1.
+
+    Args:
+        edit, source: float [T, H, W, 3] of the same size.
+        edited: float [T, h, w, 1], of that size or smaller; enlarged bilinearly.
+    """
+    if edited.shape[1:3] != source.shape[1:3]:
+        size = (source.shape[1], source.shape[2])
+        edited = F.interpolate(edited.movedim(-1, 1), size, mode="bilinear").movedim(1, -1)
+    return torch.lerp(source, edit, edited)

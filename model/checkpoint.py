@@ -77,7 +77,7 @@ def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer)
         for (name, ours), average in zip(module.dit.named_parameters(), module.ema.parameters(), strict=True):
             ours.copy_(take(f"dit.{name}", ours))
             average.copy_(take(f"ema.{name}", average))
-            if step:
+            if step and ours.requires_grad:
                 optimizer.state[ours] = {
                     "step": take(f"adamw.step.{name}", torch.zeros(())),
                     "exp_avg": take(f"adamw.exp_avg.{name}", ours).to(ours.device),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model.config import ModelConfig
 from model.data import DataConfig
+from model.lora import LoraConfig
 from model.settings import FitConfig, OptimConfig, TrainConfig
 
 
@@ -21,6 +22,7 @@ def fit(
     model: ModelConfig = ModelConfig(),  # noqa: B008
     optim: OptimConfig = OptimConfig(),  # noqa: B008
     train: TrainConfig = TrainConfig(),  # noqa: B008
+    lora: LoraConfig | None = None,
 ) -> int:
     """Train an editor on shards, resume an interrupted run, or reuse a finished one.
 
@@ -29,82 +31,117 @@ def fit(
         data: what is trained on.
         model: what is trained.
         optim: the optimizer and its schedule.
-        train: length, precision, and what is left on the way.
+        train: length, precision, where to start from, and what is left on the way.
+        lora: train an adapter to the weights of train.start instead of all of them.
     """
     from model.train import fit as train_editor
 
-    print_summary(train_editor(FitConfig(data, model, optim, train), run))
+    print_summary(train_editor(FitConfig(data, model, optim, train, lora), run))
     return 0
 
 
 def edit(
-    checkpoint: Path,
+    checkpoint: str,
     text: str,
     out: Path,
-    video1: Path | None = None,
-    video2: Path | None = None,
-    image1: Path | None = None,
-    image2: Path | None = None,
-    mask: Path | None = None,
+    video1: str | None = None,
+    video2: str | None = None,
+    image1: str | None = None,
+    image2: str | None = None,
+    mask: str | None = None,
+    media: dict[str, str] = {},  # noqa: B006 (never changed)
     size: tuple[int, int] | None = None,
     frames: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
+    lora: Path | None = None,
+    device: str = "cpu",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    revision: str | None = None,
 ) -> int:
-    """Edit a video or image by an instruction.
+    """Edit or generate a video or image by an instruction.
 
     Args:
-        checkpoint: folder with config.json and model.safetensors, or a finished run's folder.
-        text: e.g. "<video1> Remove the dog."
+        checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
+        text: e.g. "<video1> Remove the dog."; `python -m model forms` lists more.
         out: the mp4 (or png) to write.
         video1: file that <video1> stands for; video2, image1, image2 and mask likewise.
+        media: more files by name, as JSON: {"video3": "in.mp4"}.
         size: height and width of the result; the source's when not given.
         frames: length of the result; the source's when not given.
         steps: solver steps; the checkpoint's default when not given.
         guidance: scale of the text guidance, 1 is none.
+        solver: euler, midpoint or unipc.
         seed: of the noise.
         carry: detail carry-over on or off.
+        lora: folder of an adapter to merge into the weights.
+        device: of the model, e.g. cpu or cuda.
+        dtype: of the model's weights; the file's when not given.
+        revision: branch, tag or commit of a hub id.
     """
-    from rich.progress import Progress
-
     from model.editor import Editor
+    from model.request import name_target
 
-    suffix = out.suffix.lower()
-    if suffix not in (".mp4", ".png"):
-        raise ValueError(f"--out {out}: must end in .mp4 or .png")
-    editor = Editor.from_pretrained(checkpoint)
-    media: dict[str, Any] = {
-        "video1": video1,
-        "video2": video2,
-        "image1": image1,
-        "image2": image2,
-        "mask": mask,
-    }
-    with Progress(transient=True) as bar:
-        task = bar.add_task("editing", total=None)
-        result = editor(
-            text,
-            size=size,
-            frames=frames,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            carry=carry,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            **{name: path for name, path in media.items() if path is not None},
-        )
-    if (suffix == ".png") != result.still:
-        raise ValueError(f"--out {out}: the result is {'an image' if result.still else 'a video'}")
+    named = {"video1": video1, "video2": video2, "image1": image1, "image2": image2, "mask": mask} | media
+    given = {name: path for name, path in named.items() if path is not None}
+    text, target = name_target(text, given)
+    suffix = ".png" if target.startswith("image") else ".mp4"
+    if out.suffix.lower() != suffix:
+        raise ValueError(f"--out {out}: the result <{target}> must end in {suffix}")
+    editor = Editor.from_pretrained(checkpoint, device, dtype, revision, lora)
+    result = editor(
+        text,
+        size=size,
+        frames=frames,
+        steps=steps,
+        guidance=guidance,
+        solver=solver,
+        seed=seed,
+        carry=carry,
+        progress=True,
+        **given,
+    )
     result.save(out)
     frames_made, height, width = result.frames.shape[:3]
     print(f"{out}: {frames_made} frames of {width}x{height} at {result.fps:g} fps")
     return 0
 
 
+def merge(checkpoint: str, lora: Path, out: Path) -> int:
+    """Fold an adapter into a checkpoint's weights and save the result.
+
+    Args:
+        checkpoint: the checkpoint that the adapter was trained from.
+        lora: the adapter's folder.
+        out: folder of the new checkpoint.
+    """
+    from model.editor import Editor
+
+    Editor.from_pretrained(checkpoint, lora=lora).save_pretrained(out)
+    print(f"{out}: {checkpoint} with {lora} merged")
+    return 0
+
+
+def forms() -> int:
+    """List the paper's task forms with an example text each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from model.forms import FORMS
+
+    table = Table("task", "text", "media", "paper", title="task forms")
+    for form in FORMS:
+        media = "; ".join(f"{name}: {what}" for name, what in form.media.items())
+        table.add_row(form.name, form.filled, media, form.source)
+    Console().print(table, markup=False)
+    return 0
+
+
 def app(
-    checkpoint: Path,
+    checkpoint: str,
     host: str = "127.0.0.1",
     port: int = 7860,
     device: str = "cpu",
@@ -127,6 +164,19 @@ def app(
     from model.editor import Editor
 
     serve(Editor.from_pretrained(checkpoint, device), AppConfig(host, port, queue, max_upload_mb, max_frames))
+    return 0
+
+
+def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 34_342)) -> int:  # noqa: B008
+    """Say how large a model is and how much work an edit is.
+
+    Args:
+        model: a configuration, e.g. --model configs/model/2b.yaml.
+        tokens: lengths of sequences, half of which is the clip to be made.
+    """
+    from model.info import describe
+
+    describe(model, list(tokens))
     return 0
 
 
@@ -171,7 +221,13 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return int(
-            auto_cli({"fit": fit, "edit": edit, "app": app}, args=argv, as_positional=False, prog="python -m model") or 0
+            auto_cli(
+                {"fit": fit, "edit": edit, "app": app, "merge": merge, "forms": forms, "info": info},
+                args=argv,
+                as_positional=False,
+                prog="python -m model",
+            )
+            or 0
         )
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -46,7 +46,10 @@ class InferenceConfig:
 
     Attributes:
         steps, guidance: solver steps, and scale of the guidance on the text (1 is none).
-        solver: see `model.flow`.
+        interval: first and last time at which guidance is applied (Kynkaanniemi et al. 2024); outside it the
+            unconditional branch is not computed. The paper guides all the way.
+        rescale: see `model.flow.guide`.
+        solver: see `model.solvers`.
         carry_over: add back to the edit what the codec dropped of the source wherever the two agree; see
             `model.carry_over`. `agree` and `differ` are RMS differences in pixel values of 0..255: at or
             below the first a place counts as untouched, from the second on as edited.
@@ -54,16 +57,29 @@ class InferenceConfig:
 
     steps: int = 50
     guidance: float = 5.0
-    solver: typing.Literal["euler", "midpoint"] = "euler"
+    interval: tuple[float, ...] = (0.0, 1.0)
+    rescale: float = 0.0
+    solver: typing.Literal["euler", "midpoint", "unipc"] = "euler"
     carry_over: bool = False
     agree: float = 8.0
     differ: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: needs at least 1, got {self.steps}")
+        if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
+            raise ValueError(f"interval: two times from 0 to 1 in order, got {self.interval}")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale: from 0 to 1, got {self.rescale}")
+        if self.solver not in typing.get_args(typing.get_type_hints(InferenceConfig)["solver"]):
+            raise ValueError(f"solver: {self.solver!r} is none of euler, midpoint, unipc")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that `Editor.from_pretrained` needs besides the weights."""
 
+    model_type: typing.Literal["editverse"] = "editverse"
     codec: dict[str, Any] = field(default_factory=lambda: part("model.encoders.transform.TransformCodec"))
     text: dict[str, Any] = field(default_factory=lambda: part("model.encoders.text.MiniLM"))
     sequence: SequenceConfig = field(default_factory=SequenceConfig)

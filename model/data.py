@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from model.config import ConfigError, ModelConfig
 from model.encoders import Codec, TextEncoder
 from model.flow import draw_time
+from model.media_in import fitted_size
 from model.packing import Draw, PackedBatch, pack, plan_step
 from model.sequence import Sequence, build_sequence, interleave, patchify, vision_tokens
 
@@ -160,12 +161,13 @@ class Pairs:
     def states(self, text: str) -> Tensor:
         """Token states of a piece of text; each distinct text is encoded once."""
         if text not in self._states:
-            self._states[text] = self.text.encode([text])[0]
+            self._states[text] = self.text.encode([text])[0].cpu()
         return self._states[text]
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""
-        return fitted_size(height, width, self.model, self.codec)
+        multiple = self.codec.spatial * self.model.sequence.patch
+        return fitted_size(height, width, self.model.media, multiple)
 
     def _length(self, index: int) -> int:
         """Tokens of a sample's sequence with its text, from the shard's index alone."""
@@ -230,7 +232,7 @@ class Pairs:
         for name in sample.media:
             if f"<{name}>" in text:
                 frames = self.pixels(record, name)[slice(*window[name])]
-                latents[name] = self.codec.encode(to_float(frames[:, :, ::-1] if flip else frames))
+                latents[name] = self.codec.encode(to_float(frames[:, :, ::-1] if flip else frames)).cpu()
         drop = chance("text") < config.text_dropout
         elements = interleave(text, latents, target, self.states, drop_text=drop)
         sequence = build_sequence(elements, self.model.sequence, self.codec.spatial)
@@ -240,7 +242,7 @@ class Pairs:
             task=sample.task,
             sequence=sequence,
             noise=torch.randn(tokens.shape, generator=random("noise")),
-            time=draw_time(self.model.flow, random("time")),
+            time=draw_time(self.model.flow, random("time"), len(tokens)),
             weight=self._weights(sample, latents, target, config.change_weight),
         )
 
@@ -258,18 +260,6 @@ class Pairs:
         change = (tokens - patchify(latents[same[0]], patch)).square().mean(1).sqrt()
         weight = 1 + extra * (change / 0.5).clamp(max=1)
         return weight / weight.mean()
-
-
-def fitted_size(height: int, width: int, model: ModelConfig, codec: Codec) -> tuple[int, int]:
-    """The model's size for a medium: its area within the preset's, sides dividing into whole tokens."""
-    from shards.media import fit_size
-
-    multiple = codec.spatial * model.sequence.patch
-    media = model.media
-    try:
-        return fit_size(height, width, min_area=media.min_area, max_area=media.max_area, multiple=multiple)
-    except ValueError as error:
-        raise ConfigError(f"media of {width}x{height}: {error}") from error
 
 
 class Steps(Dataset[StepBatch]):

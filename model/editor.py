@@ -5,29 +5,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import re
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.carry_over import carry_over
-from model.config import ConfigError, ModelConfig, load_config, to_dict
-from model.data import fitted_size, keyed, to_float
+from model.carry_over import blend, change_map, limit_to_mask
+from model.config import ConfigError, InferenceConfig, ModelConfig, load_config, to_dict
+from model.data import keyed, to_float
 from model.dit import DiT
 from model.encoders import Codec, TextEncoder, build
-from model.flow import SOLVERS, guide, time_grid, to_velocity
-from model.media_in import Clip, read_clip
-from model.packing import PackedBatch, pack
-from model.sequence import Segment, SequenceError, build_sequence, interleave, unpatchify
+from model.media_in import Size, fitted_size
+from model.request import Request, plan_request, windows
+from model.sampling import sample
+from model.sequence import Sequence, SequenceError, build_sequence, interleave, unpatchify
+from model.weights import CONFIG, WEIGHTS, find_checkpoint, read_weights, write_weights
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-TAG = re.compile(r"<((?:video|image)[1-9][0-9]?|mask[0-9]{0,2})>")
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,19 @@ class Edit:
     raw: np.ndarray
 
     def save(self, path: str | Path) -> Path:
-        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all."""
+        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
+
+        H.264 as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
+        """
         from shards.media import write_image, write_video
 
         path = Path(path)
         if self.still:
             write_image(path, self.frames[0])
         else:
-            write_video(path, self.frames, self.fps)
+            _, height, width, _ = self.frames.shape
+            odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+            write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
         return path
 
 
@@ -65,8 +71,8 @@ class Editor:
         self, dit: DiT, config: ModelConfig, codec: Codec | None = None, text: TextEncoder | None = None
     ):
         self.dit, self.config = dit, config
-        self.codec: Codec = codec or build(config.codec)
-        self.text: TextEncoder = text or build(config.text)
+        self.codec: Codec = (codec or build(config.codec)).to(self.device)
+        self.text: TextEncoder = (text or build(config.text)).to(self.device)
         wanted = self.codec.channels * config.sequence.patch**2, self.text.width
         if (config.dit.vision_dim, config.dit.text_dim) != wanted:
             raise ConfigError(
@@ -74,257 +80,230 @@ class Editor:
                 f"the encoders give {wanted[0]} and {wanted[1]}"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return self.dit.bounds.device
+
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Load a folder with `config.json` and `model.safetensors`, or a finished run's folder.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+        revision: str | None = None,
+        lora: str | Path | None = None,
+    ) -> Self:
+        """Load a folder with `config.json` and `model.safetensors`, a finished run's, or a hub repository.
+
+        Args:
+            path: the folder, or `owner/name` on the model hub; `revision` is a branch, tag or commit there.
+            device, dtype: of the transformer; None keeps the dtype of the file.
+            lora: folder of an adapter that is merged into the weights, see `model.lora`.
 
         Raises:
             ConfigError: a file is missing, damaged, or not of this model; a pickle is never read.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = Path(path)
-        if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
-            folder = folder / "checkpoint"
+        folder = find_checkpoint(path, revision)
         config = load_config(folder / CONFIG)
-        weights = folder / WEIGHTS
-        if not weights.is_file():
-            raise ConfigError(f"{weights}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
-        try:
-            state = load_file(weights, device=str(device))
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{weights}: {error}; is the file complete?") from error
         with torch.device("meta"):
             dit = DiT(config.dit)
         shapes = {name: value.shape for name, value in dit.state_dict().items()}
-        for name in sorted(set(shapes) | set(state)):
-            if name not in state or name not in shapes or state[name].shape != shapes[name]:
-                raise ConfigError(f"{weights}: weight {name!r} does not fit {folder / CONFIG}")
-            if not torch.isfinite(state[name]).all():
-                raise ConfigError(f"{weights}: weight {name!r} holds values that are not finite")
-        dit = DiT(config.dit).to(device)
-        dit.load_state_dict(state)
+        state = read_weights(folder / WEIGHTS, shapes, str(folder / CONFIG), device)
+        dit.load_state_dict(state, assign=True)
+        if dtype is not None:
+            dit.to(getattr(torch, dtype))
+        if lora is not None:
+            from model.lora import merge_adapter
+
+            merge_adapter(dit, Path(lora))
         return cls(dit.eval().requires_grad_(False), config)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
-        from safetensors.torch import save
-
-        from shards.files import write_bytes, write_json
+        from shards.files import write_json
 
         folder = Path(path)
         write_json(folder / CONFIG, to_dict(self.config))
-        state = {name: value.detach().cpu().contiguous() for name, value in self.dit.state_dict().items()}
-        write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+        write_weights(folder / WEIGHTS, self.dit.state_dict())
         return folder
+
+    @overload
+    def __call__(self, text: str, **options: Any) -> Edit: ...
+
+    @overload
+    def __call__(self, text: list[str], **options: Any) -> list[Edit]: ...
 
     @torch.inference_mode()
     def __call__(
         self,
-        text: str,
+        text: str | list[str],
         *,
-        size: tuple[int, int] | None = None,
+        size: Size | Literal["model"] | None = None,
         frames: int | None = None,
         fps: float | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        solver: str | None = None,
         seed: int = 0,
         carry: bool | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | bool | None = None,
         **media: Any,
-    ) -> Edit:
+    ) -> Edit | list[Edit]:
         """Edit or generate.
 
         Args:
             text: instruction with tags, e.g. `<video1> Remove the dog.`; the result's tag (here `<video2>`)
-                is appended when the text names nothing but the media given.
-            size: (height, width) of the result; the first video's or image's by default. The model works at
-                the nearest size that its preset allows.
+                is appended when the text names nothing but the media given. A list of texts gives a list of
+                results, and every medium is then a list as long, None where a text has no such medium; all
+                are checked before the first is run.
+            size: (height, width) of the result, sides dividing into tokens; the first video's or image's own
+                when None; "model" for the size that the model works at. The model works at the nearest size
+                that its preset allows, and the result is resized from there.
             frames: length of the result; the first video's by default, 1 where only images are given.
             fps: of the result; the first video's by default.
-            steps, guidance: solver steps and text guidance; the checkpoint's defaults when None.
+            steps, guidance, solver: the checkpoint's defaults when None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: detail carry-over on or off; the checkpoint's default when None.
-            progress: called with (solver steps done, all of them).
+            progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `media_in.read_clip` for what is taken.
 
         Raises:
             SequenceError: text and media disagree, or a value is out of range; shards.media.MediaError: an
                 unreadable file. Nothing heavy has been done by then.
         """
-        defaults = self.config.inference
-        steps = defaults.steps if steps is None else steps
-        guidance = defaults.guidance if guidance is None else guidance
-        if not text.strip():
-            raise SequenceError("the text is empty: say what to do, e.g. '<video1> Remove the dog.'")
-        if steps < 1:
-            raise SequenceError(f"steps: needs at least 1, got {steps}")
-        if frames is not None and frames < 1:
-            raise SequenceError(f"frames: needs at least 1, got {frames}")
-        clips = {name: read_clip(name, value) for name, value in media.items() if value is not None}
-        text, target = name_target(text, clips)
-        sources = [clips[name] for name in TAG.findall(text) if name in clips and not name.startswith("mask")]
-        videos = [clip for clip in sources if not clip.still]
-        still = target.startswith("image")
-        if size is None:
-            size = sources[0].size if sources else self._default_size()
-        size = fitted_size(size[0], size[1], self.config, self.codec)
-        length = frames or (1 if still else len(videos[0].frames) if videos else self.config.media.frames)
-        if still and length != 1:
-            raise SequenceError(f"frames: <{target}> is an image, it has one frame, not {length}")
-        rate = fps or next((c.fps for c in videos if c.fps), self.config.media.fps)
-        fitted = {name: self._fitted(clip) for name, clip in clips.items()}
+        texts = [text] if isinstance(text, str) else list(text)
+        items = [media] if isinstance(text, str) else split_media(texts, media)
+        inference = self._inference(steps=steps, guidance=guidance, solver=solver, carry_over=carry)
+        plans = [
+            plan_request(t, m, self.config.media, self.multiple, size, frames, fps)
+            for t, m in zip(texts, items, strict=True)
+        ]
+        most = self.config.media.frames
+        total = inference.steps * sum(len(windows(plan.length, most)) for plan in plans)
+        with ticking(progress, total) as tick:
+            edits = [self._edit(plan, inference, seed, tick) for plan in plans]
+        return edits[0] if isinstance(text, str) else edits
 
-        starts = windows(length, self.config.media.frames)
-        done, total = 0, len(starts) * steps
+    def _inference(self, **changes: Any) -> InferenceConfig:
+        """The checkpoint's defaults with what the caller chose; SequenceError for values out of range."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            return dataclasses.replace(self.config.inference, **given)
+        except ValueError as error:
+            raise SequenceError(str(error)) from error
 
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            if progress:
-                progress(done, total)
-
-        result = np.zeros((length, *size, 3), np.uint8)
-        plain = np.zeros_like(result)
-        for start in starts:
-            stop = min(start + self.config.media.frames, length)
-            part = {n: f if clips[n].still else f[start:stop] for n, f in fitted.items()}
-            for name, piece in part.items():
-                if not len(piece):
-                    raise SequenceError(f"{name}: {len(fitted[name])} frames are too few for {length}")
-            edit, raw = self._window(
-                text, target, part, (stop - start, *size), steps, guidance, seed, carry, tick
-            )
-            result[start:stop], plain[start:stop] = to_pixels(edit), to_pixels(raw)
-        return Edit(result, float(rate), still, plain)
-
-    def _default_size(self) -> tuple[int, int]:
-        side = int(self.config.media.max_area**0.5)
-        return side, side
-
-    def _fitted(self, clip: Clip) -> np.ndarray:
+    def _edit(self, plan: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]) -> Edit:
+        """Window by window."""
         from shards.media import resize
 
-        return resize(clip.frames, fitted_size(*clip.size, self.config, self.codec))
+        states = self._states(plan)
+        result = np.zeros((plan.length, *plan.size, 3), np.uint8)
+        followed = plan.source if inference.carry_over else None
+        if followed is not None and plan.clips[followed].still != plan.still:
+            followed = None  # a picture is not where a video's detail comes from
+        raw = result if followed is None else np.zeros_like(result)
+        for start in windows(plan.length, self.config.media.frames):
+            stop = min(start + self.config.media.frames, plan.length)
+            pieces = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
+            edit, edited = self._window(plan, pieces, states, stop - start, inference, seed, tick, followed)
+            raw[start:stop] = resize(to_pixels(edit), plan.size)
+            if followed is not None:
+                source = to_float(resize(pieces[followed], plan.size))
+                result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
+        return Edit(result, plan.fps, plan.still, raw)
+
+    def _states(self, plan: Request) -> dict[str, Tensor]:
+        """Token states of the text's parts, encoded together."""
+        from shards.sample import split_text
+
+        parts = list(dict.fromkeys(part for kind, part in split_text(plan.text) if kind == "text"))
+        return dict(zip(parts, (x.to(self.device) for x in self.text.encode(parts)), strict=True))
 
     def _window(
         self,
-        text: str,
-        target: str,
-        pixels: dict[str, np.ndarray],
-        shape: tuple[int, int, int],
-        steps: int,
-        guidance: float,
+        plan: Request,
+        pieces: dict[str, np.ndarray],
+        states: dict[str, Tensor],
+        frames: int,
+        inference: InferenceConfig,
         seed: int,
-        carry: bool | None,
         tick: Callable[[], None],
+        followed: str | None,
     ) -> tuple[Tensor, Tensor]:
-        """One window: (result, decoded edit before carry-over), float [T, H, W, 3] in [-1, 1]."""
-        device = next(self.dit.parameters()).device
-        videos = {name: to_float(frames) for name, frames in pixels.items()}
-        latents = {name: self.codec.encode(video) for name, video in videos.items()}
-        latents[target] = torch.zeros(*self.codec.latent_size(*shape), self.codec.channels)
-        branches = [False] if guidance == 1 else [False, True]
-        sequences = [
-            build_sequence(
-                interleave(text, latents, target, lambda part: self.text.encode([part])[0], drop_text=drop),
-                self.config.sequence,
-                self.codec.spatial,
-            )
-            for drop in branches
-        ]
-        segment = sequences[0].target
-        batch = pack(sequences).to(device)
-        noise = torch.randn(
-            len(batch.target) // len(branches), self.config.dit.vision_dim, generator=keyed("edit", seed)
-        ).to(device)
+        """One window at the model's size: float [T, h, w, 3] in [-1, 1], and its change map [T, h, w, 1].
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            repeated = x.repeat(len(branches), 1)
-            predicted = self._velocity(batch, repeated, t)
-            tick()
-            if len(branches) == 1:
-                return predicted
-            with_text, without_text = predicted.chunk(2)
-            return guide(with_text, without_text, guidance)
-
-        x = noise
-        for step in SOLVERS[self.config.inference.solver](
-            velocity, x, time_grid(steps, self.config.flow.shift)
-        ):
-            x = step
-        decoded = self._decode(x, segment, shape)
-        source = next(
-            (n for n in videos if not n.startswith("mask") and videos[n].shape == decoded.shape), None
+        The map is against the element `followed`; 1 everywhere without one.
+        """
+        shape = (frames, *plan.work)
+        videos = {name: to_float(self._fit(piece)).to(self.device) for name, piece in pieces.items()}
+        latents = {name: self.codec.encode(video).to(self.device) for name, video in videos.items()}
+        latents[plan.target] = torch.zeros(
+            *self.codec.latent_size(*shape), self.codec.channels, device=self.device
         )
-        use = self.config.inference.carry_over if carry is None else carry
-        if not use or source is None:
-            return decoded, decoded
-        coded = self.codec.decode(latents[source], shape).clamp(-1, 1)
-        thresholds = self.config.inference.agree, self.config.inference.differ
-        marked = (v for n, v in videos.items() if n.startswith("mask") and v.shape == decoded.shape)
-        return carry_over(decoded, videos[source], coded, *thresholds, next(marked, None))[0], decoded
+        with_text, without_text = (self._sequence(plan, latents, states, drop) for drop in (False, True))
+        count = torch.Size(with_text.target.size).numel()
+        noise = torch.randn(count, self.config.dit.vision_dim, generator=keyed("edit", seed))
+        tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick)
+        made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
+        edit = self.codec.decode(made, shape).clamp(-1, 1)
+        if followed is None or videos[followed].shape != edit.shape:
+            return edit.cpu(), torch.ones(*shape, 1)
+        coded = self.codec.decode(latents[followed], shape).clamp(-1, 1)
+        edited = change_map(edit, coded, inference.agree, inference.differ)
+        for name, video in videos.items():
+            if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
+                edited = limit_to_mask(edited, video)
+                break
+        return edit.cpu(), edited.cpu()
 
-    def _velocity(self, batch: PackedBatch, x: Tensor, t: float) -> Tensor:
-        """Velocity of the target tokens `x` at time t."""
-        vision = batch.vision.index_copy(0, batch.target_vision, x)
-        timestep = torch.ones(batch.segments, device=x.device)
-        timestep[batch.target_segment] = t
-        return to_velocity(self.dit(batch, vision, timestep)[0].float(), x, t, self.config.flow)
+    def _sequence(
+        self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
+    ) -> Sequence:
+        elements = interleave(plan.text, latents, plan.target, states.__getitem__, drop_text=drop)
+        return build_sequence(elements, self.config.sequence, self.codec.spatial)
 
-    def _decode(self, tokens: Tensor, segment: Segment, shape: tuple[int, int, int]) -> Tensor:
-        latents = unpatchify(tokens, segment.size, self.config.sequence.patch)
-        return self.codec.decode(latents.cpu(), shape).clamp(-1, 1)
+    def _fit(self, frames: np.ndarray) -> np.ndarray:
+        """A medium at the model's size."""
+        from shards.media import resize
 
+        height, width = frames.shape[1:3]
+        return resize(frames, fitted_size(height, width, self.config.media, self.multiple))
 
-def name_target(text: str, clips: dict[str, Clip]) -> tuple[str, str]:
-    """(text with the target's tag, name of the target).
-
-    The one tag without media is the target. Without such a tag a new one is appended: an image when only
-    images are given, else a video.
-    """
-    tags = TAG.findall(text)
-    for name in clips:
-        if not TAG.fullmatch(f"<{name}>"):
-            raise SequenceError(f"media {name!r}: names are video1, image1, mask and so on")
-        if name not in tags:
-            raise SequenceError(f"media {name!r} is given but the text does not name <{name}>")
-    open_tags = [name for name in dict.fromkeys(tags) if name not in clips]
-    for name in open_tags:
-        if name.startswith("mask"):
-            raise SequenceError(f"the text names <{name}> but no such media is given")
-    if len(open_tags) > 1:
-        raise SequenceError(
-            f"the text names {', '.join(f'<{n}>' for n in open_tags)}; give media for all but one"
-        )
-    if open_tags:
-        return text, open_tags[0]
-    kinds = {name.rstrip("0123456789") for name in clips} - {"mask"}
-    kind = "image" if kinds == {"image"} else "video"
-    number = 1 + max((int(n.removeprefix(kind)) for n in clips if n.startswith(kind)), default=0)
-    return f"{text.rstrip()} <{kind}{number}>", f"{kind}{number}"
+    @property
+    def multiple(self) -> int:
+        """Pixels per token along height and width."""
+        return self.codec.spatial * self.config.sequence.patch
 
 
-def windows(length: int, most: int) -> list[int]:
-    """First frames of the windows that cover `length` frames; the last one ends with the clip.
+def split_media(texts: list[str], media: dict[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary of media per text; SequenceError names a medium that is not as long a list."""
+    if not texts:
+        raise SequenceError("text: the list is empty")
+    for name, values in media.items():
+        if values is not None and (not isinstance(values, list) or len(values) != len(texts)):
+            given = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
+            raise SequenceError(f"{name}: {len(texts)} texts need a list of {len(texts)} media, got {given}")
+    return [{n: v[i] for n, v in media.items() if v is not None} for i in range(len(texts))]
 
-    Windows are edited one by one; where the last two overlap, the last one's frames are kept.
-    """
-    if length <= most:
-        return [0]
-    starts = list(range(0, length - most + 1, most))
-    if starts[-1] + most < length:
-        starts.append(length - most)
-    return starts
+
+@contextlib.contextmanager
+def ticking(progress: Progress | bool | None, total: int) -> Iterator[Callable[[], None]]:
+    """A function to call after every solver step; it counts for the caller's function or a terminal's bar."""
+    done = itertools.count(1)
+    if progress is True:
+        from rich.progress import Progress as Bar
+
+        with Bar(transient=True) as bar:
+            task = bar.add_task("editing", total=total)
+            yield lambda: bar.advance(task)
+    elif callable(progress):
+        yield lambda: progress(next(done), total)
+    else:
+        yield lambda: None
 
 
 def to_pixels(video: Tensor) -> np.ndarray:
     """Float [-1, 1] -> uint8."""
     pixels: np.ndarray = ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
     return pixels
-
-
-def with_inference(config: ModelConfig, **changes: Any) -> ModelConfig:
-    """The configuration with other editor defaults."""
-    return dataclasses.replace(config, inference=dataclasses.replace(config.inference, **changes))

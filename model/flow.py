@@ -1,19 +1,16 @@
-"""Flow matching as pure functions: path, timesteps, loss, solvers, guidance.
+"""Flow matching as pure functions: path, timesteps, loss, guidance; the solvers are in `model.solvers`.
 
 Time runs from noise (t = 0) to clean data (t = 1): x_t = t x_1 + (1 - t) x_0 (paper, section 3.3).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-Velocity = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,10 +18,15 @@ class FlowConfig:
     """How timesteps are drawn and what the network's output means.
 
     Attributes:
-        sampling: density of t before the shift. `logit_normal` is Esser et al. 2024, section 3.1.
+        sampling: density of t before the shift: `uniform`, or of Esser et al. 2024, section 3.1,
+            `logit_normal` (most of training between noise and data) or `mode` (a heavy-tailed one).
         mean, std: of logit(t) under `logit_normal`.
+        mode_scale: of `mode`, from -1 to 2 / (pi - 2); 0 is uniform, above it the middle is favoured.
         shift: > 1 spends more of training, and of the solver's steps, near noise (Esser et al. 2024, eq. 23);
-            the same value serves training and inference.
+            the same value serves training and inference, see `shift_of`.
+        shift_tokens: 0 uses `shift` for every size. Else `shift` is meant for a target of so many vision
+            tokens, and grows with the square root of their number: larger pictures need more noise to be
+            hidden equally well.
         prediction: `velocity`: the output is x_1 - x_0, as in the paper. `clean`: the output is x_1 and the
             loss is still on the velocity that it implies. A network narrower than its tokens cannot carry the
             noise from input to output, which velocity asks of it; clean data asks only for the data.
@@ -32,12 +34,24 @@ class FlowConfig:
             plain squared error of the data. The solver always divides by 1 - t itself.
     """
 
-    sampling: Literal["uniform", "logit_normal"] = "logit_normal"
+    sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
     mean: float = 0.0
     std: float = 1.0
+    mode_scale: float = 1.29
     shift: float = 1.0
+    shift_tokens: int = 0
     prediction: Literal["velocity", "clean"] = "velocity"
     floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.shift <= 0 or self.shift_tokens < 0:
+            raise ValueError(
+                f"flow.shift {self.shift} and shift_tokens {self.shift_tokens}: must be positive"
+            )
+        if not -1 <= self.mode_scale <= 2 / (math.pi - 2):
+            raise ValueError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
+        if self.std <= 0 or not 0 < self.floor <= 1:
+            raise ValueError(f"flow.std {self.std}: above 0; flow.floor {self.floor}: above 0, at most 1")
 
 
 def interpolate(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
@@ -54,13 +68,26 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return 1 - shift * noise / (1 + (shift - 1) * noise)
 
 
-def draw_time(config: FlowConfig, generator: torch.Generator) -> Tensor:
-    """One timestep in (0, 1), float32 scalar, from its own generator (randomness is keyed, not streamed)."""
-    if config.sampling == "uniform":
-        t = torch.rand((), generator=generator)
-    else:
+def shift_of(config: FlowConfig, tokens: int) -> float:
+    """The shift for a target of `tokens` vision tokens: config.shift * sqrt(tokens / shift_tokens).
+
+    Esser et al. 2024, section 5.3.2 (m / n there is a ratio of pixels); a video counts all its frames.
+    """
+    return config.shift * math.sqrt(tokens / config.shift_tokens) if config.shift_tokens else config.shift
+
+
+def draw_time(config: FlowConfig, generator: torch.Generator, tokens: int) -> Tensor:
+    """One timestep in (0, 1) for a target of `tokens` vision tokens, float32 scalar.
+
+    It has its own generator: randomness is keyed, not streamed.
+    """
+    if config.sampling == "logit_normal":
         t = torch.sigmoid(torch.randn((), generator=generator) * config.std + config.mean)
-    return shift_time(t, config.shift)
+    else:
+        t = torch.rand((), generator=generator)
+        if config.sampling == "mode":
+            t = t + config.mode_scale * (torch.cos(math.pi / 2 * t) ** 2 - 1 + t)
+    return shift_time(t, shift_of(config, tokens))
 
 
 def to_velocity(
@@ -102,24 +129,16 @@ def time_grid(steps: int, shift: float) -> list[float]:
     return shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift).tolist()
 
 
-def euler(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
-    """Solve dx/dt = velocity(x, t) along `grid`, one evaluation per step; yields x after every step."""
-    for t, after in itertools.pairwise(grid):
-        x = x + (after - t) * velocity(x, t)
-        yield x
+def guide(with_text: Tensor, without_text: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
+    """Classifier-free guidance on the text alone (Ho and Salimans 2022).
 
-
-def midpoint(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
-    """Second order: two evaluations per step; yields x after every step."""
-    for t, after in itertools.pairwise(grid):
-        half = x + (after - t) / 2 * velocity(x, t)
-        x = x + (after - t) * velocity(half, (t + after) / 2)
-        yield x
-
-
-SOLVERS = {"euler": euler, "midpoint": midpoint}
-
-
-def guide(with_text: Tensor, without_text: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance on the text alone (Ho and Salimans 2022): scale 1 is no guidance."""
-    return without_text + scale * (with_text - without_text)
+    Args:
+        with_text, without_text: velocities [M, D] of one target.
+        scale: 1 is no guidance.
+        rescale: how far the result is brought back to the spread of `with_text`, 0 not at all, 1 wholly (Lin
+            et al. 2023, section 3.4); large scales oversaturate otherwise.
+    """
+    guided = without_text + scale * (with_text - without_text)
+    if not rescale:
+        return guided
+    return guided * (1 - rescale + rescale * with_text.std() / guided.std().clamp_min(1e-12))

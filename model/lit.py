@@ -66,11 +66,13 @@ def token_shares(step: StepBatch, average: str) -> list[Tensor]:
 class EditModule(L.LightningModule):
     """Trains a DiT; `ema` is a second DiT with averaged weights."""
 
-    def __init__(self, config: ModelConfig, optim: OptimConfig, last_step: int) -> None:
+    def __init__(
+        self, config: ModelConfig, optim: OptimConfig, last_step: int, dit: DiT | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step has as many micro-batches as its plan says
         self.config, self.optim, self.last_step = config, optim, last_step
-        self.dit = DiT(config.dit)
+        self.dit = dit if dit is not None else DiT(config.dit)  # else with weights, or an adapter in it
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.done = 0  # optimizer steps taken, over all runs that were resumed
         self.row: dict[str, float] = {}  # what the last step measured
@@ -80,10 +82,12 @@ class EditModule(L.LightningModule):
         plain = {
             id(p) for n, p in self.dit.named_parameters() if p.ndim < 2 or n.endswith(("table", "bounds"))
         }
+        trained = [p for p in self.dit.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.dit.parameters() if id(p) not in plain]},
-            {"params": [p for p in self.dit.parameters() if id(p) in plain], "weight_decay": 0.0},
+            {"params": [p for p in trained if id(p) not in plain]},
+            {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
         ]
+        groups = [group for group in groups if group["params"]]
         betas = (self.optim.betas[0], self.optim.betas[1])
         return torch.optim.AdamW(
             groups, lr=self.optim.lr, betas=betas, weight_decay=self.optim.weight_decay, fused=True

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.config import ConfigError, MediaConfig
 from model.sequence import SequenceError
 
+Size = tuple[int, int]  # height, width
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -26,7 +28,7 @@ class Clip:
     still: bool
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(height, width)."""
         return self.frames.shape[1], self.frames.shape[2]
 
@@ -42,11 +44,22 @@ def read_clip(name: str, value: Any) -> Clip:
             image; a list of PIL images.
 
     Raises:
-        SequenceError: of another type or shape, naming the element.
+        SequenceError: of another type, shape or kind (a video given as an image), naming the element.
         shards.media.MediaError: an unreadable file.
     """
-    if isinstance(value, str | Path | bytes):
-        return _read_file(name, value)
+    clip = _read_file(name, value) if isinstance(value, str | Path | bytes) else _read_pixels(name, value)
+    if name.startswith("image") and not clip.still:
+        if len(clip.frames) > 1:
+            raise SequenceError(
+                f"{name}: is a video of {len(clip.frames)} frames; name it video1, not image1"
+            )
+        clip = Clip(clip.frames, None, True)
+    if name.startswith("video") and clip.still:
+        raise SequenceError(f"{name}: is a single picture; name it image1, or give frames [T, H, W, 3]")
+    return clip
+
+
+def _read_pixels(name: str, value: Any) -> Clip:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     elif hasattr(value, "convert"):
@@ -92,3 +105,20 @@ def _read_file(name: str, source: str | Path | bytes) -> Clip:
         return Clip(np.repeat(marked[..., None], 3, axis=-1), None, False)
     frames, fps = read_video(source)
     return Clip(frames, fps, False)
+
+
+def fitted_size(height: int, width: int, config: MediaConfig, multiple: int) -> Size:
+    """(height, width) at which the model sees a medium: area in the preset's range, sides dividing.
+
+    Args:
+        multiple: pixels per token.
+
+    Raises:
+        ConfigError: the range holds no such size.
+    """
+    from shards.media import fit_size
+
+    try:
+        return fit_size(height, width, min_area=config.min_area, max_area=config.max_area, multiple=multiple)
+    except ValueError as error:
+        raise ConfigError(f"media of {width}x{height}: {error}") from error

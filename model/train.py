@@ -24,6 +24,7 @@ from model.editor import Editor
 from model.encoders import build, count_parameters, part
 from model.encoders.transform import TransformCodec
 from model.lit import EditModule
+from model.lora import add_adapter, merge, save_adapter
 from model.runs import Curve, claim, finished
 from model.settings import FitConfig, TrainConfig
 from model.watch import Rendered, codec_psnr, render_pairs
@@ -92,8 +93,11 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     L.seed_everything(config.train.seed, verbose=False)
-    train, heldout, model = open_data(config, run)
-    module = EditModule(model, config.optim, config.train.steps)
+    base = starting_point(config)
+    train, heldout, model = open_data(config, run, base)
+    if base is not None and config.lora is not None:
+        add_adapter(base.dit, config.lora)
+    module = EditModule(model, config.optim, config.train.steps, base.dit if base else None)
     optimizer = module.configure_optimizers()
     saved = states(run / "state")
     if saved:
@@ -113,6 +117,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
         max_epochs=1,
         accelerator=config.train.accelerator,
         devices=1,
+        deterministic=config.train.deterministic,
         precision=config.train.precision,
         logger=TensorBoardLogger(run, "tensorboard", version="", purge_step=module.done or None),
         callbacks=[watch, progress_bar()],
@@ -125,6 +130,9 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     curve.close()
     if module.done < config.train.steps:
         raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+    if config.lora is not None:
+        save_adapter(module.ema, run / "adapter")
+        merge(module.ema)
     Editor(module.ema.eval(), model, train.codec, train.text).save_pretrained(run / "checkpoint")
     result = {
         "run": str(run),
@@ -148,6 +156,19 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     return {**result, "reused": False}
 
 
+def starting_point(config: FitConfig) -> Editor | None:
+    """The editor whose weights training starts from, if any; ConfigError for settings that contradict it."""
+    if config.train.start is None:
+        if config.lora is not None:
+            raise ConfigError("lora: an adapter needs weights to adapt; name a checkpoint in train.start")
+        return None
+    if config.model != ModelConfig():
+        raise ConfigError("model: with train.start the model is the checkpoint's; leave this section out")
+    editor = Editor.from_pretrained(config.train.start, dtype="float32")
+    editor.dit.requires_grad_(True).train()
+    return editor
+
+
 def bounds(values: list[int]) -> tuple[int, int]:
     """(least, greatest)."""
     return min(values), max(values)
@@ -160,15 +181,19 @@ def progress_bar() -> Callback:
     return RichProgressBar(refresh_rate=1, leave=True)
 
 
-def open_data(config: FitConfig, run: Path) -> tuple[Pairs, Pairs | None, ModelConfig]:
+def open_data(
+    config: FitConfig, run: Path, base: Editor | None = None
+) -> tuple[Pairs, Pairs | None, ModelConfig]:
     """Training pairs, held-out pairs (None when the shards have none), and the model's full configuration.
 
-    The codec's statistics are measured on the training pairs once and kept in `model.json` of the run.
+    The codec's statistics are measured on the training pairs once and kept in `model.json` of the run; they
+    and all else are those of `base`, where training starts from one.
     """
     from shards.files import write_json
     from shards.index import ShardError
 
-    model, text = config.model, build(config.model.text)
+    model = base.config if base else config.model
+    text = base.text if base else build(model.text)
     if (run / "model.json").is_file():
         model = load_config(run / "model.json")
     codec = build(model.codec)

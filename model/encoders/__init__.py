@@ -6,8 +6,9 @@ An encoder is named in YAML and in `config.json` by its class path and arguments
 from __future__ import annotations
 
 import importlib
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,6 +34,9 @@ class Codec(Protocol):
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """(t, h, w) of the latents of a video."""
 
+    def to(self, device: torch.device | str) -> Self:
+        """Compute on a device; returns itself."""
+
 
 class TextEncoder(Protocol):
     """Text to token states; `width` numbers per token."""
@@ -41,6 +45,9 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: list[str]) -> list[Tensor]:
         """One float32 [tokens, width] per text, of its real tokens only; an empty text has no tokens."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Compute on a device; returns itself."""
 
 
 def part(class_path: str, **init_args: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -61,7 +61,12 @@ class MiniLM:
             self._loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True), model.eval()
         return self._loaded
 
-    @torch.inference_mode()
+    def to(self, device: torch.device | str) -> Self:
+        """It is small and stays on the CPU; returns itself."""
+        return self
+
+    @torch.inference_mode(False)  # what is loaded and returned here serves training too
+    @torch.no_grad()
     def encode(self, texts: list[str]) -> list[Tensor]:
         """One float32 [tokens, 384] per text: the states of its own tokens, [CLS] and [SEP] left out.
 

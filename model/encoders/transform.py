@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -142,6 +142,10 @@ class TransformCodec:
         scale = std**self.whiten
         scale *= (std / scale).square().mean().sqrt()
         return TransformCodec(self.spatial, self.keep, mean.tolist(), scale.tolist(), self.whiten)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The transform computes wherever its input lies; returns itself."""
+        return self
 
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """(t, h, w) of a video's latents: 1 + ceil((T - 1) / 4), and sides over the block, rounded up."""

@@ -55,7 +55,7 @@ def test_fit_then_edit(
         (["--video1", str(tmp_path / "none.mp4"), "--out", str(out)], "none.mp4"),
         (
             ["--video1", str(tmp_path / "in.mp4"), "--out", str(tmp_path / "out.avi")],
-            "must end in .mp4 or .png",
+            "the result <video2> must end in .mp4",
         ),
     ):
         assert main([*edit, *arguments]) == 2

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import Editor
-from model.carry_over import carry_over, change_map
+from model.carry_over import blend, change_map, limit_to_mask
 from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
 from model.dit import DiT, DiTConfig
-from model.editor import windows
 from model.encoders import part
+from model.request import windows
 from model.rope import RopeConfig
 from model.sequence import SequenceError
 from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
@@ -55,7 +55,7 @@ def test_files_arrays_tensors_and_pictures_agree(editor: Editor, clip: np.ndarra
     frames, fps = read_video(tmp_path / "in.mp4")
     text = "<video1> Remove the dog."
     from_file = editor(text, video1=tmp_path / "in.mp4")
-    assert from_file.frames.shape == (7, 48, 64, 3)
+    assert from_file.frames.shape == (7, 96, 128, 3)  # the source's size, the model's is 48x64
     assert from_file.fps == fps == 12.5
     same = [
         editor(text, video1=str(tmp_path / "in.mp4")),
@@ -73,16 +73,16 @@ def test_files_arrays_tensors_and_pictures_agree(editor: Editor, clip: np.ndarra
 
     from_file.save(tmp_path / "out.mp4")
     info = probe(tmp_path / "out.mp4")
-    assert (info.frames, info.height, info.width, info.fps) == (7, 48, 64, 12.5)
+    assert (info.frames, info.height, info.width, info.fps) == (7, 96, 128, 12.5)
 
 
 def test_images_masks_and_generation(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
     write_image(tmp_path / "in.png", clip[0])
     image = editor("<image1> Make it night.", image1=tmp_path / "in.png")
     assert image.still
-    assert image.frames.shape == (1, 48, 64, 3)
+    assert image.frames.shape == (1, 96, 128, 3)
     image.save(tmp_path / "out.png")
-    assert Image.open(tmp_path / "out.png").size == (64, 48)
+    assert Image.open(tmp_path / "out.png").size == (128, 96)
 
     masks = np.zeros(clip.shape[:3], bool)
     masks[:, 20:50, 30:60] = True
@@ -95,7 +95,7 @@ def test_images_masks_and_generation(editor: Editor, clip: np.ndarray, tmp_path:
     made = editor("A street at night.", frames=3, size=(48, 64))
     assert made.frames.shape == (3, 48, 64, 3)
     animated = editor("<image1> Let it move. <video1>", image1=clip[0], frames=3)
-    assert animated.frames.shape == (3, 48, 64, 3)
+    assert animated.frames.shape == (3, 96, 128, 3)
 
 
 def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:
@@ -137,7 +137,7 @@ def test_values_out_of_range_are_named(editor: Editor, clip: np.ndarray, tmp_pat
         editor("<video1> Go.", video1=clip, steps=0)
     with pytest.raises(SequenceError, match="frames: needs at least 1"):
         editor("<video1> Go.", video1=clip, frames=0)
-    with pytest.raises(SequenceError, match="video1: 7 frames are too few for 30"):
+    with pytest.raises(SequenceError, match="video1: 7 frames are too few for a result of 30"):
         editor("<video1> Go.", video1=clip, frames=30)
     with pytest.raises(SequenceError, match=r"video1: float pixels must lie in \[0, 1\]"):
         editor("<video1> Go.", video1=clip.astype(np.float32))
@@ -205,7 +205,8 @@ def test_carry_over_keeps_edits_and_returns_detail() -> None:
     coded = torch.zeros(3, 40, 40, 3)
     edit = coded + 0.01 * torch.randn(coded.shape)
     edit[:, 10:30, 10:30] = 0.9
-    blended, edited = carry_over(edit, coded + detail, coded, agree=8, differ=16)
+    edited = change_map(edit, coded, agree=8, differ=16)
+    blended = blend(edit, coded + detail, edited)
     assert torch.equal(blended[:, :, 37:], (coded + detail)[:, :, 37:])
     torch.testing.assert_close(blended[:, 10:30, 10:30], edit[:, 10:30, 10:30])
     assert edited.min() == 0
@@ -215,13 +216,23 @@ def test_carry_over_keeps_edits_and_returns_detail() -> None:
         change_map(coded, coded, 16, 8)
 
 
+def test_carry_over_at_the_source_s_own_size() -> None:
+    edited = torch.zeros(2, 8, 8, 1)
+    edited[:, 2:4, 2:4] = 1
+    edit, source = torch.ones(2, 32, 32, 3), torch.rand(2, 32, 32, 3) - 1
+    blended = blend(edit, source, edited)
+    assert torch.equal(blended[:, 20:], source[:, 20:])
+    assert torch.equal(blended[:, 11:13, 11:13], edit[:, 11:13, 11:13])
+
+
 def test_carry_over_changes_nothing_far_outside_the_mask() -> None:
     generator = torch.Generator().manual_seed(0)
     source = torch.rand(3, 24, 32, 3, generator=generator) * 2 - 1
     edit = -source
     mask = -torch.ones_like(source)
     mask[:, 8:16, 8:16] = 1
-    blended, edited = carry_over(edit, source, source, 8, 16, mask)
+    edited = limit_to_mask(change_map(edit, source, 8, 16), mask)
+    blended = blend(edit, source, edited)
     assert torch.equal(blended[:, 8:16, 8:16], edit[:, 8:16, 8:16])
     outside = torch.ones(24, 32, dtype=torch.bool)
     outside[7:17, 7:17] = False

@@ -6,6 +6,7 @@ Pure functions, so equations are checked as equations.
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -13,17 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.flow import (
-    SOLVERS,
     FlowConfig,
     draw_time,
     guide,
     interpolate,
+    shift_of,
     shift_time,
     target_velocity,
     time_grid,
     to_velocity,
     token_loss,
 )
+from model.solvers import SOLVERS
 
 CLEAN, VELOCITY = FlowConfig(prediction="clean"), FlowConfig(prediction="velocity")
 
@@ -72,35 +74,97 @@ def test_shift_moves_times_towards_noise_and_one_is_the_identity() -> None:
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_solvers_follow_a_straight_path_exactly(name: str) -> None:
     x0, x1 = torch.randn(3, 2), torch.randn(3, 2)
+    seen = []
     for x in SOLVERS[name](lambda x, t: x1 - x0, x0, time_grid(7, 2.0)):
-        last = x
-    torch.testing.assert_close(last, x1)
+        seen.append(x)
+    assert len(seen) == 7
+    torch.testing.assert_close(seen[-1], x1, atol=1e-5, rtol=1e-4)
 
 
-def test_midpoint_converges_faster_than_euler() -> None:
-    # dx/dt = x has the solution e at t = 1
+def test_midpoint_and_unipc_converge_faster_than_euler() -> None:
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        """The flow from N(0, 1) to N(2, 1/4), which takes x to 2 + x / 2."""
+        variance = t * t / 4 + (1 - t) ** 2
+        return 2 + (t / 4 - (1 - t)) / variance * (x - 2 * t)
+
+    x = torch.linspace(-2, 2, 9)[:, None]
     errors = {}
     for name, solver in SOLVERS.items():
-        *_, last = solver(lambda x, t: x, torch.ones(1, dtype=torch.float64), time_grid(10, 1.0))
-        errors[name] = abs(last.item() - 2.718281828459045)
-    assert errors["midpoint"] < errors["euler"] / 10
+        *_, last = solver(velocity, x, time_grid(20, 1.0))
+        errors[name] = (last - (2 + x / 2)).abs().mean().item()
+    assert errors["midpoint"] < errors["unipc"] < errors["euler"] / 4
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "logit_normal"])
+@pytest.mark.parametrize("sampling", ["uniform", "logit_normal", "mode"])
 def test_times_are_keyed_and_inside(sampling: str) -> None:
     config = FlowConfig(sampling=sampling, shift=2.0)  # type: ignore[arg-type]
-    drawn = torch.stack([draw_time(config, torch.Generator().manual_seed(s)) for s in range(300)])
-    again = draw_time(config, torch.Generator().manual_seed(7))
+    drawn = torch.stack([draw_time(config, torch.Generator().manual_seed(s), 64) for s in range(300)])
+    again = draw_time(config, torch.Generator().manual_seed(7), 64)
     assert again == drawn[7]
     assert (drawn > 0).all()
     assert (drawn < 1).all()
     assert drawn.mean() < 0.5  # the shift favours noise
 
 
-def test_guidance_of_one_is_no_guidance() -> None:
-    a, b = torch.randn(2), torch.randn(2)
+def test_mode_sampling_favours_the_middle_and_zero_is_uniform() -> None:
+    def middle(scale: float) -> float:
+        config = FlowConfig(sampling="mode", mode_scale=scale)
+        times = torch.stack([draw_time(config, torch.Generator().manual_seed(s), 1) for s in range(1500)])
+        return float(((times > 0.3) & (times < 0.7)).float().mean())
+
+    assert middle(0.0) == pytest.approx(0.4, abs=0.04)
+    assert middle(1.29) > 0.5
+    uniform = FlowConfig(sampling="uniform")
+    for seed in range(5):
+        ours, plain = (
+            draw_time(c, torch.Generator().manual_seed(seed), 1)
+            for c in (FlowConfig(sampling="mode", mode_scale=0.0), uniform)
+        )
+        assert ours == plain
+
+
+@settings(deadline=None)
+@given(st.integers(1, 100_000), st.floats(0.5, 4), st.integers(1, 30))
+def test_shift_of_a_resolution_is_shared_by_training_and_inference(
+    tokens: int, shift: float, steps: int
+) -> None:
+    config = FlowConfig(sampling="uniform", shift=shift, shift_tokens=1024)
+    assert shift_of(config, 1024) == pytest.approx(shift)
+    assert shift_of(config, 4 * tokens) == pytest.approx(2 * shift_of(config, tokens))
+    assert shift_of(FlowConfig(shift=shift), tokens) == shift
+    # a uniform time u is drawn where the solver's grid puts its u-th fraction
+    u = torch.rand((), generator=torch.Generator().manual_seed(steps))
+    drawn = draw_time(config, torch.Generator().manual_seed(steps), tokens)
+    assert drawn.item() == pytest.approx(shift_time(u, shift_of(config, tokens)).item())
+    grid = time_grid(steps, shift_of(config, tokens))
+    even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    assert grid == shift_time(even, shift_of(config, tokens)).tolist()
+
+
+def test_guidance_of_one_is_no_guidance_and_rescaling_keeps_the_spread() -> None:
+    a, b = torch.randn(50, 2), torch.randn(50, 2)
     torch.testing.assert_close(guide(a, b, 1.0), a)
     torch.testing.assert_close(guide(a, b, 3.0), b + 3 * (a - b))
+    wide, kept = guide(a, b, 7.0), guide(a, b, 7.0, rescale=1.0)
+    assert wide.std() > 3 * a.std()
+    torch.testing.assert_close(kept.std(), a.std())
+    torch.testing.assert_close(guide(a, b, 7.0, 0.5), (wide + kept) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shift": 0.0}, "flow.shift"),
+        ({"shift_tokens": -1}, "shift_tokens"),
+        ({"mode_scale": 2.0}, "mode_scale"),
+        ({"std": 0.0}, "flow.std"),
+        ({"floor": 0.0}, "flow.floor"),
+    ],
+)
+def test_settings_out_of_range_are_named(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FlowConfig(**changes)  # type: ignore[arg-type]
+    assert FlowConfig(mode_scale=2 / (math.pi - 2)).mode_scale < 1.76
 
 
 def test_no_steps_are_refused() -> None:

@@ -21,14 +21,14 @@ from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
 from tests.perf.shards import make_items
 
-PRESET = Path("configs/train/nano.yaml")
+PRESET, RUN = Path("configs/model/nano.yaml"), Path("configs/train/nano.yaml")
 
 
 def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     """Time the training step at the preset's batch size, and an edit at its steps and guidance."""
-    settings = yaml.safe_load(PRESET.read_text())
-    config: ModelConfig = from_dict(ModelConfig, settings["model"], str(PRESET))
-    wanted = {k: v for k, v in settings["data"].items() if k in ("batch_size", "token_budget")}
+    config: ModelConfig = from_dict(ModelConfig, yaml.safe_load(PRESET.read_text()), str(PRESET))
+    settings = yaml.safe_load(RUN.read_text())["data"]
+    wanted = {k: v for k, v in settings.items() if k in ("batch_size", "token_budget")}
     write_shards(scratch / "shards", make_items(scratch / "media", 16, heldout=1))
     data = dataclasses.replace(DataConfig(shards=(str(scratch / "shards"),)), **wanted)
     fit = FitConfig(data=data, model=config)

@@ -1,0 +1,197 @@
+"""Video latents of a learned autoencoder: Wan's causal VAE, through diffusers, frozen.
+
+It stands where the paper's own video autoencoder stands, behind the interface of the offline codec.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Precision = Literal["float32", "bfloat16"]
+CHUNK = 4  # frames that diffusers encodes at a time after the first; it drops those that fill no chunk
+
+
+class WanVAE:
+    """Latents of an `AutoencoderKLWan`: the posterior's mean, normalised per channel; read on first use.
+
+    Args:
+        path: folder or hub id; pickled weights are refused.
+        subfolder: of the path, where it exists; else config.json is looked for in the path itself.
+        revision: of the hub's repository.
+        dtype: of the weights and the computation; latents and video are float32.
+        tiling: work on overlapping tiles of 256 pixels, in both directions, where a side is longer: less
+            memory, and slightly other values.
+        pad: bring other lengths than 1 + temporal k frames, and other sides than multiples of `spatial`, up
+            to size by repeating the last frame, row and column; False refuses them.
+        channels, spatial, temporal: compared with the weights when they are read.
+    """
+
+    def __init__(
+        self,
+        path: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        subfolder: str | None = "vae",
+        revision: str | None = None,
+        dtype: Precision = "float32",
+        tiling: bool = False,
+        pad: bool = True,
+        channels: int = 16,
+        spatial: int = 8,
+        temporal: int = 4,
+    ) -> None:
+        if dtype not in get_args(Precision):
+            raise ValueError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+        if min(channels, spatial) < 1 or temporal not in (1, 2, 4):
+            raise ValueError(
+                "codec: channels and spatial are at least 1, temporal is 1, 2 or 4, "
+                f"got {channels}, {spatial}, {temporal}"
+            )
+        self.path, self.subfolder, self.revision, self.dtype = path, subfolder, revision, dtype
+        self.tiling, self.pad = tiling, pad
+        self.channels, self.spatial, self.temporal = channels, spatial, temporal
+        self._device = torch.device("cpu")
+        self._loaded: tuple[Any, Tensor, Tensor] | None = None
+
+    def to(self, device: torch.device | str) -> Self:
+        """This codec with its weights, read or yet to be read, on `device`."""
+        self._device = torch.device(device)
+        if self._loaded:
+            model, mean, std = self._loaded
+            self._loaded = model.to(self._device), mean.to(self._device), std.to(self._device)
+        return self
+
+    def _refusal(self, reason: str) -> ValueError:
+        return ValueError(f"codec: {self.path} {reason}")
+
+    def _unreadable(self, error: Exception) -> Exception:
+        """What to say when diffusers cannot read the path."""
+        reason = str(error).strip().partition("\n")[0]
+        if not Path(self.path).is_dir():
+            return FileNotFoundError(
+                f"codec: {self.path} is no folder here, and not (or not whole) in the local cache of the "
+                f"model hub: give its folder, or run `hf download {self.path}` first ({reason})"
+            )
+        return self._refusal(f"cannot be read: {reason} (needed: config.json and safetensors)")
+
+    def _check(self, config: Any) -> None:
+        """Raise ValueError naming the first difference between what was read and this description."""
+        stages = len(config.dim_mult) - 1
+        spatial = 2**stages * (config.patch_size or 1)
+        found = {
+            "channels": config.z_dim,
+            "spatial": spatial,
+            "temporal": 2 ** sum(config.temperal_downsample[:stages]),
+        }
+        for name, value in found.items():
+            if value != getattr(self, name):
+                raise self._refusal(
+                    f"has {name} {value}, not {getattr(self, name)}: set it to that of the weights"
+                )
+        if config.scale_factor_spatial != spatial:  # what diffusers cuts tiles by
+            raise self._refusal(
+                f"reduces by {spatial}, but its config.json says scale_factor_spatial "
+                f"{config.scale_factor_spatial}"
+            )
+        for name in ("latents_mean", "latents_std"):
+            if len(config[name] or ()) != self.channels:
+                raise self._refusal(f"does not give {self.channels} numbers as {name} in config.json")
+
+    def _load(self) -> tuple[Any, Tensor, Tensor]:
+        """(model, mean, std); raises FileNotFoundError or ValueError saying what is wrong with the path."""
+        if self._loaded is None:
+            from diffusers import AutoencoderKLWan
+
+            own = self.subfolder and Path(self.path).is_dir() and not Path(self.path, self.subfolder).is_dir()
+            place: dict[str, Any] = {
+                "pretrained_model_name_or_path": self.path,
+                "subfolder": None if own else self.subfolder,
+                "revision": self.revision,
+            }
+            options: dict[str, Any] = {"torch_dtype": getattr(torch, self.dtype), "output_loading_info": True}
+            try:
+                kind = AutoencoderKLWan.load_config(**place).get("_class_name")
+                if kind != "AutoencoderKLWan":
+                    raise ValueError(f"{kind} is not AutoencoderKLWan")
+                model, report = AutoencoderKLWan.from_pretrained(**place, **options, use_safetensors=True)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise self._unreadable(error) from error
+            self._check(model.config)
+            if missing := sorted(report["missing_keys"]):
+                raise self._refusal(f"lacks {len(missing)} weights, the first is {missing[0]}")
+            for name, weight in model.named_parameters():
+                if not weight.isfinite().all():
+                    raise self._refusal(f"is broken: the weights {name} are not finite")
+            if self.tiling:
+                model.enable_tiling()
+            mean, std = (torch.tensor(model.config[n]) for n in ("latents_mean", "latents_std"))
+            self._loaded = model.eval().requires_grad_(False), mean, std
+            self.to(self._device)
+        return self._loaded
+
+    def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """(t, h, w) of a video's latents: 1 + ceil((T - 1) / temporal), and sides over `spatial`, rounded up.
+
+        Raises ValueError for a size that `pad` would have to change where it is False.
+        """
+        if min(frames, height, width) < 1:
+            raise ValueError(f"video of {frames} frames of {height}x{width}: every size must be at least 1")
+        if not self.pad:
+            first, s = 1 + (frames - 1) // self.temporal * self.temporal, self.spatial
+            if frames != first:
+                raise ValueError(
+                    f"video of {frames} frames: the codec takes 1 + {self.temporal} k, such as {first} or "
+                    f"{first + self.temporal}; cut it, or set pad"
+                )
+            for name, side in (("height", height), ("width", width)):
+                if side % s:
+                    low = max(s, side // s * s)
+                    raise ValueError(
+                        f"video of {name} {side}: the codec takes multiples of {s}, such as {low} or "
+                        f"{low + s}; resize it, or set pad"
+                    )
+        t = 1 + -(-(frames - 1) // self.temporal)
+        return t, -(-height // self.spatial), -(-width // self.spatial)
+
+    @torch.inference_mode(False)  # weights read in a caller's inference mode could not be moved afterwards
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """float [T, H, W, 3] in [-1, 1] -> float32 latents [t, h, w, channels], on this codec's device.
+
+        Odd sizes are padded by repeating the last frame, row and column; `decode` crops them back. Raises
+        ValueError for other shapes and types, values that are not finite, and what `latent_size` refuses.
+        """
+        if video.ndim != 4 or video.shape[-1] != 3 or not video.is_floating_point():
+            raise ValueError(f"encode: needs float [T, H, W, 3], got {video.dtype} {list(video.shape)}")
+        if not video.isfinite().all():
+            raise ValueError("encode: the video holds values that are not finite")
+        frames, height, width = video.shape[:3]
+        t, h, w = self.latent_size(frames, height, width)
+        model, mean, std = self._load()
+        s, long = self.spatial, 1 + -(-(frames - 1) // CHUNK) * CHUNK
+        planes = video.to(self._device, torch.float32).permute(3, 0, 1, 2)[None]
+        planes = F.pad(planes, (0, w * s - width, 0, h * s - height, 0, long - frames), mode="replicate")
+        # Causal: where a latent frame is less than a chunk, those of padding alone are cut off.
+        latents = model.encode(planes.to(model.dtype)).latent_dist.mode()[0, :, :t]
+        return (latents.float().permute(1, 2, 3, 0) - mean) / std
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: tuple[int, int, int] | None = None) -> Tensor:
+        """Latents [t, h, w, channels] -> float32 [T, H, W, 3]; `size` crops to (T, H, W).
+
+        Nothing is clipped here, but diffusers clamps what its decoder returns to [-1, 1].
+        """
+        if latents.ndim != 4 or latents.shape[-1] != self.channels:
+            raise ValueError(f"decode: needs [t, h, w, {self.channels}], got {list(latents.shape)}")
+        t, h, w = latents.shape[:3]
+        if size is not None and self.latent_size(*size) != (t, h, w):
+            raise ValueError(f"decode: latents [{t}, {h}, {w}] do not hold a video of {list(size)}")
+        model, mean, std = self._load()
+        values = latents.to(self._device, torch.float32) * std + mean
+        video = model.decode(values.permute(3, 0, 1, 2)[None].to(model.dtype)).sample[0].float()
+        frames, height, width = size or video.shape[1:]
+        return video.permute(1, 2, 3, 0)[:frames, :height, :width]

@@ -1,0 +1,104 @@
+"""A checkpoint's files: where they are, and reading them without trusting them.
+
+A folder, or a repository of the hub, with config.json and model.safetensors. Pickles are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.config import ConfigError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
+
+def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        path: a folder with config.json and model.safetensors, a finished run's folder, or `owner/name` of a
+            repository on the model hub (downloaded unless it is in the local cache).
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        ConfigError: nothing of the kind is there, or only a pickle is.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        what = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
+        raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
+        folder = _download(path, revision)
+    if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
+        folder = folder / "checkpoint"
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder / CONFIG}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        why = f" ({pickles[0]} is a pickle, which can run code: convert it to safetensors)" if pickles else ""
+        raise ConfigError(
+            f"{folder / WEIGHTS}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}{why}"
+        )
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ConfigError(f"{name}: no such folder, and huggingface_hub is not installed") from error
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"{name}: no such folder here, and the model hub gave no such repository: {reason}"
+        ) from error
+
+
+def read_weights(
+    file: Path, shapes: Mapping[str, torch.Size], owner: str, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the tensors of `shapes`, all finite.
+
+    Args:
+        owner: what the shapes come from, for the message.
+
+    Raises:
+        ConfigError: the file is truncated or no safetensors, or a weight is missing, unknown, of another
+            shape or not finite; the message names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, Tensor] = load_file(file, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{file}: {error}; is the file complete?") from error
+    for name in sorted(set(shapes) | set(state)):
+        if name not in state or name not in shapes:
+            problem = "is missing" if name not in state else "is unknown"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} {problem}")
+        if state[name].shape != shapes[name]:
+            sizes = f"{list(state[name].shape)}, not {list(shapes[name])}"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} is {sizes}")
+        if not torch.isfinite(state[name]).all():
+            raise ConfigError(f"{file}: weight {name!r} holds values that are not finite")
+    return state
+
+
+def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    from shards.files import atomic_path
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
