@@ -147,7 +147,7 @@ class Pairs:
             shards = ShardSet(folder, split)
             self._places += [(shards, i) for i in range(len(shards))]
         self._pixels: dict[str, np.ndarray] = {}
-        self._states: dict[str, Tensor] = {}
+        self._states = self._encode_texts()
         self.lengths = [self._length(i) for i in range(len(self))]
 
     def __len__(self) -> int:
@@ -163,6 +163,14 @@ class Pairs:
         if text not in self._states:
             self._states[text] = self.text.encode([text])[0].cpu()
         return self._states[text]
+
+    def _encode_texts(self) -> dict[str, Tensor]:
+        """Token states of every distinct piece of text of the samples, encoded together."""
+        from shards.sample import split_text
+
+        texts = (shards.entry(place).text for shards, place in self._places)
+        parts = dict.fromkeys(part for text in texts for kind, part in split_text(text) if kind == "text")
+        return {part: x.cpu() for part, x in zip(parts, self.text.encode(list(parts)), strict=True)}
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""

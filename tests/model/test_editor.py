@@ -5,8 +5,10 @@ A random-weight model; what it makes is noise, that it is made right is what cou
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from model.carry_over import blend, change_map, limit_to_mask
 from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
 from model.dit import DiT, DiTConfig
 from model.encoders import part
+from model.forms import FORMS
 from model.request import windows
 from model.rope import RopeConfig
 from model.sequence import SequenceError
@@ -98,6 +101,104 @@ def test_images_masks_and_generation(editor: Editor, clip: np.ndarray, tmp_path:
     assert animated.frames.shape == (3, 96, 128, 3)
 
 
+def test_a_list_gives_what_each_gives_alone(editor: Editor, clip: np.ndarray) -> None:
+    texts = ["<video1> Remove the dog.", "<image1> Make it night.", "<video1> Remove what <mask> marks."]
+    masks = np.zeros(clip.shape[:3], bool)
+    masks[:, 20:50] = True
+    media = {"video1": [clip, None, clip[:5]], "image1": [None, clip[0], None], "mask": [None, None, masks]}
+    ticks: list[tuple[int, int]] = []
+    together = editor(texts, **media, progress=lambda *tick: ticks.append(tick))
+    assert ticks == [(n + 1, 8) for n in range(8)]  # 7 frames take two windows
+    for i, edit in enumerate(together):
+        alone = editor(texts[i], **{name: values[i] for name, values in media.items()})
+        assert np.array_equal(edit.frames, alone.frames)
+        assert edit.still == alone.still == (i == 1)
+    with pytest.raises(SequenceError, match="video1: 3 texts need a list of 3 media, got 2 values"):
+        editor(texts, video1=[clip, clip])
+    with pytest.raises(SequenceError, match="video1: 3 texts need a list of 3 media, got ndarray"):
+        editor(texts, video1=clip[:3])
+    with pytest.raises(SequenceError, match="the list is empty"):
+        editor([])
+
+
+def test_every_task_form_runs(editor: Editor, clip: np.ndarray) -> None:
+    pictures = {"video": clip[:5], "image": clip[0]}
+    for form in FORMS:
+        media = {name: pictures[name.rstrip("0123456789")] for name in form.sources}
+        edit = editor(form.filled, steps=1, **media)
+        assert edit.still == form.target.startswith("image"), form.name
+        assert len(edit.frames) == (1 if edit.still else 5), form.name
+
+
+def test_sizes(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    odd = clip[:5, :95, :127]
+    edit = editor("<video1> Go.", video1=odd)
+    assert edit.frames.shape == (5, 95, 127, 3)
+    edit.save(tmp_path / "odd.mp4")
+    assert (probe(tmp_path / "odd.mp4").height, probe(tmp_path / "odd.mp4").width) == (96, 128)
+    assert editor("<video1> Go.", video1=odd, size="model").frames.shape == (5, 48, 64, 3)
+    assert editor("<video1> Go.", video1=odd, size=(64, 80)).frames.shape == (5, 64, 80, 3)
+    for size in ((50, 64), (48, 0), (48.5, 64)):
+        with pytest.raises(SequenceError, match="size: height and width must divide by 16"):
+            editor("<video1> Go.", video1=odd, size=size)
+
+
+def test_guidance_interval_solvers_and_dtypes(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    video = clip[:5]
+
+    def made(**changes: Any) -> np.ndarray:
+        inference = dataclasses.replace(editor.config.inference, **changes)
+        config = dataclasses.replace(editor.config, inference=inference)
+        frames: np.ndarray = Editor(editor.dit, config)("<video1> Go.", video1=video).frames
+        return frames
+
+    plain, guided = made(), made(guidance=4.0)
+    assert np.array_equal(made(guidance=4.0, interval=(0.9, 1.0)), plain)  # steps at 0 and 0.5
+    assert not np.array_equal(made(guidance=4.0, interval=(0.5, 1.0)), guided)
+    assert not np.array_equal(made(guidance=4.0, rescale=0.7), guided)
+    solved = {solver: made(solver=solver, steps=8) for solver in ("euler", "midpoint", "unipc")}
+    assert len({frames.tobytes() for frames in solved.values()}) == 3
+    for frames in solved.values():
+        assert np.abs(frames.astype(int) - solved["midpoint"]).mean() < 20
+    for changes, message in (
+        ({"interval": (0.5, 0.2)}, "interval"),
+        ({"rescale": 2.0}, "rescale"),
+        ({"solver": "heun"}, "solver: 'heun' is none of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made(**changes)
+    with pytest.raises(SequenceError, match="solver: 'heun' is none of"):
+        editor("<video1> Go.", video1=video, solver="heun")
+
+    editor.save_pretrained(tmp_path)
+    half = Editor.from_pretrained(tmp_path, dtype="bfloat16")
+    assert {p.dtype for p in half.dit.parameters()} == {torch.bfloat16}
+    difference = np.abs(half("<video1> Go.", video1=video).frames.astype(int) - plain)
+    assert 0 < difference.mean() < 6
+
+
+def test_causal_context_edits_are_those_of_recomputation(
+    editor: Editor, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = dataclasses.replace(editor.config.dit, depth=2)  # with one block the context has no say
+    causal = dataclasses.replace(full, context="causal")
+    torch.manual_seed(0)
+    weights = DiT(full)
+    weights.out.weight.data.normal_(std=0.2)
+
+    def made(dit_config: DiTConfig) -> np.ndarray:
+        dit = DiT(dit_config).eval()
+        dit.load_state_dict(weights.state_dict())  # the same weights fit either way
+        config = dataclasses.replace(editor.config, dit=dit_config)
+        frames: np.ndarray = Editor(dit, config)("<video1> Go.", video1=clip[:5], guidance=3.0).frames
+        return frames
+
+    reused = made(causal)
+    assert not np.array_equal(reused, made(full))
+    monkeypatch.setattr(DiT, "remember", lambda self, batch: None)  # nothing is kept: all is computed anew
+    assert np.abs(reused.astype(int) - made(causal)).max() <= 1
+
+
 def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:
     ticks: list[tuple[int, int]] = []
     plain = editor("<video1> Go.", video1=clip[:5], progress=lambda *tick: ticks.append(tick))
@@ -123,6 +224,9 @@ def test_windows_cover_every_frame(length: int, most: int) -> None:
         ("<video1> and <video2> make <video3>", {"video1": 0}, "give media for all but one"),
         ("<video1> Go.", {"video1": 0, "sound": 0}, "'sound'"),
         ("<video1> Go. <video1>", {"video1": 0}, "<video1> more than once"),
+        ("<video1> <video2>", {"video1": 0}, "the text is empty"),
+        ("<video1> Show <v2>.", {"video1": 0}, "the text names <v2>: tags are <video1>"),
+        ("<video1> Put <image1> in.", {"video1": 0, "image1": 0}, "image1: is a video of 7 frames"),
     ],
 )
 def test_text_and_media_that_disagree(
@@ -139,6 +243,14 @@ def test_values_out_of_range_are_named(editor: Editor, clip: np.ndarray, tmp_pat
         editor("<video1> Go.", video1=clip, frames=0)
     with pytest.raises(SequenceError, match="video1: 7 frames are too few for a result of 30"):
         editor("<video1> Go.", video1=clip, frames=30)
+    with pytest.raises(SequenceError, match=r"frames: 6 are too many without a video to follow; .* makes 5"):
+        editor("A street.", frames=6)
+    with pytest.raises(SequenceError, match="<image2> is an image, it has one frame, not 3"):
+        editor("<image1> Go.", image1=clip[0], frames=3)
+    with pytest.raises(SequenceError, match="fps: must be above 0"):
+        editor("<video1> Go.", video1=clip, fps=0.0)
+    with pytest.raises(SequenceError, match="video1: is a single picture; name it image1"):
+        editor("<video1> Go.", video1=clip[0])
     with pytest.raises(SequenceError, match=r"video1: float pixels must lie in \[0, 1\]"):
         editor("<video1> Go.", video1=clip.astype(np.float32))
     with pytest.raises(SequenceError, match="video1: needs"):
@@ -170,8 +282,10 @@ def test_damaged_checkpoints_are_named(editor: Editor, tmp_path: Path) -> None:
         Editor.from_pretrained(folder)
     weights.unlink()
     torch.save({}, folder / "model.pt")
-    with pytest.raises(ConfigError, match=r"model\.safetensors: not found"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not found.*model\.pt is a pickle"):
         Editor.from_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"model\.pt is a pickle, which can run code"):
+        Editor.from_pretrained(folder / "model.pt")
     weights.write_bytes(whole)
 
     def with_setting(section: str, **changes: object) -> str:
@@ -183,11 +297,28 @@ def test_damaged_checkpoints_are_named(editor: Editor, tmp_path: Path) -> None:
         (with_setting("dit", depth="two"), r"dit\.depth: expected int"),
         (with_setting("flow", prediction="noise"), r"flow\.prediction: 'noise' is none of"),
         (with_setting("sequence", patch=1), "the encoders give"),
+        (with_setting("inference", steps=0), "inference: steps: needs at least 1"),
+        (json.dumps({**settings_, "model_type": "llama"}), "model_type: 'llama' is none of editverse"),
         ("{", "config.json"),
     ):
         config.write_text(text)
         with pytest.raises(ConfigError, match=message):
             Editor.from_pretrained(folder)
+
+
+def test_hub_repositories_come_from_the_local_cache(
+    editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789" * 4
+    repository = tmp_path / "models--somebody--editor"
+    editor.save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for options in ({}, {"revision": "main"}, {"revision": commit}):
+        assert Editor.from_pretrained("somebody/editor", **options).config == editor.config
+    with pytest.raises(ConfigError, match="nobody/editor: no such folder here, and the model hub"):
+        Editor.from_pretrained("nobody/editor")
 
 
 def test_weights_that_are_not_finite_are_refused(editor: Editor, tmp_path: Path) -> None:

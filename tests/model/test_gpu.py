@@ -1,18 +1,23 @@
-"""On a CUDA device: backends agree in bf16, and a training step runs.
+"""On a CUDA device: backends agree in bf16, a training step runs, an edit is the CPU's.
 
 Deselected by default; `make gpu` runs them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from model import Editor
 from model.attention import attention
 from model.data import Steps
+from model.dit import DiT
 from model.lit import EditModule, micro_loss, token_shares
 from model.settings import FitConfig
 from model.train import open_data
@@ -29,6 +34,44 @@ def test_backends_agree_on_cuda() -> None:
     for name in names:
         out = attention(q, k, v, bounds, 599, name)  # type: ignore[arg-type]
         torch.testing.assert_close(out.float(), exact, atol=2e-2, rtol=0)
+
+
+def test_fewer_queries_than_keys_on_cuda() -> None:
+    torch.manual_seed(0)
+    q = torch.randn(120, 8, 64, device="cuda", dtype=torch.bfloat16)
+    k, v = (torch.randn(700, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in "kv")
+    queries, keys = (
+        torch.tensor(bounds, dtype=torch.int32, device="cuda")
+        for bounds in ([0, 20, 20, 120], [0, 100, 101, 700])
+    )
+    bounds: dict[str, Any] = {"cu_seqlens_k": keys, "max_seqlen_k": 599}
+    exact = attention(q.float(), k.float(), v.float(), queries, 100, "sdpa", **bounds)
+    names = ["sdpa", "matmul", "varlen"] + ["flash"] * bool(importlib.util.find_spec("flash_attn"))
+    for name in names:
+        out = attention(q, k, v, queries, 100, name, **bounds)  # type: ignore[arg-type]
+        torch.testing.assert_close(out.float(), exact, atol=2e-2, rtol=0)
+    with pytest.raises(ValueError, match="use_deterministic_algorithms"):
+        attention(q, k, v, queries, 100, "varlen", deterministic=True, **bounds)
+
+
+@pytest.mark.parametrize("context", ["full", "causal"])
+def test_an_edit_on_cuda_is_the_cpu_s(fit_config: FitConfig, tmp_path: Path, context: str) -> None:
+    pairs, _, model = open_data(fit_config, tmp_path / "run")
+    dit_config = dataclasses.replace(model.dit, depth=2, context=context)
+    config = dataclasses.replace(model, dit=dit_config)
+    torch.manual_seed(0)
+    dit = DiT(dit_config)
+    dit.out.weight.data.normal_(std=0.2)
+    Editor(dit, config).save_pretrained(tmp_path / "checkpoint")
+    video = pairs.pixels(pairs.record(0), "video1")
+    edits = [
+        Editor.from_pretrained(tmp_path / "checkpoint", device, dtype)(
+            "<video1> Remove the disc.", video1=video, guidance=2.0, carry=False
+        ).frames.astype(int)
+        for device, dtype in (("cpu", None), ("cuda", None), ("cuda", "bfloat16"))
+    ]
+    assert np.abs(edits[1] - edits[0]).max() <= 2
+    assert np.abs(edits[2] - edits[0]).mean() < 4
 
 
 def test_a_training_step_on_cuda(fit_config: FitConfig, tmp_path: Path) -> None:

@@ -11,10 +11,15 @@ from pathlib import Path
 import torch
 import yaml
 
-from model.config import ModelConfig, from_dict
+from model.config import InferenceConfig, ModelConfig, from_dict
 from model.data import DataConfig, Steps
+from model.dit import DiT
 from model.editor import Editor
+from model.encoders import build
+from model.flops import edit_flops, shape_of
 from model.lit import EditModule, micro_loss, token_shares
+from model.sampling import sample
+from model.sequence import TextElement, VisionElement, build_sequence
 from model.settings import FitConfig
 from model.train import open_data
 from shards.writer import write_shards
@@ -65,4 +70,45 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     frames = sample.sample.media["video1"].frames
     steps_used = model.inference.steps
     figures.append(per(f"edit of {frames} frames, {steps_used} solver steps", seconds, frames, "frame"))
-    return figures
+    return figures + context_reuse(model, device, quick)
+
+
+def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
+    """The same weights under `context: full` and `causal`, 50 solver steps, as many context as target tokens."""
+    generator = torch.Generator().manual_seed(0)
+    codec = build(model.codec)
+    size = codec.latent_size(model.media.frames, 96, 128)
+    words = torch.randn(8, model.dit.text_dim, generator=generator)
+    clips = (torch.randn(*size, codec.channels, generator=generator) for _ in range(2))
+    source, target = (VisionElement(name, c) for name, c in zip(("video1", "video2"), clips, strict=True))
+    target = dataclasses.replace(target, target=True)
+    with_text, without_text = (
+        build_sequence([source, *words_, target], model.sequence, codec.spatial)
+        for words_ in ([TextElement(words)], [])
+    )
+    noise = torch.randn(torch.Size(with_text.target.size).numel(), model.dit.vision_dim, generator=generator)
+    seconds, work, weights = {}, {}, None
+    inference = InferenceConfig(steps=2 if quick else 50, guidance=1.0)
+    for context in ("full", "causal"):
+        config = dataclasses.replace(model.dit, context=context)
+        dit = DiT(config).to(device).eval().requires_grad_(False)
+        weights = weights or dit.state_dict()
+        dit.load_state_dict(weights)
+
+        def run(dit: DiT = dit) -> None:
+            with torch.inference_mode():
+                sample(dit, with_text, without_text, noise, model.flow, inference)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+        seconds[context] = timed(run, quick, 12.0)
+        work[context] = edit_flops(config, [shape_of(with_text)], inference.steps, guidance=False)
+    steps = inference.steps
+    label = f"step of {steps}, {len(with_text)} tokens, half of them context, fp32, context"
+    saving = min(seconds["full"]) / min(seconds["causal"])
+    notes = {
+        "full": f"{work['full'] / steps / 1e9:.3g} GFLOP per step",
+        "causal": f"{work['causal'] / steps / 1e9:.3g} GFLOP per step: {work['full'] / work['causal']:.2f}x "
+        f"less work, {saving:.2f}x less time",
+    }
+    return [per(f"{label} {name}", s, steps, "step", notes[name]) for name, s in seconds.items()]
