@@ -63,8 +63,13 @@ def inverse_frequencies(config: RopeConfig) -> list[Tensor]:
     return frequencies
 
 
-@torch.compiler.assume_constant_result
 @functools.lru_cache(maxsize=64)
+def _frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.block_diag(*inverse_frequencies(config)).to(device)
+
+
+@torch.compiler.assume_constant_result  # else the compiler looks through the cache
 def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     """float64 [axes, head_dim / 2]: row `axis` holds that axis's frequencies at its channels, 0 elsewhere.
 
@@ -72,8 +77,7 @@ def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     and a compiled graph has no table to outgrow. It is no buffer of a module, since `.to(bfloat16)` would
     round the frequencies.
     """
-    with torch.inference_mode(False):
-        return torch.block_diag(*inverse_frequencies(config)).to(device)
+    return _frequency_table(config, device)
 
 
 def rotation(positions: Tensor, config: RopeConfig) -> tuple[Tensor, Tensor]:
