@@ -6,12 +6,14 @@ Matrix products only, two operations per multiply-add, as `torch.utils.flop_coun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 
 from model.dit import DiT, DiTConfig
 from model.sequence import Sequence
+
+SINUSOIDS = 256  # of a timestep, see `model.blocks.TimeEmbedding`
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,27 @@ def shape_of(sequence: Sequence) -> Shape:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds of one pass: of layers whose input needs a gradient, of those whose does not, of attention.
+    """Multiply-adds of one pass, apart by what their backward pass is.
 
-    `frozen` are the layers that see data: their backward pass has a gradient of the weights alone.
+    Attributes:
+        linear: gradients of weights and inputs, twice the forward.
+        frozen: of one factor only, since the other is data: once the forward.
+        fixed: of neither.
+        attention: scores and their products with the values: twice, or 2.5 times when scores are recomputed.
     """
 
     linear: int = 0
     frozen: int = 0
+    fixed: int = 0
     attention: int = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.linear + other.linear, self.frozen + other.frozen, self.attention + other.attention)
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def flops(self) -> int:
         """Operations of the pass itself."""
-        return 2 * (self.linear + self.frozen + self.attention)
+        return 2 * sum(astuple(self))
 
 
 def _blocks(config: DiTConfig, tokens: int, pairs: int) -> Work:
@@ -74,87 +81,96 @@ def _blocks(config: DiTConfig, tokens: int, pairs: int) -> Work:
     return Work(linear=config.depth * linear, attention=config.depth * 2 * pairs * width)
 
 
-def _around(config: DiTConfig, shape: Shape) -> Work:
-    """Everything but the blocks: projectors, timesteps, output; once per forward call of a batch."""
-    width, segments = config.width, shape.segments
-    frozen = shape.text * config.text_dim * width + shape.vision * config.vision_dim * width
-    linear = shape.target * width * config.vision_dim
-    if config.modulation:
-        frozen += segments * 256 * width
-        linear += segments * width * width * (1 + 6 + 2)
-    return Work(linear=linear, frozen=frozen)
+def _rotation(config: DiTConfig, shape: Shape) -> Work:
+    """Positions times frequencies: the angles of all tokens."""
+    return Work(fixed=shape.total * len(config.rope.dims) * (sum(config.rope.dims) // 2))
 
 
-def _copying(config: DiTConfig, shape: Shape, keys: bool = True) -> Work:
-    """The copy head: queries and gates of the target, keys of the clean vision tokens, both products."""
-    if config.copy_prior is None:
+def _into(config: DiTConfig, shape: Shape) -> Work:
+    """What comes before the blocks: projectors of text and vision, timesteps and their modulation."""
+    frozen = shape.text * config.text_dim + shape.vision * config.vision_dim
+    if not config.modulation:
+        return Work(frozen=frozen * config.width)
+    frozen += shape.segments * SINUSOIDS
+    return Work(linear=shape.segments * 7 * config.width**2, frozen=frozen * config.width)
+
+
+def _out(config: DiTConfig, shape: Shape) -> Work:
+    """What comes after: the projector of the target's tokens and its modulation."""
+    modulation = 2 * shape.segments * config.width**2 if config.modulation else 0
+    return Work(linear=shape.target * config.width * config.vision_dim + modulation)
+
+
+def _copy_keys(config: DiTConfig, shape: Shape) -> Work:
+    """Keys of the clean vision tokens, if there is a copy head."""
+    clean = shape.vision - shape.target
+    return Work(linear=clean * config.width * sum(config.rope.dims)) if config.copy_prior else Work()
+
+
+def _copy(config: DiTConfig, shape: Shape) -> Work:
+    """Queries and gates of the target's tokens, scores, and their product with the latents copied."""
+    if not config.copy_prior:
         return Work()
-    size, clean = sum(config.rope.dims), shape.vision - shape.target
-    linear = shape.target * config.width * (size + 1) + keys * clean * config.width * size
-    # the values copied are data: no gradient flows into them, so half of this product's backward is not run
-    return Work(linear=linear + shape.target * clean * size, frozen=shape.target * clean * config.vision_dim)
+    size, pairs = sum(config.rope.dims), shape.target * (shape.vision - shape.target)
+    linear = shape.target * config.width * (size + 1) + pairs * size
+    return Work(linear=linear, frozen=pairs * config.vision_dim)
 
 
-def _pairs(config: DiTConfig, shape: Shape) -> int:
-    """Pairs of a query and a key that it sees."""
-    if config.context == "full":
-        return shape.total**2
+def _pass(config: DiTConfig, shape: Shape) -> Work:
+    """One forward pass over a whole sequence."""
     clean = shape.total - shape.noisy
-    return clean**2 + shape.noisy * shape.total
-
-
-def _pass(config: DiTConfig, shapes: Iterable[Shape]) -> Work:
-    total = Work()
-    for shape in shapes:
-        blocks = _blocks(config, shape.total, _pairs(config, shape))
-        total += blocks + _around(config, shape) + _copying(config, shape)
-    return total
+    pairs = shape.total**2 if config.context == "full" else clean**2 + shape.noisy * shape.total
+    before = _rotation(config, shape) + _into(config, shape)
+    after = _copy_keys(config, shape) + _out(config, shape) + _copy(config, shape)
+    return before + _blocks(config, shape.total, pairs) + after
 
 
 def forward_flops(config: DiTConfig, shapes: Iterable[Shape]) -> int:
     """Operations of one forward pass over packed sequences."""
-    return _pass(config, shapes).flops
+    return sum(_pass(config, shape).flops for shape in shapes)
 
 
 def backward_flops(config: DiTConfig, shapes: Iterable[Shape], fused: bool = True) -> int:
-    """Operations of the backward pass, without recomputation of activations.
+    """Operations of the backward pass; what activation checkpointing computes again is not counted.
 
     Args:
         fused: attention kernels that keep no scores compute them again: 2.5 times the forward's products
             instead of 2.
     """
-    work = _pass(config, shapes)
-    attention = work.attention * (5 if fused else 4)
-    return 2 * (2 * work.linear + work.frozen) + attention
+    total = 0
+    for shape in shapes:
+        work = _pass(config, shape)
+        total += 4 * work.linear + 2 * work.frozen + (5 if fused else 4) * work.attention
+    return total
 
 
 def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool) -> int:
-    """Operations of whole edits with one evaluation per step, encoders and decoder not counted.
+    """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
 
-    Under `context: causal` the clean tokens are run once (`DiT.remember`).
+    Under `context: causal` the clean tokens are run once (`DiT.remember`), then the noisy ones at every step.
 
     Args:
         guidance: run every step a second time without the text.
     """
     total = 0
     for shape in shapes:
-        for drop in (False, True)[: 1 + guidance]:
-            # a text is one or more segments; how many hardly matters
-            branch = (
-                Shape(0, shape.vision, shape.noisy, shape.target, shape.total - shape.text, shape.segments)
-                if drop
-                else shape
-            )
-            around, copying = _around(config, branch), _copying(config, branch, config.context == "full")
+        for branch in (shape, _without_text(shape))[: 1 + guidance]:
             if config.context == "full":
-                step = _blocks(config, branch.total, branch.total**2) + around + copying
-                total += steps * step.flops
+                total += steps * _pass(config, branch).flops
                 continue
             clean = branch.total - branch.noisy
-            once = _blocks(config, clean, clean**2) + around
-            step = _blocks(config, branch.noisy, branch.noisy * branch.total) + around + copying
+            once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch)
+            once += _blocks(config, clean, clean**2)
+            step = _into(config, branch) + _out(config, branch) + _copy(config, branch)
+            step += _blocks(config, branch.noisy, branch.noisy * branch.total)
             total += once.flops + steps * step.flops
     return total
+
+
+def _without_text(shape: Shape) -> Shape:
+    """The unconditional branch: every segment that is left has its two bounds."""
+    total = shape.total - shape.text
+    return replace(shape, text=0, total=total, segments=(total - shape.vision) // 2)
 
 
 def parameter_count(config: DiTConfig) -> int:
