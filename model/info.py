@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from rich.console import Console
-from rich.table import Table
-
 from model.config import ConfigError, ModelConfig
 from model.encoders import build
 from model.flops import Shape, backward_flops, edit_flops, forward_flops, parameter_count
@@ -24,6 +21,9 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
         model: with `text_dim` and `vision_dim` 0 where they are the encoders'.
         tokens: lengths of sequences of a source, an instruction and a target as long as the source.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     config = model.dit
     if not config.text_dim or not config.vision_dim:
         codec, text = build(model.codec), build(model.text)
@@ -36,7 +36,8 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     table.add_row("weights, bf16", f"{count * 2 / 2**30:.2f} GiB")
     table.add_row("weights, gradients and AdamW, fp32", f"{count * 16 / 2**30:.2f} GiB")
     table.add_row("width x depth", f"{config.width} x {config.depth}")
-    table.add_row("heads", f"{config.heads} of {config.width // config.heads}, {config.kv_heads or config.heads} kv")
+    kv_heads = config.kv_heads or config.heads
+    table.add_row("heads", f"{config.heads} of {config.width // config.heads}, {kv_heads} for keys")
     table.add_row("rope", "/".join(map(str, config.rope.dims)))
     table.add_row("text encoder", model.text["class_path"].rpartition(".")[2])
     table.add_row("codec", model.codec["class_path"].rpartition(".")[2])
@@ -63,7 +64,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
             segments=3,
         )
         edits = [
-            edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided)  # type: ignore[arg-type]
+            edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided)
             for context in ("full", "causal")
         ]
         flops = forward_flops(config, [shape]), backward_flops(config, [shape]), *edits
