@@ -1,0 +1,230 @@
+"""The page of `make app` in headless Chromium, used as a person would; and its limits without a browser.
+
+The server is the real command in a process of its own, the editor small and random.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import Editor
+from model.app import build
+from model.cli import main
+from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
+from model.desk import AppConfig, Desk, Refused, Stopped
+from model.dit import DiT, DiTConfig
+from model.encoders import part
+from model.forms import FORMS
+from model.rope import RopeConfig
+from shards.media import probe, write_image, write_video
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+PLAYS = "video => video.readyState >= 2 && video.videoWidth > 0"
+
+
+@pytest.fixture(scope="module")
+def editor() -> Editor:
+    config = ModelConfig(
+        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
+        dit=DiTConfig(
+            text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
+        ),
+        media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=5),
+        inference=InferenceConfig(steps=2, guidance=1.0),
+    )
+    torch.manual_seed(0)
+    dit = DiT(config.dit)
+    with torch.no_grad():
+        dit.out.weight.normal_(std=0.2)
+    return Editor(dit.eval(), config)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A short and a long video, and a picture."""
+    folder = tmp_path_factory.mktemp("uploads")
+    t, y, x = np.mgrid[:40, :96, :128]
+    clip = np.stack([x * 2, y * 2, 100 + 3 * t], -1).astype(np.uint8)
+    named = {"video": folder / "street.mp4", "long": folder / "long.mp4", "image": folder / "cat.png"}
+    write_video(named["video"], clip[:9], 12.5)
+    write_video(named["long"], clip, 12.5)
+    write_image(named["image"], clip[0])
+    return named
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def url(editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running `python -m model app` that takes videos of 30 frames."""
+    folder = editor.save_pretrained(tmp_path_factory.mktemp("checkpoint"))
+    command = [sys.executable, "-m", "model", "app", "--checkpoint", str(folder), "--max_frames", "30"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*command, "--port", str(free_port())],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    try:
+        for line in process.stdout or []:
+            said.append(line)
+            if found := re.search(r"EditVerse is at (\S+)", line):
+                yield found[1]
+                break
+        else:
+            pytest.fail("the page was not served: " + "".join(said))
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Any]:
+    """The page, opened; nothing but it may be asked for."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1280, "height": 1000})
+        opened.set_default_timeout(60_000)
+        hosts: set[str | None] = set()
+        opened.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+        opened.goto(url)
+        opened.locator("#instruction textarea").wait_for()
+        yield opened
+        browser.close()
+    assert hosts - {None, ""} <= {"127.0.0.1"}  # None: blob and data addresses
+
+
+def upload(page: Any, slot: str, file: Path) -> None:
+    page.locator(f"#{slot} input[type=file]").set_input_files(str(file))
+
+
+@pytest.mark.browser
+def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
+    page: Any, files: dict[str, Path], tmp_path: Path
+) -> None:
+    upload(page, "video1", files["video"])
+    page.locator("#video1 video").wait_for()
+    box = page.locator("#instruction textarea")
+    page.get_by_role("button", name="<video1>", exact=True).click()
+    page.wait_for_function("document.querySelector('#instruction textarea').value.includes('<video1>')")
+    box.press("End")
+    box.type("Remove the square.")
+    assert box.input_value() == "<video1> Remove the square."
+    page.locator("#run").click()
+    page.locator("#download").wait_for()
+    line = page.locator("#line").inner_text()
+    assert "9 frames" in line
+    assert "128x96" in line
+    assert "12.5 fps" in line
+    players = page.locator("#made video")
+    assert players.count() == 2  # the result, and source and result side by side
+    for i in range(2):
+        page.wait_for_function(PLAYS, arg=players.nth(i).element_handle())
+    widths = [players.nth(i).evaluate("v => v.videoWidth") for i in range(2)]
+    assert widths == [128, 256]
+    players.nth(0).evaluate("v => { v.muted = true; return v.play(); }")
+    page.wait_for_function("v => v.currentTime > 0.1", arg=players.nth(0).element_handle())
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/app.png", full_page=True)
+    with page.expect_download() as downloading:
+        page.locator("#download").click()
+    downloading.value.save_as(tmp_path / "got.mp4")
+    info = probe(tmp_path / "got.mp4")
+    assert (info.frames, info.height, info.width, info.fps, info.codec) == (9, 96, 128, 12.5, "h264")
+
+
+@pytest.mark.browser
+def test_a_form_fills_the_instruction_and_a_picture_is_edited(
+    page: Any, files: dict[str, Path], tmp_path: Path
+) -> None:
+    page.get_by_label("Start from a task").click()
+    page.get_by_role("option", name="image editing", exact=True).click()
+    page.wait_for_function(
+        "document.querySelector('#instruction textarea').value === '<image1> Make it night. <image2>'"
+    )
+    upload(page, "image1", files["image"])
+    page.locator("#image1 img").first.wait_for()
+    page.locator("#run").click()
+    with page.expect_download() as downloading:
+        page.locator("#download").click()
+    downloading.value.save_as(tmp_path / "got.png")
+    assert Image.open(tmp_path / "got.png").size == (128, 96)
+
+
+@pytest.mark.browser
+def test_what_is_wrong_is_said_on_the_page(page: Any, files: dict[str, Path]) -> None:
+    page.locator("#instruction textarea").fill("<video1> and <video2> make <video3>")
+    page.locator("#run").click()
+    page.get_by_text("give media for all but one").wait_for()
+    upload(page, "video1", files["long"])
+    page.get_by_text("video1: 40 frames is too long, this page takes at most 30").first.wait_for()
+    assert page.locator("#download").count() == 0
+
+
+def test_the_page_offers_every_form(editor: Editor) -> None:
+    blocks = build(editor, AppConfig())
+    choices = [
+        {name for name, _ in b.choices} for b in blocks.blocks.values() if type(b).__name__ == "Dropdown"
+    ]
+    assert choices == [{form.name for form in FORMS}]
+
+
+def test_a_port_in_use_is_named(editor: Editor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    editor.save_pretrained(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert main(["app", "--checkpoint", str(tmp_path), "--port", str(port)]) == 2
+    assert f"error: cannot listen on port {port} of 127.0.0.1" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="queue: needs at least 1"):
+        AppConfig(queue=0)
+
+
+def test_limits_and_stopping_without_a_browser(
+    editor: Editor, files: dict[str, Path], tmp_path: Path
+) -> None:
+    desk = Desk(editor, AppConfig(max_frames=30, max_upload_mb=1))
+
+    def edit(**media: Path) -> Any:
+        return desk.edit("me", "<video1> Go.", media, tmp_path, lambda done, total: None)
+
+    with pytest.raises(Refused, match="video1: 40 frames is too long"):
+        edit(video1=files["long"])
+    (tmp_path / "large.mp4").write_bytes(bytes(2_000_000))
+    with pytest.raises(Refused, match="video1: 2 MB is too large, this page takes 1 MB"):
+        edit(video1=tmp_path / "large.mp4")
+    with pytest.raises(Refused, match="frames: 99 is too long"):
+        desk.edit("me", "A street.", {}, tmp_path, lambda done, total: None, frames=99)
+
+    def stop(done: int, total: int) -> None:
+        assert desk.stop("me")
+
+    with pytest.raises(Stopped):
+        desk.edit("me", "<video1> Go.", {"video1": files["video"]}, tmp_path, stop)
+    assert not desk.stop("me")
+    assert not (tmp_path / "edit.mp4").exists()
+    assert edit(video1=files["video"]).path == tmp_path / "edit.mp4"
