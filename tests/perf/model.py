@@ -74,7 +74,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 
 
 def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
-    """The same weights under `context: full` and `causal`, 50 solver steps, as many context as target tokens."""
+    """The same weights under `context: full` and `causal`, half of the tokens being context, 50 steps."""
     generator = torch.Generator().manual_seed(0)
     codec = build(model.codec)
     size = codec.latent_size(model.media.frames, 96, 128)
