@@ -9,11 +9,13 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from model import Editor
 from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.data import DataConfig
 from model.dit import DiT, DiTConfig
@@ -22,6 +24,7 @@ from model.flow import FlowConfig
 from model.rope import RopeConfig
 from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
 from model.settings import FitConfig, OptimConfig, TrainConfig
+from model.train import Watch, fit
 from shards.media import write_mask, write_video
 from shards.sample import Sample
 from shards.writer import write_shards
@@ -78,6 +81,44 @@ def make_sequence() -> Callable[..., Sequence]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def editor() -> Editor:
+    """Random weights; 48x64 pixels, windows of five frames, two steps without guidance."""
+    config = ModelConfig(
+        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
+        dit=DiTConfig(
+            text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
+        ),
+        media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=5),
+        inference=InferenceConfig(steps=2, guidance=1.0),
+    )
+    torch.manual_seed(0)
+    dit = DiT(config.dit)
+    with torch.no_grad():
+        dit.out.weight.normal_(std=0.2)
+    return Editor(dit.eval(), config)
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[FitConfig, Path, int], None]:
+    """`power_cut(config, folder, step)` trains until the step and breaks off."""
+
+    def run(config: FitConfig, folder: Path, step: int) -> None:
+        original = Watch.on_train_batch_end
+
+        def interrupted(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
+            original(self, trainer, module, *args)
+            if module.done == step:
+                raise RuntimeError("power cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Watch, "on_train_batch_end", interrupted)
+            with pytest.raises(RuntimeError, match="power cut"):
+                fit(config, folder)
+
+    return run
 
 
 @pytest.fixture(scope="session")

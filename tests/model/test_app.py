@@ -18,40 +18,19 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from model import Editor
 from model.app import build
 from model.cli import main
-from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
+from model.config import ConfigError
 from model.desk import AppConfig, Desk, Refused, Stopped
-from model.dit import DiT, DiTConfig
-from model.encoders import part
 from model.forms import FORMS
-from model.rope import RopeConfig
 from shards.media import probe, write_image, write_video
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PLAYS = "video => video.readyState >= 2 && video.videoWidth > 0"
-
-
-@pytest.fixture(scope="module")
-def editor() -> Editor:
-    config = ModelConfig(
-        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
-        dit=DiTConfig(
-            text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
-        ),
-        media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=5),
-        inference=InferenceConfig(steps=2, guidance=1.0),
-    )
-    torch.manual_seed(0)
-    dit = DiT(config.dit)
-    with torch.no_grad():
-        dit.out.weight.normal_(std=0.2)
-    return Editor(dit.eval(), config)
 
 
 @pytest.fixture(scope="module")

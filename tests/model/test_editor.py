@@ -19,32 +19,12 @@ from PIL import Image
 
 from model import Editor
 from model.carry_over import blend, change_map, limit_to_mask
-from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
+from model.config import ConfigError
 from model.dit import DiT, DiTConfig
-from model.encoders import part
 from model.forms import FORMS
 from model.request import windows
-from model.rope import RopeConfig
 from model.sequence import SequenceError
 from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
-
-
-@pytest.fixture(scope="module")
-def editor() -> Editor:
-    """48x64 pixels, windows of five frames."""
-    config = ModelConfig(
-        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
-        dit=DiTConfig(
-            text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
-        ),
-        media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=5),
-        inference=InferenceConfig(steps=2, guidance=1.0),
-    )
-    torch.manual_seed(0)
-    dit = DiT(config.dit)
-    with torch.no_grad():
-        dit.out.weight.normal_(std=0.2)
-    return Editor(dit.eval(), config)
 
 
 @pytest.fixture(scope="module")

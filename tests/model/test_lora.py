@@ -9,7 +9,6 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from model.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapt
 from model.packing import pack
 from model.sequence import Sequence
 from model.settings import FitConfig
-from model.train import Watch, fit
+from model.train import fit
 
 
 def predict(dit: DiT, sequence: Sequence) -> torch.Tensor:
@@ -100,7 +99,10 @@ def test_bad_adapters_are_named(trained_like: DiT, adapted: DiT, tmp_path: Path)
 
 
 def test_train_an_adapter_merge_it_and_edit_with_it(
-    fit_config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fit_config: FitConfig,
+    tmp_path: Path,
+    power_cut: Callable[[FitConfig, Path, int], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     base, lora = tmp_path / "base", LoraConfig(rank=2)
     fit(fit_config, base)
@@ -125,17 +127,7 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
         assert torch.equal(value, merged.dit.state_dict()[name])
 
     # interrupted and resumed, it is the same adapter
-    original = Watch.on_train_batch_end
-
-    def interrupted(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
-        original(self, trainer, module, *args)
-        if module.done == 3:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(Watch, "on_train_batch_end", interrupted)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(config, tmp_path / "again")
-    monkeypatch.undo()
+    power_cut(config, tmp_path / "again", 3)
     assert fit(config, tmp_path / "again")["resumed_at"] == 2
     weights = [
         (tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in ("run", "again")

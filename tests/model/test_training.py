@@ -21,7 +21,7 @@ from model.config import ConfigError
 from model.data import Pairs, StepBatch, Steps, collate, mirrored
 from model.lit import EditModule, learning_rate, micro_loss, token_shares
 from model.settings import FitConfig, OptimConfig
-from model.train import Watch, fit, open_data
+from model.train import fit, open_data
 from shards.index import ShardError
 
 Opened = tuple[Pairs, EditModule]
@@ -125,7 +125,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_same_seed_same_curve_resume_and_reuse(
     fit_config: FitConfig,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    power_cut: Callable[[FitConfig, Path, int], None],
     with_train: Callable[..., FitConfig],
 ) -> None:
     first = fit(fit_config, tmp_path / "first")
@@ -135,17 +135,7 @@ def test_same_seed_same_curve_resume_and_reuse(
     assert {row["result"] for row in first["heldout"]} == {"edit", "raw", "copy"}
 
     # interrupted in step 4: the state of step 2 is on disk, lines of later steps too
-    original = Watch.on_train_batch_end
-
-    def interrupted(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
-        original(self, trainer, module, *args)
-        if module.done == 3:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(Watch, "on_train_batch_end", interrupted)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(fit_config, tmp_path / "second")
-    monkeypatch.undo()
+    power_cut(fit_config, tmp_path / "second", 3)
     resumed = fit(fit_config, tmp_path / "second")
     assert resumed["resumed_at"] == 2
 
