@@ -84,13 +84,19 @@ class Context:
     Attributes:
         blocks: keys and values, block by block.
         keys: of the copy head, if there is one.
-        cos, sin: rotation of all N tokens.
+        cos, sin: rotation of all N tokens; turn: of the noisy ones.
+        segment: of the noisy tokens; own: their places in the table of `DiT._embed_noisy`.
+        target: places of the target's vision tokens among them.
     """
 
     blocks: list[KeyValues]
     keys: tuple[Tensor, Tensor] | None
     cos: Tensor
     sin: Tensor
+    turn: tuple[Tensor, Tensor]
+    segment: Tensor
+    own: Tensor
+    target: Tensor
 
 
 class DiT(nn.Module):
@@ -163,9 +169,9 @@ class DiT(nn.Module):
             The prediction, [M, vision_dim] for the M target tokens in the order of `batch.target`, see
             `flow.to_velocity`; with a copy head also what was generated before copying, to be trained too.
         """
-        x = self._embed(batch, vision)
         embedding, modulation = self._modulation(timestep)
         if context is None:
+            x = self._embed(batch, vision)
             cos, sin = rotation(batch.positions, self.config.rope)
             for block in self.blocks:
                 x = block(x, modulation, batch.segment, cos, sin, batch)
@@ -173,11 +179,11 @@ class DiT(nn.Module):
             keys = self.copy.keys(hidden, batch, cos, sin) if self.copy else None
             x = hidden.index_select(0, batch.target)
         else:
-            cos, sin, keys, rows = context.cos, context.sin, context.keys, batch.noisy
-            x, segment, turn = x[rows], batch.segment[rows], (cos[rows], sin[rows])
+            cos, sin, keys = context.cos, context.sin, context.keys
+            x = self._embed_noisy(batch, vision, context.own)
             for block, memory in zip(self.blocks, context.blocks, strict=True):
-                x = block(x, modulation, segment, *turn, batch, "noisy", memory)
-            x = self.norm(x[torch.searchsorted(rows, batch.target)])
+                x = block(x, modulation, context.segment, *context.turn, batch, "noisy", memory)
+            x = self.norm(x.index_select(0, context.target))
         clean = x
         if embedding is not None:
             shift, scale = self.final(embedding).chunk(2, dim=1)
@@ -210,7 +216,19 @@ class DiT(nn.Module):
         if self.copy is not None:
             hidden = x.new_zeros(len(batch.gather), self.config.width)
             keys = self.copy.keys(hidden.index_copy(0, rows, self.norm(x)), batch, cos, sin)
-        return Context(memories, keys, cos, sin)
+        noisy, visions, targets = batch.noisy, len(batch.vision), len(batch.target)
+        gather = batch.gather[noisy] - len(batch.text)
+        vision_places = torch.searchsorted(batch.target_vision, gather)
+        return Context(
+            blocks=memories,
+            keys=keys,
+            cos=cos,
+            sin=sin,
+            turn=(cos[noisy], sin[noisy]),
+            segment=batch.segment[noisy],
+            own=torch.where(gather < visions, vision_places, gather - visions + targets),
+            target=torch.searchsorted(noisy, batch.target),
+        )
 
     def _embed(self, batch: PackedBatch, vision: Tensor) -> Tensor:
         """[N, width]: text and vision through their projectors, the learned bounds, zeros for padding."""
@@ -220,6 +238,12 @@ class DiT(nn.Module):
         table = torch.cat([text, visible, self.bounds.to(visible.dtype), visible.new_zeros(1, width)])
         # the residual stream keeps the weights' dtype: fp32 under autocast
         return table.index_select(0, batch.gather).to(kind)
+
+    def _embed_noisy(self, batch: PackedBatch, vision: Tensor, own: Tensor) -> Tensor:
+        """[Q, width]: the rows of `_embed` that belong to the noisy tokens."""
+        visible = self.vision_in(vision.index_select(0, batch.target_vision).to(self.bounds.dtype))
+        table = torch.cat([visible, self.bounds.to(visible.dtype)])
+        return table.index_select(0, own).to(self.bounds.dtype)
 
     def _modulation(self, timestep: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Embedding of the timesteps [segments, width] and its projection [segments, 6, width], if any."""

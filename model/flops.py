@@ -161,7 +161,8 @@ def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance:
             clean = branch.total - branch.noisy
             once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch)
             once += _blocks(config, clean, clean**2)
-            step = _into(config, branch) + _out(config, branch) + _copy(config, branch)
+            step = _into(config, replace(branch, text=0, vision=branch.target))
+            step += _out(config, branch) + _copy(config, branch)
             step += _blocks(config, branch.noisy, branch.noisy * branch.total)
             total += once.flops + steps * step.flops
     return total

@@ -268,13 +268,13 @@ def context_states(dit: DiT, batch: PackedBatch, vision: Tensor, t: list[float])
 
 
 @few
-@given(visits, times, st.integers(0, 99))
+@given(visits, times)
 def test_only_under_causal_are_clean_tokens_free_of_the_target(
-    visits: list[tuple[Example, float]], again: float, seed: int
+    visits: list[tuple[Example, float]], again: float
 ) -> None:
     batch, t = pack([e.sequence() for e, _ in visits]), [time for _, time in visits]
-    noise = random(seed, len(batch.target), 4 * CHANNELS)
-    noisy = batch.vision.index_copy(0, batch.target_vision, noise)
+    # every target changes: drawn anew, one could by its seed be what it was
+    noisy = batch.vision.index_add(0, batch.target_vision, torch.ones(len(batch.target), 4 * CHANNELS))
     causal, full = network("causal"), network("full")
     states = context_states(causal, batch, batch.vision, t)
     assert torch.equal(states, context_states(causal, batch, noisy, [again] * len(t)))

@@ -6,6 +6,8 @@ Weights are random; times do not depend on them.
 from __future__ import annotations
 
 import dataclasses
+import statistics
+import time
 from pathlib import Path
 
 import torch
@@ -87,25 +89,28 @@ def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
         for words_ in ([TextElement(words)], [])
     )
     noise = torch.randn(torch.Size(with_text.target.size).numel(), model.dit.vision_dim, generator=generator)
-    seconds, work, weights = {}, {}, None
     inference = InferenceConfig(steps=2 if quick else 50, guidance=1.0)
+    networks: dict[str, DiT] = {}
     for context in ("full", "causal"):
-        config = dataclasses.replace(model.dit, context=context)
-        dit = DiT(config).to(device).eval().requires_grad_(False)
-        weights = weights or dit.state_dict()
-        dit.load_state_dict(weights)
+        networks[context] = DiT(dataclasses.replace(model.dit, context=context)).to(device).eval()  # type: ignore[arg-type]
+        networks[context].load_state_dict(networks["full"].state_dict())
 
-        def run(dit: DiT = dit) -> None:
-            with torch.inference_mode():
-                sample(dit, with_text, without_text, noise, model.flow, inference)
-                if device == "cuda":
-                    torch.cuda.synchronize()
+    def run(context: str) -> float:
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            sample(networks[context], with_text, without_text, noise, model.flow, inference)
+            if device == "cuda":
+                torch.cuda.synchronize()
+        return time.perf_counter() - begin
 
-        seconds[context] = timed(run, quick, 12.0)
-        work[context] = edit_flops(config, [shape_of(with_text)], inference.steps, guidance=False)
+    # in turn, so that a machine whose speed drifts slows both
+    pairs = [(run("full"), run("causal")) for _ in range(2 if quick else 8)][1:]
+    seconds = dict(zip(networks, map(list, zip(*pairs, strict=True)), strict=True))
+    shape = shape_of(with_text)
+    work = {c: edit_flops(n.config, [shape], inference.steps, guidance=False) for c, n in networks.items()}
     steps = inference.steps
     label = f"step of {steps}, {len(with_text)} tokens, half of them context, fp32, context"
-    saving = min(seconds["full"]) / min(seconds["causal"])
+    saving = statistics.median(full / causal for full, causal in pairs)
     notes = {
         "full": f"{work['full'] / steps / 1e9:.3g} GFLOP per step",
         "causal": f"{work['causal'] / steps / 1e9:.3g} GFLOP per step: {work['full'] / work['causal']:.2f}x "
