@@ -1,0 +1,260 @@
+"""Plans: pure, complete, within budget and even; the order visits every sample as often as the mixture says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.balance import BalanceError, Budget, Cluster, balance
+from model.config import ConfigError
+from model.cost import CostModel, by_formula, fit
+from model.dit import DiTConfig
+from model.mixture import Draw, Order, imagined, read_mixture
+from model.planning import Planner, StepPlan
+from model.rope import RopeConfig
+
+COST = CostModel(12.0, 0.01)
+rows = st.lists(
+    st.tuples(
+        st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from([0.25, 0.5, 1, 1.5, 2, 3, 10])
+    ),
+    min_size=1,
+    max_size=4,
+)
+clusters = st.builds(
+    lambda nodes, node, degree, heads: Cluster(nodes * node, node, min(degree, node, heads), heads),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 6),
+)
+lengths_of = st.lists(st.integers(1, 400), min_size=1, max_size=40)
+
+
+def order_of(rows: list[tuple[list[int], float]], seed: int = 0, open_shards: int = 2) -> Order:
+    return Order([shards for shards, _ in rows], [ratio for _, ratio in rows], seed, open_shards)
+
+
+@settings(deadline=None)
+@given(rows, st.integers(0, 5), st.integers(1, 3), st.integers(1, 17), clusters)
+def test_every_sample_is_seen_ratio_times_an_epoch(
+    rows: list[tuple[list[int], float]], seed: int, open_shards: int, batch_size: int, cluster: Cluster
+) -> None:
+    order = order_of(rows, seed, open_shards)
+    planner = Planner(np.ones(sum(order.counts), int), order, batch_size, COST, cluster, Budget(100))
+    epochs = 4  # after which every ratio here is a whole number of visits
+    visits = order.epoch * epochs
+    assert visits == sum(Fraction(ratio) * sum(shards) * epochs for shards, ratio in rows)
+    seen: Counter[int] = Counter()
+    left = int(visits)
+    for step in range(-(-left // batch_size)):
+        plan = planner(step)
+        carried = Counter(p.sample for rank in plan.micro for batch in rank for p in batch)
+        assert set(carried) == set(range(batch_size))  # the plan loses none and adds none
+        seen.update(d.index for d in plan.draws[:left])
+        left -= batch_size
+    for row, (_, ratio) in enumerate(rows):
+        for index in range(int(order.offsets[row]), int(order.offsets[row + 1])):
+            assert seen[index] == ratio * epochs
+            assert order.row_of(index) == row
+
+
+@settings(deadline=None)
+@given(rows, st.integers(0, 5), st.integers(0, 10_000), st.integers(1, 30))
+def test_the_order_can_be_entered_anywhere(
+    rows: list[tuple[list[int], float]], seed: int, first: int, count: int
+) -> None:
+    order = order_of(rows, seed)
+    here = order.draws(first, count)
+    assert here == order_of(rows, seed).draws(first, count)
+    assert here == [d for n in range(count) for d in order.draws(first + n, 1)]
+    total = float(order.epoch)
+    spread = Counter(order.row_of(d.index) for d in here)
+    for row, (shards, ratio) in enumerate(rows):  # every stretch holds every row in proportion
+        assert abs(spread[row] - count * sum(shards) * ratio / total) <= 2
+
+
+def test_few_shards_are_open_at_a_time() -> None:
+    order = Order([[5] * 40], [1], 0, open_shards=4)
+    shards = [d.index // 5 for d in order.draws(0, 200)]
+    for first in range(0, 200, 20):
+        assert len(set(shards[first : first + 20])) == 4
+    assert shards != sorted(shards)
+    again = [d.index for d in order.draws(200, 200)]
+    assert [d.index for d in order.draws(0, 200)] != again
+    assert {d.epoch for d in order.draws(0, 200)} == {0}
+    assert order.draws(200, 1)[0].epoch == 1
+
+
+def whole(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> None:
+    """Every token and head of every sample once, by ranks of one node, within the budgets."""
+    size = min(cluster.node, cluster.ranks)
+    found: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
+    load = np.zeros(cluster.ranks)
+    for rank, batches in enumerate(plan.micro):
+        assert len(batches) >= max(1, plan.shared[rank])
+        for number, batch in enumerate(batches):
+            held = 0.0
+            for p in batch:
+                tokens = int(plan.lengths[p.sample])
+                assert p.rank == rank
+                found.setdefault(p.sample, []).append((p.start, p.stop, p.first, p.last, rank, number))
+                share = (p.last - p.first) / cluster.heads
+                held += max(p.stop - p.start, np.ceil(tokens * share))
+                load[rank] += cost.quadratic * tokens**2 * share + cost.linear * (p.stop - p.start)
+            assert held <= budget.tokens
+    assert set(found) == set(range(len(plan.draws)))
+    for sample, parts in found.items():
+        parts.sort()
+        assert [p[0] for p in parts] == [0, *(p[1] for p in parts[:-1])]
+        assert parts[-1][1] == plan.lengths[sample]
+        assert [p[2] for p in parts] == [0, *(p[3] for p in parts[:-1])]
+        assert parts[-1][3] == cluster.heads
+        assert len(parts) <= cluster.degree
+        assert len({p[4] // size for p in parts}) == 1
+        assert len({p[5] for p in parts}) == 1
+        if len(parts) > 1:
+            assert parts[0][5] < plan.shared[parts[0][4]]
+    np.testing.assert_allclose(load, plan.load, rtol=1e-9)
+
+
+@settings(deadline=None, max_examples=200)
+@given(lengths_of, clusters, st.integers(0, 3), st.integers(1, 40), st.floats(1.0, 4.0))
+def test_a_plan_is_whole_and_within_budget(
+    lengths: list[int], cluster: Cluster, step: int, batch_size: int, room: float
+) -> None:
+    budget = Budget(int(max(lengths) * room))
+    order = Order([[len(lengths)]], [1], 0)
+    plan = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
+    whole(plan, cluster, budget, COST)
+    again = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
+    assert (again.draws, again.micro, again.shared) == (plan.draws, plan.micro, plan.shared)
+    assert plan.draws == Planner(lengths, order, batch_size, COST, Cluster(), budget)(step).draws
+
+
+def test_what_fits_no_rank_alone_is_shared() -> None:
+    cluster = Cluster(8, 4, 4, 16)
+    budget = Budget(300)
+    lengths = [1000, 1000, 10, 20, 500]
+    plan = Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, budget)(0)
+    whole(plan, cluster, budget, COST)
+    with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*more than 4 rank.*\(the-long-one\)"):
+        Planner([2000, 5], Order([[2]], [1], 0), 2, COST, cluster, budget, ["the-long-one", "b"])
+    with pytest.raises(ConfigError, match="flop_budget=1e"):
+        Planner(lengths, Order([[5]], [1], 0), 5, COST, Cluster(8), Budget(1000, 1e3))
+
+
+def test_a_split_evens_out_what_whole_sequences_cannot() -> None:
+    random = np.random.default_rng(0)
+    lengths = np.concatenate([random.integers(18_000, 40_000, 24), random.integers(1000, 2000, 104)])
+    cost = CostModel(24 * 2048**2, 4 * 2048)
+    single = balance(lengths, cost, Cluster(64, 8, 1, 16), Budget(10**6))
+    mixed = balance(lengths, cost, Cluster(64, 8, 8, 16), Budget(10**6))
+    assert single.imbalance > 1.3
+    assert mixed.imbalance < 1.02
+    few = balance(lengths, cost, Cluster(8, 8, 8, 16), Budget(10**6))
+    assert all(len(p) == 1 for p in few.pieces)  # where whole sequences balance, none is split
+    assert few.imbalance < 1.005
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((12, 8, 1, 16), "12 ranks are no whole number of nodes of 8"),
+        ((4, 8, 8, 16), "shared by 8 ranks, a node has 4"),
+        ((8, 8, 4, 2), "shared by 4 ranks, the model has 2 heads"),
+        ((0, 8, 1, 1), "must be positive"),
+    ],
+)
+def test_a_cluster_that_does_not_fit_is_refused(values: tuple[int, int, int, int], message: str) -> None:
+    with pytest.raises(BalanceError, match=message):
+        Cluster(*values)
+
+
+def test_coefficients_are_found_again_from_timings() -> None:
+    random = np.random.default_rng(0)
+    packs = [random.integers(100, 30_000, random.integers(1, 6)).tolist() for _ in range(60)]
+    true = CostModel(2e-6, 3e-10, 0.01)
+    times = [(true.of(p).sum() + true.step) * random.normal(1, 0.02) for p in packs]
+    found = fit(packs, times)
+    np.testing.assert_allclose(
+        [found.linear, found.quadratic, found.step], [true.linear, true.quadratic, true.step], rtol=0.1
+    )
+    with pytest.raises(ValueError, match="at least three"):
+        fit(packs[:2], times[:2])
+
+
+def test_cost_by_formula_is_the_paper_s() -> None:
+    config = DiTConfig(width=2048, depth=1, heads=16, hidden=8192, rope=RopeConfig((12, 4, 56, 56)))
+    cost = by_formula(config)
+    # KnapFormer's 24 L d^2 + 4 L^2 d is one forward pass; SwiGLU at 4 d has three matrices instead of two
+    assert cost.linear == 3 * (24 + 8) * 2048**2
+    assert cost.quadratic == 3 * 4 * 2048
+
+
+MIXTURE = """
+rows:
+  a: {group: image, count: 10, ratio: 2, tokens: [{frame: [4, 8]}]}
+  b: {group: video, count: 5, ratio: 1.5, tokens: [{frame: [4, 8], frames: [2, 3], copies: 2}]}
+"""
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_an_overlay_changes_its_base(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", MIXTURE)
+    overlay = write(
+        tmp_path,
+        "over.yaml",
+        "base: base.yaml\ndrop: [video]\nchange: {a: {ratio: 3}}\nrows: {c: {count: 4, tokens: [{frame: [9, 9]}]}}",
+    )
+    rows = read_mixture(overlay).rows
+    assert {name: (row.count, row.ratio) for name, row in rows.items()} == {"a": (10, 3.0), "c": (4, 1.0)}
+    kept = read_mixture(write(tmp_path, "keep.yaml", "base: base.yaml\nkeep: [b]")).rows
+    assert list(kept) == ["b"]
+    order, lengths = imagined(read_mixture(tmp_path / "base.yaml"), 10**6, 0)
+    assert order.epoch == Fraction(55, 2)
+    assert len(lengths) == 15
+    assert lengths.min() >= 4 + 12
+    assert order.draws(0, 1) == order.draws(0, 1) != [Draw(-1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: {a: {ratio: 0}}", r"rows.a: ratio 0.0 must be above 0"),
+        ("rows: {a: {ratio: -1}}", "must be above 0"),
+        ("rows: {a: {weight: 1}}", "unknown field 'weight'"),
+        (
+            "base: base.yaml\ndrop: [nothing]",
+            "drop: no row or group 'nothing'; rows are a, b; groups image, video",
+        ),
+        ("base: base.yaml\nchange: {x: {ratio: 1}}", "change: no row 'x'"),
+        ("base: base.yaml\nchange: {a: {ratio: 0}}", "must be above 0"),
+        ("base: base.yaml\nrows: {a: {count: 1}}", "'a' is in base.yaml already"),
+        ("base: base.yaml\ndrop: [image, video]", "no rows are left"),
+        ("base: missing.yaml", "missing.yaml"),
+        ("row: {}", "unknown field 'row'"),
+        ("- a", "expected `rows`"),
+        ("rows: {a: {tokens: [{frame: [5, 2]}]}}", "frame: least and most"),
+    ],
+)
+def test_a_mixture_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, "base.yaml", MIXTURE)
+    with pytest.raises(ConfigError, match=message):
+        read_mixture(write(tmp_path, "bad.yaml", text))
+
+
+def test_no_samples_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="no training samples"):
+        Order([[]], [1], 0)
