@@ -1,4 +1,4 @@
-"""Share the sequences of one step out among ranks: whole where they fit, split over ranks of a node where not.
+"""Share the sequences of a step out among ranks: whole where they fit, split over a node's ranks where not.
 
 The paper takes its packing from KnapFormer, which places a sequence by the bags' occupancy once it is there.
 Here all lengths are known beforehand, splits may be uneven, and a sequence is split only when it exceeds a
@@ -46,7 +46,8 @@ class Cluster:
             raise BalanceError(f"plan: {self.ranks} ranks are no whole number of nodes of {self.node}")
         if self.degree > min(self.node, self.ranks):
             raise BalanceError(
-                f"plan: sequences cannot be shared by {self.degree} ranks, a node has {min(self.node, self.ranks)}"
+                f"plan: sequences cannot be shared by {self.degree} ranks, "
+                f"a node has {min(self.node, self.ranks)}"
             )
         if self.degree > self.heads:
             raise BalanceError(
@@ -56,7 +57,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Budget:
-    """Most of one micro-batch on one rank: tokens bound its memory, `flops` (a `CostModel`'s unit) its time."""
+    """Most of one micro-batch on one rank: tokens bound its memory, `flops` (a `CostModel`'s unit) time."""
 
     tokens: int = 16_384
     flops: float = float("inf")
@@ -99,7 +100,7 @@ def balance(
     lengths: Sequence[int] | NDArray[np.int64],
     cost: CostModel,
     cluster: Cluster,
-    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    budget: Budget = Budget(),
     tolerance: float = 0.005,
 ) -> Balanced:
     """Share sequences out so that every rank has as much to do.
@@ -155,9 +156,9 @@ def least_degrees(
     worst = int(needed.argmax())
     if needed[worst] > cluster.degree:
         raise BalanceError(
-            f"sequence {worst} has {tokens[worst]} tokens (cost {work[worst]:.3g}), more than {cluster.degree} "
-            f"rank(s) hold under token_budget={budget.tokens} and flop_budget={budget.flops:.3g}: "
-            "raise the budget or the sequence-parallel degree"
+            f"sequence {worst} has {tokens[worst]} tokens (cost {work[worst]:.3g}), more than "
+            f"{cluster.degree} rank(s) hold under token_budget={budget.tokens} and "
+            f"flop_budget={budget.flops:.3g}: raise the budget or the sequence-parallel degree"
         )
     result: NDArray[np.int64] = needed.astype(np.int64)
     return result

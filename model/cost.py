@@ -34,7 +34,8 @@ class CostModel:
     def __post_init__(self) -> None:
         if self.linear <= 0 or self.quadratic < 0 or self.step < 0:
             raise ValueError(
-                f"cost: linear {self.linear} must be above 0, quadratic {self.quadratic} and step {self.step} not below"
+                f"cost: linear {self.linear} must be above 0, quadratic {self.quadratic} and "
+                f"step {self.step} not below"
             )
 
     def of(self, lengths: ArrayLike) -> Floats:

@@ -1,7 +1,7 @@
 """Which data sets are trained on, how often each, and which samples a step visits.
 
-Paper section 4 and Table 10: a row's share is its count times its ratio. Every visit has its place in an endless
-order that can be entered anywhere, so that a step needs no earlier step.
+Paper section 4 and Table 10: a row's share is its count times its ratio. Every visit has its place in an
+endless order that can be entered anywhere, so that a step needs no earlier step.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def read_mixture(path: str | Path) -> Mixture:
     """Read a mixture file.
 
     Its fields: `rows` (name -> `Row`); or `base` (another file, relative to this one) and what is changed of
-    it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of `Row`),
-    and `rows` that are added.
+    it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
+    `Row`), and `rows` that are added.
 
     Raises:
         ConfigError: the file cannot be read, or names a row or group that its base does not have.

@@ -1,4 +1,4 @@
-"""Plans: pure, complete, within budget and even; the order visits every sample as often as the mixture says."""
+"""Plans: pure, complete, within budget and even; every sample is visited as often as the mixture says."""
 
 from __future__ import annotations
 
@@ -216,7 +216,8 @@ def test_an_overlay_changes_its_base(tmp_path: Path) -> None:
     overlay = write(
         tmp_path,
         "over.yaml",
-        "base: base.yaml\ndrop: [video]\nchange: {a: {ratio: 3}}\nrows: {c: {count: 4, tokens: [{frame: [9, 9]}]}}",
+        "base: base.yaml\ndrop: [video]\nchange: {a: {ratio: 3}}\n"
+        "rows: {c: {count: 4, tokens: [{frame: [9, 9]}]}}",
     )
     rows = read_mixture(overlay).rows
     assert {name: (row.count, row.ratio) for name, row in rows.items()} == {"a": (10, 3.0), "c": (4, 1.0)}
