@@ -101,13 +101,14 @@ def balance(
     cost: CostModel,
     cluster: Cluster,
     budget: Budget = Budget(),
-    tolerance: float = 0.005,
+    tolerance: float = 0.01,
 ) -> Balanced:
     """Share sequences out so that every rank has as much to do.
 
     Args:
         lengths: tokens of each sequence.
-        tolerance: excess of the fullest rank over the mean up to which nothing is split.
+        tolerance: excess of the fullest rank over the mean up to which nothing is split; where splitting is
+            needed, whole sequences may exceed their rank's share by half of it.
 
     Raises:
         BalanceError: a sequence exceeds a budget even when shared by `cluster.degree` ranks.
@@ -117,16 +118,17 @@ def balance(
     least = least_degrees(tokens, work, cluster, budget)
     ranks = cluster.ranks
     share = work.sum() / ranks
-    places: list[list[int]] | None = None
-    if (least == 1).all() and (cluster.degree == 1 or work.max(initial=0) <= share * (1 + tolerance)):
+    kept: Balanced | None = None
+    if (least == 1).all() and (cluster.degree == 1 or work.max(initial=0) <= share * (1 + tolerance / 2)):
         places = spread(work, ranks)
         load = np.array([work[p].sum() for p in places])
+        pieces: list[list[Piece]] = [[] for _ in tokens]
+        for rank, content in enumerate(places):
+            for i in content:
+                pieces[i] = [Piece(i, rank, 0, int(tokens[i]), 0, cluster.heads)]
+        kept = Balanced(pieces, load)
         if cluster.degree == 1 or load.max() <= share * (1 + tolerance):
-            pieces: list[list[Piece]] = [[] for _ in tokens]
-            for rank, content in enumerate(places):
-                for i in content:
-                    pieces[i] = [Piece(i, rank, 0, int(tokens[i]), 0, cluster.heads)]
-            return Balanced(pieces, load)
+            return kept
     size = min(cluster.node, ranks)
     nodes = spread(work, ranks // size)
     pieces = [[] for _ in tokens]
@@ -134,9 +136,10 @@ def balance(
     for number, content in enumerate(nodes):
         first = number * size
         load[first : first + size] = _fill(
-            content, tokens, work, least, cost, cluster, budget, first, size, tolerance, pieces
+            content, tokens, work, least, cost, cluster, budget, first, size, tolerance / 2, pieces
         )
-    return Balanced(pieces, load)
+    split = Balanced(pieces, load)
+    return kept if kept is not None and kept.imbalance <= split.imbalance else split
 
 
 def least_degrees(

@@ -180,6 +180,45 @@ def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 
     return 0
 
 
+def plan(
+    mixture: Path,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    ranks: int = 8,
+    node: int = 8,
+    degree: int = 8,
+    batch_size: int = 256,
+    token_budget: int = 65_536,
+    flop_budget: float = float("inf"),
+    steps: int = 20,
+    first: int = 0,
+    seed: int = 0,
+) -> int:
+    """Plan training steps of a mixture on a cluster and say how even they are; nothing is loaded.
+
+    Args:
+        mixture: a file of configs/train/mixtures.
+        model: whose work is planned, e.g. --model configs/model/2b.yaml.
+        ranks: of the cluster.
+        node: ranks of a node.
+        degree: most ranks that share a sequence.
+        batch_size: samples per step.
+        token_budget: most tokens of a micro-batch on one rank.
+        flop_budget: most operations of a micro-batch on one rank.
+        steps: how many are planned.
+        first: number of the first one.
+        seed: of the order and of lengths where there is no data.
+    """
+    from model.balance import Budget, Cluster
+    from model.mixture import read_mixture
+    from model.plan_report import report
+
+    size = min(node, ranks)
+    cluster = Cluster(ranks, size, min(degree, size, model.dit.heads), model.dit.heads)
+    budget = Budget(token_budget, flop_budget)
+    report(read_mixture(mixture), model.dit, cluster, budget, batch_size, steps, first, seed)
+    return 0
+
+
 def print_summary(summary: dict[str, Any]) -> None:
     """Print what `summary.json` holds."""
     from rich.console import Console
@@ -222,7 +261,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(
             auto_cli(
-                {"fit": fit, "edit": edit, "app": app, "merge": merge, "forms": forms, "info": info},
+                {
+                    "fit": fit,
+                    "edit": edit,
+                    "app": app,
+                    "merge": merge,
+                    "forms": forms,
+                    "info": info,
+                    "plan": plan,
+                },
                 args=argv,
                 as_positional=False,
                 prog="python -m model",

@@ -259,3 +259,29 @@ def test_a_mixture_that_cannot_be_used_is_named(tmp_path: Path, text: str, messa
 def test_no_samples_are_an_error() -> None:
     with pytest.raises(ConfigError, match="no training samples"):
         Order([[]], [1], 0)
+
+
+def test_the_paper_s_mixture_is_planned_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from model.cli import main
+
+    mixtures = Path(__file__).parents[2] / "configs" / "train" / "mixtures"
+    rows = read_mixture(mixtures / "editverse.yaml").rows
+    sums = Counter[str]()
+    for row in rows.values():
+        sums[row.group] += row.count
+    assert sums == {
+        "image_editing": 6_033_214,
+        "image_generation": 1_869_950,
+        "video_editing": 287_503,
+        "video_generation": 3_921_491,
+    }
+    model = str(mixtures.parents[1] / "model" / "2b.yaml")
+    command = ["plan", "--model", model, "--ranks", "64", "--steps", "2"]
+    assert main([*command, "--mixture", str(mixtures / "video_edit_only.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "video_editing" in out
+    assert "image_editing" not in out
+    assert main([*command, "--mixture", str(mixtures / "editverse.yaml"), "--token_budget", "1000"]) == 2
+    assert "raise the budget or the sequence-parallel degree" in capsys.readouterr().err
+    assert main([*command, "--mixture", str(mixtures / "offline.yaml")]) == 2
+    assert "mixture row object_removal: has no shards here" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from rich.table import Table
 from shards.files import write_json
 from tests.perf.measure import Figure
 
-GROUPS = ("media", "shards", "metrics", "report", "model")
+GROUPS = ("media", "shards", "metrics", "report", "planning", "model")
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
 
@@ -67,7 +67,7 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, model; all when not given
+        only: groups to run: media, shards, metrics, report, planning, model; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
@@ -97,7 +97,8 @@ def perf(
         for column in table.columns[1:3]:
             column.justify = "right"
         for figure in figures:
-            table.add_row(figure.what, f"{figure.median:.3g}", f"{figure.best:.3g}", figure.unit, figure.rate)
+            times = ("" if t is None else f"{t:.3g}" for t in (figure.median, figure.best))
+            table.add_row(figure.what, *times, figure.unit, figure.rate)
         console.print(table)
         write_json(Path(out) / f"{group}.json", facts | {"figures": [asdict(f) for f in figures]})
     console.print(f"written to {out}")

@@ -15,11 +15,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a table: milliseconds or seconds per `unit`, and a rate in words where one is usual."""
+    """One line of a table: milliseconds or seconds per `unit`, if timed, and a rate or result in words."""
 
     what: str
-    median: float
-    best: float
+    median: float | None
+    best: float | None
     unit: str
     rate: str = ""
 

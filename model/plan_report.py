@@ -1,0 +1,62 @@
+"""`python -m model plan`: what the planner makes of a mixture on a cluster, before there is either."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from model.balance import Budget, Cluster
+from model.cost import by_formula
+from model.dit import DiTConfig
+from model.mixture import Mixture, imagined, shares
+from model.planning import Planner
+
+MOST = 1_000_000  # samples that lengths are drawn for
+
+
+def report(
+    mixture: Mixture,
+    dit: DiTConfig,
+    cluster: Cluster,
+    budget: Budget,
+    batch_size: int,
+    steps: int,
+    first: int,
+    seed: int,
+) -> None:
+    """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
+
+    Raises:
+        ConfigError: a row without count and tokens, or a budget that cannot hold the longest sample.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    order, lengths = imagined(mixture, MOST, seed)
+    planner = Planner(lengths, order, batch_size, by_formula(dit), cluster, budget)
+    milliseconds, plans = [], []
+    for step in range(first, first + steps):
+        begin = time.perf_counter()
+        plans.append(planner(step))
+        milliseconds.append(1000 * (time.perf_counter() - begin))
+    console = Console()
+    table = Table("group", "rows", "visits", title="mixture, by count x ratio")
+    part = shares(mixture.rows)
+    for group in dict.fromkeys(row.group for row in mixture.rows.values()):
+        names = [name for name, row in mixture.rows.items() if row.group == group]
+        table.add_row(group, str(len(names)), f"{sum(part[n] for n in names):.1%}")
+    console.print(table)
+    title = f"{steps} steps of {batch_size} samples on {cluster.ranks} ranks, lengths drawn, not measured"
+    table = Table("", "mean", "worst", title=title)
+    batches = [len(b) for plan in plans for b in plan.micro]
+    for name, values, form in (
+        ("maximum over mean load", [p.imbalance for p in plans], "{:.4f}"),
+        ("tokens in split sequences", [p.split_tokens for p in plans], "{:.1%}"),
+        ("tokens per step", [float(p.lengths.sum()) for p in plans], "{:,.0f}"),
+        ("micro-batches per rank", [float(n) for n in batches], "{:.2f}"),
+        ("padding to full micro-batches", [p.padding(budget.tokens) for p in plans], "{:.1%}"),
+        ("milliseconds per plan", milliseconds, "{:.1f}"),
+    ):
+        table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
+    console.print(table)
