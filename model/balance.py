@@ -9,15 +9,17 @@ first, then moves and swaps), split ones fill what is left, as in McNaughton's w
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from model.cost import CostModel, Floats
 
 CRUMB = 0.01  # of a rank's share: a smaller gap is not worth a piece
+EPSILON = 1e-9  # what is whole but for rounding counts as whole
 
 
 class BalanceError(ValueError):
@@ -42,17 +44,21 @@ class Cluster:
     def __post_init__(self) -> None:
         if min(self.ranks, self.node, self.degree, self.heads) < 1:
             raise BalanceError(f"plan: ranks, node, degree and heads must be positive: {self}")
-        if self.ranks % min(self.node, self.ranks):
+        if self.ranks % self.size:
             raise BalanceError(f"plan: {self.ranks} ranks are no whole number of nodes of {self.node}")
-        if self.degree > min(self.node, self.ranks):
+        if self.degree > self.size:
             raise BalanceError(
-                f"plan: sequences cannot be shared by {self.degree} ranks, "
-                f"a node has {min(self.node, self.ranks)}"
+                f"plan: sequences cannot be shared by {self.degree} ranks, a node has {self.size}"
             )
         if self.degree > self.heads:
             raise BalanceError(
                 f"plan: sequences cannot be shared by {self.degree} ranks, the model has {self.heads} heads"
             )
+
+    @property
+    def size(self) -> int:
+        """Ranks that a node really has."""
+        return min(self.node, self.ranks)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class Budget:
 
     tokens: int = 16_384
     flops: float = float("inf")
+
+    def part(self, tokens: ArrayLike, work: ArrayLike) -> Floats:
+        """How much of a sequence of `tokens` tokens and cost `work` one micro-batch holds, at most 1."""
+        return np.minimum(np.minimum(self.tokens / np.asarray(tokens), self.flops / np.asarray(work)), 1.0)
 
 
 @dataclass(frozen=True)
@@ -129,14 +139,14 @@ def balance(
         kept = Balanced(pieces, load)
         if cluster.degree == 1 or load.max() <= share * (1 + tolerance):
             return kept
-    size = min(cluster.node, ranks)
+    size = cluster.size
     nodes = spread(work, ranks // size)
     pieces = [[] for _ in tokens]
     load = np.zeros(ranks)
     for number, content in enumerate(nodes):
         first = number * size
         load[first : first + size] = _fill(
-            content, tokens, work, least, cost, cluster, budget, first, size, tolerance / 2, pieces
+            content, tokens, work, least, cost, cluster, budget, first, tolerance / 2, pieces
         )
     split = Balanced(pieces, load)
     return kept if kept is not None and kept.imbalance <= split.imbalance else split
@@ -152,11 +162,9 @@ def least_degrees(
     if not len(tokens):
         return tokens
     heads = cluster.heads
-    fraction = np.minimum(budget.tokens / tokens, budget.flops / work)
-    held = np.minimum(np.floor(fraction * heads + 1e-9), heads)  # heads whose share one rank can take
-    needed = np.where(fraction >= 1, 1, np.ceil(heads / np.maximum(held, 1)))
-    needed = np.where(held < 1, np.inf, needed)
-    worst = int(needed.argmax())
+    held = np.floor(budget.part(tokens, work) * heads + EPSILON)  # heads whose share one rank can take
+    needed = np.where(held < 1, np.inf, np.ceil(heads / np.maximum(held, 1)))
+    worst = int(tokens.argmax())  # no shorter one needs more
     if needed[worst] > cluster.degree:
         raise BalanceError(
             f"sequence {worst} has {tokens[worst]} tokens (cost {work[worst]:.3g}), more than "
@@ -215,16 +223,14 @@ def _fill(
     cluster: Cluster,
     budget: Budget,
     first: int,
-    size: int,
     tolerance: float,
     pieces: list[list[Piece]],
 ) -> Floats:
     """Share a node's sequences out among its ranks; writes their pieces, returns the ranks' loads."""
-    share = float(work[content].sum()) / size
-    order = sorted(content, key=lambda i: (-work[i], i))
-    room = np.full(size, share)
+    share = float(work[content].sum()) / cluster.size
+    room = np.full(cluster.size, share)
     fluid: list[int] = []
-    for i in order:
+    for i in sorted(content, key=lambda i: (-work[i], i)):
         weight = float(work[i])
         if least[i] > 1 or weight > share * (1 + tolerance):
             fluid.append(i)
@@ -238,25 +244,26 @@ def _fill(
         where = int(np.where(fits, left, np.inf).argmin()) if fluid else int(left.argmax())
         room[where] -= weight
         pieces[i] = [Piece(i, first + where, 0, int(tokens[i]), 0, cluster.heads)]
-    for i in sorted(fluid, key=lambda i: (-work[i], i)):
-        amounts = _pour(float(work[i]), room, int(least[i]), share, cluster, budget, int(tokens[i]))
-        made, loads = _cut(i, int(tokens[i]), amounts, cost, cluster.heads, budget, first)
-        pieces[i] = made
+    for i in fluid:
+        most = float(budget.part(tokens[i], work[i]))
+        amounts = _pour(float(work[i]), room, int(least[i]), share, cluster.degree, most)
+        pieces[i], loads = _cut(i, int(tokens[i]), amounts, cost, cluster.heads, most, first)
         room -= loads
     return share - room
 
 
-def _pour(
-    weight: float, room: Floats, least: int, share: float, cluster: Cluster, budget: Budget, tokens: int
-) -> Floats:
-    """How much of a sequence goes to each rank of its node: into the widest gaps, few ranks, all of it."""
-    cap = weight * min(1.0, budget.tokens / tokens, budget.flops / weight)
+def _pour(weight: float, room: Floats, least: int, share: float, degree: int, most: float) -> Floats:
+    """How much of a sequence goes to each rank of its node: into the widest gaps, few ranks, all of it.
+
+    No rank takes more than the part `most`.
+    """
+    cap = weight * most
     amounts = np.zeros(len(room))
     gaps = np.minimum(room, cap)
     order = np.argsort(-gaps, kind="stable").tolist()
     left = weight
-    for n, rank in enumerate(order[: cluster.degree]):
-        rest = [r for r in order[n : cluster.degree] if gaps[r] >= left]
+    for n, rank in enumerate(order[:degree]):
+        rest = [r for r in order[n:degree] if gaps[r] >= left]
         if rest and n + 1 >= least:  # the tightest gap that takes all that is left
             rank = min(rest, key=lambda r: (gaps[r], r))
         take = min(left, max(0.0, float(gaps[rank])))
@@ -267,7 +274,7 @@ def _pour(
         if left <= 0:
             break
     if left > 0:  # gaps are used up: the rest goes in equal parts to the ranks that have some, then to all
-        used = np.flatnonzero(amounts) if (amounts > 0).sum() >= least else np.array(order[: cluster.degree])
+        used = np.flatnonzero(amounts) if (amounts > 0).sum() >= least else np.array(order[:degree])
         for _ in range(8):
             free = used[amounts[used] < cap * (1 - 1e-9)]
             if left <= weight * 1e-12 or not len(free):
@@ -276,16 +283,19 @@ def _pour(
             amounts[free] += extra
             left -= float(extra.sum())
         if left > weight * 1e-9:
-            used = np.array(order[: cluster.degree])
+            used = np.array(order[:degree])
             amounts[:] = 0
             amounts[used] = weight / len(used)
     return amounts
 
 
 def _cut(
-    sample: int, tokens: int, amounts: Floats, cost: CostModel, heads: int, budget: Budget, first: int
+    sample: int, tokens: int, amounts: Floats, cost: CostModel, heads: int, most: float, first: int
 ) -> tuple[list[Piece], Floats]:
-    """Turn amounts of work into heads (whole ones) and tokens, which even out what heads cannot."""
+    """Turn amounts of work into heads (whole ones) and tokens, which even out what heads cannot.
+
+    A rank gets at most the part `most` of both; of tokens, that part rounded up.
+    """
     total = float(amounts.sum())
     used = np.flatnonzero(amounts)
     if len(used) == 1:
@@ -293,15 +303,14 @@ def _cut(
         loads[used[0]] = float(cost.of(tokens))
         return [Piece(sample, first + int(used[0]), 0, tokens, 0, heads)], loads
     part = amounts[used] / total
-    most = min(heads, int(budget.tokens * heads // tokens)) if budget.tokens < tokens else heads
+    most_heads, most_tokens = int(most * heads + EPSILON), math.ceil(most * tokens - EPSILON)
     per_head = cost.quadratic * tokens * tokens / heads
     wanted = part * float(cost.of(tokens))
-    counts = np.minimum(np.floor(part * heads).astype(int), most)
+    counts = np.minimum(np.floor(part * heads).astype(int), most_heads)
     while counts.sum() < heads:  # one at a time to whom has most work left for it
-        slack = np.where(counts < most, wanted - per_head * (counts + 1), -np.inf)
+        slack = np.where(counts < most_heads, wanted - per_head * (counts + 1), -np.inf)
         counts[int(slack.argmax())] += 1
-    held = np.clip((wanted - per_head * counts) / cost.linear, 0, min(tokens, budget.tokens))
-    held = _whole(held, tokens, min(tokens, budget.tokens))
+    held = _whole(np.clip((wanted - per_head * counts) / cost.linear, 0, most_tokens), tokens, most_tokens)
     loads = np.zeros(len(amounts))
     loads[used] = per_head * counts + cost.linear * held
     made, token, head = [], 0, 0

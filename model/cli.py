@@ -185,7 +185,7 @@ def plan(
     model: ModelConfig = ModelConfig(),  # noqa: B008
     ranks: int = 8,
     node: int = 8,
-    degree: int = 8,
+    degree: int | None = None,
     batch_size: int = 256,
     token_budget: int = 65_536,
     flop_budget: float = float("inf"),
@@ -200,7 +200,7 @@ def plan(
         model: whose work is planned, e.g. --model configs/model/2b.yaml.
         ranks: of the cluster.
         node: ranks of a node.
-        degree: most ranks that share a sequence.
+        degree: most ranks that share a sequence; as many as a node and the heads allow when not given.
         batch_size: samples per step.
         token_budget: most tokens of a micro-batch on one rank.
         flop_budget: most operations of a micro-batch on one rank.
@@ -212,8 +212,8 @@ def plan(
     from model.mixture import read_mixture
     from model.plan_report import report
 
-    size = min(node, ranks)
-    cluster = Cluster(ranks, size, min(degree, size, model.dit.heads), model.dit.heads)
+    heads = model.dit.heads
+    cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
     report(read_mixture(mixture), model.dit, cluster, budget, batch_size, steps, first, seed)
     return 0

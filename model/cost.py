@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from model.dit import DiTConfig
+from model.flops import blocks_work
 
 Floats = NDArray[np.float64]
 
@@ -45,16 +46,14 @@ class CostModel:
 
 
 def by_formula(config: DiTConfig, backward: float = 2.0) -> CostModel:
-    """Operations of the blocks (see `model.flops`): 6 per weight and token, and attention's products.
+    """Operations of the blocks by `model.flops`, under `context: full`.
 
     Args:
         backward: work of the backward pass as a multiple of the forward's; full activation checkpointing
             runs the forward again: 3.
     """
-    width, kv = config.width, config.width // config.heads * (config.kv_heads or config.heads)
-    weights = 2 * width * width + 2 * width * kv + 3 * width * config.inner
-    passes = 1 + backward
-    return CostModel(2 * passes * config.depth * weights, 4 * passes * config.depth * width)
+    token, pair = (blocks_work(config, *counts).flops for counts in ((1, 0), (0, 1)))
+    return CostModel((1 + backward) * token, (1 + backward) * pair)
 
 
 def fit(packs: Sequence[Sequence[int]], seconds: Sequence[float]) -> CostModel:

@@ -73,8 +73,8 @@ class Work:
         return 2 * sum(astuple(self))
 
 
-def _blocks(config: DiTConfig, tokens: int, pairs: int) -> Work:
-    """All blocks on `tokens` tokens, whose queries meet `pairs` pairs of a query and a key."""
+def blocks_work(config: DiTConfig, tokens: int, pairs: int) -> Work:
+    """All blocks, forward, on `tokens` tokens, whose queries meet `pairs` pairs of a query and a key."""
     width, inner = config.width, config.inner
     kv = width // config.heads * (config.kv_heads or config.heads)
     linear = tokens * (2 * width * width + 2 * width * kv + 3 * width * inner)
@@ -122,7 +122,7 @@ def _pass(config: DiTConfig, shape: Shape) -> Work:
     pairs = shape.total**2 if config.context == "full" else clean**2 + shape.noisy * shape.total
     before = _rotation(config, shape) + _into(config, shape)
     after = _copy_keys(config, shape) + _out(config, shape) + _copy(config, shape)
-    return before + _blocks(config, shape.total, pairs) + after
+    return before + blocks_work(config, shape.total, pairs) + after
 
 
 def forward_flops(config: DiTConfig, shapes: Iterable[Shape]) -> int:
@@ -160,10 +160,10 @@ def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance:
                 continue
             clean = branch.total - branch.noisy
             once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch)
-            once += _blocks(config, clean, clean**2)
+            once += blocks_work(config, clean, clean**2)
             step = _into(config, replace(branch, text=0, vision=branch.target))
             step += _out(config, branch) + _copy(config, branch)
-            step += _blocks(config, branch.noisy, branch.noisy * branch.total)
+            step += blocks_work(config, branch.noisy, branch.noisy * branch.total)
             total += once.flops + steps * step.flops
     return total
 

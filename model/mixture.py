@@ -6,7 +6,6 @@ endless order that can be entered anywhere, so that a step needs no earlier step
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from model.config import ConfigError, from_dict
+from model.packing import Draw
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +53,13 @@ class Lengths:
             for low, high in (self.frame, self.frames, self.text)
         )
         return self.copies * frames * frame + text
+
+
+def draw_lengths(kinds: Sequence[Lengths], count: int, random: np.random.Generator) -> Ints:
+    """int64 [count]: each of one of the `kinds`, by their weights."""
+    weights = np.array([k.weight for k in kinds])
+    chosen = random.choice(len(weights), count, p=weights / weights.sum())
+    return np.stack([k.draw(count, random) for k in kinds])[chosen, np.arange(count)]
 
 
 @dataclass(frozen=True)
@@ -150,14 +157,6 @@ def read_mixture(path: str | Path) -> Mixture:
     return Mixture(rows)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One visit: the sample's number in the mixture, and which visit of it this is (0 is the first)."""
-
-    index: int
-    epoch: int
-
-
 class Order:
     """The endless order in which a mixture's samples are visited.
 
@@ -191,17 +190,14 @@ class Order:
         self._shards = functools.lru_cache(maxsize=4 * len(exact))(self._shard_order)
 
     def draws(self, first: int, count: int) -> list[Draw]:
-        """Visits number first to first + count of the order."""
+        """Visits number first to first + count of the order; `Draw.epoch` counts the passes of its row."""
         rows, visits = self._visits(first, count)
-        result: list[Draw | None] = [None] * count
+        turns, places = np.divmod(visits, np.asarray(self.counts)[rows])
+        samples = self.offsets[rows]
         for row in np.unique(rows).tolist():
-            where = np.flatnonzero(rows == row)
-            rounds, places = np.divmod(visits[where], self.counts[row])
-            for at, sample, turn in zip(
-                where.tolist(), self._samples(row, rounds, places).tolist(), rounds.tolist(), strict=True
-            ):
-                result[at] = Draw(int(self.offsets[row]) + sample, turn)
-        return [draw for draw in result if draw is not None]
+            here = rows == row
+            samples[here] += self._samples(row, turns[here], places[here])
+        return [Draw(index, turn) for index, turn in zip(samples.tolist(), turns.tolist(), strict=True)]
 
     def _visits(self, first: int, count: int) -> tuple[Ints, Ints]:
         """Row, and number of the row's visit, of a stretch of the common order.
@@ -210,14 +206,11 @@ class Order:
         """
         total, rows = float(self.rates.sum()), len(self.rates)
         # at time T, row r has had round(rate T + a half at most) visits: `rows` is a safe margin
-        begin = np.floor(self.rates * ((first - rows - 1) / total) - self.phases).astype(np.int64)
-        begin = np.maximum(begin, 0)
-        start = (begin.astype(np.float64) + self.phases) / self.rates
-        # all visits before `moment` are counted by `begin`, all others are candidates
         moment = max(0.0, (first - rows - 1) / total)
-        while (late := start < moment).any():
-            begin = begin + late
-            start = (begin + self.phases) / self.rates
+        begin = np.maximum(np.floor(self.rates * moment - self.phases).astype(np.int64), 0)
+        # all visits before `moment` are counted by `begin`, all others are candidates
+        while (early := (begin + self.phases) / self.rates < moment).any():
+            begin = begin + early
         end = np.ceil(self.rates * ((first + count + rows + 1) / total)).astype(np.int64) + 1
         sizes = np.maximum(end - begin, 0)
         row = np.repeat(np.arange(rows), sizes)
@@ -259,7 +252,7 @@ class Order:
 
     def row_of(self, index: int) -> int:
         """The row of a sample."""
-        return bisect.bisect_right(self.offsets.tolist(), index) - 1
+        return int(np.searchsorted(self.offsets, index, side="right")) - 1
 
 
 def imagined(mixture: Mixture, most: int, seed: int) -> tuple[Order, Ints]:
@@ -279,10 +272,7 @@ def imagined(mixture: Mixture, most: int, seed: int) -> tuple[Order, Ints]:
     order = Order([[n] for n in counts], [row.ratio for row in mixture.rows.values()], seed)
     random, lengths = np.random.default_rng([seed, 3]), []
     for count, row in zip(counts, mixture.rows.values(), strict=True):
-        weights = np.array([t.weight for t in row.tokens])
-        kind = random.choice(len(weights), count, p=weights / weights.sum())
-        drawn = np.stack([t.draw(count, random) for t in row.tokens])
-        lengths.append(drawn[kind, np.arange(count)])
+        lengths.append(draw_lengths(row.tokens, count, random))
     return order, np.concatenate(lengths)
 
 

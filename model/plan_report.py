@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from model.balance import Budget, Cluster
+from model.config import ConfigError
 from model.cost import by_formula
 from model.dit import DiTConfig
 from model.mixture import Mixture, imagined, shares
@@ -28,11 +29,13 @@ def report(
     """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
 
     Raises:
-        ConfigError: a row without count and tokens, or a budget that cannot hold the longest sample.
+        ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
     """
     from rich.console import Console
     from rich.table import Table
 
+    if steps < 1 or first < 0:
+        raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
     order, lengths = imagined(mixture, MOST, seed)
     planner = Planner(lengths, order, batch_size, by_formula(dit), cluster, budget)
     milliseconds, plans = [], []
@@ -51,7 +54,7 @@ def report(
     table = Table("", "mean", "worst", title=title)
     batches = [len(b) for plan in plans for b in plan.micro]
     for name, values, form in (
-        ("maximum over mean load", [p.imbalance for p in plans], "{:.4f}"),
+        ("maximum over mean load", [p.balanced.imbalance for p in plans], "{:.4f}"),
         ("tokens in split sequences", [p.split_tokens for p in plans], "{:.1%}"),
         ("tokens per step", [float(p.lengths.sum()) for p in plans], "{:,.0f}"),
         ("micro-batches per rank", [float(n) for n in batches], "{:.2f}"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.balance import Balanced, BalanceError, Budget, Cluster, Piece, balance, least_degrees
 from model.config import ConfigError
-from model.cost import CostModel, Floats
+from model.cost import CostModel
 from model.mixture import Draw, Order
 
 
@@ -27,7 +27,7 @@ class StepPlan:
         micro: [rank][micro-batch] -> pieces. The first `shared` micro-batches of a rank's node are run by all
             its ranks together, since sequences are split there; a rank may have no piece in one of them.
         shared: [rank], the same for the ranks of a node.
-        load: float64 [ranks], cost on each rank.
+        balanced: the pieces by sample, and every rank's load.
     """
 
     step: int
@@ -35,21 +35,12 @@ class StepPlan:
     lengths: NDArray[np.int64]
     micro: list[list[list[Piece]]]
     shared: list[int]
-    load: Floats
-
-    @property
-    def imbalance(self) -> float:
-        """Maximum over mean load of the ranks; 1 is perfect."""
-        return float(self.load.max() / self.load.mean())
+    balanced: Balanced
 
     @property
     def split_tokens(self) -> float:
         """Share of the step's tokens in sequences that several ranks work on."""
-        ranks: dict[int, set[int]] = {}
-        for rank, batches in enumerate(self.micro):
-            for piece in (p for batch in batches for p in batch):
-                ranks.setdefault(piece.sample, set()).add(rank)
-        split = [sample for sample, used in ranks.items() if len(used) > 1]
+        split = [len(pieces) > 1 for pieces in self.balanced.pieces]
         return float(self.lengths[split].sum() / self.lengths.sum())
 
     def padding(self, budget: int) -> float:
@@ -97,7 +88,7 @@ class Planner:
         lengths = self.lengths[[d.index for d in draws]]
         balanced = balance(lengths, self.cost, self.cluster, self.budget)
         micro, shared = micro_batches(balanced, lengths, self.cost, self.cluster, self.budget)
-        return StepPlan(step, draws, lengths, micro, shared, balanced.load)
+        return StepPlan(step, draws, lengths, micro, shared, balanced)
 
 
 def micro_batches(
@@ -112,7 +103,7 @@ def micro_batches(
     A piece counts with its tokens or with its heads' share of the sequence, whichever is more: both are held.
     Split sequences come first, at the same place for all their ranks.
     """
-    size = min(cluster.node, cluster.ranks)
+    size = cluster.size
     work = cost.of(lengths)
     micro: list[list[list[Piece]]] = [[] for _ in range(cluster.ranks)]
     used: list[list[tuple[int, float]]] = [[] for _ in range(cluster.ranks)]

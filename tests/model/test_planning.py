@@ -15,7 +15,7 @@ from model.balance import BalanceError, Budget, Cluster, balance
 from model.config import ConfigError
 from model.cost import CostModel, by_formula, fit
 from model.dit import DiTConfig
-from model.mixture import Draw, Order, imagined, read_mixture
+from model.mixture import Order, imagined, read_mixture
 from model.planning import Planner, StepPlan
 from model.rope import RopeConfig
 
@@ -94,21 +94,22 @@ def test_few_shards_are_open_at_a_time() -> None:
 
 def whole(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> None:
     """Every token and head of every sample once, by ranks of one node, within the budgets."""
-    size = min(cluster.node, cluster.ranks)
     found: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
     load = np.zeros(cluster.ranks)
     for rank, batches in enumerate(plan.micro):
         assert len(batches) >= max(1, plan.shared[rank])
         for number, batch in enumerate(batches):
-            held = 0.0
+            held = spent = 0.0
             for p in batch:
                 tokens = int(plan.lengths[p.sample])
                 assert p.rank == rank
                 found.setdefault(p.sample, []).append((p.start, p.stop, p.first, p.last, rank, number))
                 share = (p.last - p.first) / cluster.heads
                 held += max(p.stop - p.start, np.ceil(tokens * share))
-                load[rank] += cost.quadratic * tokens**2 * share + cost.linear * (p.stop - p.start)
+                spent += cost.quadratic * tokens**2 * share + cost.linear * (p.stop - p.start)
+            load[rank] += spent
             assert held <= budget.tokens
+            assert spent <= budget.flops * (1 + 1e-9) + cost.linear  # a split's tokens are rounded up
     assert set(found) == set(range(len(plan.draws)))
     for sample, parts in found.items():
         parts.sort()
@@ -117,19 +118,19 @@ def whole(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> 
         assert [p[2] for p in parts] == [0, *(p[3] for p in parts[:-1])]
         assert parts[-1][3] == cluster.heads
         assert len(parts) <= cluster.degree
-        assert len({p[4] // size for p in parts}) == 1
+        assert len({p[4] // cluster.size for p in parts}) == 1
         assert len({p[5] for p in parts}) == 1
         if len(parts) > 1:
             assert parts[0][5] < plan.shared[parts[0][4]]
-    np.testing.assert_allclose(load, plan.load, rtol=1e-9)
+    np.testing.assert_allclose(load, plan.balanced.load, rtol=1e-9)
 
 
 @settings(deadline=None, max_examples=200)
-@given(lengths_of, clusters, st.integers(0, 3), st.integers(1, 40), st.floats(1.0, 4.0))
+@given(lengths_of, clusters, st.integers(0, 3), st.integers(1, 40), st.floats(1.0, 4.0), st.floats(1.0, 9.0))
 def test_a_plan_is_whole_and_within_budget(
-    lengths: list[int], cluster: Cluster, step: int, batch_size: int, room: float
+    lengths: list[int], cluster: Cluster, step: int, batch_size: int, room: float, time: float
 ) -> None:
-    budget = Budget(int(max(lengths) * room))
+    budget = Budget(int(max(lengths) * room), float(COST.of(max(lengths))) * time)
     order = Order([[len(lengths)]], [1], 0)
     plan = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
     whole(plan, cluster, budget, COST)
@@ -146,6 +147,10 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
     whole(plan, cluster, budget, COST)
     with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*more than 4 rank.*\(the-long-one\)"):
         Planner([2000, 5], Order([[2]], [1], 0), 2, COST, cluster, budget, ["the-long-one", "b"])
+    with pytest.raises(ConfigError, match=r"sequence 1 has 2000 tokens.*\(the-longest\)"):
+        Planner([1900, 2000], Order([[2]], [1], 0), 2, COST, cluster, budget, ["long", "the-longest"])
+    quick = Budget(10**6, float(COST.of(1000)) / 2.5)
+    whole(Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
     with pytest.raises(ConfigError, match="flop_budget=1e"):
         Planner(lengths, Order([[5]], [1], 0), 5, COST, Cluster(8), Budget(1000, 1e3))
 
@@ -227,7 +232,9 @@ def test_an_overlay_changes_its_base(tmp_path: Path) -> None:
     assert order.epoch == Fraction(55, 2)
     assert len(lengths) == 15
     assert lengths.min() >= 4 + 12
-    assert order.draws(0, 1) == order.draws(0, 1) != [Draw(-1, 0)]
+    assert Counter(d.index for d in order.draws(0, 55)) == dict.fromkeys(range(10), 4) | dict.fromkeys(
+        range(10, 15), 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,5 +290,9 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(capsys: pytest.Cap
     assert "image_editing" not in out
     assert main([*command, "--mixture", str(mixtures / "editverse.yaml"), "--token_budget", "1000"]) == 2
     assert "raise the budget or the sequence-parallel degree" in capsys.readouterr().err
+    assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), "--degree", "16"]) == 2
+    assert "shared by 16 ranks, a node has 8" in capsys.readouterr().err
+    assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), "--steps", "0"]) == 2
+    assert "at least 1, from 0 on" in capsys.readouterr().err
     assert main([*command, "--mixture", str(mixtures / "offline.yaml")]) == 2
     assert "mixture row object_removal: has no shards here" in capsys.readouterr().err

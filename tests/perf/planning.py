@@ -14,35 +14,26 @@ from numpy.typing import NDArray
 
 from model.balance import Budget, Cluster
 from model.cost import CostModel
-from model.mixture import Order
+from model.mixture import Lengths, Order, draw_lengths
 from model.planning import Planner
 from tests.perf.measure import Figure, per
 
 WIDTH = 2048
 COST = CostModel(24 * WIDTH**2, 4 * WIDTH)
 BUDGET = 65_536
+MIX = (
+    Lengths((900, 1024), copies=2, weight=0.386),  # image editing
+    Lengths((900, 1024), weight=0.085),  # image generation
+    Lengths((940, 1024), (14, 20), 2, weight=0.096),  # video editing
+    Lengths((940, 1024), (9, 25), weight=0.433 * 0.42),  # video generation from text or an image
+    Lengths((940, 1024), (5, 12), 2, weight=0.433 * 0.58),  # and from a video
+)
 # bags as (ranks, how many): the published mixed ones, uniform ones beside them
 BAGS = {
     32: {"g1": [(1, 32)], "g1n16+g8n2": [(1, 16), (8, 2)]},
     64: {"g1": [(1, 64)], "g2n32": [(2, 32)], "g1n32+g8n4": [(1, 32), (8, 4)]},
     128: {"g1": [(1, 128)], "g4n32": [(4, 32)], "g1n32+g2n16+g4n16": [(1, 32), (2, 16), (4, 16)]},
 }
-
-
-def paper_mix(samples: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Tokens of `samples` sequences, int64."""
-
-    def whole(low: int, high: int) -> NDArray[np.int64]:
-        return random.integers(low, high, samples, endpoint=True)
-
-    kind = random.choice(4, samples, p=[0.386, 0.085, 0.096, 0.433])
-    generated = np.where(
-        random.random(samples) < 0.42,
-        whole(9, 25) * whole(940, 1024),
-        2 * whole(5, 12) * whole(940, 1024),
-    )
-    classes = [2 * whole(900, 1024), whole(900, 1024), 2 * whole(14, 20) * whole(940, 1024), generated]
-    return np.choose(kind, classes) + whole(12, 119)
 
 
 def knapformer(lengths: NDArray[np.int64], bags: list[tuple[int, int]]) -> tuple[float, float]:
@@ -78,7 +69,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     for ranks, batch, steps in ((32, 256, 200), (64, 256, 200), (128, 256, 200), (512, 4096, 20)):
         steps = 2 if quick else steps
         random = np.random.default_rng(ranks)
-        lengths = paper_mix(batch * steps, random)
+        lengths = draw_lengths(MIX, batch * steps, random)
         order = Order([[len(lengths)]], [1], 0)
         plan = Planner(lengths, order, batch, COST, Cluster(ranks, 8, 8, 16), Budget(BUDGET))
         seconds, rows, others = [], [], []
@@ -86,9 +77,9 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
             begin = time.perf_counter()
             made = plan(step)
             seconds.append(time.perf_counter() - begin)
-            share = made.load.mean()
+            share = made.balanced.load.mean()
             over = float(made.lengths[COST.of(made.lengths) > share].sum() / made.lengths.sum())
-            rows.append((made.imbalance, made.split_tokens, over, len(made.micro[0])))
+            rows.append((made.balanced.imbalance, made.split_tokens, over))
             others.append(
                 [(scattered(made.lengths, ranks, random), 0.0)]
                 + [knapformer(made.lengths, bags) for bags in BAGS.get(ranks, {}).values()]
@@ -96,7 +87,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         mean, worst = np.mean(rows, axis=0), np.max(rows, axis=0)
         label = f"plan, {ranks} ranks, batch {batch}"
         text = (
-            f"max/mean load {mean[0]:.4f} (worst step {worst[0]:.4f}), {mean[1]:.1%} of tokens split "
+            f"max/mean load {mean[0]:.4f} (worst step {worst[0]:.4f}), {mean[1]:.3%} of tokens split "
             f"({mean[2]:.1%} exceed a rank's share)"
         )
         figures.append(per(label, seconds, 1, "step", text))
