@@ -13,7 +13,8 @@ from torch.nn import functional as F
 def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius: int = 3) -> Tensor:
     """How much of each pixel is the edit's own: 0 untouched, 1 edited, a smooth step between.
 
-    The difference is smoothed over a window of 2 radius + 1 pixels (and over the frames beside) before it is
+    The difference is smoothed over a window of 2 radius + 1 pixels (and over the frames beside, if there are
+    three or more) before it is
     compared, so that the codec's and the sampler's noise does not count as an edit.
 
     Args:
@@ -26,7 +27,7 @@ def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius
     if not 0 <= agree < differ:
         raise ValueError(f"carry-over: needs 0 <= agree < differ, got {agree} and {differ}")
     squared = ((edit - source) * 127.5).square().mean(-1)[None, None]  # [1, 1, T, H, W]
-    window = (1 if len(edit) == 1 else 3, 2 * radius + 1, 2 * radius + 1)
+    window = (3 if len(edit) > 2 else 1, 2 * radius + 1, 2 * radius + 1)
     padding = tuple(side // 2 for side in window)
     rms = F.avg_pool3d(squared, window, stride=1, padding=padding, count_include_pad=False).sqrt()[0, 0]
     step = ((rms - agree) / (differ - agree)).clamp(0, 1)

@@ -310,10 +310,11 @@ def test_weights_that_are_not_finite_are_refused(editor: Editor, tmp_path: Path)
         Editor.from_pretrained(tmp_path)
 
 
-def test_carry_over_keeps_edits_and_returns_detail() -> None:
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_carry_over_keeps_edits_and_returns_detail(frames: int) -> None:
     torch.manual_seed(0)
-    detail = torch.rand(3, 40, 40, 3) * 0.4 - 0.2  # what a codec dropped
-    coded = torch.zeros(3, 40, 40, 3)
+    detail = torch.rand(frames, 40, 40, 3) * 0.4 - 0.2  # what a codec dropped
+    coded = torch.zeros(frames, 40, 40, 3)
     edit = coded + 0.01 * torch.randn(coded.shape)
     edit[:, 10:30, 10:30] = 0.9
     edited = change_map(edit, coded, agree=8, differ=16)
