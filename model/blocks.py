@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import attention
+from model.layout import Layout
 from model.packing import PackedBatch
 from model.rope import rotate
+from model.ulysses import exchange
 
 if TYPE_CHECKING:
     from model.dit import DiTConfig
@@ -85,29 +87,42 @@ class Attention(nn.Module):
         q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
         k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        return self.out(self.mix(q, k, v, batch, role, memory).flatten(1))
+
+    @torch.compiler.disable  # no two batches are laid out alike, so that nothing here is to be compiled
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KeyValues | None
+    ) -> Tensor:
+        """Attention itself, [n, heads, head_dim], of rotated queries and keys."""
         if role == "context":
             if memory is not None:
                 memory.put(batch.context, k, v)
-            out = self._context(q, k, v, batch)
-        elif role == "noisy":
+            return self._context(q, k, v, batch)
+        if role == "noisy":
             if memory is None:
                 raise ValueError("attention: noisy tokens alone need the context's keys and values")
-            out = self._noisy(q, *memory.put(batch.noisy, k, v), batch)
-        elif self.causal:
-            pick = batch.context
-            clean = self._context(q[pick], k[pick], v[pick], batch)
-            noisy = self._noisy(q[batch.noisy], k, v, batch)
-            out = torch.empty_like(q).index_copy(0, pick, clean).index_copy(0, batch.noisy, noisy)
-        else:
-            out = self._attend(q, k, v, batch.cu_seqlens, batch.max_seqlen)
-        return self.out(out.flatten(1))
+            return self._noisy(q, *memory.put(batch.noisy, k, v), batch)
+        if batch.route is None:
+            return self._all(q, k, v, batch)
+        n = batch.route.tokens
+        shared = exchange(q[:n], k[:n], v[:n], batch.route, self._all)
+        return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
 
-    def _context(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
-        return self._attend(q, k, v, batch.cu_context, batch.max_context)
+    def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        """Whole sequences, any heads."""
+        if not self.causal:
+            return self._attend(q, k, v, layout.cu_seqlens, layout.max_seqlen)
+        pick = layout.context
+        clean = self._context(q[pick], k[pick], v[pick], layout)
+        noisy = self._noisy(q[layout.noisy], k, v, layout)
+        return torch.empty_like(q).index_copy(0, pick, clean).index_copy(0, layout.noisy, noisy)
 
-    def _noisy(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
-        keys = {"cu_seqlens_k": batch.cu_seqlens, "max_seqlen_k": batch.max_seqlen}
-        return self._attend(q, k, v, batch.cu_noisy, batch.max_noisy, **keys)
+    def _context(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        return self._attend(q, k, v, layout.cu_context, layout.max_context)
+
+    def _noisy(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        keys = {"cu_seqlens_k": layout.cu_seqlens, "max_seqlen_k": layout.max_seqlen}
+        return self._attend(q, k, v, layout.cu_noisy, layout.max_noisy, **keys)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, **keys: Any) -> Tensor:
         return attention(q, k, v, cu, longest, self.backend, deterministic=self.deterministic, **keys)

@@ -1,52 +1,109 @@
 """A run's resumable state: weights, their average, AdamW's moments and the step, without pickle.
 
-Safetensors and JSON in a folder that appears whole: Lightning's own .ckpt is a pickle, which we never write.
+torch.distributed.checkpoint in its safetensors format: every rank writes what it holds, and any number of
+ranks reads it. Lightning's own .ckpt is a pickle, which we never write.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import warnings
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from model.config import ConfigError
 from model.lit import EditModule
 
+FAULTS = (dcp.api.CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
 STATE = re.compile(r"^step-(\d{8})$")
 
 
-def save_state(folder: Path, module: EditModule, optimizer: torch.optim.Optimizer, keep: int = 1) -> Path:
-    """Write `folder/step-XXXXXXXX` and remove all but the newest `keep`.
+class StateWriter:
+    """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`.
 
-    Everything is written and synced in a folder of another name, which is then renamed: a killed run leaves
-    the state before or the state after, never half of one.
+    Several ranks write in the background while training goes on; a single one writes at once. Everything is
+    written and synced in a folder of another name, which is then renamed: a killed run leaves the state
+    before or the state after, never half of one.
     """
-    from safetensors.torch import save
 
-    from shards.files import write_bytes, write_json
+    def __init__(self, folder: Path, module: EditModule, optimizer: torch.optim.Optimizer, keep: int) -> None:
+        self.folder, self.module, self.optimizer, self.keep = folder, module, optimizer, keep
+        self._pending: tuple[Future[Any], Path] | None = None
+        # its own process group: training communicates while a state is written
+        self._group: Any = dist.new_group(backend="gloo") if module.world.size > 1 else None
 
-    target = folder / f"step-{module.done:08d}"
-    if target.is_dir():
-        return target
-    temporary = folder / f".{target.name}.tmp"
-    if temporary.is_dir():
-        shutil.rmtree(temporary)
-    tensors: dict[str, Tensor] = {f"dit.{n}": p for n, p in module.dit.named_parameters()}
-    tensors |= {f"ema.{n}": p for n, p in module.ema.named_parameters()}
+    def save(self, wait: bool = False) -> None:
+        """Begin to write the state; all ranks call it at the same step. `wait` sees it done."""
+        self.finish()
+        name = f"step-{self.module.done:08d}"
+        if not (self.folder / name).is_dir():
+            temporary = self.folder / f".{name}.tmp"
+            if self.module.world.first:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+            writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+            tensors = tensors_of(self.module, self.optimizer)
+            if self._group is None:
+                with warnings.catch_warnings(action="ignore"):  # that it is one process
+                    dcp.save(tensors, storage_writer=writer, no_dist=True)
+                self._complete(temporary)
+            else:
+                dist.barrier(self._group)
+                future: Any = dcp.async_save(tensors, storage_writer=writer, process_group=self._group)
+                self._pending = future, temporary
+        if wait:
+            self.finish()
+            if self._group is not None:
+                dist.barrier(self._group)
+
+    def finish(self) -> None:
+        """Wait until what is being written has its name."""
+        if self._pending is not None:
+            future, temporary = self._pending
+            self._pending = None
+            future.result()
+            if self.module.world.first:
+                self._complete(temporary)
+
+    def poll(self) -> None:
+        """Give what has been written its name, if it is ready."""
+        if self._pending is not None and self._pending[0].done():
+            self.finish()
+
+    def _complete(self, temporary: Path) -> None:
+        from shards.files import write_json
+
+        name = temporary.name.removeprefix(".").removesuffix(".tmp")
+        files = [p for p in temporary.rglob("*") if p.is_file()]
+        for path in files:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sizes = {str(p.relative_to(temporary)): p.stat().st_size for p in files}
+        write_json(temporary / "step.json", {"step": int(name.partition("-")[2]), "files": sizes})
+        temporary.rename(self.folder / name)
+        for old in states(self.folder)[: -self.keep]:
+            shutil.rmtree(old)
+
+
+def tensors_of(module: EditModule, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that training continues from, by name."""
+    tensors: dict[str, Tensor] = {f"dit.{n}": p.detach() for n, p in module.dit.named_parameters()}
+    tensors |= {f"ema.{n}": p.detach() for n, p in module.ema.named_parameters()}
     for name, parameter in module.dit.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"adamw.{key}.{name}"] = torch.as_tensor(value)
-    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(temporary / "state.safetensors", save(state))
-    write_json(temporary / "step.json", {"step": module.done})
-    temporary.rename(target)
-    for old in states(folder)[:-keep]:
-        shutil.rmtree(old)
-    return target
+    return tensors
 
 
 def states(folder: Path) -> list[Path]:
@@ -57,30 +114,37 @@ def states(folder: Path) -> list[Path]:
 
 
 def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer) -> None:
-    """Continue from a state; raises ConfigError naming the file when it is damaged or of another model."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Continue from a state; all ranks call it together.
 
-    file = path / "state.safetensors"
+    Raises:
+        ConfigError: a file that is missing, damaged or of another model; the message names the state.
+    """
+    remedy = f"delete {path} to go back to an older state"
     try:
-        tensors = load_file(file)
-        step = json.loads((path / "step.json").read_text())["step"]
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{file}: {error}; delete {path} to go back to an older state") from error
-
-    def take(name: str, like: Tensor) -> Tensor:
-        if name not in tensors or tensors[name].shape != like.shape:
-            raise ConfigError(f"{file}: {name} does not fit this model")
-        return tensors[name]
-
-    with torch.no_grad():
-        for (name, ours), average in zip(module.dit.named_parameters(), module.ema.parameters(), strict=True):
-            ours.copy_(take(f"dit.{name}", ours))
-            average.copy_(take(f"ema.{name}", average))
-            if step and ours.requires_grad:
-                optimizer.state[ours] = {
-                    "step": take(f"adamw.step.{name}", torch.zeros(())),
-                    "exp_avg": take(f"adamw.exp_avg.{name}", ours).to(ours.device),
-                    "exp_avg_sq": take(f"adamw.exp_avg_sq.{name}", ours).to(ours.device),
+        about = json.loads((path / "step.json").read_text())
+        step, files = int(about["step"]), about["files"]
+        for name, size in files.items():
+            if (path / name).stat().st_size != size:
+                raise ConfigError(f"{path / name}: is not as long as it was written; {remedy}")
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: {error}; {remedy}") from error
+    if step:
+        for parameter in module.dit.parameters():
+            if parameter.requires_grad:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32),
+                    "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                    "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
                 }
+    tensors = tensors_of(module, optimizer)
+    alone = module.world.size == 1
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
+    except FAULTS as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: does not fit this model, or is damaged: {reason}; {remedy}") from error
+    for moments in optimizer.state.values():
+        if moments:
+            moments["step"] = moments["step"].to(moments["exp_avg"].device)
     module.done = step

@@ -13,7 +13,9 @@ from typing import Any, Literal
 from model.config import ModelConfig
 from model.data import DataConfig
 from model.lora import LoraConfig
-from model.settings import FitConfig, OptimConfig, TrainConfig
+from model.settings import FitConfig, OptimConfig, ParallelConfig, TrainConfig
+
+STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
 
 
 def fit(
@@ -22,6 +24,7 @@ def fit(
     model: ModelConfig = ModelConfig(),  # noqa: B008
     optim: OptimConfig = OptimConfig(),  # noqa: B008
     train: TrainConfig = TrainConfig(),  # noqa: B008
+    parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     lora: LoraConfig | None = None,
 ) -> int:
     """Train an editor on shards, resume an interrupted run, or reuse a finished one.
@@ -32,11 +35,19 @@ def fit(
         model: what is trained.
         optim: the optimizer and its schedule.
         train: length, precision, where to start from, and what is left on the way.
+        parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.start instead of all of them.
     """
+    from model.train import Stopped
     from model.train import fit as train_editor
 
-    print_summary(train_editor(FitConfig(data, model, optim, train, lora), run))
+    try:
+        summary = train_editor(FitConfig(data, model, optim, train, parallel, lora), run)
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        return STOPPED
+    if "samples" in summary:  # rank 0
+        print_summary(summary)
     return 0
 
 

@@ -103,4 +103,6 @@ class CopyHead(nn.Module):
                 if len(own) and len(has):
                     own = torch.lerp(own, torch.softmax(asks @ has.T, dim=-1) @ gives, share)
                 parts.append(own)
-            return torch.cat(parts)
+            # also without anything to copy, so that every weight has a gradient
+            unused = (q.sum() + k.sum() + gate.sum()) * 0
+            return torch.cat([*parts, generated.to(x.dtype)[:0]]) + unused

@@ -1,28 +1,29 @@
-"""Shards to training steps: which samples, which frames, which noise, packed under a token budget.
+"""Shards to training examples: which frames, which text, which noise.
 
-All randomness is keyed by (seed, step, sample), so a step is the same however it is packed or resumed.
+All randomness is keyed by (seed, step, sample), so a visit is the same however it is packed or resumed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from model.config import ConfigError, ModelConfig
 from model.encoders import Codec, TextEncoder
 from model.flow import draw_time
 from model.media_in import fitted_size
-from model.packing import Draw, PackedBatch, pack, plan_step
-from model.sequence import Sequence, build_sequence, interleave, patchify, vision_tokens
+from model.mixture import Row
+from model.packing import PackedBatch, pack
+from model.sequence import VISION, Sequence, build_sequence, interleave, patchify, vision_tokens
+from model.ulysses import Route
 
 if TYPE_CHECKING:
     from shards.reader import Record, ShardSet
@@ -34,8 +35,14 @@ class DataConfig:
 
     Attributes:
         shards: folders of shards; their `train` split is used, `heldout` only for samples while training.
-        batch_size: samples per optimizer step.
-        token_budget: most tokens of a micro-batch; a step runs as many micro-batches as it needs.
+        mixture: file that names data sets and their ratios (`model.mixture`), in place of `shards`.
+        batch_size: samples per optimizer step, over all ranks.
+        token_budget: most tokens of a micro-batch on a rank; a step runs as many micro-batches as it needs.
+        flop_budget: most operations of one (forward and backward), None for no bound.
+        workers: processes per rank that read and encode ahead of the training, 0 does it between steps;
+            prefetch: steps that each prepares ahead.
+        on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
+            row that is no longer; both name it.
         text_dropout: chance that a sample loses its text (for guidance).
         flip: chance of a left-right mirror of all media; "left" and "right" change places in the text.
         change_weight: extra weight of target tokens that differ from the source at the same place, relative
@@ -44,8 +51,13 @@ class DataConfig:
     """
 
     shards: tuple[str, ...] = ("data/shards/object_removal",)
+    mixture: str | None = None
     batch_size: int = 16
     token_budget: int = 16_384
+    flop_budget: float | None = None
+    workers: int = 0
+    prefetch: int = 2
+    on_error: Literal["stop", "replace"] = "stop"
     text_dropout: float = 0.1
     flip: float = 0.0
     change_weight: float = 0.0
@@ -70,11 +82,12 @@ def to_float(pixels: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Example:
-    """One visit of a sample, ready to be packed.
+    """One visit of a sample, or a rank's part of it, ready to be packed.
 
     Attributes:
         sequence: clean tokens; noise: float [target tokens, token size]; time: scalar in (0, 1).
-        weight: float [target tokens], mean 1.
+        weight: float [target tokens], mean 1 over the whole sample.
+        size: target tokens of the whole sample.
     """
 
     key: str
@@ -83,51 +96,106 @@ class Example:
     noise: Tensor
     time: Tensor
     weight: Tensor
+    size: int
+
+    def part(self, start: int, stop: int) -> Example:
+        """Tokens start:stop and what belongs to them; beyond the end there are none."""
+        target = self.sequence.target
+        segment = self.sequence.segment == self.sequence.segments.index(target)
+        counted = (segment & (self.sequence.kind == VISION)).cumsum(0)
+        start, stop = (min(place, len(self.sequence)) for place in (start, stop))
+        first, last = (int(counted[place - 1]) if place else 0 for place in (start, stop))
+        return replace(
+            self,
+            sequence=self.sequence.part(start, stop),
+            noise=self.noise[first:last],
+            weight=self.weight[first:last],
+        )
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Examples packed together; noise and weight are [M, ...] in the order of `batch.target`, time is [S]."""
+    """Examples packed together.
+
+    Attributes:
+        noise, weight: [M, ...] in the order of `batch.target`.
+        time, size: [S], timestep and target tokens of each sequence as a whole.
+        tokens: without padding.
+    """
 
     batch: PackedBatch
     noise: Tensor
     time: Tensor
     weight: Tensor
+    size: Tensor
     keys: tuple[str, ...]
     tasks: tuple[str, ...]
+    tokens: int
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Copy to a device."""
-        noise, time, weight = (x.to(device) for x in (self.noise, self.time, self.weight))
-        return MicroBatch(self.batch.to(device), noise, time, weight, self.keys, self.tasks)
+        moved = {n: getattr(self, n).to(device) for n in ("batch", "noise", "time", "weight", "size")}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """All of one optimizer step."""
+    """What one rank does of an optimizer step.
+
+    Attributes:
+        samples: of all ranks.
+        plan: numbers that describe the step's plan: `flops` of the blocks, forward and backward, on all
+            ranks; `imbalance`, `split` and `padding`, see `model.planning.StepPlan`.
+    """
 
     step: int
     micro: tuple[MicroBatch, ...]
+    samples: int
+    plan: dict[str, float] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> StepBatch:
         """Copy to a device."""
-        return StepBatch(self.step, tuple(m.to(device) for m in self.micro))
+        return replace(self, micro=tuple(m.to(device) for m in self.micro))
 
 
-def collate(examples: list[Example], pad_to: int | None = None) -> MicroBatch:
-    """Pack examples side by side."""
+def collate(
+    examples: list[Example],
+    pad_to: int | None = None,
+    route: Route | None = None,
+    bounds: int | None = None,
+    width: int = 0,
+) -> MicroBatch:
+    """Pack examples side by side, see `pack`; `width` is the token size where there is no example."""
     return MicroBatch(
-        pack([e.sequence for e in examples], pad_to),
-        torch.cat([e.noise for e in examples]),
-        torch.stack([e.time for e in examples]),
-        torch.cat([e.weight for e in examples]),
+        pack([e.sequence for e in examples], pad_to, route, bounds, width),
+        torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
+        torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
+        torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),
+        torch.tensor([e.size for e in examples]),
         tuple(e.key for e in examples),
         tuple(e.task for e in examples),
+        sum(len(e.sequence) for e in examples),
     )
 
 
+def rows_of(config: DataConfig) -> dict[str, Row]:
+    """The data sets to train on, by name; raises ConfigError for a mixture that has none here."""
+    from model.mixture import read_mixture
+
+    if config.mixture is None:
+        return {"shards": Row(shards=config.shards)}
+    rows = read_mixture(config.mixture).rows
+    for name, row in rows.items():
+        if not row.shards:
+            raise ConfigError(
+                f"{config.mixture}: rows.{name}.shards: names no folder to train on (source: "
+                f"{row.source or 'unknown'}); add it, or drop the row in an overlay"
+            )
+    return rows
+
+
 class Pairs:
-    """The samples of one split of some shard folders, at the model's size.
+    """The samples of one split of a mixture's rows, at the model's size; they are numbered row by row.
 
     Decoded and resized media are kept in memory by the hash of their file (samples of one pair share them):
     about 1 MB per second of video at nano size, which suits sets of some hundred clips.
@@ -137,21 +205,67 @@ class Pairs:
     """
 
     def __init__(
-        self, folders: tuple[str, ...], split: str, model: ModelConfig, codec: Codec, text: TextEncoder
+        self, rows: Mapping[str, Row], split: str, model: ModelConfig, codec: Codec, text: TextEncoder
     ) -> None:
-        from shards.reader import ShardSet
+        from shards.index import ShardError
 
-        self.model, self.codec, self.text = model, codec, text
+        self.model, self.codec, self.text, self.rows = model, codec, text, dict(rows)
         self._places: list[tuple[ShardSet, int]] = []
-        for folder in folders:
-            shards = ShardSet(folder, split)
-            self._places += [(shards, i) for i in range(len(shards))]
+        self.sizes: list[list[int]] = []  # by row and shard
+        opened: dict[str, ShardSet | None] = {}
+        for name, row in rows.items():
+            sizes = []
+            for folder in row.shards:
+                if folder not in opened:
+                    opened[folder] = self._open(folder, split)
+                shards, first = opened[folder], 0
+                for count in shards.counts() if shards else ():
+                    chosen = [
+                        (shards, i)
+                        for i in range(first, first + count)
+                        if shards and (not row.tasks or shards.entry(i).task in row.tasks)
+                    ]
+                    first += count
+                    self._places += [(s, i) for s, i in chosen if s]
+                    sizes += [len(chosen)] if chosen else []
+            if not sizes and split == "train":
+                tasks = f" of the tasks {', '.join(row.tasks)}" if row.tasks else ""
+                raise ConfigError(f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}")
+            self.sizes.append(sizes)
+        if not self._places:
+            folders = ", ".join(f for row in rows.values() for f in row.shards)
+            raise ShardError(f"{folders}: no {split} shards")
         self._pixels: dict[str, np.ndarray] = {}
         self._states = self._encode_texts()
         self.lengths = [self._length(i) for i in range(len(self))]
 
+    @staticmethod
+    def _open(folder: str, split: str) -> ShardSet | None:
+        """A folder's samples of a split; a folder need not have any that are held out."""
+        from shards.index import read_manifest
+        from shards.reader import ShardSet
+
+        if split == "heldout" and not any(r.shard.startswith("heldout-") for r in read_manifest(folder)):
+            return None
+        return ShardSet(folder, split)
+
     def __len__(self) -> int:
         return len(self._places)
+
+    def name(self, index: int) -> str:
+        """Where a sample lies and its key."""
+        shards, place = self._places[index]
+        return f"{shards.directory}: {shards.entry(place).key}"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of all samples, sorted."""
+        return tuple(sorted({shards.entry(place).task for shards, place in self._places}))
+
+    @property
+    def token_size(self) -> int:
+        """Numbers per vision token."""
+        return self.codec.channels * self.model.sequence.patch**2
 
     def record(self, index: int) -> Record:
         """The sample as it lies in the shard."""
@@ -252,6 +366,7 @@ class Pairs:
             noise=torch.randn(tokens.shape, generator=random("noise")),
             time=draw_time(self.model.flow, random("time"), len(tokens)),
             weight=self._weights(sample, latents, target, config.change_weight),
+            size=len(tokens),
         )
 
     def _weights(self, sample: Any, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
@@ -270,41 +385,6 @@ class Pairs:
         return weight / weight.mean()
 
 
-class Steps(Dataset[StepBatch]):
-    """Item i is everything of optimizer step `first + i`, planned from the lengths alone."""
-
-    def __init__(self, pairs: Pairs, config: DataConfig, seed: int, first: int, last: int) -> None:
-        self.pairs, self.config, self.seed, self.first, self.last = pairs, config, seed, first, last
-        self.plan(first)  # a budget that cannot hold the longest sample fails here, not at some later step
-
-    def plan(self, step: int) -> list[list[Draw]]:
-        """Micro-batches of a step."""
-        config = self.config
-        try:
-            return plan_step(
-                self.pairs.lengths,
-                step,
-                seed=self.seed,
-                batch_size=config.batch_size,
-                token_budget=config.token_budget,
-            )
-        except ValueError as error:
-            raise ConfigError(f"data: {error}") from error
-
-    def __len__(self) -> int:
-        return max(0, self.last - self.first)
-
-    def __getitem__(self, i: int) -> StepBatch:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        step = self.first + i
-        micro = [
-            collate([self.pairs.example(d.index, d.epoch, step, self.seed, self.config) for d in draws])
-            for draws in self.plan(step)
-        ]
-        return StepBatch(step, tuple(micro))
-
-
 def distinct_videos(pairs: Pairs, most: int) -> Iterator[Tensor]:
     """Float videos of up to `most` distinct elements, spread over the samples, for codec statistics.
 
@@ -320,12 +400,15 @@ def distinct_videos(pairs: Pairs, most: int) -> Iterator[Tensor]:
                 yield to_float(pairs.pixels(record, name)[: pairs.model.media.frames])
 
 
-def data_fingerprint(folders: tuple[str, ...]) -> str:
-    """One sha256 over the manifests: equal for equal data, wherever the folders lie."""
+def data_fingerprint(rows: Mapping[str, Row]) -> dict[str, Any]:
+    """What the mixture is made of, row by row: equal for equal data, wherever the folders lie."""
     from shards.index import read_manifest
 
-    digest = hashlib.sha256()
-    for folder in folders:
-        for row in read_manifest(Path(folder)):
-            digest.update(f"{row.shard} {row.sha256}\n".encode())
-    return digest.hexdigest()
+    result = {}
+    for name, row in rows.items():
+        digest = hashlib.sha256()
+        for folder in row.shards:
+            for shard in read_manifest(Path(folder)):
+                digest.update(f"{shard.shard} {shard.sha256}\n".encode())
+        result[name] = {"ratio": row.ratio, "tasks": list(row.tasks), "shards": digest.hexdigest()}
+    return result

@@ -233,8 +233,12 @@ class DiT(nn.Module):
     def _embed(self, batch: PackedBatch, vision: Tensor) -> Tensor:
         """[N, width]: text and vision through their projectors, the learned bounds, zeros for padding."""
         kind, width = self.bounds.dtype, self.config.width
-        visible = self.vision_in(vision.to(kind))
-        text = self.text_in(batch.text.to(kind)) if len(batch.text) else visible.new_zeros(0, width)
+        # also without rows, so that every weight has a gradient whatever is in the pack
+        visible = self.vision_in(
+            (vision if len(vision) else vision.new_zeros(0, self.config.vision_dim)).to(kind)
+        )
+        words = batch.text if len(batch.text) else vision.new_zeros(0, self.config.text_dim)
+        text = self.text_in(words.to(kind))
         table = torch.cat([text, visible, self.bounds.to(visible.dtype), visible.new_zeros(1, width)])
         # the residual stream keeps the weights' dtype: fp32 under autocast
         return table.index_select(0, batch.gather).to(kind)

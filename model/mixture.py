@@ -19,7 +19,6 @@ import yaml
 from numpy.typing import NDArray
 
 from model.config import ConfigError, from_dict
-from model.packing import Draw
 
 Ints = NDArray[np.int64]
 
@@ -155,6 +154,14 @@ def read_mixture(path: str | Path) -> Mixture:
     if not rows:
         raise ConfigError(f"{path}: no rows are left")
     return Mixture(rows)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One visit of a sample: its index, and in which pass over its row."""
+
+    index: int
+    epoch: int
 
 
 class Order:

@@ -1,24 +1,25 @@
-"""Several sequences side by side in one batch of tokens, and the plan of which samples a step takes.
-
-The plan is a pure function of (lengths, seed, step): resuming needs the step number and nothing else.
-"""
+"""Several sequences side by side in one batch of tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.layout import Layout, lay_out
 from model.sequence import END, PAD, START, TEXT, VISION, Sequence
+from model.ulysses import Route
 
 
 @dataclass(frozen=True)
-class PackedBatch:
+class PackedBatch(Layout):
     """N tokens of S sequences, one after the other; no attention crosses a sequence.
+
+    Where ranks share sequences, their tokens on this rank come first and `route` tells of them; the fields of
+    `Layout` are then those of the tokens after them.
 
     Attributes:
         text: float [text tokens, text width].
@@ -26,11 +27,6 @@ class PackedBatch:
         gather: int64 [N], row of each token in the table [text; vision; start; end; pad].
         positions: int64 [N, 4].
         segment: int64 [N], global segment number.
-        cu_seqlens: int32 [S + 1]; max_seqlen: tokens of the longest sequence.
-        noisy, context: int64, places of the target segments' tokens (start and end of vision included), and
-            of all others, both ascending.
-        cu_noisy, cu_context: int32 [S + 1], how these are shared out among the sequences; max_noisy,
-            max_context: the most of one sequence.
         target: int64 [M], places among the N tokens of the target segments' vision tokens.
         target_vision: int64 [M], their places among the vision tokens.
         target_segment: int64 [S], global segment number of each sequence's target.
@@ -43,46 +39,42 @@ class PackedBatch:
     gather: Tensor
     positions: Tensor
     segment: Tensor
-    cu_seqlens: Tensor
-    noisy: Tensor
-    context: Tensor
-    cu_noisy: Tensor
-    cu_context: Tensor
     target: Tensor
     target_vision: Tensor
     target_segment: Tensor
     target_sequence: Tensor
     segments: int
-    max_seqlen: int
-    max_noisy: int
-    max_context: int
-
-    def to(self, device: torch.device | str) -> PackedBatch:
-        """Copy every tensor to a device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+    route: Route | None = None
 
 
-def pack(sequences: Sequences[Sequence], pad_to: int | None = None) -> PackedBatch:
+def pack(
+    sequences: Sequences[Sequence],
+    pad_to: int | None = None,
+    route: Route | None = None,
+    bounds: int | None = None,
+    token_size: int = 0,
+) -> PackedBatch:
     """Put sequences side by side, in order.
 
     Args:
-        sequences: at least one.
+        sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
+        route: of the first sequences, which are this rank's parts of shared ones.
+        bounds: length of `cu_seqlens`, where it is to be the same for every pack.
+        token_size: numbers per vision token, where there is no sequence to tell.
 
     Raises:
-        ValueError: no sequence, or more tokens than `pad_to`.
+        ValueError: no sequence and no padding, or more tokens than `pad_to`.
     """
-    if not sequences:
-        raise ValueError("pack: needs at least one sequence")
     lengths = [len(s) for s in sequences]
     padding = 0 if pad_to is None else pad_to - sum(lengths)
     if padding < 0:
         raise ValueError(f"pack: {sum(lengths)} tokens do not fit into pad_to={pad_to}")
+    if not sum(lengths) + padding:
+        raise ValueError("pack: needs at least one sequence")
     text = [s.text for s in sequences if len(s.text)]
-    texts, visions = sum(len(t) for t in text), sum(len(s.vision) for s in sequences)
-    bounds = torch.tensor([0, *np.cumsum(lengths + [padding] * (padding > 0))], dtype=torch.int32)
+    vision = [s.vision for s in sequences]  # a part may have none, of the same width
+    texts, visions = sum(map(len, text)), sum(map(len, vision))
     kind = torch.cat([s.kind for s in sequences] + [torch.full((padding,), PAD)])
     gather = torch.full_like(kind, texts + visions + 2)
     gather[kind == TEXT] = torch.arange(texts)
@@ -95,79 +87,22 @@ def pack(sequences: Sequences[Sequence], pad_to: int | None = None) -> PackedBat
         shift += len(s.segments)
     segment.append(torch.full((padding,), shift))
     segments = torch.cat(segment)
-    is_noisy = torch.isin(segments, torch.tensor(targets))
+    is_noisy = torch.isin(segments, torch.tensor(targets, dtype=torch.long))
     target = (is_noisy & (kind == VISION)).nonzero().flatten()
-    cu_noisy = torch.cat([is_noisy.new_zeros(1, dtype=torch.int32), is_noisy.cumsum(0, dtype=torch.int32)])
-    cu_noisy = cu_noisy[bounds.long()]
-    cu_context = bounds - cu_noisy
+    shared = len(route.splits) if route else 0
+    own = route.tokens if route else 0
+    ends = torch.tensor(np.cumsum(lengths), dtype=torch.long)
     return PackedBatch(
         text=torch.cat(text) if text else torch.zeros(0, 0),
-        vision=torch.cat([s.vision for s in sequences]),
+        vision=torch.cat(vision) if vision else torch.zeros(0, token_size),
         gather=gather,
         positions=torch.cat([s.positions for s in sequences] + [torch.zeros(padding, 4, dtype=torch.long)]),
         segment=segments,
-        cu_seqlens=bounds,
-        noisy=is_noisy.nonzero().flatten(),
-        context=(~is_noisy).nonzero().flatten(),
-        cu_noisy=cu_noisy,
-        cu_context=cu_context,
         target=target,
         target_vision=gather[target] - texts,
-        target_segment=torch.tensor(targets),
-        target_sequence=torch.searchsorted(bounds[1:].long(), target, right=True),
+        target_segment=torch.tensor(targets, dtype=torch.long),
+        target_sequence=torch.searchsorted(ends, target, right=True),
         segments=shift + (padding > 0),
-        max_seqlen=max([*lengths, padding]),
-        max_noisy=int(cu_noisy.diff().max()),
-        max_context=int(cu_context.diff().max()),
+        route=route,
+        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:], bounds),
     )
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One visit of a sample: its index, and the epoch in which it is drawn."""
-
-    index: int
-    epoch: int
-
-
-def draws_of(step: int, samples: int, batch_size: int, seed: int) -> list[Draw]:
-    """The samples of a step: `batch_size` consecutive places in an endless row of shuffled epochs.
-
-    Every epoch visits every sample once; its order depends on (seed, epoch) alone.
-    """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        int(e): np.random.default_rng([seed, int(e)]).permutation(samples)
-        for e in np.unique(places // samples)
-    }
-    return [Draw(int(orders[int(p) // samples][p % samples]), int(p // samples)) for p in places]
-
-
-def plan_step(
-    lengths: Sequences[int], step: int, *, seed: int, batch_size: int, token_budget: int
-) -> list[list[Draw]]:
-    """Cut a step's samples into micro-batches of at most `token_budget` tokens.
-
-    First fit, longest first; equal lengths keep their order, so that the plan is unique.
-
-    Raises:
-        ValueError: a sample is longer than the budget (it is named by its index), or there are no samples.
-    """
-    if not lengths:
-        raise ValueError("no training samples")
-    longest = int(np.argmax(lengths))
-    if lengths[longest] > token_budget:
-        raise ValueError(
-            f"sample {longest} has {lengths[longest]} tokens, more than token_budget={token_budget}: "
-            "raise the budget"
-        )
-    draws = draws_of(step, len(lengths), batch_size, seed)
-    bins: list[tuple[int, list[Draw]]] = []
-    for draw in sorted(draws, key=lambda d: -lengths[d.index]):
-        for number, (used, content) in enumerate(bins):
-            if used + lengths[draw.index] <= token_budget:
-                bins[number] = (used + lengths[draw.index], [*content, draw])
-                break
-        else:
-            bins.append((lengths[draw.index], [draw]))
-    return [content for _, content in bins]

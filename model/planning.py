@@ -6,7 +6,7 @@ loaded, and resuming needs the step's number and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ class StepPlan:
     Attributes:
         draws: its samples; `Piece.sample` counts in this list. lengths: their tokens, int64.
         micro: [rank][micro-batch] -> pieces. The first `shared` micro-batches of a rank's node are run by all
-            its ranks together, since sequences are split there; a rank may have no piece in one of them.
+            its ranks together, since sequences are split there; a rank may have no piece in one of them. The
+            last micro-batch of a rank is its own.
         shared: [rank], the same for the ranks of a node.
         balanced: the pieces by sample, and every rank's load.
     """
@@ -55,6 +56,7 @@ class Planner:
     Args:
         lengths: tokens of every sample that `order` numbers.
         batch_size: samples per step, over all ranks.
+        name: of a sample, for messages.
 
     Raises:
         ConfigError: a sample exceeds a budget even when it is shared; the longest one is named.
@@ -68,7 +70,7 @@ class Planner:
         cost: CostModel,
         cluster: Cluster,
         budget: Budget,
-        names: Sequence[str] | None = None,
+        name: Callable[[int], str] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, np.int64)
         self.order, self.batch_size, self.cost = order, batch_size, cost
@@ -79,8 +81,8 @@ class Planner:
             least_degrees(self.lengths, cost.of(self.lengths), cluster, budget)
         except BalanceError as error:
             worst = int(self.lengths.argmax())
-            name = f" ({names[worst]})" if names else ""
-            raise ConfigError(f"data: {error}{name}") from error
+            where = f" ({name(worst)})" if name else ""
+            raise ConfigError(f"data: {error}{where}") from error
 
     def __call__(self, step: int) -> StepPlan:
         """The plan of step `step`, from 0."""
@@ -143,6 +145,8 @@ def micro_batches(
             for rank in range(node * size, node * size + size):
                 shared[rank] = max(shared[rank], number + 1)
     for rank in range(cluster.ranks):
-        while len(micro[rank]) < max(1, shared[rank]):
+        # Gradients are summed over all ranks during a rank's last backward pass, which therefore must not
+        # wait for a neighbour that has more to do.
+        while len(micro[rank]) < shared[rank] + 1:
             micro[rank].append([])
     return micro, shared

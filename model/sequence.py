@@ -97,6 +97,15 @@ class Sequence:
         """The segment to be generated."""
         return next(s for s in self.segments if s.target)
 
+    def part(self, start: int, stop: int) -> Sequence:
+        """Tokens start:stop; `segments` stay those of the whole."""
+        rows = {}
+        for name, code in (("text", TEXT), ("vision", VISION)):
+            first, last = (int((self.kind[:place] == code).sum()) for place in (start, stop))
+            rows[name] = getattr(self, name)[first:last]
+        kind, positions, segment = (x[start:stop] for x in (self.kind, self.positions, self.segment))
+        return Sequence(kind=kind, positions=positions, segment=segment, segments=self.segments, **rows)
+
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
     """[t, h, w, C] -> tokens [t * h/patch * w/patch, patch * patch * C]; refuses sides that do not divide."""

@@ -11,6 +11,7 @@ from typing import Literal
 from model.config import ModelConfig
 from model.data import DataConfig
 from model.lora import LoraConfig
+from model.recompute import Checkpointing
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class TrainConfig:
         start: checkpoint (a folder or hub id) whose weights and model configuration are where training
             starts, as the paper starts from a pretrained model; None starts from random weights.
         deterministic: every operation in a fixed order, also on CUDA (slower there).
-        save_every: steps between resumable states.
-        sample_every: steps between rendered held-out pairs; samples: how many pairs are rendered.
+        save_every: steps between resumable states; keep: how many of them, the newest ones, are left.
+        sample_every: steps between rendered held-out pairs; samples: how many pairs are rendered. The
+            averaged weights that render them best so far are kept in the run's folder `best`.
+        wandb: project of Weights & Biases to log to as well; needs the package.
     """
 
     steps: int = 56_000
@@ -61,8 +64,43 @@ class TrainConfig:
     start: str | None = None
     deterministic: bool = False
     save_every: int = 100
+    keep: int = 2
     sample_every: int = 200
     samples: int = 4
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "keep", "sample_every", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How a run uses its machines. None of it changes what is learned, so a run can go on with another one.
+
+    The processes are torchrun's or srun's, one per device.
+
+    Attributes:
+        sharding: one copy of weights, average and optimizer state is shared out among `all` ranks, or those
+            of a `node` (and copied to every node), or is on every rank (`none`).
+        degree: most ranks of a node that share a sequence (sequence parallelism); 1 never splits.
+        checkpointing: what the backward pass computes again instead of keeping it: `none`; `selective`, all
+            but attention and the results of matrix products; `full`, whole blocks.
+        compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
+            already does what `selective` does.
+        peak_tflops: of a device in the precision used, for MFU; None logs no MFU. 989 for an H100 in bf16.
+    """
+
+    sharding: Literal["all", "node", "none"] = "all"
+    degree: int = 1
+    checkpointing: Checkpointing = "none"
+    compile: bool = False
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.degree < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
+            raise ValueError("parallel.degree and parallel.peak_tflops must be positive")
 
 
 @dataclass(frozen=True)
@@ -73,4 +111,5 @@ class FitConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig | None = None

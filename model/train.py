@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,59 +15,35 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from model.checkpoint import load_state, save_state, states
+from model.balance import BalanceError, Cluster
+from model.checkpoint import StateWriter, load_state, states
+from model.cluster import Processes, World, first_alone, joined
 from model.config import ConfigError, ModelConfig, load_config, to_dict
-from model.data import Pairs, StepBatch, Steps, data_fingerprint, distinct_videos
+from model.data import Pairs, data_fingerprint, distinct_videos, rows_of
 from model.editor import Editor
 from model.encoders import build, count_parameters, part
 from model.encoders.transform import TransformCodec
 from model.lit import EditModule
-from model.lora import add_adapter, merge, save_adapter
+from model.lora import add_adapter
+from model.progress import Watch, export, render
+from model.recompute import prepare_blocks
 from model.runs import Curve, claim, finished
-from model.settings import FitConfig, TrainConfig
-from model.watch import Rendered, codec_psnr, render_pairs
+from model.settings import FitConfig
+from model.steps import SampleError, Steps
+from model.watch import codec_psnr
 
 log = logging.getLogger(__name__)
 
 
-class Watch(Callback):
-    """Writes the curve, saves states and renders held-out pairs."""
-
-    def __init__(self, folder: Path, config: TrainConfig, curve: Curve, heldout: Pairs | None) -> None:
-        self.folder, self.config, self.curve, self.heldout = folder, config, curve, heldout
-        self.seconds = 0.0  # in optimizer steps, since the run was started or resumed
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: StepBatch, index: int) -> None:
-        self._started = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: StepBatch, index: int
-    ) -> None:
-        self.seconds += time.monotonic() - self._started
-        tokens = sum(len(m.batch.gather) for m in batch.micro)
-        self.curve.add(module.done, sum(len(m.keys) for m in batch.micro), tokens, module.row)
-        if trainer.logger:
-            trainer.logger.log_metrics(module.row, step=module.done)
-        last = module.done == self.config.steps
-        if module.done % self.config.save_every == 0 or last:
-            save_state(self.folder / "state", module, module.optimizers().optimizer)
-        if self.heldout and (module.done % self.config.sample_every == 0 or last):
-            rendered = render(self.folder, module, self.heldout, self.config.samples)
-            if trainer.logger:
-                trainer.logger.log_metrics(rendered.metrics(), step=module.done)
-
-
-def render(folder: Path, module: EditModule, heldout: Pairs, samples: int) -> Rendered:
-    """Edit held-out pairs with the averaged weights; mp4s of source | edit | target in `folder/samples`."""
-    editor = Editor(module.ema.eval(), module.config, heldout.codec, heldout.text)
-    return render_pairs(editor, heldout, samples, folder / "samples", f"step-{module.done:06d}")
+class Stopped(RuntimeError):
+    """A signal ended the run; its state is saved, and the same command goes on."""
 
 
 def fit(config: FitConfig, run: Path) -> dict[str, Any]:
-    """Train, or resume, or find the run finished.
+    """Train, or resume, or find the run finished; alone, or as one of the processes of torchrun or srun.
 
     Args:
         run: the run's folder. A finished run of the same configuration and data is reused, an interrupted one
@@ -76,14 +53,31 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
         The summary, as `summary.json` holds it, with `reused` added.
 
     Raises:
-        ConfigError: a setting or folder that cannot be used; shards.index.ShardError: unreadable shards.
+        ConfigError: a setting or folder that cannot be used; shards.index.ShardError: unreadable shards;
+        SampleError: a sample that cannot be read, unless such are replaced; Stopped: by a signal.
     """
+    with joined(config.train.accelerator) as world:
+        return _fit(config, run, world)
+
+
+def identity_of(config: FitConfig) -> dict[str, Any]:
+    """What makes a run this run: all settings but where its data lies, and how and on what it is computed."""
+    settings = to_dict(config)
+    del settings["parallel"]
+    for name in ("shards", "mixture", "token_budget", "flop_budget", "workers", "prefetch", "on_error"):
+        del settings["data"][name]
+    for name in ("keep", "threads", "wandb"):
+        del settings["train"][name]
+    return {"config": settings, "data": data_fingerprint(rows_of(config.data))}
+
+
+def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     from shards.files import write_json
 
-    settings = to_dict(config)
-    settings["data"].pop("shards")  # the same data may lie elsewhere
-    identity = {"config": settings, "data": data_fingerprint(config.data.shards)}
-    claim(run, identity)
+    cluster = cluster_of(config, world)
+    identity = identity_of(config)
+    with first_alone(world):
+        claim(run, identity)
     summary = finished(run)
     if summary is not None and (run / "checkpoint" / "model.safetensors").is_file():
         log.info("reusing %s: %d steps were done", run, summary["steps"])
@@ -94,66 +88,154 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
         torch.set_num_threads(config.train.threads)
     L.seed_everything(config.train.seed, verbose=False)
     base = starting_point(config)
-    train, heldout, model = open_data(config, run, base)
-    if base is not None and config.lora is not None:
-        add_adapter(base.dit, config.lora)
-    module = EditModule(model, config.optim, config.train.steps, base.dit if base else None)
-    optimizer = module.configure_optimizers()
+    with first_alone(world):
+        train, heldout, model = open_data(config, run, base)
+    module, optimizer = make_module(config, model, base, world, train.tasks)
     saved = states(run / "state")
     if saved:
         load_state(saved[-1], module, optimizer)
         log.info("resuming %s at step %d", run, module.done)
-    module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
     resumed_at = module.done
     psnr = codec_psnr(train, 16)
     log.info("codec: %d channels, reconstruction %.1f dB", train.codec.channels, psnr)
     parameters = count_parameters(module.dit)
     log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
 
-    curve = Curve(run / "curve.csv", module.done)
-    watch = Watch(run, config.train, curve, heldout)
-    steps = Steps(train, config.data, config.train.seed, module.done, config.train.steps)
-    trainer = L.Trainer(
+    # full checkpointing runs the forward pass again
+    backward = 3.0 if config.parallel.checkpointing == "full" else 2.0
+    steps = Steps(
+        train,
+        config.data,
+        config.train.seed,
+        module.done,
+        config.train.steps,
+        cluster,
+        world.rank,
+        backward,
+        fixed=config.parallel.compile,
+    )
+    curve = Curve(run / "curve.csv", module.done) if world.first else None
+    writer = StateWriter(run / "state", module, optimizer, config.train.keep)
+    watch = Watch(run, config, curve, writer, heldout)
+    if len(steps):
+        trainer = trainer_of(config, run, world, module, watch)
+        try:
+            trainer.fit(module, loader(steps))
+        except SampleError as error:  # from a worker, with its traceback
+            raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
+    writer.finish()
+    if module.done < config.train.steps:
+        if module.stopping:
+            raise Stopped(
+                f"{run}: stopped by a signal after step {module.done}; run the same command to go on"
+            )
+        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+    export(module, train, run / "checkpoint", run / "adapter")
+    shown = render(run, module, heldout, min(16, len(heldout))).table() if heldout else None
+    result: dict[str, Any] = {"run": str(run), "steps": module.done, "reused": False}
+    if curve is not None:
+        curve.close()
+        result |= {
+            "resumed_at": resumed_at,
+            "samples": curve.samples,
+            "tokens": curve.tokens,
+            "parameters": parameters,
+            "codec_psnr": round(psnr, 2),
+            "first_loss": curve.first_loss,
+            "last_loss": module.row.get("loss"),
+            "step_seconds": round(watch.seconds, 2),
+            "seconds": round(time.monotonic() - started, 2),
+            "train_samples": len(train),
+            "heldout_samples": len(heldout) if heldout else 0,
+        }
+        if shown is not None:
+            result["heldout"] = shown
+        write_json(run / "summary.json", {k: v for k, v in result.items() if k != "reused"})
+    return result
+
+
+def cluster_of(config: FitConfig, world: World) -> Cluster:
+    """The run's ranks as the planner sees them; raises ConfigError for settings that do not fit them."""
+    degree, dit = config.parallel.degree, config.model.dit
+    if degree > 1 and dit.copy_prior:
+        raise ConfigError(
+            "parallel.degree: a copy head (model.dit.copy_prior) compares all of a sequence's tokens, so "
+            "that no ranks can share one; set the degree to 1"
+        )
+    try:
+        return Cluster(world.size, world.node, degree, dit.heads)
+    except BalanceError as error:
+        raise ConfigError(f"parallel.degree {degree} on {world.size} ranks: {error}") from error
+
+
+def make_module(
+    config: FitConfig, model: ModelConfig, base: Editor | None, world: World, tasks: tuple[str, ...]
+) -> tuple[EditModule, torch.optim.Optimizer]:
+    """What is trained, shared out among the ranks, and its optimizer."""
+    if base is not None and config.lora is not None:
+        add_adapter(base.dit, config.lora)
+    module = EditModule(model, config.optim, config.train.steps, base.dit if base else None, world)
+    module.lora, module.tasks = config.lora, tasks
+    prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
+    if world.size > 1:
+        module.shard(config.parallel.sharding, world.device(config.train.accelerator).type)
+    optimizer = module.configure_optimizers()
+    module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
+    return module, optimizer
+
+
+def trainer_of(config: FitConfig, run: Path, world: World, module: EditModule, watch: Watch) -> L.Trainer:
+    """Lightning's trainer of one epoch; rank 0 alone shows and logs."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    loggers: list[Logger] = []
+    if world.first:
+        loggers.append(TensorBoardLogger(run, "tensorboard", version="", purge_step=module.done or None))
+        if config.train.wandb:
+            loggers.append(wandb_logger(config, run))
+    return L.Trainer(
         max_epochs=1,
+        log_every_n_steps=1,
         accelerator=config.train.accelerator,
-        devices=1,
+        devices=world.node,
+        num_nodes=world.size // world.node,
+        strategy=ModelParallelStrategy(world.size, 1) if world.size > 1 else "auto",
+        plugins=[Processes(world)],
         deterministic=config.train.deterministic,
         precision=config.train.precision,
-        logger=TensorBoardLogger(run, "tensorboard", version="", purge_step=module.done or None),
-        callbacks=[watch, progress_bar()],
+        logger=loggers,
+        callbacks=[watch, *([progress_bar()] if world.first else [])],
+        enable_progress_bar=world.first,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    if len(steps):
-        trainer.fit(module, DataLoader(steps, batch_size=None))
-    curve.close()
-    if module.done < config.train.steps:
-        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
-    if config.lora is not None:
-        save_adapter(module.ema, run / "adapter")
-        merge(module.ema)
-    Editor(module.ema.eval(), model, train.codec, train.text).save_pretrained(run / "checkpoint")
-    result = {
-        "run": str(run),
-        "steps": module.done,
-        "resumed_at": resumed_at,
-        "samples": curve.samples,
-        "tokens": curve.tokens,
-        "parameters": parameters,
-        "codec_psnr": round(psnr, 2),
-        "first_loss": curve.first_loss,
-        "last_loss": module.row.get("loss"),
-        "step_seconds": round(watch.seconds, 2),
-        "seconds": 0.0,
-        "train_samples": len(train),
-        "heldout_samples": len(heldout) if heldout else 0,
-    }
-    if heldout:
-        result["heldout"] = render(run, module, heldout, min(16, len(heldout))).table()
-    result["seconds"] = round(time.monotonic() - started, 2)
-    write_json(run / "summary.json", result)
-    return {**result, "reused": False}
+
+
+def wandb_logger(config: FitConfig, run: Path) -> Logger:
+    """Of Weights & Biases; a run that is resumed goes on there too."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(run)).strip("-")
+    try:
+        return WandbLogger(name=name, id=name, project=config.train.wandb, save_dir=run, resume="allow")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "train.wandb: the package wandb is not installed; install it, or leave it out"
+        ) from error
+
+
+def loader(steps: Steps) -> DataLoader[Any]:
+    """Steps in order, prepared ahead by worker processes if the configuration has any."""
+    import resource
+
+    workers = steps.config.workers
+    if not workers:
+        return DataLoader(steps, batch_size=None)
+    # every tensor that a worker hands over is an open file
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=steps.config.prefetch)
 
 
 def starting_point(config: FitConfig) -> Editor | None:
@@ -197,7 +279,8 @@ def open_data(
     if (run / "model.json").is_file():
         model = load_config(run / "model.json")
     codec = build(model.codec)
-    train = Pairs(config.data.shards, "train", model, codec, text)
+    rows = rows_of(config.data)
+    train = Pairs(rows, "train", model, codec, text)
     if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
         codec = codec.fitted(distinct_videos(train, 64))
         model = dataclasses.replace(model, codec=part(model.codec["class_path"], **codec.init_args))
@@ -216,7 +299,7 @@ def open_data(
     write_json(run / "model.json", to_dict(model))
     train.codec, train.model = codec, model
     try:
-        heldout = Pairs(config.data.shards, "heldout", model, codec, text)
+        heldout = Pairs(rows, "heldout", model, codec, text)
     except ShardError as error:
         log.info("no held-out pairs are rendered: %s", error)
         heldout = None

@@ -56,6 +56,13 @@ class Rendered:
                 )
         return result
 
+    def score(self) -> float | None:
+        """Mean PSNR of the edits in dB, tasks and the two sides of a mask counting the same."""
+        sides = {n: v for n, v in self.metrics().items() if n.split("/")[2] == "edit"}
+        tasks = {name.split("/")[1] for name in sides}
+        means = [np.mean([v for n, v in sides.items() if n.split("/")[1] == task]) for task in tasks]
+        return round(float(np.mean(means)), 3) if means else None
+
     def metrics(self) -> dict[str, float]:
         """The table as flat names for a logger."""
         return {
@@ -71,16 +78,21 @@ def _db(error: float, count: int) -> float:
     return min(100.0, -10 * math.log10(error / count)) if error else 100.0
 
 
-def render_pairs(editor: Editor, pairs: Pairs, most: int, folder: Path, name: str) -> Rendered:
+def render_pairs(
+    editor: Editor, pairs: Pairs, most: int, folder: Path, name: str, share: tuple[int, int] = (0, 1)
+) -> Rendered:
     """Edit the first window of up to `most` pairs, spread over the split, and write `name-key.mp4` each.
 
     A sample takes part when its target is a video or image and it has a source of the same size.
+
+    Args:
+        share: (which, of how many) equal parts of the pairs to render.
     """
     from shards.media import write_video
 
     rows = []
     count = min(most, len(pairs))
-    for number in range(count):
+    for number in range(share[0], count, share[1]):
         record = pairs.record(number * len(pairs) // count)
         sample, window = record.sample, pairs.window(record, None)
         target = sample.targets[0]

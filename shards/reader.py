@@ -111,6 +111,10 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def counts(self) -> list[int]:
+        """Samples of each shard, in order."""
+        return [len(index) for index in self._indexes]
+
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
 

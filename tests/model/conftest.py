@@ -21,10 +21,11 @@ from model.data import DataConfig
 from model.dit import DiT, DiTConfig
 from model.encoders import part
 from model.flow import FlowConfig
+from model.progress import Watch
 from model.rope import RopeConfig
 from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
 from model.settings import FitConfig, OptimConfig, TrainConfig
-from model.train import Watch, fit
+from model.train import fit
 from shards.media import write_mask, write_video
 from shards.sample import Sample
 from shards.writer import write_shards
@@ -170,7 +171,7 @@ def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fit_config(shard_folder: Path) -> FitConfig:
     """A run of seconds: 48x64 pixels, nine frames, one block."""
     return FitConfig(

@@ -16,10 +16,10 @@ import torch
 
 from model import Editor
 from model.attention import attention
-from model.data import Steps
 from model.dit import DiT
 from model.lit import EditModule, micro_loss, token_shares
 from model.settings import FitConfig
+from model.steps import Steps
 from model.train import open_data
 
 pytestmark = pytest.mark.gpu

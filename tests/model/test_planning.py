@@ -97,7 +97,7 @@ def whole(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> 
     found: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
     load = np.zeros(cluster.ranks)
     for rank, batches in enumerate(plan.micro):
-        assert len(batches) >= max(1, plan.shared[rank])
+        assert len(batches) > plan.shared[rank]
         for number, batch in enumerate(batches):
             held = spent = 0.0
             for p in batch:
@@ -146,9 +146,11 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
     plan = Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, budget)(0)
     whole(plan, cluster, budget, COST)
     with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*more than 4 rank.*\(the-long-one\)"):
-        Planner([2000, 5], Order([[2]], [1], 0), 2, COST, cluster, budget, ["the-long-one", "b"])
+        Planner([2000, 5], Order([[2]], [1], 0), 2, COST, cluster, budget, ["the-long-one", "b"].__getitem__)
     with pytest.raises(ConfigError, match=r"sequence 1 has 2000 tokens.*\(the-longest\)"):
-        Planner([1900, 2000], Order([[2]], [1], 0), 2, COST, cluster, budget, ["long", "the-longest"])
+        Planner(
+            [1900, 2000], Order([[2]], [1], 0), 2, COST, cluster, budget, ["long", "the-longest"].__getitem__
+        )
     quick = Budget(10**6, float(COST.of(1000)) / 2.5)
     whole(Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
     with pytest.raises(ConfigError, match="flop_budget=1e"):

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from model.config import InferenceConfig, ModelConfig, from_dict
-from model.data import DataConfig, Steps
+from model.data import DataConfig
 from model.dit import DiT
 from model.editor import Editor
 from model.encoders import build
@@ -23,6 +23,7 @@ from model.lit import EditModule, micro_loss, token_shares
 from model.sampling import sample
 from model.sequence import TextElement, VisionElement, build_sequence
 from model.settings import FitConfig
+from model.steps import Steps
 from model.train import open_data
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed

@@ -1,0 +1,81 @@
+"""How the blocks of a transformer that is trained are run: compiled, and with activations computed again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
+
+Checkpointing = Literal["none", "selective", "full"]
+
+# results that `selective` keeps: of matrix products with weights, attention, and what came from other ranks
+KEPT = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "torch_attn::_varlen_attn",
+    "flash_attn::_flash_attn_varlen_forward",
+    "_c10d_functional::all_to_all_single",
+    "_c10d_functional::wait_tensor",
+}
+
+
+def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool) -> None:
+    """Make the blocks of a transformer, in place, recompute what they do not keep, and compile them.
+
+    Call it before the weights are shared out among ranks, so that gathering them stays outside. The weights
+    and their names do not change.
+
+    Args:
+        compiled: every block once, for one number of tokens; attention itself is left as it is, since where
+            sequences lie changes from batch to batch. Under `selective` the compiler alone decides what is
+            kept.
+    """
+    blocks: Any = dit.blocks
+    for block in blocks:
+        if compiled:
+            block.forward = _fixed(torch.compile(block.forward, dynamic=False))
+        if checkpointing == "full" or (checkpointing == "selective" and not compiled):
+            block.forward = functools.partial(
+                checkpoint,
+                block.forward,
+                use_reentrant=False,
+                preserve_rng_state=False,  # nothing is random
+                context_fn=_contexts if checkpointing == "selective" else noop_context_fn,
+            )
+
+
+def _contexts() -> Any:
+    return create_selective_checkpoint_contexts(_policy)
+
+
+def _policy(_: Any, operator: Any, *arguments: Any, **keywords: Any) -> CheckpointPolicy:
+    """Keep the results of `KEPT`."""
+    if operator.name().partition(".")[0] in KEPT:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _fixed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A compiled block, told that the number of segments alone changes."""
+
+    def run(x: Tensor, modulation: Tensor | None, *others: Any) -> Tensor:
+        if modulation is not None:
+            if len(modulation) == 1:  # the compiler makes a constant of 1
+                modulation = torch.cat([modulation, modulation])
+            torch._dynamo.mark_dynamic(modulation, 0)
+        return forward(x, modulation, *others)
+
+    return run

@@ -1,0 +1,239 @@
+"""Several ranks: the same losses and weights as one, whatever is shared out among them and how.
+
+Real processes of torchrun, over gloo, through `python -m model fit`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from model.balance import Cluster
+from model.checkpoint import states
+from model.cli import STOPPED
+from model.config import to_dict
+from model.dit import DiTConfig
+from model.rope import RopeConfig
+from model.settings import FitConfig, OptimConfig, TrainConfig
+from model.steps import Steps
+from model.train import fit, open_data
+from shards.writer import Item, write_shards
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., list[Item]]) -> Path:
+    """A mixture of short, middling and long samples."""
+    root = tmp_path_factory.mktemp("varied")
+    rows: dict[str, Any] = {}
+    for name, frames, ratio in (("short", 2, 1), ("middling", 7, 0.5), ("long", 17, 2)):
+        folder = root / name
+        write_shards(folder, make_items(folder / "media", pairs=3, frames=frames, height=48, width=64))
+        rows[name] = {"shards": [str(folder)], "ratio": ratio, "group": name}
+    (root / "mixture.yaml").write_text(yaml.safe_dump({"rows": rows}))
+    return root / "mixture.yaml"
+
+
+@pytest.fixture(scope="module")
+def config(fit_config: FitConfig, varied: Path) -> FitConfig:
+    """Two blocks, four heads of two groups; the weights that are saved are the last ones."""
+    dit = DiTConfig(width=64, depth=2, heads=4, kv_heads=2, rope=RopeConfig(dims=(4, 4, 4, 4)))
+    return dataclasses.replace(
+        fit_config,
+        data=dataclasses.replace(
+            fit_config.data, mixture=str(varied), shards=(), batch_size=6, token_budget=420
+        ),
+        model=dataclasses.replace(
+            fit_config.model, dit=dit, media=dataclasses.replace(fit_config.model.media, frames=17)
+        ),
+        optim=OptimConfig(lr=3e-3, final_lr=1e-3, warmup=4, ema=0.0),
+        train=TrainConfig(
+            steps=STEPS, accelerator="cpu", threads=1, save_every=4, sample_every=1000, samples=1
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(config: FitConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a single rank that the others are held against."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    fit(config, run)
+    return run
+
+
+def parallel(config: FitConfig, **changes: Any) -> FitConfig:
+    return dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, **changes))
+
+
+def packing(config: FitConfig, budget: int) -> FitConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, token_budget=budget))
+
+
+def launch(config: FitConfig, run: Path, ranks: int = 1, nodes: int = 1) -> list[subprocess.Popen[str]]:
+    """Start `python -m model fit`, by torchrun once per node."""
+    file = run.with_suffix(".yaml")
+    file.write_text(json.dumps({"run": str(run), **to_dict(config)}))
+    started = []
+    for node in range(nodes):
+        command = [sys.executable, "-m", "model"]
+        if ranks > 1:
+            port = 20_000 + os.getpid() % 20_000 + ranks
+            command = [
+                *(sys.executable, "-m", "torch.distributed.run"),
+                *(f"--nproc-per-node={ranks // nodes}", f"--nnodes={nodes}", f"--node-rank={node}"),
+                *("--master-addr=127.0.0.1", f"--master-port={port}", "-m", "model"),
+            ]
+        command += ["fit", "--config", str(file)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    return started
+
+
+def run_ranks(config: FitConfig, run: Path, ranks: int = 1, nodes: int = 1, status: int = 0) -> None:
+    for process in launch(config, run, ranks, nodes):
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == status, errors[-4000:]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    path = run / "curve.csv"
+    return list(csv.DictReader(path.open())) if path.is_file() else []
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Until a step is in the curve; a process that has ended by then fails the test."""
+    while len(rows(run)) < step:
+        assert process.poll() is None, process.stderr and process.stderr.read()[-4000:]
+        time.sleep(0.005)
+
+
+def kill_after(config: FitConfig, run: Path, step: int, ranks: int = 1) -> None:
+    """`kill -9` all processes of a run as soon as a step is in its curve."""
+    (process,) = launch(config, run, ranks)
+    wait_for_step(run, step, process)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+    process.communicate()
+    assert not (run / "summary.json").exists()
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoint" / "model.safetensors")
+
+
+def same(ours: Path, theirs: Path) -> None:
+    """Losses to 1e-5, weights to 1e-4."""
+    losses = [np.array([float(row["loss"]) for row in rows(run)]) for run in (ours, theirs)]
+    assert len(losses[0]) == STEPS
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    others = weights(theirs)
+    for name, value in weights(ours).items():
+        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))
+
+
+def degrees(config: FitConfig, folder: Path, cluster: Cluster) -> list[set[int]]:
+    """By step: how many ranks share a sequence."""
+    train, _, _ = open_data(config, folder)
+    steps = Steps(train, config.data, config.train.seed, 0, STEPS, cluster)
+    return [{len(pieces) for pieces in steps.plan(k).balanced.pieces} for k in range(STEPS)]
+
+
+@pytest.mark.parametrize("budget", [200, 1200])
+def test_packings(config: FitConfig, alone: Path, tmp_path: Path, budget: int) -> None:
+    """Four to five, two, or a single micro-batch per step."""
+    fit(packing(config, budget), tmp_path / "run")
+    same(alone, tmp_path / "run")
+
+
+def test_two_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """With weights shared out, micro-batches that differ in number, and no sequence shared."""
+    run_ranks(packing(config, 200), tmp_path / "run", 2)
+    same(alone, tmp_path / "run")
+
+
+def test_four_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """One, two, three and four ranks to a sequence, some in one step; groups of heads are cut."""
+    found = degrees(config, tmp_path / "data", Cluster(4, 4, 4, config.model.dit.heads))
+    assert {1, 2, 3} in found
+    assert {1, 4} in found
+    run_ranks(parallel(config, degree=4), tmp_path / "run", 4)
+    same(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_ranks_without_sharding(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    run_ranks(parallel(config, sharding="none"), tmp_path / "run", 2)
+    same(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    run_ranks(parallel(config, degree=2), tmp_path / "run", 2)
+    same(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_nodes(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """Weights are shared out within a node and copied to the other; so are sequences."""
+    run_ranks(parallel(config, degree=2, sharding="node"), tmp_path / "run", 4, nodes=2)
+    same(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """Three times, at steps nobody chose: the same curve and weights, bit by bit."""
+    run = tmp_path / "run"
+    for low, high in ((1, 5), (6, 11), (12, 17)):
+        kill_after(config, run, random.randint(low, high))
+    run_ranks(config, run)
+    assert (run / "curve.csv").read_bytes() == (alone / "curve.csv").read_bytes()
+    others = weights(alone)
+    for name, value in weights(run).items():
+        assert torch.equal(value, others[name]), name
+
+
+@pytest.mark.slow
+def test_resumed_on_other_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """Two ranks are killed, one is, and four finish."""
+    run = tmp_path / "run"
+    kill_after(parallel(config, degree=2), run, random.randint(6, 8), ranks=2)
+    assert states(run / "state")
+    kill_after(config, run, random.randint(12, 14))
+    run_ranks(parallel(config, degree=4), run, 4)
+    assert json.loads((run / "summary.json").read_text())["resumed_at"] >= 8
+    same(alone, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_stopped_by_a_signal(config: FitConfig, alone: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """The step that was being taken is saved, the exit status says what happened, the rest is as it was."""
+    run = tmp_path / "run"
+    (process,) = launch(config, run)
+    wait_for_step(run, 2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, errors[-4000:]
+    taken = len(rows(run))
+    assert f"stopped by a signal after step {taken}" in errors
+    assert states(run / "state")[-1].name == f"step-{taken:08d}"
+    fit(config, run)
+    assert (run / "curve.csv").read_bytes() == (alone / "curve.csv").read_bytes()

@@ -1,0 +1,84 @@
+"""Compiled blocks, and blocks whose activations are computed again, learn the same."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.dit import DiT
+from model.packing import pack
+from model.progress import Watch
+from model.recompute import Checkpointing, prepare_blocks
+from model.sequence import Sequence
+from model.settings import FitConfig
+from model.train import fit
+
+
+def test_checkpointing_changes_memory_alone(
+    trained_like: DiT, make_sequence: Callable[..., Sequence]
+) -> None:
+    batch = pack([make_sequence(0), make_sequence(1, frames=3)])
+    timestep = torch.full((batch.segments,), 0.5)
+    gradients: dict[str, dict[str, torch.Tensor]] = {}
+    kept: dict[str, int] = {}
+    modes: tuple[Checkpointing, ...] = ("none", "selective", "full")
+    for mode in modes:
+        dit = copy.deepcopy(trained_like).requires_grad_(True)
+        prepare_blocks(dit, mode, compiled=False)
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, found: dict[int, int] = storages) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = dit(batch, batch.vision, timestep)[0]
+        kept[mode] = sum(storages.values())
+        out.square().sum().backward()
+        gradients[mode] = {n: p.grad for n, p in dit.named_parameters() if p.grad is not None}
+    for mode in modes[1:]:
+        assert gradients[mode].keys() == gradients["none"].keys()
+        for name, gradient in gradients[mode].items():
+            torch.testing.assert_close(gradient, gradients["none"][name])
+    assert kept["full"] < kept["none"] / 2
+
+
+def run(config: FitConfig, folder: Path, **changes: Any) -> list[float]:
+    """The losses of 50 steps with some of the parallel section changed."""
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, steps=50, sample_every=1000),
+        parallel=dataclasses.replace(config.parallel, **changes),
+    )
+    fit(config, folder)
+    return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_compiled_once(
+    fit_config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: Checkpointing
+) -> None:
+    """Fifty steps of packs that differ: nothing is compiled after the second, and the losses are the same."""
+    wanted = run(fit_config, tmp_path / "plain")
+    original = Watch.on_train_batch_end
+
+    def second(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
+        original(self, trainer, module, *args)
+        if module.done == 2:
+            torch.compiler.set_stance("fail_on_recompile")
+
+    monkeypatch.setattr(Watch, "on_train_batch_end", second)
+    try:
+        found = run(fit_config, tmp_path / "compiled", compile=True, checkpointing=checkpointing)
+    finally:
+        torch.compiler.set_stance("default")
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=0)
