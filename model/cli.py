@@ -38,6 +38,7 @@ def fit(
         parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.start instead of all of them.
     """
+    from model.cluster import leave
     from model.train import Stopped
     from model.train import fit as train_editor
 
@@ -45,10 +46,10 @@ def fit(
         summary = train_editor(FitConfig(data, model, optim, train, parallel, lora), run)
     except Stopped as error:
         print(error, file=sys.stderr)
-        return STOPPED
+        return leave(STOPPED)
     if "samples" in summary:  # rank 0
         print_summary(summary)
-    return 0
+    return leave(0)
 
 
 def edit(
