@@ -11,6 +11,8 @@ SHARDS ?= data/shards/$(TASK)
 WORKSPACE ?= data/workspace
 CONFIG ?= configs/train/nano.yaml
 RUN ?= runs/nano
+NODES ?= 1
+DEVICES ?= 8
 CHECKPOINT ?= $(RUN)/checkpoint
 BENCH ?= runs/bench
 OUT ?= edit.mp4
@@ -19,7 +21,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate train edit app bench test lint format types test-fast test-slow perf gpu lock clean
+.PHONY: help setup demo clips curate train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,6 +55,9 @@ curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)
 
+slurm-train: $(READY) ## submit a training job: make slurm-train CONFIG=my.yaml NODES=2 DEVICES=8 SLURM="--partition=gpu"
+	$(PY) -m model submit --config $(CONFIG) --slurm.nodes $(NODES) --slurm.devices $(DEVICES) --slurm.options="$(SLURM)" $(ARGS)
+
 edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the person." OUT=out.mp4
 	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)"
 
@@ -81,6 +86,9 @@ test-fast: $(READY)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow --timeout 3600
+
+test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
+	$(PY) -m pytest -m cluster --timeout 600
 
 perf: $(READY) ## run the benchmarks and print their tables
 	$(PY) -m tests.perf

@@ -14,6 +14,7 @@ from model.config import ModelConfig
 from model.data import DataConfig
 from model.lora import LoraConfig
 from model.settings import FitConfig, OptimConfig, ParallelConfig, TrainConfig
+from model.slurm import SlurmConfig
 
 STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
 
@@ -50,6 +51,35 @@ def fit(
     if "samples" in summary:  # rank 0
         print_summary(summary)
     return leave(0)
+
+
+def submit(
+    run: Path,
+    data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    train: TrainConfig = TrainConfig(),  # noqa: B008
+    parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+    lora: LoraConfig | None = None,
+    slurm: SlurmConfig = SlurmConfig(),  # noqa: B008
+) -> int:
+    """Submit a training run to SLURM, as a job that goes on by itself after preemption or a time limit.
+
+    Args:
+        run: folder of the run; a snapshot of code and configuration, and the logs, lie beside it.
+        data: as for fit, like all that follow.
+        model: what is trained.
+        optim: the optimizer and its schedule.
+        train: length, precision, where to start from, and what is left on the way.
+        parallel: how the processes share the work.
+        lora: train an adapter to the weights of train.start instead of all of them.
+        slurm: what the job asks for.
+    """
+    from model.slurm import submit as submit_job
+
+    job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora), run, slurm)
+    print(f"job {job}: code, configuration and logs are in {folder}")
+    return 0
 
 
 def edit(
@@ -275,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
             auto_cli(
                 {
                     "fit": fit,
+                    "submit": submit,
                     "edit": edit,
                     "app": app,
                     "merge": merge,

@@ -97,6 +97,7 @@ def joined(accelerator: str) -> Iterator[World]:
     try:
         make_groups(world.size, world.node)
         yield world
+        dist.barrier()  # SLURM may end a job some time after the first of its ranks has left
     finally:
         forget_groups()
         dist.destroy_process_group()
