@@ -13,6 +13,7 @@ from typing import Any, Literal
 from model.config import ModelConfig
 from model.data import DataConfig
 from model.lora import LoraConfig
+from model.recompute import Checkpointing
 from model.settings import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.slurm import SlurmConfig
 
@@ -234,6 +235,9 @@ def plan(
     steps: int = 20,
     first: int = 0,
     seed: int = 0,
+    checkpointing: Checkpointing = "none",
+    tflops: float | None = None,
+    picture: Path | None = None,
 ) -> int:
     """Plan training steps of a mixture on a cluster and say how even they are; nothing is loaded.
 
@@ -249,15 +253,21 @@ def plan(
         steps: how many are planned.
         first: number of the first one.
         seed: of the order and of lengths where there is no data.
+        checkpointing: of activations, as for fit; memory and work depend on it.
+        tflops: operations per second that a device really does, in 10^12, to estimate the time from.
+        picture: PNG to draw the plans into.
     """
     from model.balance import Budget, Cluster
+    from model.info import with_widths
     from model.mixture import read_mixture
     from model.plan_report import report
 
     heads = model.dit.heads
     cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
-    report(read_mixture(mixture), model.dit, cluster, budget, batch_size, steps, first, seed)
+    mix = read_mixture(mixture)
+    options = checkpointing, tflops, picture
+    report(mix, with_widths(model), cluster, budget, batch_size, steps, first, seed, *options)
     return 0
 
 

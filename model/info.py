@@ -8,10 +8,22 @@ from __future__ import annotations
 import dataclasses
 
 from model.config import ConfigError, ModelConfig
+from model.dit import DiTConfig
 from model.encoders import build
 from model.flops import Shape, backward_flops, edit_flops, forward_flops, parameter_count
 
 WORDS = 16  # of the instruction that the work is counted for
+
+
+def with_widths(model: ModelConfig) -> DiTConfig:
+    """The transformer's settings, with the widths of the encoders where they are not given."""
+    config = model.dit
+    if config.text_dim and config.vision_dim:
+        return config
+    codec, text = build(model.codec), build(model.text)
+    return dataclasses.replace(
+        config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2
+    )
 
 
 def describe(model: ModelConfig, tokens: list[int]) -> None:
@@ -24,12 +36,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    config = model.dit
-    if not config.text_dim or not config.vision_dim:
-        codec, text = build(model.codec), build(model.text)
-        config = dataclasses.replace(
-            config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2
-        )
+    config = with_widths(model)
     console, count = Console(), parameter_count(config)
     table = Table("", "", title="model", show_header=False)
     table.add_row("parameters", f"{count:,}")

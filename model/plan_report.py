@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -10,8 +12,11 @@ from model.balance import Budget, Cluster
 from model.config import ConfigError
 from model.cost import by_formula
 from model.dit import DiTConfig
+from model.estimate import memory_of
 from model.mixture import Mixture, imagined, shares
+from model.plan_picture import draw
 from model.planning import Planner
+from model.recompute import Checkpointing
 
 MOST = 1_000_000  # samples that lengths are drawn for
 
@@ -25,8 +30,15 @@ def report(
     steps: int,
     first: int,
     seed: int,
+    checkpointing: Checkpointing = "none",
+    tflops: float | None = None,
+    picture: Path | None = None,
 ) -> None:
     """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
+
+    Args:
+        tflops: operations per second and device that are really done, in 10^12, for an estimate of the time.
+        picture: PNG to draw the plans into, see `model.plan_picture`.
 
     Raises:
         ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
@@ -37,7 +49,8 @@ def report(
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
     order, lengths = imagined(mixture, MOST, seed)
-    planner = Planner(lengths, order, batch_size, by_formula(dit), cluster, budget)
+    cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
+    planner = Planner(lengths, order, batch_size, cost, cluster, budget)
     milliseconds, plans = [], []
     for step in range(first, first + steps):
         begin = time.perf_counter()
@@ -63,3 +76,15 @@ def report(
     ):
         table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
     console.print(table)
+    table = Table("", "", title="estimates for a rank, weights shared out among all", show_header=False)
+    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing)
+    for name, size in asdict(memory).items():
+        table.add_row(f"{name}, GiB", f"{size / 2**30:.1f}")
+    if tflops is not None:
+        longest = float(np.mean([p.balanced.load.max() for p in plans])) / (tflops * 1e12)
+        table.add_row(f"seconds per step at {tflops:g} TFLOP/s", f"{longest:.2f}")
+        table.add_row("days for the paper's 56,000 steps", f"{56_000 * longest / 86_400:.1f}")
+    console.print(table)
+    if picture is not None:
+        draw(plans, cost, cluster, picture)
+        console.print(f"drawn to {picture}")

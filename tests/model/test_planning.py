@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from model.balance import BalanceError, Budget, Cluster, balance
 from model.config import ConfigError
@@ -270,7 +271,9 @@ def test_no_samples_are_an_error() -> None:
         Order([[]], [1], 0)
 
 
-def test_the_paper_s_mixture_is_planned_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_paper_s_mixture_is_planned_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     from model.cli import main
 
     mixtures = Path(__file__).parents[2] / "configs" / "train" / "mixtures"
@@ -290,6 +293,13 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "video_editing" in out
     assert "image_editing" not in out
+    picture = tmp_path / "plan.png"
+    asked = ["--checkpointing", "full", "--tflops", "300", "--picture", str(picture)]
+    assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), *asked]) == 0
+    out = capsys.readouterr().out
+    assert "estimate" in out
+    with Image.open(picture) as drawn:
+        assert len(set(drawn.convert("L").resize((64, 64)).tobytes())) > 10  # bars, not an empty sheet
     assert main([*command, "--mixture", str(mixtures / "editverse.yaml"), "--token_budget", "1000"]) == 2
     assert "raise the budget or the sequence-parallel degree" in capsys.readouterr().err
     assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), "--degree", "16"]) == 2
