@@ -86,7 +86,9 @@ def _kept(config: DiTConfig, checkpointing: Literal["none", "full"]) -> tuple[fl
 
 def saved_bytes(config: DiTConfig, checkpointing: Literal["none", "full"], frames: int) -> tuple[int, int]:
     """(tokens, bytes) of what a forward pass on the CPU saves for the backward pass."""
-    dit = DiT(config)
+    with torch.device("meta"):
+        dit = DiT(config)
+    dit.to_empty(device="cpu")  # what is kept does not depend on values
     prepare_blocks(dit, checkpointing, compiled=False)
     patch = SequenceConfig(patch=1)
     latents = torch.zeros(frames, 4, 4, config.vision_dim)
