@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -255,7 +254,7 @@ class Pairs:
     def name(self, index: int) -> str:
         """Where a sample lies and its key."""
         shards, place = self._places[index]
-        return f"{shards.directory}: {shards.entry(place).key}"
+        return f"{shards.location}: {shards.entry(place).key}"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -408,7 +407,7 @@ def data_fingerprint(rows: Mapping[str, Row]) -> dict[str, Any]:
     for name, row in rows.items():
         digest = hashlib.sha256()
         for folder in row.shards:
-            for shard in read_manifest(Path(folder)):
+            for shard in read_manifest(folder):
                 digest.update(f"{shard.shard} {shard.sha256}\n".encode())
         result[name] = {"ratio": row.ratio, "tasks": list(row.tasks), "shards": digest.hexdigest()}
     return result

@@ -14,14 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shards.files import sha256_of, write_bytes
+from shards.location import Location, ShardError
 from shards.media import fit_size
 from shards.sample import Kind, Sample, SampleError, Sha256, Strict, explain, parse_sample, tags_of
 
 MANIFEST = "manifest.jsonl"
-
-
-class ShardError(ValueError):
-    """A shard folder that cannot be read; the message names the file and what to do."""
 
 
 class ManifestRow(Strict):
@@ -84,9 +81,14 @@ def entry_of(sample: Sample, members: dict[str, tuple[int, int]], geometry: Toke
     )
 
 
+def index_name(shard: str) -> str:
+    """`train-000000.tar` -> `train-000000.index.json`."""
+    return shard.removesuffix(".tar") + ".index.json"
+
+
 def index_path(directory: Path, shard: str) -> Path:
-    """`train-000000.tar` -> `train-000000.index.json` in the same folder."""
-    return directory / (shard.removesuffix(".tar") + ".index.json")
+    """The index of a shard in the same folder."""
+    return directory / index_name(shard)
 
 
 def write_manifest(directory: Path, rows: list[ManifestRow]) -> None:
@@ -103,14 +105,19 @@ def write_index(directory: Path, index: ShardIndex) -> None:
 
 
 def read_manifest(directory: str | Path) -> list[ManifestRow]:
-    """The manifest's rows; raises ShardError when the folder has none or a line is malformed."""
-    path = Path(directory) / MANIFEST
-    if not path.is_file():
+    """The manifest's rows; raises ShardError when the folder or URL has none or a line is malformed."""
+    location = Location(directory)
+    path = location.path(MANIFEST)
+    try:
+        text = location.read(MANIFEST).decode()
+    except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             f"{directory}: no {MANIFEST} here; is this a shard folder, and has packing finished?"
-        )
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{path}: {error}") from None
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             row = ManifestRow.model_validate_json(line)
         except ValidationError as error:
@@ -126,12 +133,12 @@ _INDEX: TypeAdapter[ShardIndex] = TypeAdapter(ShardIndex)
 
 def read_index(directory: str | Path, row: ManifestRow) -> ShardIndex:
     """A shard's index; raises ShardError when it is missing, malformed, or made from another tar."""
-    path = index_path(Path(directory), row.shard)
-    remedy = f"run `python -m shards index {directory}`"
-    if not path.is_file():
-        raise ShardError(f"{path}: missing; {remedy}")
+    location, name = Location(directory), index_name(row.shard)
+    path, remedy = location.path(name), f"run `python -m shards index {directory}`"
     try:
-        index = _INDEX.validate_json(path.read_bytes())
+        index = _INDEX.validate_json(location.read(name))
+    except FileNotFoundError:
+        raise ShardError(f"{path}: missing; {remedy}") from None
     except ValidationError as error:
         raise ShardError(f"{path}: {explain(error)}; {remedy}") from None
     if index.sha256 != row.sha256:

@@ -6,8 +6,8 @@ Both give `Record`s, which decode a media element when asked for it.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from shards.index import IndexEntry, ManifestRow, ShardError, read_index, read_manifest
+from shards.index import IndexEntry, ManifestRow, read_index, read_manifest
+from shards.location import Location, ShardError
 from shards.media import read_image, read_mask, read_video
 from shards.sample import Sample, parse_sample
 
@@ -71,11 +72,12 @@ def rows_of(directory: str | Path, split: str | None) -> list[ManifestRow]:
 
 
 def stream(directory: str | Path, split: str | None = None) -> Iterator[Record]:
-    """Read all samples in shard order, one pass over each tar."""
+    """Read all samples in shard order, one pass over each tar, from a folder or URL."""
+    location = Location(directory)
     for row in rows_of(directory, split):
-        path = Path(directory) / row.shard
+        path = location.path(row.shard)
         try:
-            with tarfile.open(path, "r|") as tar:
+            with location.open(row.shard) as handle, tarfile.open(fileobj=handle, mode="r|") as tar:
                 members = ((m.name.partition("."), _data(tar, m)) for m in tar)
                 for key, group in itertools.groupby(members, key=lambda item: item[0][0]):
                     files = {name[2]: data for name, data in group}
@@ -95,13 +97,14 @@ def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 class ShardSet:
-    """Random access to the samples of a shard folder (one split, or all), by number or by key.
+    """Random access to the samples of a shard folder or URL (one split, or all), by number or by key.
 
-    Opening reads the indexes only. A record reads its bytes with one `pread` per member, from any process.
+    Opening reads the indexes only. A record reads its bytes with one `pread` per member from a local folder,
+    and with one request for all its members from a URL; from any process.
     """
 
     def __init__(self, directory: str | Path, split: str | None = None) -> None:
-        self.directory = Path(directory)
+        self.location = Location(directory)
         self.rows = rows_of(directory, split)
         self._indexes = [read_index(directory, row).samples for row in self.rows]
         self._ends = list(itertools.accumulate(len(index) for index in self._indexes))
@@ -126,7 +129,7 @@ class ShardSet:
     def _locate(self, which: int | str) -> tuple[int, int]:
         if isinstance(which, str):
             if which not in self._number:
-                raise ShardError(f"{self.directory}: no sample {which!r}")
+                raise ShardError(f"{self.location}: no sample {which!r}")
             which = self._number[which]
         if not 0 <= which < len(self):
             raise IndexError(which)
@@ -135,20 +138,27 @@ class ShardSet:
 
     def __getitem__(self, which: int | str) -> Record:
         shard, place = self._locate(which)
-        path, entry = self.directory / self.rows[shard].shard, self._indexes[shard][place]
+        name, entry = self.rows[shard].shard, self._indexes[shard][place]
+        path = self.location.path(name)
+        first = min(offset for offset, _ in entry.members.values())
+        last = max(offset + size for offset, size in entry.members.values())
+
+        @functools.cache
+        def all_members() -> bytes:
+            return self._bytes(name, entry.key, first, last - first)
 
         def read(suffix: str) -> bytes:
             offset, size = entry.members[suffix]
-            try:
-                descriptor = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                raise ShardError(f"{path}: {error.strerror}") from None
-            try:
-                data = os.pread(descriptor, size, offset)
-            finally:
-                os.close(descriptor)
-            if len(data) != size:
-                raise ShardError(f"{path}: truncated inside {entry.key}.{suffix}")
-            return data
+            if self.location.remote:
+                return all_members()[offset - first : offset - first + size]
+            return self._bytes(name, f"{entry.key}.{suffix}", offset, size)
 
         return Record(parse_sample(read("json"), f"{path}: {entry.key}.json"), read)
+
+    def _bytes(self, shard: str, what: str, offset: int, size: int) -> bytes:
+        try:
+            return self.location.read(shard, offset, size)
+        except FileNotFoundError:
+            raise ShardError(f"{self.location.path(shard)}: missing; the manifest names it") from None
+        except ShardError as error:
+            raise ShardError(f"{error}, inside {what}") from error

@@ -177,7 +177,7 @@ def test_verify_passes_and_then_fails_by_name(shard_dir: Path, damage: Callable[
 def test_random_access_notices_damage(shard_dir: Path) -> None:
     opened = ShardSet(shard_dir, "train")
     truncate_a_tar(shard_dir)
-    with pytest.raises(ShardError, match="truncated inside"):
+    with pytest.raises(ShardError, match=r"truncated .* inside"):
         opened[2].bytes("video2")
     with pytest.raises(ShardError, match=r"train-000001\.tar"):
         list(stream(shard_dir))
