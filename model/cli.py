@@ -83,6 +83,44 @@ def submit(
     return 0
 
 
+def encode(
+    data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    train: TrainConfig = TrainConfig(),  # noqa: B008
+    parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+    lora: LoraConfig | None = None,
+    run: Path | None = None,
+    device: str = "cpu",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    part: int = 0,
+    parts: int = 1,
+) -> int:
+    """Encode the training samples beforehand, into data.encoded; an interrupted call goes on where it was.
+
+    Args:
+        data: as for fit, like the next six; encoded is the folder to fill, windows says what of long videos.
+        model: whose encoders are used.
+        optim: not used.
+        train: start names a checkpoint whose encoders are used instead.
+        parallel: not used.
+        lora: not used.
+        run: not used.
+        device: of the encoders, e.g. cpu or cuda.
+        dtype: that is stored.
+        part: number of this call, from 0 on, where several share the shards.
+        parts: how many they are.
+    """
+    from model.encode import encode as encode_samples
+
+    done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
+    print(
+        f"{data.encoded}: {done.shards} shards encoded, {done.there} were there; {done.samples} samples, "
+        f"{done.bytes / 2**20:.1f} MiB, {done.failed} left out"
+    )
+    return 0
+
+
 def edit(
     checkpoint: str,
     text: str,
@@ -315,6 +353,7 @@ def main(argv: list[str] | None = None) -> int:
             auto_cli(
                 {
                     "fit": fit,
+                    "encode": encode,
                     "submit": submit,
                     "edit": edit,
                     "app": app,

@@ -42,15 +42,13 @@ class Layout:
         return replace(self, **moved)
 
 
-def lay_out(lengths: Sequence[int], is_noisy: Tensor, length: int | None = None) -> dict[str, Any]:
+def lay_out(lengths: Sequence[int], is_noisy: Tensor) -> dict[str, Any]:
     """The fields of a `Layout` for sequences side by side.
 
     Args:
         is_noisy: bool [tokens].
-        length: of `cu_seqlens`; what is missing is filled with empty sequences at the end.
     """
     ends = np.cumsum(lengths).tolist()
-    ends += [ends[-1] if ends else 0] * (0 if length is None else length - 1 - len(ends))
     bounds = torch.tensor([0, *ends], dtype=torch.int32)
     counted = is_noisy.cumsum(0, dtype=torch.int32)
     cu_noisy = torch.cat([counted.new_zeros(1), counted])[bounds.long()]

@@ -51,7 +51,6 @@ def pack(
     sequences: Sequences[Sequence],
     pad_to: int | None = None,
     route: Route | None = None,
-    bounds: int | None = None,
     token_size: int = 0,
 ) -> PackedBatch:
     """Put sequences side by side, in order.
@@ -60,7 +59,6 @@ def pack(
         sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
         route: of the first sequences, which are this rank's parts of shared ones.
-        bounds: length of `cu_seqlens`, where it is to be the same for every pack.
         token_size: numbers per vision token, where there is no sequence to tell.
 
     Raises:
@@ -104,5 +102,5 @@ def pack(
         target_sequence=torch.searchsorted(ends, target, right=True),
         segments=shift + (padding > 0),
         route=route,
-        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:], bounds),
+        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
     )

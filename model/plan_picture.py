@@ -10,7 +10,6 @@ import numpy as np
 from model.balance import Cluster
 from model.cost import CostModel
 from model.planning import StepPlan
-from shards.files import atomic_path
 
 
 def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Path) -> None:
@@ -22,6 +21,8 @@ def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Pat
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from shards.files import atomic_path
 
     figure = Figure(figsize=(12, 7), dpi=120, layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))

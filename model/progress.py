@@ -15,10 +15,11 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from model.checkpoint import StateWriter
-from model.data import Pairs, StepBatch
+from model.data import StepBatch
 from model.editor import Editor
 from model.lit import EditModule
 from model.lora import merge, save_adapter
+from model.pairs import Pairs
 from model.runs import Curve
 from model.settings import FitConfig
 from model.watch import Rendered, render_pairs

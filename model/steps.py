@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from model.balance import Budget, Cluster, Piece
 from model.cost import by_formula
-from model.data import DataConfig, Example, MicroBatch, Pairs, StepBatch, collate
+from model.data import DataConfig, Example, MicroBatch, StepBatch, collate
 from model.layout import Layout, lay_out
 from model.mixture import Draw, Order
+from model.pairs import Pairs
 from model.planning import Planner, StepPlan
 from model.ulysses import Route, Split
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 import time
@@ -21,13 +20,13 @@ from torch.utils.data import DataLoader
 from model.balance import BalanceError, Cluster
 from model.checkpoint import StateWriter, load_state, states
 from model.cluster import Processes, World, first_alone, joined
-from model.config import ConfigError, ModelConfig, load_config, to_dict
-from model.data import Pairs, data_fingerprint, distinct_videos, rows_of
+from model.config import ConfigError, ModelConfig, to_dict
+from model.data import data_fingerprint, rows_of
 from model.editor import Editor
-from model.encoders import build, count_parameters, part
-from model.encoders.transform import TransformCodec
+from model.encoders import count_parameters
 from model.lit import EditModule
 from model.lora import add_adapter
+from model.opening import open_data, starting_point
 from model.progress import Watch, export, render
 from model.recompute import prepare_blocks
 from model.runs import Curve, claim, finished
@@ -36,6 +35,8 @@ from model.steps import SampleError, Steps
 from model.watch import codec_psnr
 
 log = logging.getLogger(__name__)
+
+READING = ("workers", "prefetch", "on_error", "encoded", "cache_gib")  # how data is read, not which
 
 
 class Stopped(RuntimeError):
@@ -64,7 +65,7 @@ def identity_of(config: FitConfig) -> dict[str, Any]:
     """What makes a run this run: all settings but where its data lies, and how and on what it is computed."""
     settings = to_dict(config)
     del settings["parallel"]
-    for name in ("shards", "mixture", "token_budget", "flop_budget", "workers", "prefetch", "on_error"):
+    for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
         del settings["data"][name]
     for name in ("keep", "threads", "wandb"):
         del settings["train"][name]
@@ -90,6 +91,8 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     base = starting_point(config)
     with first_alone(world):
         train, heldout, model = open_data(config, run, base)
+    if config.data.encoded is not None:
+        train.read_encoded(config.data.encoded, config.data)
     module, optimizer = make_module(config, model, base, world, train.tasks)
     saved = states(run / "state")
     if saved:
@@ -238,19 +241,6 @@ def loader(steps: Steps) -> DataLoader[Any]:
     return DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=steps.config.prefetch)
 
 
-def starting_point(config: FitConfig) -> Editor | None:
-    """The editor whose weights training starts from, if any; ConfigError for settings that contradict it."""
-    if config.train.start is None:
-        if config.lora is not None:
-            raise ConfigError("lora: an adapter needs weights to adapt; name a checkpoint in train.start")
-        return None
-    if config.model != ModelConfig():
-        raise ConfigError("model: with train.start the model is the checkpoint's; leave this section out")
-    editor = Editor.from_pretrained(config.train.start, dtype="float32")
-    editor.dit.requires_grad_(True).train()
-    return editor
-
-
 def bounds(values: list[int]) -> tuple[int, int]:
     """(least, greatest)."""
     return min(values), max(values)
@@ -261,46 +251,3 @@ def progress_bar() -> Callback:
     from lightning.pytorch.callbacks import RichProgressBar
 
     return RichProgressBar(refresh_rate=1, leave=True)
-
-
-def open_data(
-    config: FitConfig, run: Path, base: Editor | None = None
-) -> tuple[Pairs, Pairs | None, ModelConfig]:
-    """Training pairs, held-out pairs (None when the shards have none), and the model's full configuration.
-
-    The codec's statistics are measured on the training pairs once and kept in `model.json` of the run; they
-    and all else are those of `base`, where training starts from one.
-    """
-    from shards.files import write_json
-    from shards.index import ShardError
-
-    model = base.config if base else config.model
-    text = base.text if base else build(model.text)
-    if (run / "model.json").is_file():
-        model = load_config(run / "model.json")
-    codec = build(model.codec)
-    rows = rows_of(config.data)
-    train = Pairs(rows, "train", model, codec, text)
-    if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
-        codec = codec.fitted(distinct_videos(train, 64))
-        model = dataclasses.replace(model, codec=part(model.codec["class_path"], **codec.init_args))
-    width = codec.channels * model.sequence.patch**2
-    for name, given, is_width in (
-        ("vision_dim", model.dit.vision_dim, width),
-        ("text_dim", model.dit.text_dim, text.width),
-    ):
-        if given not in (0, is_width):
-            raise ConfigError(
-                f"model.dit.{name} is {given}; the encoders give {is_width} (0 takes what they give)"
-            )
-    model = dataclasses.replace(
-        model, dit=dataclasses.replace(model.dit, vision_dim=width, text_dim=text.width)
-    )
-    write_json(run / "model.json", to_dict(model))
-    train.codec, train.model = codec, model
-    try:
-        heldout = Pairs(rows, "heldout", model, codec, text)
-    except ShardError as error:
-        log.info("no held-out pairs are rendered: %s", error)
-        heldout = None
-    return train, heldout, model

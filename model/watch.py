@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data import Pairs, to_float
+from model.data import to_float
 from model.editor import Editor
 from model.encoders.transform import psnr
+from model.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def render_pairs(
     rows = []
     count = min(most, len(pairs))
     for number in range(share[0], count, share[1]):
-        record = pairs.record(number * len(pairs) // count)
-        sample, window = record.sample, pairs.window(record, None)
+        place = number * len(pairs) // count
+        record, window = pairs.record(place), pairs.window(pairs.entry(place))
+        sample = record.sample
         target = sample.targets[0]
         media = {n: pairs.pixels(record, n)[slice(*window[n])] for n in sample.media}
         source = next(

@@ -97,16 +97,16 @@ def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
                     for name, m in sample.media.items()
                 }
                 sealed = sample.model_copy(update={"media": media})
-                members = {"json": _add(tar, f"{sample.key}.json", sealed.to_json())}
+                members = {"json": add_member(tar, f"{sample.key}.json", sealed.to_json())}
                 for name in data:
-                    members[media[name].file] = _add(tar, sealed.member(name), data[name])
+                    members[media[name].file] = add_member(tar, sealed.member(name), data[name])
                 entries.append(entry_of(sealed, members, geometry))
         size, digest = temporary.stat().st_size, sha256_of(temporary)
     write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
     return ManifestRow(shard=shard, sha256=digest, samples=len(entries), bytes=size)
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
     """Append a member with a fixed header; returns its data's byte offset and size."""
     info = tarfile.TarInfo(name)  # mtime 0, uid and gid 0, no names
     info.size, info.mode = len(data), 0o644

@@ -18,9 +18,9 @@ from model import Editor
 from model.attention import attention
 from model.dit import DiT
 from model.lit import EditModule, micro_loss, token_shares
+from model.opening import open_data
 from model.settings import FitConfig
 from model.steps import Steps
-from model.train import open_data
 
 pytestmark = pytest.mark.gpu
 

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 
 from model.checkpoint import StateWriter, load_state, states
 from model.config import ConfigError
-from model.data import Pairs, StepBatch, collate, mirrored
+from model.data import StepBatch, collate
 from model.lit import EditModule, learning_rate, micro_loss, token_shares
+from model.opening import open_data
+from model.pairs import Pairs, mirrored
 from model.settings import FitConfig, OptimConfig
 from model.steps import Steps
-from model.train import fit, open_data
+from model.train import fit
 from shards.index import ShardError
 
 Opened = tuple[Pairs, EditModule]

@@ -20,11 +20,11 @@ from model.editor import Editor
 from model.encoders import build
 from model.flops import edit_flops, shape_of
 from model.lit import EditModule, micro_loss, token_shares
+from model.opening import open_data
 from model.sampling import sample
 from model.sequence import TextElement, VisionElement, build_sequence
 from model.settings import FitConfig
 from model.steps import Steps
-from model.train import open_data
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
 from tests.perf.shards import make_items

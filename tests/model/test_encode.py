@@ -1,0 +1,165 @@
+"""Samples that were encoded beforehand are those that are encoded while training."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from model.config import ConfigError, to_dict
+from model.encode import encode
+from model.opening import open_data
+from model.pairs import Pairs
+from model.settings import FitConfig
+from model.steps import SampleError, Steps
+from model.train import fit
+from shards.location import ShardError
+from shards.reader import ShardSet
+from shards.writer import write_shards
+
+
+def with_data(config: FitConfig, **changes: Any) -> FitConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+
+
+@pytest.fixture
+def config(fit_config: FitConfig, shard_folder: Path, tmp_path: Path) -> FitConfig:
+    """Clips of five frames out of nine, from two places; three shards of two samples and one held out."""
+    items = []
+    for record in ShardSet(shard_folder):
+        files = {}
+        for name in record.sample.media:
+            files[name] = tmp_path / "media" / record.sample.member(name)
+            files[name].parent.mkdir(exist_ok=True)
+            files[name].write_bytes(record.bytes(name))
+        items.append((record.sample, files))
+    write_shards(tmp_path / "shards", items, max_samples=2)
+    media = dataclasses.replace(fit_config.model.media, frames=5)
+    changed = dataclasses.replace(fit_config, model=dataclasses.replace(fit_config.model, media=media))
+    return with_data(
+        changed,
+        shards=(str(tmp_path / "shards"),),
+        windows=2,
+        encoded=str(tmp_path / "encoded"),
+        batch_size=4,
+    )
+
+
+def steps_of(config: FitConfig) -> Steps:
+    train, _, _ = open_data(config, None)
+    if config.data.encoded is not None:
+        train.read_encoded(config.data.encoded, config.data)
+    return Steps(train, config.data, 0, 0, 6)
+
+
+def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None:
+    done = encode(config)
+    assert (done.shards, done.samples, done.failed) == (3, 6, 0)
+    plain = steps_of(with_data(config, encoded=None))
+    assert {len(plain.pairs.starts(9, n)) for n in (1, 2, 3, None)} == {1, 2, 3, 5}
+    expected = [plain[number] for number in range(6)]
+    encoded = steps_of(config)
+    for path in (tmp_path / "shards").glob("train-*.tar"):
+        path.unlink()  # nothing is read from them any more
+    assert encoded.pairs.lengths == plain.pairs.lengths
+    starts = set()
+    for number in range(6):
+        for ours, theirs in zip(encoded[number].micro, expected[number].micro, strict=True):
+            assert ours.keys == theirs.keys
+            for name in ("noise", "time", "weight"):
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+            assert torch.equal(ours.batch.vision, theirs.batch.vision)
+            assert torch.equal(ours.batch.positions, theirs.batch.positions)
+            torch.testing.assert_close(ours.batch.text, theirs.batch.text)
+            starts.add(float(ours.batch.vision.sum()))
+    assert len(starts) > 2
+
+
+def test_a_run_with_encoded_samples_is_the_same_run(config: FitConfig, tmp_path: Path) -> None:
+    encode(config)
+    ours = fit(with_data(config, workers=2), tmp_path / "run")
+    theirs = fit(with_data(config, encoded=None), tmp_path / "other")
+    assert ours["last_loss"] == pytest.approx(theirs["last_loss"], rel=1e-4)
+    assert fit(with_data(config, encoded=None), tmp_path / "run")["reused"]
+
+
+def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_path: Path) -> None:
+    encode(config)
+    whole = {p.name: p.read_bytes() for p in (tmp_path / "encoded").iterdir()}
+    assert len(whole) == 7  # two per shard, and the description
+    parts = with_data(config, encoded=str(tmp_path / "parts"))
+    assert [encode(parts, part=i, parts=2).shards for i in (0, 1)] == [2, 1]
+    assert encode(parts).there == 3
+    assert {p.name: p.read_bytes() for p in (tmp_path / "parts").iterdir()} == whole
+
+    # the command, killed at some moment and called again
+    killed = with_data(config, encoded=str(tmp_path / "killed"))
+    settings = {k: v for k, v in to_dict(killed).items() if v is not None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "model", "encode", "--config", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        if list((tmp_path / "killed").glob("*.index.json")):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert "3 shards encoded" not in again.stdout
+    found = {p.name: p.read_bytes() for p in (tmp_path / "killed").iterdir() if ".tmp" not in p.name}
+    assert found == whole
+
+
+def test_what_does_not_fit_is_named(config: FitConfig, tmp_path: Path) -> None:
+    def opened(other: FitConfig) -> Pairs:
+        return steps_of(other).pairs
+
+    with pytest.raises(ConfigError, match=r"no encoding\.json"):
+        opened(config)
+    with pytest.raises(ValueError, match=r"data\.windows"):
+        with_data(config, windows=None)
+    with pytest.raises(ConfigError, match="is a URL"):
+        encode(with_data(config, encoded="s3://bucket/encoded"))
+    with pytest.raises(ConfigError, match=r"data\.encoded: name the folder"):
+        encode(with_data(config, encoded=None))
+    encode(config)
+    with pytest.raises(ConfigError, match="windows 2, this run has 3"):
+        opened(with_data(config, windows=3))
+    with pytest.raises(ConfigError, match="flip True, this run has False"):
+        encode(with_data(config, flip=0.0))
+    small = dataclasses.replace(config.model.media, frames=3)
+    with pytest.raises(ConfigError, match="encoded with media"):
+        opened(dataclasses.replace(config, model=dataclasses.replace(config.model, media=small)))
+    one = next((tmp_path / "encoded").glob("train-000001-*.index.json"))
+    one.unlink()
+    with pytest.raises(ShardError, match=r"train-000001\.tar is not encoded yet"):
+        opened(config)
+
+
+def test_a_sample_that_cannot_be_encoded(config: FitConfig, tmp_path: Path) -> None:
+    shards = ShardSet(tmp_path / "shards", "train")
+    offset, size = shards.entry(2).members["video1.mp4"]
+    with (tmp_path / "shards" / "train-000001.tar").open("r+b") as handle:
+        handle.seek(offset)
+        handle.write(bytes(size))
+    fitted = with_data(config, shards=config.data.shards, on_error="replace")
+    codec = dict(config.model.codec)
+    codec["init_args"] = {**codec["init_args"], "scale": [1.0] * 6}  # or it is measured on all samples
+    fitted = dataclasses.replace(fitted, model=dataclasses.replace(fitted.model, codec=codec))
+    with pytest.raises(ConfigError, match=shards.keys[2]):
+        encode(with_data(fitted, on_error="stop"))
+    assert encode(fitted).failed == 1
+    visited = {key for i in range(6) for micro in steps_of(fitted)[i].micro for key in micro.keys}
+    assert visited == set(shards.keys) - {shards.keys[2]}
+    with pytest.raises(SampleError, match="was left out"):
+        list(steps_of(with_data(fitted, on_error="stop")))
