@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -238,10 +238,23 @@ class Pairs:
 
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
         """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
-        from shards.sample import split_text, tags_of
-
         shards, place = self._places[index]
-        entry = shards.entry(place)
+        return self.visit(
+            shards.entry(place), lambda: shards[place], epoch, step, seed, config, self._encoded.get(shards)
+        )
+
+    def visit(
+        self,
+        entry: IndexEntry,
+        record: Callable[[], Record],
+        epoch: int,
+        step: int,
+        seed: int,
+        config: DataConfig,
+        encoded: Encoded | None = None,
+    ) -> Example:
+        """One visit of a sample; `record` is called for if it is not encoded."""
+        from shards.sample import split_text, tags_of
 
         def random(purpose: str) -> torch.Generator:
             return keyed(seed, step, epoch, entry.key, purpose)
@@ -256,14 +269,13 @@ class Pairs:
         flip = chance("flip") < config.flip
         text = mirrored(entry.text) if flip else entry.text
         windows = {name: window[name] for name in tags_of(text)}
-        encoded = self._encoded.get(shards)
         if encoded:
             latents, made = encoded.load(entry.key, windows, flip)
             states = dict(zip((part for kind, part in split_text(text) if kind == "text"), made, strict=True))
             encode_text = states.__getitem__
         else:
-            record, encode_text = shards[place], self.states
-            latents = {name: self.latents(record, name, part, flip) for name, part in windows.items()}
+            found, encode_text = record(), self.states
+            latents = {name: self.latents(found, name, part, flip) for name, part in windows.items()}
         drop = chance("text") < config.text_dropout
         elements = interleave(text, latents, target, encode_text, drop_text=drop)
         sequence = build_sequence(elements, self.model.sequence, self.codec.spatial)
