@@ -276,6 +276,7 @@ def plan(
     checkpointing: Checkpointing = "none",
     tflops: float | None = None,
     picture: Path | None = None,
+    cost: Path | None = None,
 ) -> int:
     """Plan training steps of a mixture on a cluster and say how even they are; nothing is loaded.
 
@@ -294,6 +295,7 @@ def plan(
         checkpointing: of activations, as for fit; memory and work depend on it.
         tflops: operations per second that a device really does, in 10^12, to estimate the time from.
         picture: PNG to draw the plans into.
+        cost: file that the command cost wrote, to plan by and to estimate the time from.
     """
     from model.balance import Budget, Cluster
     from model.info import with_widths
@@ -304,8 +306,33 @@ def plan(
     cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
     mix = read_mixture(mixture)
-    options = checkpointing, tflops, picture
+    options = checkpointing, tflops, picture, cost
     report(mix, with_widths(model), cluster, budget, batch_size, steps, first, seed, *options)
+    return 0
+
+
+def cost(
+    out: Path,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    token_budget: int = 16_384,
+    device: str = "cpu",
+    checkpointing: Checkpointing = "none",
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
+) -> int:
+    """Measure what micro-batches cost on this device, for plans by seconds (parallel.cost, plan --cost).
+
+    Args:
+        out: JSON file to write.
+        model: whose blocks are timed, with random weights.
+        token_budget: largest micro-batch.
+        device: e.g. cpu or cuda.
+        checkpointing: of activations, as for fit.
+        precision: as train.precision.
+    """
+    from model.info import with_widths
+    from model.timing import report
+
+    report(with_widths(model), token_budget, device, checkpointing, precision, out)
     return 0
 
 
@@ -361,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
                     "forms": forms,
                     "info": info,
                     "plan": plan,
+                    "cost": cost,
                 },
                 args=argv,
                 as_positional=False,

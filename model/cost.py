@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from model.config import ConfigError
 from model.dit import DiTConfig
 from model.flops import blocks_work
 
@@ -43,6 +46,17 @@ class CostModel:
         """Cost of each sequence, float64, for lengths in tokens."""
         tokens = np.asarray(lengths, np.float64)
         return self.linear * tokens + self.quadratic * tokens * tokens
+
+
+def read_cost(path: str | Path) -> CostModel:
+    """The coefficients that `python -m model cost` wrote, in seconds; raises ConfigError naming the file."""
+    try:
+        value = json.loads(Path(path).read_text())
+        return CostModel(*(float(value[name]) for name in ("linear", "quadratic", "step")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: not a measured cost ({error}); `python -m model cost` writes one"
+        ) from error
 
 
 def by_formula(config: DiTConfig, backward: float = 2.0) -> CostModel:

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.balance import Budget, Cluster
 from model.config import ConfigError
-from model.cost import by_formula
+from model.cost import by_formula, read_cost
 from model.dit import DiTConfig
 from model.estimate import memory_of
 from model.mixture import Mixture, imagined, shares
@@ -33,12 +33,14 @@ def report(
     checkpointing: Checkpointing = "none",
     tflops: float | None = None,
     picture: Path | None = None,
+    measured: Path | None = None,
 ) -> None:
     """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
 
     Args:
         tflops: operations per second and device that are really done, in 10^12, for an estimate of the time.
         picture: PNG to draw the plans into, see `model.plan_picture`.
+        measured: file of `python -m model cost`, to plan by and to estimate the time from.
 
     Raises:
         ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
@@ -49,7 +51,10 @@ def report(
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
     order, lengths = imagined(mixture, MOST, seed)
-    cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
+    if measured is None:
+        cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
+    else:
+        cost = read_cost(measured)
     planner = Planner(lengths, order, batch_size, cost, cluster, budget)
     milliseconds, plans = [], []
     for step in range(first, first + steps):
@@ -80,10 +85,12 @@ def report(
     memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing)
     for name, size in asdict(memory).items():
         table.add_row(f"{name}, GiB", f"{size / 2**30:.1f}")
-    if tflops is not None:
-        longest = float(np.mean([p.balanced.load.max() for p in plans])) / (tflops * 1e12)
-        table.add_row(f"seconds per step at {tflops:g} TFLOP/s", f"{longest:.2f}")
-        table.add_row("days for the paper's 56,000 steps", f"{56_000 * longest / 86_400:.1f}")
+    if measured is not None or tflops is not None:
+        each = [p.balanced.load.max() + cost.step * max(map(len, p.micro)) for p in plans]
+        seconds = float(np.mean(each)) / (1 if measured is not None or tflops is None else tflops * 1e12)
+        name = "as measured" if measured is not None else f"at {tflops:g} TFLOP/s"
+        table.add_row(f"seconds per step, {name}", f"{seconds:.2f}")
+        table.add_row("days for the paper's 56,000 steps", f"{56_000 * seconds / 86_400:.1f}")
     console.print(table)
     if picture is not None:
         draw(plans, cost, cluster, picture)

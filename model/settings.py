@@ -89,6 +89,8 @@ class ParallelConfig:
             but attention and the results of matrix products; `full`, whole blocks.
         compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
             already does what `selective` does.
+        cost: file that `python -m model cost` wrote, to plan by measured seconds instead of operations; then
+            `data.flop_budget` is in seconds too.
         peak_tflops: of a device in the precision used, for MFU; None logs no MFU. 989 for an H100 in bf16.
     """
 
@@ -96,6 +98,7 @@ class ParallelConfig:
     degree: int = 1
     checkpointing: Checkpointing = "none"
     compile: bool = False
+    cost: str | None = None
     peak_tflops: float | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch.utils.data import Dataset
 
 from model.balance import Budget, Cluster, Piece
-from model.cost import by_formula
+from model.cost import CostModel, by_formula
 from model.data import DataConfig, Example, MicroBatch, StepBatch, collate
 from model.layout import Layout, lay_out
 from model.mixture import Draw, Order
@@ -32,6 +32,7 @@ class Steps(Dataset[StepBatch]):
     """What rank `rank` of a cluster does of the steps first to last - 1.
 
     Args:
+        cost: what a sequence costs, by which the steps are planned; operations when not given.
         fixed: pad every micro-batch to the token budget, so that all have one shape.
 
     Raises:
@@ -47,14 +48,15 @@ class Steps(Dataset[StepBatch]):
         last: int,
         cluster: Cluster = Cluster(),  # noqa: B008 (frozen)
         rank: int = 0,
-        backward: float = 2.0,
+        cost: CostModel | None = None,
         fixed: bool = False,
     ) -> None:
         self.pairs, self.config, self.seed, self.first, self.last = pairs, config, seed, first, last
         self.cluster, self.rank, self.fixed = cluster, rank, fixed
         ratios = [row.ratio for row in pairs.rows.values()]
         flops = float("inf") if config.flop_budget is None else config.flop_budget
-        cost = by_formula(pairs.model.dit, backward)
+        self.operations = by_formula(pairs.model.dit)
+        cost = cost or self.operations
         budget = Budget(config.token_budget, flops)
         order = Order(pairs.sizes, ratios, seed)
         self.planner = Planner(pairs.lengths, order, config.batch_size, cost, cluster, budget, pairs.name)
@@ -79,7 +81,7 @@ class Steps(Dataset[StepBatch]):
             shared = number < plan.shared[self.rank]
             micro.append(self._micro(plan, pieces, made, shared))
         numbers = {
-            "flops": float(plan.balanced.load.sum()),
+            "flops": float(self.operations.of(plan.lengths).sum()),
             "imbalance": plan.balanced.imbalance,
             "split": plan.split_tokens,
             "padding": plan.padding(self.config.token_budget),

@@ -21,6 +21,7 @@ from model.balance import BalanceError, Cluster
 from model.checkpoint import StateWriter, load_state, states
 from model.cluster import Processes, World, first_alone, joined
 from model.config import ConfigError, ModelConfig, to_dict
+from model.cost import by_formula, read_cost
 from model.data import data_fingerprint, rows_of
 from model.editor import Editor
 from model.encoders import count_parameters
@@ -104,8 +105,11 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     parameters = count_parameters(module.dit)
     log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
 
-    # full checkpointing runs the forward pass again
-    backward = 3.0 if config.parallel.checkpointing == "full" else 2.0
+    if config.parallel.cost is None:
+        # full checkpointing runs the forward pass again
+        cost = by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
+    else:
+        cost = read_cost(config.parallel.cost)
     steps = Steps(
         train,
         config.data,
@@ -114,7 +118,7 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
         config.train.steps,
         cluster,
         world.rank,
-        backward,
+        cost,
         fixed=config.parallel.compile,
     )
     curve = Curve(run / "curve.csv", module.done) if world.first else None

@@ -14,11 +14,14 @@ from PIL import Image
 
 from model.balance import BalanceError, Budget, Cluster, balance
 from model.config import ConfigError
-from model.cost import CostModel, by_formula, fit
+from model.cost import CostModel, by_formula, fit, read_cost
 from model.dit import DiTConfig
 from model.mixture import Order, imagined, read_mixture
+from model.opening import open_data
 from model.planning import Planner, StepPlan
 from model.rope import RopeConfig
+from model.settings import FitConfig
+from model.steps import Steps
 
 COST = CostModel(12.0, 0.01)
 rows = st.lists(
@@ -308,3 +311,33 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(
     assert "at least 1, from 0 on" in capsys.readouterr().err
     assert main([*command, "--mixture", str(mixtures / "offline.yaml")]) == 2
     assert "mixture row object_removal: has no shards here" in capsys.readouterr().err
+
+
+def test_steps_are_planned_by_measured_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fit_config: FitConfig
+) -> None:
+    from model.cli import main
+
+    model, out = tmp_path / "model.yaml", tmp_path / "cost.json"
+    small = "{text_dim: 8, vision_dim: 8, width: 32, depth: 1, heads: 2, rope: {dims: [4, 4, 4, 4]}}"
+    model.write_text(f"dit: {small}\n")
+    measure = ["cost", "--model", str(model), "--out", str(out), "--token_budget"]
+    assert main([*measure, "1024"]) == 0
+    assert "written to" in capsys.readouterr().out
+    found = read_cost(out)
+    assert 0 < found.linear < 1e-3
+    assert main([*measure, "256"]) == 2
+    mixture = write(tmp_path, "mixture.yaml", MIXTURE)
+    plan = ["plan", "--mixture", str(mixture), "--model", str(model), "--batch_size", "8", "--steps", "2"]
+    assert main([*plan, "--cost", str(out)]) == 0
+    assert "as measured" in capsys.readouterr().out
+    assert main([*plan, "--cost", str(mixture)]) == 2
+    assert "mixture.yaml: not a measured cost" in capsys.readouterr().err
+
+    # it changes who does what and not what is learned, and MFU counts operations either way
+    pairs, _, _ = open_data(fit_config, None)
+    steps = [Steps(pairs, fit_config.data, 0, 0, 3, cost=c) for c in (None, found)]
+    assert [s[1].plan["flops"] for s in steps] == [
+        by_formula(pairs.model.dit).of(steps[0].plan(1).lengths).sum()
+    ] * 2
+    assert steps[0].plan(1).draws == steps[1].plan(1).draws
