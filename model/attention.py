@@ -124,12 +124,11 @@ def attention(
         out = varlen_attn(q, k, v, cu_seqlens, keys, max_seqlen, longest)
         return cast(Tensor, out)  # a pair only when asked for more
     single = _matmul if resolved == "matmul" else _sdpa
-    a, b = cu_seqlens.tolist(), keys.tolist()
-    outputs = [
-        single(q[a[i] : a[i + 1]], k[b[i] : b[i + 1]], v[b[i] : b[i + 1]])
-        for i in range(len(a) - 1)
-        if a[i + 1] > a[i]
-    ]
+    # not slices, whose backward pass fills and adds up a whole tensor each
+    queries = q.split(cu_seqlens.diff().tolist())
+    of_keys, of_values = (x.split(keys.diff().tolist()) for x in (k, v))
+    parts = zip(queries, of_keys, of_values, strict=True)
+    outputs = [single(*part) for part in parts if len(part[0])]
     return torch.cat(outputs) if len(outputs) != 1 else outputs[0]
 
 

@@ -40,6 +40,7 @@ class PixelCache:
 
     def __init__(self, most: int) -> None:
         self.most, self.bytes = most, 0
+        self.full = False  # has let go of something
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def get(self, name: str) -> np.ndarray | None:
@@ -53,6 +54,7 @@ class PixelCache:
         self._arrays[name] = array
         self.bytes += array.nbytes
         while self.bytes > self.most and self._arrays:
+            self.full = True
             self.bytes -= self._arrays.popitem(last=False)[1].nbytes
 
 
@@ -205,13 +207,30 @@ class Pairs:
         """All frames of an element at the model's size, uint8 [T, h, w, 3]; an image has one frame."""
         from shards.media import resize
 
-        media = record.sample.media[name]
-        hashed = media.sha256 or f"{record.key}/{name}"
+        media, hashed = record.sample.media[name], self._name(record, name)
         found = self._pixels.get(hashed)
         if found is None:
             found = resize(record.pixels(name), self.frame_size(media.height, media.width))
             self._pixels.put(hashed, found)
         return found
+
+    @staticmethod
+    def _name(record: Record, name: str) -> str:
+        """What an element is kept under."""
+        return record.sample.media[name].sha256 or f"{record.key}/{name}"
+
+    def forget(self) -> None:
+        """Let go of the media that are kept in memory."""
+        self._pixels = PixelCache(self._pixels.most)
+
+    def frames(self, record: Record, name: str, window: tuple[int, int]) -> np.ndarray:
+        """Some frames of an element at the model's size; where memory is full no others are decoded."""
+        if self._pixels.full and self._pixels.get(self._name(record, name)) is None:
+            from shards.media import resize
+
+            media = record.sample.media[name]
+            return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
+        return self.pixels(record, name)[slice(*window)]
 
     def starts(self, length: int, windows: int | None) -> range | list[int]:
         """First frames that a window of a video of `length` frames may have, see `DataConfig.windows`."""
@@ -233,7 +252,7 @@ class Pairs:
 
     def latents(self, record: Record, name: str, window: tuple[int, int], flipped: bool) -> Tensor:
         """Latents of a window of an element, or of its mirror image, on the CPU."""
-        frames = self.pixels(record, name)[slice(*window)]
+        frames = self.frames(record, name, window)
         return self.codec.encode(to_float(frames[:, :, ::-1] if flipped else frames)).cpu()
 
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:

@@ -92,9 +92,11 @@ def _pread(path: str, offset: int, size: int | None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         wanted = os.fstat(descriptor).st_size - offset if size is None else size
-        parts = []
+        parts: list[bytes] = []
         while wanted > 0:
             part = os.pread(descriptor, wanted, offset)
+            if len(part) == wanted and not parts:
+                return part
             if not part:
                 break
             parts.append(part)

@@ -50,14 +50,18 @@ class Record:
         """uint8 RGB [H, W, 3]."""
         return read_image(self.bytes(name))
 
-    def pixels(self, name: str) -> np.ndarray:
-        """Any element as uint8 RGB [T, H, W, 3]; an image has one frame, a mask is white on black."""
+    def pixels(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames start:stop of any element as uint8 RGB [T, H, W, 3].
+
+        An image has one frame, a mask is white on black.
+        """
         kind = self.sample.media[name].kind if name in self.sample.media else "video"
         if kind == "image":
-            return self.image(name)[None]
+            return self.image(name)[None][start:stop]
         if kind == "mask":
-            return np.repeat(np.where(self.mask(name), np.uint8(255), np.uint8(0))[..., None], 3, axis=-1)
-        return self.video(name)[0]
+            marked = self.mask(name)[start:stop]
+            return np.repeat(np.where(marked, np.uint8(255), np.uint8(0))[..., None], 3, axis=-1)
+        return read_video(self.bytes(name), start, stop)[0]
 
 
 def rows_of(directory: str | Path, split: str | None) -> list[ManifestRow]:
@@ -99,8 +103,8 @@ def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 class ShardSet:
     """Random access to the samples of a shard folder or URL (one split, or all), by number or by key.
 
-    Opening reads the indexes only. A record reads its bytes with one `pread` per member from a local folder,
-    and with one request for all its members from a URL; from any process.
+    Opening reads the indexes only. A record reads all its members, which lie side by side, with one `pread`
+    or one request to a URL, from any process.
     """
 
     def __init__(self, directory: str | Path, split: str | None = None) -> None:
@@ -145,20 +149,15 @@ class ShardSet:
 
         @functools.cache
         def all_members() -> bytes:
-            return self._bytes(name, entry.key, first, last - first)
+            try:
+                return self.location.read(name, first, last - first)
+            except FileNotFoundError:
+                raise ShardError(f"{path}: missing; the manifest names it") from None
+            except ShardError as error:
+                raise ShardError(f"{error}, inside {entry.key}") from error
 
         def read(suffix: str) -> bytes:
             offset, size = entry.members[suffix]
-            if self.location.remote:
-                return all_members()[offset - first : offset - first + size]
-            return self._bytes(name, f"{entry.key}.{suffix}", offset, size)
+            return all_members()[offset - first : offset - first + size]
 
         return Record(parse_sample(read("json"), f"{path}: {entry.key}.json"), read)
-
-    def _bytes(self, shard: str, what: str, offset: int, size: int) -> bytes:
-        try:
-            return self.location.read(shard, offset, size)
-        except FileNotFoundError:
-            raise ShardError(f"{self.location.path(shard)}: missing; the manifest names it") from None
-        except ShardError as error:
-            raise ShardError(f"{error}, inside {what}") from error

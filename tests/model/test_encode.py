@@ -83,6 +83,18 @@ def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None
     assert len(starts) > 2
 
 
+def test_examples_do_not_depend_on_what_is_kept_in_memory(config: FitConfig) -> None:
+    plain = with_data(config, encoded=None, windows=None)
+    # of 9 frames of 48x64, six distinct videos and three masks
+    for gib in (0.0, 200_000 / 2**30):
+        scarce, ample = steps_of(with_data(plain, cache_gib=gib)), steps_of(plain)
+        for number in range(4):
+            for ours, theirs in zip(scarce[number].micro, ample[number].micro, strict=True):
+                assert torch.equal(ours.batch.vision, theirs.batch.vision)
+        assert scarce.pairs._pixels.full
+        assert scarce.pairs._pixels.bytes <= 200_000
+
+
 def test_a_run_with_encoded_samples_is_the_same_run(config: FitConfig, tmp_path: Path) -> None:
     encode(config)
     ours = fit(with_data(config, workers=2), tmp_path / "run")

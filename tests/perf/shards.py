@@ -20,9 +20,9 @@ FRAMES, HEIGHT, WIDTH = 17, 240, 320
 
 
 def make_items(
-    folder: Path, count: int, heldout: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)
+    folder: Path, count: int, heldout: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), distinct: int = 4
 ) -> list[Item]:
-    """`count` removal samples over four different pairs; the last `heldout` are held out."""
+    """`count` removal samples over `distinct` pairs; the last `heldout` are held out."""
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size
     shape = {"frames": FRAMES, "fps": 10.0, "height": height, "width": width}
@@ -32,7 +32,7 @@ def make_items(
         "mask": Media(file="mask.mkv", kind="mask", **shape),
     }
     pairs = []
-    for number in range(min(4, count)):
+    for number in range(min(distinct, count)):
         source, target, mask = scene(FRAMES, height, width, seed=number)
         files = {name: folder / f"{number}.{media[name].file}" for name in media}
         write_video(files["video1"], source, 10)
