@@ -111,8 +111,8 @@ def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
     box = page.locator("#instruction textarea")
     page.get_by_role("button", name="<video1>", exact=True).click()
     page.wait_for_function("document.querySelector('#instruction textarea').value.includes('<video1>')")
-    box.press("End")
-    box.type("Remove the square.")
+    # at once: the page may still be placing the caret
+    box.fill(box.input_value() + "Remove the square.")
     assert box.input_value() == "<video1> Remove the square."
     page.locator("#run").click()
     page.locator("#download").wait_for()
