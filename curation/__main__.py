@@ -73,10 +73,36 @@ def run(
         raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
 
 
+def run_everything(
+    clips: Path = Path("data/clips"),
+    out: Path = Path("data/shards"),
+    workspace: Path = Path("data/workspace"),
+    workers: int = min(8, os.cpu_count() or 1),
+    only: list[str] | None = None,
+) -> None:
+    """Run every task of the offline preset, parents first, and show samples of each on one page.
+
+    Args:
+        clips: folder with video files.
+        out: folder for the shards of all tasks; data/shards is where the presets look for parents.
+        workspace: folder for intermediate results.
+        workers: processes of each run.
+        only: tasks to run; all when left out.
+    """
+    from curation.everything import run_all
+    from curation.pipeline import RunError
+
+    failed = [row["task"] for row in run_all(clips, out, workspace, workers, only) if row["error"]]
+    if failed:
+        raise RunError(f"{', '.join(failed)}: made nothing; see the table")
+    print(f"{out / 'all.html'}")
+
+
 COMMANDS: dict[str, Any] = {
     "clips": {"fetch": fetch_clips},
     "models": {"fetch": fetch_models},
     "run": run,
+    "all": run_everything,
     "tasks": tasks,
 }
 
@@ -112,11 +138,12 @@ def main() -> int:
     except (AssetError, RuntimeError, ValueError, OSError) as error:
         # Every error of ours is one of these and says in one line what to do.
         from curation.pipeline import RunError
+        from shards.index import ShardError
         from shards.media import MediaError
 
         if isinstance(error, OSError) and error.errno is None:
             raise
-        if not isinstance(error, (AssetError, RunError, MediaError, OSError)):
+        if not isinstance(error, (AssetError, RunError, ShardError, MediaError, OSError)):
             raise
         where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         print(f"error: {where}", file=sys.stderr)

@@ -21,23 +21,24 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #fafafa; color: #222 }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(620px, 1fr)); gap: 1.5rem }}
 section {{ background: #fff; padding: .8rem; border-radius: 8px; box-shadow: 0 1px 4px #0002 }}
-.pair {{ display: flex; gap: 6px }} video {{ width: 50%; background: #000 }}
+.pair {{ display: flex; gap: 6px }} .pair > * {{ flex: 1; min-width: 0; background: #000 }}
 h2 {{ font-size: 14px; margin: 0 0 .4rem }} li {{ font-size: 13px }}
 .numbers {{ color: #777; font-size: 12px }}
 </style>
-<h1>{title}</h1><p>{count} pairs. Left: with the object. Right: without. Both play in step.</p>
+<h1>{title}</h1><p>{count} pairs: what is given, then what is to be made of it. All play in step.</p>
 <main>{sections}</main>
 <script>
 const watch = new IntersectionObserver(entries => entries.forEach(e => {{
-  const [a, b] = e.target.querySelectorAll("video");
-  if (e.isIntersecting) {{ b.currentTime = a.currentTime; a.play(); b.play(); }}
-  else {{ a.pause(); b.pause(); }}
+  const [a, ...others] = e.target.querySelectorAll("video");
+  if (!a) return;
+  others.forEach(b => {{ b.currentTime = a.currentTime; }});
+  [a, ...others].forEach(v => e.isIntersecting ? v.play() : v.pause());
 }}));
 document.querySelectorAll("section").forEach(s => {{
-  const [a, b] = s.querySelectorAll("video");
-  a.addEventListener("timeupdate", () => {{
+  const [a, ...others] = s.querySelectorAll("video");
+  if (a) a.addEventListener("timeupdate", () => others.forEach(b => {{
     if (Math.abs(a.currentTime - b.currentTime) > 0.08) b.currentTime = a.currentTime;
-  }});
+  }}));
   watch.observe(s);
 }});
 </script>
@@ -45,7 +46,7 @@ document.querySelectorAll("section").forEach(s => {{
 
 
 def write_contact_sheet(path: Path, pairs: list[dict[str, Any]]) -> None:
-    """PNG of all pairs' previews, `SHEET_COLUMNS` in a row; `pairs` hold `key` and `folder`."""
+    """PNG of all pairs' previews, `SHEET_COLUMNS` in a row; `pairs` hold `key`, `split` and `folder`."""
     cells = []
     for pair in pairs:
         picture = read_image(Path(pair["folder"]) / "preview.png")
@@ -67,21 +68,52 @@ def write_gallery(path: Path, pairs: list[dict[str, Any]], task: str) -> None:
     """One HTML file that needs no other: videos, instructions and scores of all pairs."""
     sections = []
     for pair in pairs:
-        videos = "".join(
-            '<video muted loop playsinline preload="metadata" '
-            f'src="{_data(Path(pair["folder"]) / name)}"></video>'
-            for name in ("source.mp4", "target.mp4")
-        )
+        pictures = "".join(_player(Path(file)) for file in pair["media"])
         texts = "".join(f"<li>{html.escape(text)}</li>" for text in pair["texts"])
-        numbers = ", ".join(f"{name} {value:g}" for name, value in pair["pair"]["scores"].items())
-        heading = f"{html.escape(pair['key'])} ({pair['split']}, {pair['pair']['frames']} frames)"
+        numbers = ", ".join(f"{name} {value:g}" for name, value in pair["scores"].items())
+        heading = f"{html.escape(pair['key'])} ({pair['split']})"
         sections.append(
-            f'<section><h2>{heading}</h2><div class="pair">{videos}</div><ul>{texts}</ul>'
+            f'<section><h2>{heading}</h2><div class="pair">{pictures}</div><ul>{texts}</ul>'
             f'<p class="numbers">{html.escape(numbers)}</p></section>'
         )
     page = PAGE.format(title=f"{task}: accepted pairs", count=len(pairs), sections="\n".join(sections))
     write_bytes(path, page.encode())
 
 
-def _data(path: Path) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+def _player(path: Path) -> str:
+    return _picture(path.read_bytes(), "image" if path.suffix == ".png" else "video")
+
+
+def _picture(encoded: bytes, kind: str) -> str:
+    """A video or picture with its bytes inside."""
+    data = base64.b64encode(encoded).decode()
+    if kind == "image":
+        return f'<img src="data:image/png;base64,{data}">'
+    return f'<video muted loop playsinline preload="metadata" src="data:video/mp4;base64,{data}"></video>'
+
+
+def write_overview(path: Path, folders: dict[str, Path], most: int = 3) -> None:
+    """One HTML file with up to `most` samples of each task's shards, spread over them."""
+    from shards.reader import ShardSet
+
+    sections = []
+    for task, folder in folders.items():
+        if not (folder / "manifest.jsonl").is_file():
+            continue
+        opened = ShardSet(folder)
+        count = min(most, len(opened))
+        sections.append(f"<h2 style='grid-column: 1 / -1; font-size: 18px'>{html.escape(task)}</h2>")
+        for number in range(count):
+            record = opened[number * len(opened) // count]
+            sample = record.sample
+            order = [name for name in sample.media if sample.media[name].kind != "mask"]
+            order.sort(key=lambda name: (name in sample.targets, name))
+            pictures = "".join(_picture(record.bytes(n), sample.media[n].kind) for n in order)
+            sections.append(
+                f'<section><h2>{html.escape(sample.key)}</h2><div class="pair">{pictures}</div>'
+                f"<ul><li>{html.escape(sample.text)}</li></ul></section>"
+            )
+    page = PAGE.format(
+        title="curation: samples of every task", count=len(folders), sections="\n".join(sections)
+    )
+    write_bytes(path, page.replace("pairs: what", "tasks: what").encode())

@@ -19,11 +19,10 @@ from typing import Any
 
 import yaml
 
-from curation import clips as clips_module
 from curation.assets import AssetError
-from curation.clips import Clip, cut
-from curation.workspace import Work, Workspace, code_of
-from shards.files import sha256_of
+from curation.clips import Clip
+from curation.workspace import Work, Workspace
+from shards.index import ShardError
 from shards.media import MediaError
 
 # Errors of the machine, not of a clip: going on would only repeat them.
@@ -121,16 +120,11 @@ class Worker:
         space, made = Workspace(self.root), [Outcome(file)]
 
         def attempt() -> None:
-            path = Path(file)
-            depends = {"file": sha256_of(path), "cut": asdict(self.task.cut), "code": code_of(clips_module)}
-            _, found = space.once(
-                "cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.task.cut)]}
-            )
-            # The same bytes may lie under another name now.
-            made[:] = [Outcome(file, replace(Clip(**c), source=file, name=path.name)) for c in found["clips"]]
+            made[:] = [Outcome(file, clip) for clip in self.task.units(file, space)]
 
         _guarded(attempt, made)
-        made[0].work = space.work
+        if made:
+            made[0].work = space.work
         return made
 
     def process(self, outcome: Outcome) -> Outcome:
@@ -170,7 +164,7 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         attempt()
     except AssetError as error:
         outcomes[0].fault = str(error)
-    except MediaError as error:
+    except (MediaError, ShardError) as error:
         outcomes[0].error = str(error)
     except OSError as error:
         reason = f"{error.filename or outcomes[0].file}: {error.strerror or error}"
@@ -182,16 +176,16 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {_one_line(error)}"
 
 
-def run_local(files: list[Path], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
+def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
     for file in files:
-        for outcome in worker.cut(str(file)):
+        for outcome in worker.cut(file):
             yield worker.process(outcome)
 
 
 def run_ray(
-    files: list[Path], config: dict[str, Any], workspace: Path, workers: int
+    files: list[str], config: dict[str, Any], workspace: Path, workers: int
 ) -> Generator[Outcome, None, None]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
     import logging
@@ -222,7 +216,7 @@ def run_ray(
         context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         rows: ray.data.Dataset = ray.data.from_items(
-            [{"file": str(f)} for f in files], override_num_blocks=len(files)
+            [{"file": f} for f in files], override_num_blocks=len(files)
         )
         rows = rows.flat_map(
             _CutStage,

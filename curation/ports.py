@@ -111,3 +111,31 @@ class MovingPlates(Annotator, Protocol):
     def plates(self, frames: np.ndarray) -> Callable[[int], Plate | None]:
         """From frames [T, H, W, 3] a function of the frame's number; None where it does not register."""
         ...
+
+
+class EdgeDetector(Annotator, Protocol):
+    """Draws the edges of a clip."""
+
+    def edges(self, frames: np.ndarray) -> np.ndarray:
+        """White lines on black, uint8 [T, H, W, 3], of frames [T, H, W, 3]."""
+        ...
+
+
+class PoseEstimator(Annotator, Protocol):
+    """Finds the poses of all people in a frame."""
+
+    def poses(self, frame: np.ndarray) -> np.ndarray:
+        """COCO's 17 points, float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1)."""
+        ...
+
+
+class Stylizer(Annotator, Protocol):
+    """Paints a clip in another style, steady in time."""
+
+    def styles(self) -> dict[str, str]:
+        """Names of its styles, and each in words that follow "turn it into"."""
+        ...
+
+    def stylize(self, frames: np.ndarray, style: str) -> np.ndarray:
+        """uint8 [T, H, W, 3] of frames [T, H, W, 3] in one of `styles`."""
+        ...

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from curation.regions import bounds
-from shards.media import write_image
+from shards.media import read_image, read_video, write_image
 
 COLUMNS = 4  # frames shown
 CELL = (180, 240)  # height and width of one whole frame in the preview
@@ -23,6 +23,16 @@ def write_preview(path: Path, source: np.ndarray, target: np.ndarray, mask: np.n
         near = [_fit(_crop(p, mask[t])) for p in (source[t], target[t])]
         columns.append(np.vstack([np.hstack(whole), np.hstack(near)]))
     write_image(path, np.vstack([np.hstack(columns[:2]), np.hstack(columns[2:])]))
+
+
+def write_strips(path: Path, media: list[Path]) -> None:
+    """PNG with `COLUMNS` moments of each video or image, one strip below the other."""
+    rows = []
+    for file in media:
+        frames = read_image(file)[None] if file.suffix == ".png" else read_video(file)[0]
+        moments = np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)
+        rows.append(np.hstack([_fit(frames[t]) for t in moments]))
+    write_image(path, np.vstack(rows))
 
 
 def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

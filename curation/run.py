@@ -24,12 +24,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from curation.assets import license_of
-from curation.clips import find_videos
 from curation.pipeline import Outcome, RunError, build, load_config, run_local, run_ray
-from curation.samples import samples_of
+from curation.recipe import Recipe
 from curation.workspace import Work, Workspace, digest
 from shards.files import write_bytes, write_json
+from shards.sample import Step
 from shards.writer import Item, write_shards
 
 
@@ -61,7 +60,7 @@ def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, w
     config = load_config(task, config_path)
     recipe = build(config)
     steps = recipe.steps()  # names a missing model before any work
-    files = find_videos(clips)
+    files = recipe.find(clips)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
     _claim(out, task, identity)
     summary = Summary(task, identity, len(files))
@@ -72,7 +71,7 @@ def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, w
         )
         with contextlib.closing(outcomes):
             done = _collect(outcomes, summary)
-        items, shown = _items(done, steps)
+        items, shown = _items(recipe, done, steps)
         summary.accepted = len(shown)
         summary.accepted_by_split = dict(sorted(Counter(pair["split"] for pair in shown).items()))
         if items:
@@ -192,8 +191,8 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
     return done
 
 
-def _items(done: list[Outcome], steps: list[Any]) -> tuple[list[Item], list[dict[str, Any]]]:
-    """Samples with their files, and what the gallery shows of each accepted pair."""
+def _items(recipe: Recipe, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[dict[str, Any]]]:
+    """Samples with their files, and what the gallery shows of each accepted candidate."""
     items: list[Item] = []
     shown: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -204,11 +203,16 @@ def _items(done: list[Outcome], steps: list[Any]) -> tuple[list[Item], list[dict
         seen.add(clip.key)  # two files of the same bytes give one set of samples
         accepted = [c for c in outcome.candidates if not c["reason"]]
         for number, candidate in enumerate(accepted):
-            folder = Path(candidate["folder"])
-            made = samples_of(clip, candidate["pair"], number, folder, license_of(clip.sha256), steps)
+            made = recipe.samples(clip, candidate, number, steps)
             items += made
-            texts = [sample.text for sample, _ in made]
             shown.append(
-                {"key": made[0][0].key, "split": clip.split, "texts": texts, "folder": folder, **candidate}
+                {
+                    "key": made[0][0].key,
+                    "split": clip.split,
+                    "texts": [sample.text for sample, _ in made],
+                    "folder": candidate["folder"],
+                    "media": [str(f) for n, f in made[0][1].items() if made[0][0].media[n].kind != "mask"],
+                    "scores": candidate.get("scores", {}),
+                }
             )
     return items, shown

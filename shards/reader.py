@@ -130,6 +130,10 @@ class ShardSet:
         shard, place = self._locate(which)
         return self._indexes[shard][place]
 
+    def shard_of(self, which: int | str) -> str:
+        """The name of the shard that a sample lies in."""
+        return self.rows[self._locate(which)[0]].shard
+
     def _locate(self, which: int | str) -> tuple[int, int]:
         if isinstance(which, str):
             if which not in self._number:

@@ -17,6 +17,7 @@ from curation import clips, foreground, gates, naming, pairs, preview, regions, 
 from curation.clips import Clip, Cut, load_frames
 from curation.foreground import ForegroundSettings
 from curation.gates import GateSettings
+from curation.naming import Appearance, captions, instruction
 from curation.pairs import Rejected
 from curation.ports import (
     Annotator,
@@ -29,10 +30,10 @@ from curation.ports import (
     Track,
     Tracker,
 )
+from curation.recipe import Draft, Recipe, Shelf, key_of
 from curation.workspace import Workspace
 from shards import media
-from shards.media import read_image, write_image, write_mask, write_video
-from shards.sample import Step
+from shards.media import read_image, write_image
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,20 @@ class RemovalSettings:
     preset: str = "ultrafast"  # of x264; slower ones take most of the time of a pair
 
 
-class ObjectRemoval:
+FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, whether the text names the mask
+    ("remove", "removal", False),
+    ("remove-mask", "removal", True),
+    ("add", "addition", False),
+    ("add-mask", "addition", True),
+)
+
+
+class ObjectRemoval(Recipe):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
+    code = (clips, foreground, gates, media, naming, pairs, preview, regions)
+    forms = FORMS
 
     def __init__(
         self,
@@ -68,7 +79,7 @@ class ObjectRemoval:
     ) -> None:
         self.detector, self.tracker, self.camera = detector, tracker, camera
         self.plate, self.moving, self.segmenter = plate, moving, segmenter
-        self.cut = cut or Cut()
+        super().__init__(cut)
         self.foreground = foreground or ForegroundSettings()
         self.gates = gates or GateSettings()
         self.recipe = recipe or RemovalSettings()
@@ -88,7 +99,7 @@ class ObjectRemoval:
             uses = [self.segmenter, self.detector, self.moving]
             needs = {"tracked": tracked, "scene": scene}
             folder, pair = self._once(space, "pair", clip, self._pair, uses, needs, window=window)
-            candidates.append({"reason": pair["reason"], "folder": str(folder), "pair": pair})
+            candidates.append({**pair, "folder": str(folder)})
         return {"candidates": candidates}
 
     # ---- its steps --------------------------------------------------------------------------------------
@@ -208,22 +219,40 @@ class ObjectRemoval:
             pairs.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
             return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
-        write_video(folder / "source.mp4", pair.source, clip.fps, self.recipe.crf, self.recipe.preset)
-        write_video(folder / "target.mp4", pair.target, clip.fps, self.recipe.crf, self.recipe.preset)
-        write_mask(folder / "mask.mkv", pair.mask, clip.fps)
+        shelf = Shelf(folder, clip.fps, self.recipe.crf, self.recipe.preset)
+        shelf.video("source", pair.source)
+        shelf.video("target", pair.target)
+        shelf.mask("mask", pair.mask)
         preview.write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
-        return {
-            "reason": "",
-            "track": number,
-            "first": first,
-            "stop": stop,
-            "frames": len(frames),
-            "fps": clip.fps,
-            "height": frames.shape[1],
-            "width": frames.shape[2],
-            "scores": {"detector_confidence": round(track.score, 4), **pair.scores},
-            "appearance": asdict(naming.measure(pair.source, pair.body, boxes)),
-        }
+        return shelf.done(
+            track=number,
+            first=first,
+            stop=stop,
+            scores={"detector_confidence": round(track.score, 4), **pair.scores},
+            appearance=asdict(naming.measure(pair.source, pair.body, boxes)),
+        )
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """Removal and addition, with and without the mask in the text; all share the same three files."""
+        appearance = Appearance(**result["appearance"])
+        with_person, without = captions(appearance)
+        made = []
+        for ending, direction, masked in self.forms:
+            removes = direction == "removal"
+            source, target = ("source", "target") if removes else ("target", "source")
+            key = key_of(clip, f"object_{direction}", number, ending)
+            told = {"source": with_person, "target": without}
+            made.append(
+                Draft(
+                    ending,
+                    f"object_{direction}",
+                    f"<video1> {instruction(key, appearance, direction, masked)} <video2>",
+                    ("video2",),
+                    {"video1": source, "video2": target, "mask": "mask"},
+                    told if removes else {"source": without, "target": with_person},
+                )
+            )
+        return made
 
     def _plates(self, clip: Clip, scene: Any) -> Callable[[int], Plate | None]:
         """The plate of each frame: one for all under a standing camera, each its own under a moving one."""
@@ -250,7 +279,7 @@ class ObjectRemoval:
             "needs": {name: folder.name for name, (folder, _) in needs.items()},
             "values": values,
             "settings": self._settings(stage),
-            "code": _code(type(self), *(type(a) for a in uses)),  # type: ignore[arg-type]  # classes are hashable
+            "code": _code(*(type(a) for a in uses)),
         }
         return space.once(stage, depends, lambda folder: make(clip, folder, **values, **needs))
 
@@ -267,25 +296,14 @@ class ObjectRemoval:
             "recipe": asdict(self.recipe),
         }
 
-    def steps(self) -> list[Step]:
-        """Provenance of an accepted pair, in the order of the recipe."""
+    def used(self) -> dict[str, Annotator]:
+        """The annotators by stage."""
         used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
-        used |= {"remove_moving": self.moving, "segment": self.segmenter}
-        steps = []
-        for stage, annotator in used.items():
-            backend = annotator.describe()
-            config = "sha256:" + workspace.digest(backend.settings)
-            steps.append(
-                Step(
-                    stage=stage,
-                    backend=backend.backend,
-                    model=backend.model,
-                    revision=backend.revision,
-                    config=config,
-                )
-            )
-        config = "sha256:" + workspace.digest(self._settings("pair"))
-        return [*steps, Step(stage="check", backend="gates", config=config)]
+        return {**used, "remove_moving": self.moving, "segment": self.segmenter}
+
+    def settings(self) -> dict[str, Any]:
+        """Of the gates and the recipe."""
+        return self._settings("pair")
 
 
 @functools.cache
@@ -293,8 +311,8 @@ def _code(*classes: type) -> str:
     """Code version of a stage: the task, what it calls, and the annotators' classes."""
     import inspect
 
-    modules = [inspect.getmodule(c) for c in classes]
-    return workspace.code_of(*modules, clips, foreground, gates, media, naming, pairs, preview, regions)
+    modules = [inspect.getmodule(c) for c in (ObjectRemoval, *classes)]
+    return workspace.code_of(*modules, *ObjectRemoval.code)
 
 
 def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:

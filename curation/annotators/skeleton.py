@@ -1,0 +1,29 @@
+"""Poses of all people in a frame: a detector's boxes, BlazePose's joints, as the 17 points of COCO."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curation.ports import Backend, Detector, Segmenter
+
+# COCO's 17 points among BlazePose's 33: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
+COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
+
+
+class BoxedPoses:
+    """One person per box. Takes any segmenter that gives BlazePose's 33 joints."""
+
+    def __init__(self, detector: Detector, joints: Segmenter) -> None:
+        self.detector, self.joints = detector, joints
+
+    def describe(self) -> Backend:
+        """See `curation.ports.Annotator`; the settings are those of both parts."""
+        parts = {"detector": self.detector.describe(), "joints": self.joints.describe()}
+        settings = {name: [b.backend, b.revision, b.settings] for name, b in parts.items()}
+        return Backend("boxed-poses", parts["joints"].model, parts["joints"].revision, settings)
+
+    def poses(self, frame: np.ndarray) -> np.ndarray:
+        """Points float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1) of a frame [H, W, 3]."""
+        boxes, _ = self.detector.detect(frame)
+        found = [self.joints.segment(frame, box)[1][list(COCO)] for box in boxes]
+        return np.stack(found) if found else np.zeros((0, 17, 3), np.float32)

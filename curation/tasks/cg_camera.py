@@ -1,0 +1,61 @@
+"""Camera change in rendered scenes: the same moving objects, seen by a camera at rest and by a moving one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from curation.cg import words
+from curation.cg.camera import MOVEMENTS, path, stand
+from curation.cg.render import Renderer
+from curation.clips import Clip
+from curation.naming import draw
+from curation.recipe import Draft, Shelf, key_of
+from curation.sources import SceneRecipe
+from curation.workspace import Workspace
+
+WORDINGS = (
+    "Change the camera to {movement}.",
+    "Make it a {lower} shot.",
+    "Film the same scene with a {lower}.",
+    "Move the camera: {lower}.",
+)
+
+
+class CgCamera(SceneRecipe):
+    """The task: one of ReCamMaster's ten movements per scene, in turn."""
+
+    name = "cg_camera"
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per scene."""
+        seed = self.scene_of(clip.source).seed
+        movement = MOVEMENTS[seed % len(MOVEMENTS)]
+        return {"candidates": [self.once(space, "render", clip, self._render, movement=movement)]}
+
+    def _render(self, clip: Clip, folder: Path, movement: str) -> dict[str, Any]:
+        """Both views, and the moving camera's poses."""
+        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
+        start = stand(scene.azimuth, scene.elevation, scene.distance)
+        poses = path(start, movement, clip.frames)
+        with Renderer(scene) as renderer:
+            shelf.video("source", renderer.frames(path(start, None, clip.frames)))
+            shelf.video("target", renderer.frames(poses))
+        told = [[p.position.round(5).tolist(), p.rotation.round(6).tolist(), round(p.fovy, 4)] for p in poses]
+        return shelf.done(movement=movement, poses=told)
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """One sample."""
+        key, movement = key_of(clip, "camera_change", number, ""), result["movement"]
+        text = draw(WORDINGS, key, "form").format(movement=movement, lower=movement.lower())
+        told = words.caption(self.scene_of(clip.source))
+        return [
+            Draft(
+                "",
+                "camera_change",
+                f"<video1> {text} <video2>",
+                ("video2",),
+                {"video1": "source", "video2": "target"},
+                {"source": told, "target": f"{told} The camera moves: {movement.lower()}."},
+            )
+        ]

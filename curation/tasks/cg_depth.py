@@ -1,0 +1,40 @@
+"""Depth to video and video to depth in rendered scenes, whose depth is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from curation import controls
+from curation.cg import words
+from curation.cg.camera import path, stand
+from curation.cg.render import Renderer
+from curation.clips import Clip
+from curation.controls import depth_video, from_video, to_video
+from curation.recipe import Draft, Shelf
+from curation.sources import SceneRecipe
+from curation.workspace import Workspace
+
+
+class CgDepth(SceneRecipe):
+    """The task: depth is normalised once per clip; near is bright."""
+
+    name = "cg_depth"
+    code = (controls,)
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per scene."""
+        return {"candidates": [self.once(space, "render", clip, self._render)]}
+
+    def _render(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
+        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        with Renderer(scene) as renderer:
+            shelf.video("control", depth_video(renderer.depth(poses)))
+            shelf.video("video", renderer.frames(poses))
+        return shelf.done()
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """One sample each way."""
+        caption = words.caption(self.scene_of(clip.source))
+        return [to_video("depth", caption), from_video("depth", caption)]

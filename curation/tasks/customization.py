@@ -1,0 +1,84 @@
+"""Customization: from a picture of a subject and a caption to a video in which the subject is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from curation import regions
+from curation.clips import Clip
+from curation.recipe import Draft, Shelf, refused
+from curation.regions import bounds
+from curation.sources import DerivedRecipe
+from curation.workspace import Workspace
+
+SMALL = "subject too small in every frame"
+
+
+class Customization(DerivedRecipe):
+    """The task, from removal samples: the subject is cut out where it is largest, on white.
+
+    Args:
+        least: pixels of the subject's height.
+        apart: levels from the clean background that make a pixel the subject's.
+        side: pixels of the picture's sides.
+    """
+
+    name = "customization"
+    code = (regions,)
+
+    def __init__(
+        self,
+        parents: tuple[str, ...],
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+        least: int = 32,
+        apart: float = 26.0,
+        side: int = 256,
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+        self.least, self.apart, self.side = least, apart, side
+
+    def settings(self) -> dict[str, Any]:
+        """The gate and the cut."""
+        return {"least": self.least, "apart": self.apart, "side": self.side}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per sample."""
+        return {"candidates": [self.once(space, "subject", clip, self._subject)]}
+
+    def _subject(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        record = self.record(clip)
+        (source, fps), background = record.video("video1"), record.video("video2")[0]
+        apart = np.abs(source.astype(np.int16) - background).max(-1) > self.apart
+        shown = apart & record.mask("mask")
+        # the middle of the clip's larger half: sharp, whole, and not the first frame
+        frame = int(np.argsort(shown.sum((1, 2)))[len(shown) * 3 // 4])
+        body = cv2.morphologyEx(shown[frame].astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        box = bounds(body > 0)
+        if box is None or box[3] - box[1] < self.least:
+            return refused(SMALL)
+        left, top, right, bottom = (round(float(v)) for v in box)
+        half = round(0.55 * max(right - left, bottom - top))
+        soft = cv2.GaussianBlur(body.astype(np.float32), (0, 0), 0.8)[..., None]
+        white = source[frame] * soft + 255 * (1 - soft)
+        padded = np.pad(white, ((half, half), (half, half), (0, 0)), constant_values=255)
+        x, y = (left + right) // 2, (top + bottom) // 2
+        picture = padded[y : y + 2 * half, x : x + 2 * half]
+        shelf = Shelf(folder, fps)
+        size = (self.side, self.side)
+        shelf.image(
+            "subject", cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+        )
+        shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
+        return shelf.done(caption=record.sample.captions["source"])
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """One sample."""
+        who = result["caption"].removeprefix("A scene with a ").rstrip(".")
+        text = f"The person <image1> is in the scene: a {who}. <video1>"
+        media, told = {"image1": "subject", "video1": "video"}, {"target": result["caption"]}
+        return [Draft("", self.name, text, ("video1",), media, told)]

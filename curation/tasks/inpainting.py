@@ -1,0 +1,54 @@
+"""Inpainting: a video with a grey hole, by its caption, to the whole video; with and without the mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation.clips import Clip
+from curation.recipe import Draft, Shelf
+from curation.sources import DerivedRecipe
+from curation.workspace import Workspace
+
+GREY = 127  # of the hole, VACE's
+
+
+class Inpainting(DerivedRecipe):
+    """The task, from removal samples: the hole is where the object is."""
+
+    name = "inpainting"
+
+    def __init__(
+        self,
+        parents: tuple[str, ...],
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per sample."""
+        return {"candidates": [self.once(space, "hole", clip, self._hole)]}
+
+    def _hole(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        record = self.record(clip)
+        source, fps = record.video("video1")
+        mask = record.mask("mask")
+        shelf = Shelf(folder, fps)
+        shelf.video("hole", np.where(mask[..., None], np.uint8(GREY), source))
+        shelf.copy("whole", record.bytes("video1"), record.sample.media["video1"])
+        shelf.mask("mask", mask)
+        return shelf.done(caption=record.sample.captions["source"])
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """The paper's wording, with the mask and without."""
+        media, told = {"video1": "hole", "video2": "whole", "mask": "mask"}, {"target": result["caption"]}
+        return [
+            Draft(ending, self.name, f"{text} {result['caption']} <video2>", ("video2",), media, told)
+            for ending, text in (
+                ("", "Inpaint this video <video1>."),
+                ("mask", "Inpaint this video <video1> with mask <mask>."),
+            )
+        ]

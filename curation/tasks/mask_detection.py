@@ -1,0 +1,46 @@
+"""Mask detection: from a video and a wish to the region that the wish is about (the paper's template)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation.clips import Clip
+from curation.recipe import Draft, Shelf
+from curation.sources import DerivedRecipe
+from curation.workspace import Workspace
+
+
+class MaskDetection(DerivedRecipe):
+    """The task, from removal samples without a mask in their text."""
+
+    name = "mask_detection"
+
+    def __init__(
+        self,
+        parents: tuple[str, ...],
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per sample."""
+        return {"candidates": [self.once(space, "mask", clip, self._mask)]}
+
+    def _mask(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        record = self.record(clip)
+        sample = record.sample
+        shelf = Shelf(folder, sample.media["mask"].fps or 1.0)
+        shelf.copy("source", record.bytes("video1"), sample.media["video1"])
+        shelf.video("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
+        return shelf.done(text=sample.text)
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """The wish is the parent's instruction."""
+        wish = result["text"].replace("<video1>", "").replace("<video2>", "").strip().rstrip(".")
+        asked = f"I want to {wish[0].lower()}{wish[1:]}. Detect the region that needs to be edited"
+        media = {"video1": "source", "video2": "marked"}
+        return [Draft("", self.name, f"<video1> {asked} <video2>", ("video2",), media)]

@@ -1,0 +1,106 @@
+"""Object replacement: the clothes of a person get another colour; everything else stays, to the bit.
+
+Made from finished removal pairs: where source and clean background differ inside the mask, the person is.
+Lightness is kept, so folds and shadows stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from curation import naming
+from curation.clips import Clip
+from curation.naming import draw
+from curation.recipe import Draft, Shelf, key_of, refused
+from curation.sources import DerivedRecipe
+from curation.workspace import Workspace
+
+TOO_SMALL = "hardly any of the object differs from the background"
+COLOURS = {"red": (62, 42), "green": (-45, 38), "blue": (12, -60), "yellow": (2, 72)}  # a, b of CIELAB
+WORDINGS = (
+    "Change the clothes of {who} to {colour}.",
+    "Dress {who} in {colour}.",
+    "Replace {who} by the same person in {colour} clothes.",
+)
+
+
+class ObjectReplacement(DerivedRecipe):
+    """The task; `apart` levels from the background make a pixel the person's."""
+
+    name = "object_replacement"
+    code = (naming,)
+
+    def __init__(
+        self,
+        parents: tuple[str, ...],
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+        apart: float = 26.0,
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+        self.apart = apart
+
+    def settings(self) -> dict[str, Any]:
+        """The gate."""
+        return {"apart": self.apart}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per pair."""
+        names = list(COLOURS)
+        colour = names[int(clip.key[:8], 16) % len(names)]
+        return {"candidates": [self.once(space, "recolour", clip, self._recolour, colour=colour)]}
+
+    def _recolour(self, clip: Clip, folder: Path, colour: str) -> dict[str, Any]:
+        record = self.record(clip)
+        (source, fps), background = record.video("video1"), record.video("video2")[0]
+        mask = record.mask("mask")
+        apart = np.abs(source.astype(np.int16) - background).max(-1)
+        alpha = np.stack(
+            [
+                cv2.GaussianBlur((a * m > self.apart).astype(np.float32), (0, 0), 1.2) * m
+                for a, m in zip(apart, mask, strict=True)
+            ]
+        )
+        inside = alpha > 0.5
+        if inside.sum() < 0.15 * mask.sum():
+            return refused(TOO_SMALL)
+        shelf = Shelf(folder, fps)
+        shelf.copy("source", record.bytes("video1"), record.sample.media["video1"])
+        shelf.video("target", recoloured(source, alpha, colour))
+        shelf.mask("mask", mask)
+        return shelf.done(colour=colour, text=record.sample.text, captions=record.sample.captions)
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """With and without the mask in the text."""
+        person = result["captions"]["source"].removeprefix("A scene with a ").rstrip(".")
+        made = []
+        for ending in ("", "mask"):
+            key = key_of(clip, self.name, number, ending)
+            who = "the person marked in <mask>" if ending else f"the {person}"
+            text = draw(WORDINGS, key, "form").format(who=who, colour=result["colour"])
+            media = {"video1": "source", "video2": "target", "mask": "mask"}
+            told = {
+                "source": result["captions"]["source"],
+                "target": f"A scene with a person in {result['colour']}.",
+            }
+            made.append(Draft(ending, self.name, f"<video1> {text} <video2>", ("video2",), media, told))
+        return made
+
+
+def recoloured(frames: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
+    """Frames uint8 [T, H, W, 3] in a hue of `COLOURS`, as far as alpha float [T, H, W] says."""
+    a, b = COLOURS[colour]
+    out = []
+    for frame, weight in zip(frames, alpha, strict=True):
+        lab = cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        strength = np.clip(lab[..., 0] / 35, 0.25, 1)  # black cloth takes less colour
+        lab[..., 1], lab[..., 2] = a * strength, b * strength
+        lab[..., 0] = np.clip(lab[..., 0] * 0.9 + 12, 0, 92)
+        painted = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * 255
+        mixed = np.where(weight[..., None] > 0, frame + weight[..., None] * (painted - frame), frame)
+        out.append(mixed.round().clip(0, 255).astype(np.uint8))
+    return np.stack(out)

@@ -1,0 +1,11 @@
+"""Video to sketch: the samples of `sketch_to_video` the other way round."""
+
+from __future__ import annotations
+
+from curation.controls import BackToControl
+
+
+class VideoToSketch(BackToControl):
+    """The task."""
+
+    name, control = "video_to_sketch", "sketch"
