@@ -45,7 +45,6 @@ class Renderer:
     """
 
     def __init__(self, scene: Scene) -> None:
-        os.environ.setdefault("MUJOCO_GL", "egl")
         import mujoco
 
         self.scene, self.settings = scene, scene.settings

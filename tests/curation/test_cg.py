@@ -1,0 +1,141 @@
+"""Rendered scenes against their own truth: absent renders, masks, cameras, depth, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.cg import words
+from curation.cg.camera import MOVEMENTS, moved, path, stand
+from curation.cg.render import Renderer
+from curation.cg.scene import Scene, SceneSettings, Thing, scene_of
+from curation.controls import depth_video
+from curation.recipe import Shelf
+from curation.tasks.cg_camera import CgCamera
+from curation.tasks.cg_removal import CgRemoval
+from curation.workspace import Workspace
+
+SMALL = SceneSettings(height=96, width=128, frames=9)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_seed_is_a_scene_and_names_fit_one_object(seed: int) -> None:
+    scene = scene_of(seed, SMALL)
+    assert scene == scene_of(seed, SMALL)
+    pose = stand(scene.azimuth, scene.elevation, scene.distance)
+    positions = np.array([thing.position for thing in scene.things])
+    seen: dict[str, int] = {}
+    for number in range(len(scene.things)):
+        for name in words.names(scene, number, positions, pose):
+            assert seen.setdefault(name, number) == number
+            plain = name.split(" to the ")[0].split(" in front")[0].split(" behind")[0]
+            assert plain.split()[-1] == scene.things[number].shape
+    assert words.caption(scene).count(" a ") >= len(scene.things) - 1
+
+
+def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
+    task = CgRemoval(SMALL, scenes=2)
+    accepted = 0
+    for source in task.find(tmp_path):
+        clip = task.units(source, Workspace(tmp_path))[0]
+        scene = task.scene_of(source)
+        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
+            if candidate["reason"]:
+                continue
+            accepted += 1
+            number, again = candidate["object"], tmp_path / f"again-{accepted}"
+            again.mkdir()
+            with Renderer(scene) as renderer:
+                source_frames = renderer.frames(poses)
+                target = renderer.frames(poses, (scene.things[number].name,))
+                masks = renderer.masks(poses)
+            shelf = Shelf(again, clip.fps)
+            shelf.video("target", target)
+            shelf.mask("mask", masks[number])
+            for name in ("target.mp4", "mask.mkv"):
+                assert (again / name).read_bytes() == (Path(candidate["folder"]) / name).read_bytes()
+            changed = (source_frames != target).any(-1)
+            assert changed[masks[number]].mean() > 0.95
+            assert (changed & ~masks[number]).any()  # its shadow went as well
+            texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
+            assert len(texts) == 4
+            assert any(f"the {name}" in texts[0] for name in candidate["names"])
+    assert accepted >= 2
+    space = Workspace(tmp_path)
+    task.process(clip, space)
+    assert all(work.computed == 0 for work in space.work.values())
+
+
+@pytest.mark.parametrize("movement", MOVEMENTS)
+def test_pictures_follow_the_camera_s_path(movement: str, tmp_path: Path) -> None:
+    ball = Thing("thing0", "ball", "large", "red", "matte", "rests", (0.2, -0.1, 0.31), (0, 0, 0), (0, 0, 0))
+    scene = Scene(0, SMALL, (ball,), "grey", "pale", ((0.5, -1.0, 3.0),), 0.8, 90.0, -20.0, 4.0)
+    poses = path(stand(90.0, -20.0, 4.0), movement, SMALL.frames)
+    with Renderer(scene) as renderer:
+        masks = renderer.masks(poses)[0]
+        still = renderer.frames(path(poses[0], None, SMALL.frames))
+        moving = renderer.frames(poses)
+        centres = renderer.motion.positions[:, 0]
+    assert np.array_equal(still[0], moving[0])
+    assert not np.array_equal(still[-1], moving[-1])
+    for t, pose in enumerate(poses):
+        assert np.allclose(pose.rotation.T @ pose.rotation, np.eye(3), atol=1e-9)
+        where = pose.project(centres[t : t + 1], SMALL.height, SMALL.width)[0]
+        rows, columns = np.nonzero(masks[t])
+        middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+        assert np.hypot(*(where - middle)) < 2
+    kind, _, way = movement.partition(" ")
+    x0, y0 = poses[0].project(centres[:1], SMALL.height, SMALL.width)[0]
+    x1, y1 = poses[-1].project(centres[:1], SMALL.height, SMALL.width)[0]
+    if kind == "Pan":  # what is seen goes the other way
+        assert (x1 < x0) == (way == "Right")
+    if kind == "Tilt":
+        assert (y1 > y0) == (way == "Up")
+    if kind == "Zoom":
+        assert (masks[-1].sum() > masks[0].sum()) == (way == "In")
+    if kind == "Arc":
+        to_the_right = (poses[-1].position - poses[0].position) @ poses[0].rotation[:, 0]
+        assert (to_the_right > 0) == (way == "Right")
+    with pytest.raises(ValueError, match="Barrel Roll"):
+        path(poses[0], "Barrel Roll", 3)
+    assert moved(poses[0], movement, 0.0).fovy == poses[0].fovy
+
+
+def test_a_camera_pair_tells_its_poses(tmp_path: Path) -> None:
+    task = CgCamera(SMALL, scenes=1, first=7)
+    clip = task.units(task.find(tmp_path)[0], Workspace(tmp_path))[0]
+    candidate = task.process(clip, Workspace(tmp_path))["candidates"][0]
+    scene = task.scene_of(clip.source)
+    poses = path(stand(scene.azimuth, scene.elevation, scene.distance), candidate["movement"], clip.frames)
+    told = [position for position, _, _ in candidate["poses"]]
+    assert np.allclose(told, [p.position for p in poses], atol=1e-4)
+    assert candidate["movement"] == MOVEMENTS[7]
+
+
+def test_depth_is_exact_and_has_one_scale() -> None:
+    scene = scene_of(3, SMALL)
+    poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, SMALL.frames)
+    with Renderer(scene) as renderer:
+        depth, masks = renderer.depth(poses), renderer.masks(poses)
+    still = ~masks.any((0, 1))  # floor in every frame
+    assert np.ptp(depth[:, still], axis=0).max() < 1e-4
+    drawn = depth_video(depth)
+    assert np.ptp(drawn[:, still].astype(int), axis=0).max() == 0  # no frame has its own scale
+    a, b = (
+        np.unravel_index(depth[0].argmin(), depth[0].shape),
+        np.unravel_index(depth[0].argmax(), depth[0].shape),
+    )
+    assert drawn[0][a].min() > drawn[0][b].max()  # near is bright
+    # the floor under the middle of the picture, by hand
+    rows = np.arange(SMALL.height // 2 + 20, SMALL.height)
+    pose = poses[0]
+    focal = 0.5 * SMALL.height / np.tan(np.radians(pose.fovy) / 2)
+    for row in rows[still[rows, SMALL.width // 2]][:5]:
+        ray = pose.rotation @ np.array([0.5 / focal, -(row + 0.5 - SMALL.height / 2) / focal, -1.0])
+        assert depth[0, row, SMALL.width // 2] == pytest.approx(-pose.position[2] / ray[2], rel=0.01)
