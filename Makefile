@@ -16,6 +16,7 @@ DEVICES ?= 8
 CHECKPOINT ?= $(RUN)/checkpoint
 BENCH ?= runs/bench
 OUT ?= edit.mp4
+JOBS ?= 2
 
 CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
@@ -86,10 +87,10 @@ types: $(READY) ## mypy
 	$(PY) -m mypy
 
 test-fast: $(READY)
-	$(PY) -m pytest -m "not gpu and not slow and not cluster"
+	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes
-	$(PY) -m pytest -m slow --timeout 3600
+	$(PY) -m pytest -m slow -n $(JOBS) --timeout 3600
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600
