@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from curation.clips import Clip
-from curation.recipe import Draft, Shelf
+from curation import describing
+from curation.clips import Clip, Cut, load_frames
+from curation.describing import Measured
+from curation.ports import Annotator, Captioner
+from curation.recipe import Draft, Recipe, Shelf, attempt, refused
 from curation.sources import DerivedRecipe
 from curation.workspace import Workspace
 
 
 def depth_video(depth: np.ndarray) -> np.ndarray:
-    """Depth as grey frames uint8 [T, H, W, 3]: inverse depth, near is bright, one scale for the whole clip.
+    """Distances, float [T, H, W] above 0, as `grey_video` of their inverses."""
+    return grey_video(1 / np.maximum(depth, 1e-6))
+
+
+def grey_video(inverse: np.ndarray) -> np.ndarray:
+    """Inverse depth as grey frames uint8 [T, H, W, 3]: near is bright, one scale for the whole clip.
 
     Args:
-        depth: float [T, H, W], distances above 0. The nearest and farthest percent are clipped.
+        inverse: float [T, H, W], larger is nearer. The nearest and farthest percent are clipped.
     """
-    inverse = 1 / np.maximum(depth, 1e-6)
     low, high = np.percentile(inverse, (1, 99))
     grey = np.clip((inverse - low) / max(high - low, 1e-9), 0, 1)
     return np.repeat((grey * 255).round().astype(np.uint8)[..., None], 3, axis=-1)
@@ -78,6 +87,80 @@ def from_video(control: str, caption: str) -> Draft:
         {"video1": "video", "video2": "control"},
         {"source": caption},
     )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A control signal, uint8 [T, H, W, 3]; or why there is none. `people` where they were counted."""
+
+    video: np.ndarray | None
+    reason: str = ""
+    people: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class ClipsToVideo(Recipe):
+    """A task from a control signal to the video, over the windows of clips; subclasses write `draw`.
+
+    Args:
+        captioner: says what a window shows; measures it when left out.
+        length: frames of a window; most: windows of a clip.
+    """
+
+    control: ClassVar[str]
+    code = (describing,)
+
+    def __init__(
+        self,
+        cut: Cut | None = None,
+        length: int = 33,
+        most: int = 2,
+        captioner: Captioner | None = None,
+    ) -> None:
+        super().__init__(cut)
+        self.length, self.most, self.captioner = length, most, captioner or Measured()
+
+    def draw(self, frames: np.ndarray) -> Drawn:
+        """The control of frames [T, H, W, 3]."""
+        raise NotImplementedError
+
+    def drawers(self) -> dict[str, Annotator]:
+        """The annotators of `draw`."""
+        raise NotImplementedError
+
+    def used(self) -> dict[str, Annotator]:
+        """The annotators by stage."""
+        return {**self.drawers(), "caption": self.captioner}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per window."""
+        spans = self.windows(clip, self.length, self.most)
+        return {"candidates": [attempt(functools.partial(self._pair, clip, space, s)) for s in spans]}
+
+    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> dict[str, Any]:
+        drawn = self.once(space, self.control, clip, self._draw, [*self.drawers().values()], span=span)
+        if drawn["reason"]:
+            return drawn
+        people, uses = drawn["people"], [self.captioner]
+        told = self.once(space, "caption", clip, self._caption, uses, span=span, people=people)
+        return {**drawn, "caption": told["caption"]}
+
+    def _draw(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
+        frames = load_frames(clip)[slice(*span)]
+        drawn = self.draw(frames)
+        if drawn.video is None:
+            return refused(drawn.reason)
+        shelf = Shelf(folder, clip.fps)
+        shelf.video("control", drawn.video)
+        shelf.video("video", frames)
+        return shelf.done(first=span[0], stop=span[1], people=drawn.people, **drawn.about)
+
+    def _caption(self, clip: Clip, folder: Path, span: tuple[int, int], people: int | None) -> dict[str, Any]:
+        return {"caption": self.captioner.caption(load_frames(clip)[slice(*span)], people)}
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """One sample; the way back is another task."""
+        return [to_video(self.control, result["caption"])]
 
 
 class ToVideo(DerivedRecipe):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from curation.naming import colour_name
+from curation.ports import Backend
 
 
 def describe(frames: np.ndarray, people: int | None = None) -> str:
@@ -23,3 +24,17 @@ def describe(frames: np.ndarray, people: int | None = None) -> str:
         return f"A {tone} scene, mostly {colours}; {pace}."
     who = "nobody" if not people else "one person" if people == 1 else f"{people} people"
     return f"A {tone} scene with {who}, mostly {colours}; {pace}."
+
+
+class Measured:
+    """The captioner without a model."""
+
+    license = "Apache-2.0 (this project)"
+
+    def describe(self) -> Backend:
+        """Nothing to choose."""
+        return Backend("measured", "caption", "1")
+
+    def caption(self, frames: np.ndarray, people: int | None) -> str:
+        """A caption of frames [T, H, W, 3]."""
+        return describe(frames, people)

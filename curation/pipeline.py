@@ -21,6 +21,7 @@ import yaml
 
 from curation.assets import AssetError
 from curation.clips import Clip
+from curation.ports import AnnotatorError
 from curation.workspace import Work, Workspace
 from shards.index import ShardError
 from shards.media import MediaError
@@ -166,6 +167,8 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         outcomes[0].fault = str(error)
     except (MediaError, ShardError) as error:
         outcomes[0].error = str(error)
+    except AnnotatorError as error:
+        outcomes[0].error = f"{outcomes[0].file}: {error}"
     except OSError as error:
         reason = f"{error.filename or outcomes[0].file}: {error.strerror or error}"
         if error.errno in RUN_FAULTS:

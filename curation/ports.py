@@ -6,11 +6,15 @@ Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, botto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+
+
+class AnnotatorError(RuntimeError):
+    """A backend could not do its work on this input; one line. The candidate or clip is quarantined."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,39 @@ class Plate:
     noise: np.ndarray
     agreement: np.ndarray
     gap: int = 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """Objects found by their names in one frame: boxes float32 [N, 4], scores float32 [N] (0 to 1), names."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object through a clip.
+
+    `masks` bool [T, H, W]; `present` float32 [T], how sure the tracker is (0 to 1) that it is in a frame;
+    `score` the mean confidence (0 to 1) of the detections that were joined in it, `seen` their number.
+    """
+
+    label: str
+    score: float
+    seen: int
+    masks: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A grade from 0 to 10, the entropy (nats) of the grades that were weighed, and the answer itself."""
+
+    value: float
+    entropy: float | None
+    text: str
 
 
 class Annotator(Protocol):
@@ -138,4 +175,104 @@ class Stylizer(Annotator, Protocol):
 
     def stylize(self, frames: np.ndarray, style: str) -> np.ndarray:
         """uint8 [T, H, W, 3] of frames [T, H, W, 3] in one of `styles`."""
+        ...
+
+
+class OpenDetector(Annotator, Protocol):
+    """Finds objects by their names."""
+
+    def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
+        """All objects in a frame [H, W, 3] that one of `names` fits."""
+        ...
+
+
+class VideoSegmenter(Annotator, Protocol):
+    """Follows objects through a clip from a box in one frame, forwards and backwards."""
+
+    def propagate(self, frames: np.ndarray, seed: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Masks bool [N, T, H, W] and presence float32 [N, T] of the objects in `boxes` [N, 4] of a frame."""
+        ...
+
+
+class ObjectFinder(Annotator, Protocol):
+    """Finds objects by name and follows them."""
+
+    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[Thing]:
+        """All objects of frames [T, H, W, 3] that one of `names` fits."""
+        ...
+
+
+class Inpainter(Annotator, Protocol):
+    """Fills a hole in a clip."""
+
+    def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
+        """uint8 [T, H, W, 3]: frames, and inside mask bool [T, H, W] what `prompt` says or the background.
+
+        Outside the mask nothing changes, to the bit.
+        """
+        ...
+
+
+class VideoGenerator(Annotator, Protocol):
+    """Generates a video from another one, of which parts are kept and parts guide it."""
+
+    def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str) -> np.ndarray:
+        """uint8 [T, H, W, 3] by a caption.
+
+        Args:
+            control: uint8 [T, H, W, 3]; where mask is False it is kept, where it is True it guides (depth, a
+                sketch), or is grey for nothing.
+            mask: bool [T, H, W], True is generated.
+            prompt: what the whole video shows.
+        """
+        ...
+
+
+class ImageEditor(Annotator, Protocol):
+    """Edits a picture by an instruction."""
+
+    def edit(self, image: np.ndarray, instruction: str) -> np.ndarray:
+        """uint8 [H, W, 3], of the size of image [H, W, 3]."""
+        ...
+
+
+class DepthEstimator(Annotator, Protocol):
+    """Estimates how near everything is."""
+
+    def inverse_depth(self, frames: np.ndarray) -> np.ndarray:
+        """float32 [T, H, W] of frames [T, H, W, 3]: larger is nearer, one unknown scale for the clip."""
+        ...
+
+
+class CameraMover(Annotator, Protocol):
+    """Shows a clip from a camera that moves."""
+
+    def movements(self) -> tuple[str, ...]:
+        """What it can do, in the paper's words (Pan Left)."""
+        ...
+
+    def move(
+        self, frames: np.ndarray, movement: str, fps: float, caption: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The clip as its own camera sees it, cut to fit, and as the moving one does: uint8 [T, H, W, 3]."""
+        ...
+
+
+class Captioner(Annotator, Protocol):
+    """Says what a clip shows."""
+
+    def caption(self, frames: np.ndarray, people: int | None) -> str:
+        """A caption of frames [T, H, W, 3]; `people` where somebody counted them."""
+        ...
+
+
+class Vlm(Annotator, Protocol):
+    """A language model that looks at pictures [H, W, 3] and videos [T, H, W, 3]."""
+
+    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
+        """Its answer. Raises AnnotatorError when there is none."""
+        ...
+
+    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
+        """A grade from 0 to 10. Raises AnnotatorError when the answer holds none."""
         ...

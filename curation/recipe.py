@@ -19,7 +19,7 @@ from curation import clips as clips_module
 from curation import preview, workspace
 from curation.assets import license_of
 from curation.clips import Clip, Cut, cut, find_videos
-from curation.ports import Annotator
+from curation.ports import Annotator, AnnotatorError
 from curation.workspace import Workspace
 from shards import media
 from shards.files import sha256_of
@@ -84,6 +84,17 @@ def refused(reason: str, **about: Any) -> dict[str, Any]:
     return {"reason": reason, **about}
 
 
+def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gives; a candidate for quarantine when a backend could not do its work.
+
+    Nothing of it is stored, so that the next run tries again.
+    """
+    try:
+        return make()
+    except AnnotatorError as error:
+        return {"reason": "quarantined", "error": str(error)}
+
+
 class Recipe:
     """A task over video files. Subclasses write `process`, `drafts` and `used`."""
 
@@ -122,7 +133,11 @@ class Recipe:
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Numbers of the recipe that belong to no annotator, as plain values."""
+        """Numbers of the recipe that belong to no annotator and change its results, as plain values."""
+        return {}
+
+    def thresholds(self) -> dict[str, Any]:
+        """Numbers that accept or refuse finished results; a change of theirs computes nothing anew."""
         return {}
 
     def preview(self, folder: Path, result: dict[str, Any]) -> None:
@@ -156,7 +171,7 @@ class Recipe:
             "uses": [a.describe() for a in uses],
             "values": values,
             "settings": self.settings(),
-            "code": _code(type(self), *(type(a) for a in uses)),  # type: ignore[arg-type]  # classes hash
+            "code": _code(type(self), *classes_of(uses)),  # type: ignore[arg-type]  # classes hash
         }
 
         def made(folder: Path) -> dict[str, Any]:
@@ -176,7 +191,7 @@ class Recipe:
             made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
             config = "sha256:" + workspace.digest(backend.settings)
             steps.append(Step(stage=stage, **made, config=config))
-        config = "sha256:" + workspace.digest(self.settings())
+        config = "sha256:" + workspace.digest({**self.settings(), **self.thresholds()})
         return [*steps, Step(stage=self.name, backend="recipe", config=config)]
 
     def provenance(self, clip: Clip, result: dict[str, Any], steps: list[Step]) -> Provenance:
@@ -227,6 +242,14 @@ def key_of(clip: Clip, task: str, number: int, ending: str) -> str:
 def _media(name: str, shape: Iterable[Any]) -> Media:
     file, kind, frames, fps, height, width = shape
     return Media(file=name + Path(file).suffix, kind=kind, frames=frames, fps=fps, height=height, width=width)
+
+
+def classes_of(annotators: Iterable[Any]) -> list[type]:
+    """Their classes and those of their `parts`, for the version of their code."""
+    found: list[type] = []
+    for annotator in annotators:
+        found += [type(annotator), *classes_of(getattr(annotator, "parts", {}).values())]
+    return found
 
 
 @functools.cache

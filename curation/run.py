@@ -185,7 +185,12 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
             summary.clips += 1
             summary.source_frames += outcome.clip.frames
             summary.candidates += len(outcome.candidates)
-            rejected.update(c["reason"] for c in outcome.candidates if c["reason"])
+            for candidate in outcome.candidates:
+                if candidate.get("error"):
+                    where = f"{outcome.file}, frames {outcome.clip.start} to {outcome.clip.stop}"
+                    summary.quarantined.append(f"{where}: {candidate['error']}")
+                elif candidate["reason"]:
+                    rejected[candidate["reason"]] += 1
     summary.rejected = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
     summary.stages = dict(sorted(summary.stages.items()))
     return done

@@ -1,87 +1,82 @@
-"""Camera change on real clips: a still view cut out of the frame, and one that pans, tilts or zooms in it.
+"""Camera change: a clip, and the same seen by a camera that moves.
 
-Exact for these six movements, since a camera that only turns or zooms sees the same picture cut otherwise (to
-the accuracy of small angles). Movements with parallax come from `cg_camera`.
+Offline the movements are cut out of the frame (`VirtualCamera`); those with parallax come from `cg_camera`.
+With the paper's models they are generated (`ReCamMaster`), and judged.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from curation import describing
+from curation import describing, grounded, judging
 from curation.clips import Clip, Cut, load_frames
-from curation.describing import describe
+from curation.describing import Measured
+from curation.grounded import judged
+from curation.judging import Judge
 from curation.naming import draw
-from curation.recipe import Draft, Recipe, Shelf, key_of
+from curation.ports import Annotator, CameraMover, Captioner
+from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
 from curation.workspace import Workspace
 
-# movement -> (right, down) of the view's middle at the end, as parts of the room there is, and its size
-MOVEMENTS = {
-    "Pan Left": (-1.0, 0.0, 1.0),
-    "Pan Right": (1.0, 0.0, 1.0),
-    "Tilt Up": (0.0, -1.0, 1.0),
-    "Tilt Down": (0.0, 1.0, 1.0),
-    "Zoom In": (0.0, 0.0, 0.65),
-    "Zoom Out": (0.0, 0.0, 1.4),
-}
 WORDINGS = ("Change the camera to {movement}.", "Move the camera: {lower}.", "Make it a {lower} shot.")
 
 
 class CameraChange(Recipe):
-    """The task; `view` is the part of the frame's sides that the still view takes."""
+    """The task; windows take turns at the movements."""
 
     name = "camera_change"
-    code = (describing,)
+    code = (describing, grounded, judging)
 
-    def __init__(self, cut: Cut | None = None, length: int = 33, most: int = 3, view: float = 0.66) -> None:
+    def __init__(
+        self,
+        mover: CameraMover,
+        cut: Cut | None = None,
+        length: int = 33,
+        most: int = 3,
+        captioner: Captioner | None = None,
+        judge: Judge | None = None,
+    ) -> None:
         super().__init__(cut)
-        self.length, self.most, self.view = length, most, view
+        self.mover, self.length, self.most = mover, length, most
+        self.captioner, self.judge = captioner or Measured(), judge
 
-    def settings(self) -> dict[str, Any]:
-        """The view's size."""
-        return {"view": self.view}
+    def used(self) -> dict[str, Annotator]:
+        """The camera, who describes the clip and, if there is one, the judge."""
+        judge = {"judge": self.judge} if self.judge else {}
+        return {"caption": self.captioner, "move": self.mover, **judge}
+
+    def thresholds(self) -> dict[str, Any]:
+        """Of the grades."""
+        return {"grades": self.judge.thresholds if self.judge else {}}
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per window; the movements take turns."""
-        names, candidates = list(MOVEMENTS), []
+        names, candidates = self.mover.movements(), []
         for number, span in enumerate(self.windows(clip, self.length, self.most)):
             movement = names[(int(clip.key[:8], 16) + number) % len(names)]
-            candidates.append(self.once(space, "move", clip, self._move, span=span, movement=movement))
+            candidates.append(attempt(functools.partial(self._pair, clip, space, span, movement)))
         return {"candidates": candidates}
 
-    def _move(self, clip: Clip, folder: Path, span: tuple[int, int], movement: str) -> dict[str, Any]:
-        frames = load_frames(clip)[slice(*span)]
-        shelf = Shelf(folder, clip.fps)
-        shelf.video("source", self.views(frames, None))
-        shelf.video("target", self.views(frames, movement))
-        caption = describe(frames)
-        return shelf.done(first=span[0], stop=span[1], movement=movement, caption=caption)
+    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int], movement: str) -> dict[str, Any]:
+        told = self.once(space, "caption", clip, self._caption, [self.captioner], span=span)["caption"]
+        uses, values = [self.mover], {"span": span, "movement": movement, "caption": told}
+        pair = self.once(space, "move", clip, self._move, uses, **values)
+        return judged(self, space, clip, self.judge, pair, WORDINGS[0].format(movement=movement))
 
-    def views(self, frames: np.ndarray, movement: str | None) -> np.ndarray:
-        """What the still camera (None) or the moving one sees of frames [T, H, W, 3]; even sides."""
-        height, width = frames.shape[1:3]
-        size = [2 * round(side * self.view / 2) for side in (width, height)]
-        right, down, grown = MOVEMENTS[movement] if movement else (0.0, 0.0, 1.0)
-        room = (width - size[0]) / 2, (height - size[1]) / 2
-        seen = []
-        for t, frame in enumerate(frames):
-            part = t / max(1, len(frames) - 1)
-            scale = grown**part
-            middle = width / 2 + part * right * room[0], height / 2 + part * down * room[1]
-            # from a pixel of the view to the frame's; centres of pixels at whole numbers
-            into = np.array(
-                [
-                    [scale, 0, middle[0] - 0.5 - scale * (size[0] - 1) / 2],
-                    [0, scale, middle[1] - 0.5 - scale * (size[1] - 1) / 2],
-                ]
-            )
-            how = (cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP
-            seen.append(cv2.warpAffine(frame, into, size, flags=how, borderMode=cv2.BORDER_REPLICATE))
-        return np.stack(seen)
+    def _caption(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
+        return {"caption": self.captioner.caption(load_frames(clip)[slice(*span)], None)}
+
+    def _move(
+        self, clip: Clip, folder: Path, span: tuple[int, int], movement: str, caption: str
+    ) -> dict[str, Any]:
+        frames = load_frames(clip)[slice(*span)]
+        source, moved = self.mover.move(frames, movement, clip.fps, caption)
+        shelf = Shelf(folder, clip.fps)
+        shelf.video("source", source)
+        shelf.video("target", moved)
+        return shelf.done(first=span[0], stop=span[1], movement=movement, caption=caption)
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""

@@ -1,14 +1,49 @@
-"""Depth to video. Offline there is no depth model, so depth is that of rendered scenes: `cg_depth`'s samples.
+"""Depth to video.
 
-For real clips the reference preset has an estimator; this one does not look at them.
+Offline there is no depth model, so depth is that of rendered scenes: `DepthToVideo` takes `cg_depth`'s
+samples. `EstimatedDepth` looks at clips, with a model.
 """
 
 from __future__ import annotations
 
-from curation.controls import ToVideo
+import numpy as np
+
+from curation import controls
+from curation.clips import Cut
+from curation.controls import ClipsToVideo, Drawn, ToVideo, grey_video
+from curation.ports import Annotator, Captioner, DepthEstimator
+
+FLAT = "no depth in it"
 
 
 class DepthToVideo(ToVideo):
-    """The task."""
+    """The task, offline."""
 
     name, control = "depth_to_video", "depth"
+
+
+class EstimatedDepth(ClipsToVideo):
+    """The task with a depth model; one scale for each window."""
+
+    name, control = "depth_to_video", "depth"
+    code = (controls,)
+
+    def __init__(
+        self,
+        depth: DepthEstimator,
+        cut: Cut | None = None,
+        length: int = 81,
+        most: int = 2,
+        captioner: Captioner | None = None,
+    ) -> None:
+        super().__init__(cut, length, most, captioner)
+        self.depth = depth
+
+    def drawers(self) -> dict[str, Annotator]:
+        """The depth estimator."""
+        return {"depth": self.depth}
+
+    def draw(self, frames: np.ndarray) -> Drawn:
+        """Near is bright."""
+        inverse = self.depth.inverse_depth(frames)
+        return Drawn(grey_video(inverse)) if float(np.ptp(inverse)) > 1e-6 else Drawn(None, FLAT)

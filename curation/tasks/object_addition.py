@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from curation.tasks.object_removal import FORMS, ObjectRemoval
+from curation.tasks.object_removal import FORMS, GroundedRemoval, ObjectRemoval
+
+ADDITION = tuple(form for form in FORMS if form[1] == "addition")
 
 
 class ObjectAddition(ObjectRemoval):
-    """The task."""
+    """The task, offline."""
 
-    name = "object_addition"
-    forms = tuple(form for form in FORMS if form[1] == "addition")
+    name, forms = "object_addition", ADDITION
+
+
+class GroundedAddition(GroundedRemoval):
+    """The task with the paper's models."""
+
+    name, forms = "object_addition", ADDITION

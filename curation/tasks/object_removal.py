@@ -1,6 +1,8 @@
-"""Object removal and addition: people are taken out of clips, and the pair is used in both directions.
+"""Object removal and addition: something is taken out of a clip, and the pair is used in both directions.
 
-`process` is the whole recipe; every step is a result in the workspace that is computed once.
+Offline, `ObjectRemoval` takes people out by the clean background: `process` is the whole recipe, and every
+step is a result in the workspace that is computed once. `GroundedRemoval` is the paper's recipe, with its
+models.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from curation import clips, foreground, gates, naming, pairs, preview, regions, 
 from curation.clips import Clip, Cut, load_frames
 from curation.foreground import ForegroundSettings
 from curation.gates import GateSettings
+from curation.grounded import GroundedRecipe, ObjectGates
+from curation.judging import Judge
 from curation.naming import Appearance, captions, instruction
 from curation.pairs import Rejected
 from curation.ports import (
     Annotator,
     CameraMotion,
     Detector,
+    Inpainter,
     MovingPlates,
+    ObjectFinder,
     Plate,
     PlateMaker,
     Segmenter,
@@ -32,6 +38,7 @@ from curation.ports import (
 )
 from curation.recipe import Draft, Recipe, Shelf, key_of
 from curation.workspace import Workspace
+from curation.writing import Writer
 from shards import media
 from shards.media import read_image, write_image
 
@@ -241,7 +248,7 @@ class ObjectRemoval(Recipe):
             removes = direction == "removal"
             source, target = ("source", "target") if removes else ("target", "source")
             key = key_of(clip, f"object_{direction}", number, ending)
-            told = {"source": with_person, "target": without}
+            told = {"source": with_person, "target": without, "object": appearance.phrases()[-1]}
             made.append(
                 Draft(
                     ending,
@@ -249,7 +256,7 @@ class ObjectRemoval(Recipe):
                     f"<video1> {instruction(key, appearance, direction, masked)} <video2>",
                     ("video2",),
                     {"video1": source, "video2": target, "mask": "mask"},
-                    told if removes else {"source": without, "target": with_person},
+                    told if removes else {**told, "source": without, "target": with_person},
                 )
             )
         return made
@@ -304,6 +311,62 @@ class ObjectRemoval(Recipe):
     def settings(self) -> dict[str, Any]:
         """Of the gates and the recipe."""
         return self._settings("pair")
+
+
+class GroundedRemoval(GroundedRecipe):
+    """The task with the paper's models: objects of any name, and an inpainter for the background."""
+
+    name, stage = "object_removal", "inpaint"
+    forms = FORMS
+
+    def __init__(
+        self,
+        finder: ObjectFinder,
+        inpainter: Inpainter,
+        writer: Writer,
+        judge: Judge,
+        cut: Cut | None = None,
+        gates: ObjectGates | None = None,
+        names: tuple[str, ...] = (),
+        length: int = 81,
+        most: int = 2,
+        grow: int = 4,
+    ) -> None:
+        super().__init__(finder, writer, judge, cut, gates, names, length, most, grow)
+        self.inpainter = inpainter
+
+    def editors(self) -> dict[str, Annotator]:
+        """The inpainter."""
+        return {"inpaint": self.inpainter}
+
+    def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
+        """Of both directions."""
+        told = self.writer.removal(frames, mask, label).model_dump()
+        return {**told, "instruction": told["remove"]}
+
+    def edit(self, frames: np.ndarray, mask: np.ndarray, fps: float, words: dict[str, str]) -> np.ndarray:
+        """The background where the object was."""
+        return self.inpainter.inpaint(frames, mask, fps, words["without_object"])
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """Removal and addition, with and without the mask in the text; all share the same three files."""
+        words, made = result["words"], []
+        for ending, direction, masked in self.forms:
+            removes = direction == "removal"
+            told = [words["with_object"], words["without_object"]]
+            source, target = ("source", "target") if removes else ("target", "source")
+            text = words["remove" if removes else "add"] + (
+                " The place is marked in <mask>." if masked else ""
+            )
+            captions = dict(zip(("source", "target"), told if removes else told[::-1], strict=True))
+            media = {"video1": source, "video2": target, "mask": "mask"}
+            captions["object"] = words["object"]
+            made.append(
+                Draft(
+                    ending, f"object_{direction}", f"<video1> {text} <video2>", ("video2",), media, captions
+                )
+            )
+        return made
 
 
 @functools.cache

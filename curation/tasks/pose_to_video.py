@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curation import controls, describing
-from curation.clips import Clip, Cut, load_frames
-from curation.controls import draw_poses, to_video
-from curation.describing import describe
-from curation.ports import Annotator, PoseEstimator
-from curation.recipe import Draft, Recipe, Shelf, refused
-from curation.workspace import Workspace
+from curation import controls
+from curation.clips import Cut
+from curation.controls import ClipsToVideo, Drawn, draw_poses
+from curation.ports import Annotator, Captioner, PoseEstimator
 
 NOBODY = "nobody in most frames"
 
 
-class PoseToVideo(Recipe):
+class PoseToVideo(ClipsToVideo):
     """The task; somebody must be seen in `least` of the frames of a window."""
 
-    name = "pose_to_video"
-    code = (controls, describing)
+    name, control = "pose_to_video", "pose"
+    code = (controls,)
 
     def __init__(
         self,
@@ -30,12 +26,13 @@ class PoseToVideo(Recipe):
         cut: Cut | None = None,
         length: int = 33,
         most: int = 2,
+        captioner: Captioner | None = None,
         least: float = 0.8,
     ) -> None:
-        super().__init__(cut)
-        self.poses, self.length, self.most, self.least = poses, length, most, least
+        super().__init__(cut, length, most, captioner)
+        self.poses, self.least = poses, least
 
-    def used(self) -> dict[str, Annotator]:
+    def drawers(self) -> dict[str, Annotator]:
         """The pose estimator."""
         return {"poses": self.poses}
 
@@ -43,25 +40,11 @@ class PoseToVideo(Recipe):
         """The gate."""
         return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """One candidate per window."""
-        spans = self.windows(clip, self.length, self.most)
-        return {
-            "candidates": [self.once(space, "pose", clip, self._pose, [self.poses], span=s) for s in spans]
-        }
-
-    def _pose(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
-        frames = load_frames(clip)[slice(*span)]
+    def draw(self, frames: np.ndarray) -> Drawn:
+        """Skeletons on black, and the points that they were drawn from."""
         found = [self.poses.poses(frame) for frame in frames]
         if np.mean([len(people) > 0 for people in found]) < self.least:
-            return refused(NOBODY)
-        shelf = Shelf(folder, clip.fps)
-        shelf.video("control", np.stack([draw_poses(people, frames.shape[1:3]) for people in found]))
-        shelf.video("video", frames)
+            return Drawn(None, NOBODY)
+        video = np.stack([draw_poses(people, frames.shape[1:3]) for people in found])
         people = int(np.median([len(people) for people in found]))
-        points = [people.round(2).tolist() for people in found]
-        return shelf.done(first=span[0], stop=span[1], caption=describe(frames, people), points=points)
-
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
-        """One sample; the way back is `video_to_pose`."""
-        return [to_video("pose", result["caption"])]
+        return Drawn(video, people=people, about={"points": [p.round(2).tolist() for p in found]})

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from curation import controls, describing
-from curation.clips import Clip, Cut, load_frames
-from curation.controls import to_video
-from curation.describing import describe
-from curation.ports import Annotator, EdgeDetector
-from curation.recipe import Draft, Recipe, Shelf, refused
-from curation.workspace import Workspace
+import numpy as np
+
+from curation import controls
+from curation.clips import Cut
+from curation.controls import ClipsToVideo, Drawn
+from curation.ports import Annotator, Captioner, EdgeDetector
 
 FEW = "hardly any edges"
 
 
-class SketchToVideo(Recipe):
-    """The task; `length` frames a window, `most` windows a clip, `least` of the picture must be lines."""
+class SketchToVideo(ClipsToVideo):
+    """The task; `least` of the picture must be lines."""
 
-    name = "sketch_to_video"
-    code = (controls, describing)
+    name, control = "sketch_to_video", "sketch"
+    code = (controls,)
 
     def __init__(
         self,
@@ -28,12 +26,13 @@ class SketchToVideo(Recipe):
         cut: Cut | None = None,
         length: int = 33,
         most: int = 4,
+        captioner: Captioner | None = None,
         least: float = 0.01,
     ) -> None:
-        super().__init__(cut)
-        self.edges, self.length, self.most, self.least = edges, length, most, least
+        super().__init__(cut, length, most, captioner)
+        self.edges, self.least = edges, least
 
-    def used(self) -> dict[str, Annotator]:
+    def drawers(self) -> dict[str, Annotator]:
         """The edge detector."""
         return {"edges": self.edges}
 
@@ -41,23 +40,7 @@ class SketchToVideo(Recipe):
         """The gate."""
         return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """One candidate per window."""
-        spans = self.windows(clip, self.length, self.most)
-        return {
-            "candidates": [self.once(space, "draw", clip, self._draw, [self.edges], span=s) for s in spans]
-        }
-
-    def _draw(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
-        frames = load_frames(clip)[slice(*span)]
+    def draw(self, frames: np.ndarray) -> Drawn:
+        """White lines on black."""
         lines = self.edges.edges(frames)
-        if (lines > 127).mean() < self.least:
-            return refused(FEW)
-        shelf = Shelf(folder, clip.fps)
-        shelf.video("control", lines)
-        shelf.video("video", frames)
-        return shelf.done(first=span[0], stop=span[1], caption=describe(frames))
-
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
-        """One sample; the way back is `video_to_sketch`."""
-        return [to_video("sketch", result["caption"])]
+        return Drawn(None, FEW) if (lines > 127).mean() < self.least else Drawn(lines)

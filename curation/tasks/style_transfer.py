@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
-from curation import flicker
+from curation import flicker, grounded, judging
 from curation.clips import Clip, Cut, load_frames
 from curation.flicker import warp_error
+from curation.grounded import judged
+from curation.judging import Judge
 from curation.naming import draw
 from curation.ports import Annotator, Stylizer
-from curation.recipe import Draft, Recipe, Shelf, key_of, refused
+from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
 from curation.workspace import Workspace
 
 FLICKERS = "flickers more than its source"
@@ -18,10 +21,10 @@ WORDINGS = ("Turn it into {style}.", "Make it look like {style}.", "Render the v
 
 
 class StyleTransfer(Recipe):
-    """The task; the flow-warping error may be `flicker` times the source's, and half a level more."""
+    """The task; the flow-warping error may be `flicker` times the source's, and a judge may grade it."""
 
     name = "style_transfer"
-    code = (flicker,)
+    code = (flicker, grounded, judging)
 
     def __init__(
         self,
@@ -30,38 +33,44 @@ class StyleTransfer(Recipe):
         length: int = 33,
         most: int = 2,
         flicker: float = 1.3,
+        judge: Judge | None = None,
     ) -> None:
         super().__init__(cut)
+        self.judge = judge
         self.stylizer, self.length, self.most, self.flicker = stylizer, length, most, flicker
 
     def used(self) -> dict[str, Annotator]:
-        """The stylizer."""
-        return {"stylize": self.stylizer}
+        """The stylizer and, if there is one, the judge."""
+        return {"stylize": self.stylizer, **({"judge": self.judge} if self.judge else {})}
 
-    def settings(self) -> dict[str, Any]:
-        """The gate."""
-        return {"flicker": self.flicker}
+    def thresholds(self) -> dict[str, Any]:
+        """The gates."""
+        return {"flicker": self.flicker, "grades": self.judge.thresholds if self.judge else {}}
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per window and style; the styles take turns."""
         styles, candidates = list(self.stylizer.styles()), []
         for number, span in enumerate(self.windows(clip, self.length, self.most)):
             style = styles[(int(clip.key[:8], 16) + number) % len(styles)]
-            uses = [self.stylizer]
-            candidates.append(self.once(space, "style", clip, self._style, uses, span=span, style=style))
+            candidates.append(attempt(functools.partial(self._pair, clip, space, span, style)))
         return {"candidates": candidates}
+
+    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int], style: str) -> dict[str, Any]:
+        pair = self.once(space, "style", clip, self._style, [self.stylizer], span=span, style=style)
+        if pair["scores"]["flicker"] > self.flicker:
+            return {**pair, "reason": FLICKERS}
+        text = WORDINGS[0].format(style=self.stylizer.styles()[style])
+        return judged(self, space, clip, self.judge, pair, text)
 
     def _style(self, clip: Clip, folder: Path, span: tuple[int, int], style: str) -> dict[str, Any]:
         frames = load_frames(clip)[slice(*span)]
         painted = self.stylizer.stylize(frames, style)
         before, after = warp_error(frames, frames), warp_error(painted, frames)
-        if after > self.flicker * before:
-            return refused(FLICKERS)
         shelf = Shelf(folder, clip.fps)
         shelf.video("source", frames)
         shelf.video("target", painted)
-        ratio = after / max(before, 1e-6)
-        return shelf.done(first=span[0], stop=span[1], style=style, scores={"flicker": round(ratio, 4)})
+        scores = {"flicker": round(after / max(before, 1e-6), 4)}
+        return {**shelf.done(first=span[0], stop=span[1], style=style), "scores": scores}
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""

@@ -1,0 +1,88 @@
+"""Camera movements with ReCamMaster, a program in its own environment (`inference_recammaster.py`)."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from curation.annotators.external import Program
+from curation.cg.camera import MOVEMENTS
+from curation.ports import AnnotatorError, Backend
+from shards.media import write_video
+
+LICENSE = "MIT; its base Wan 2.1: Apache-2.0"
+WHERE = "github.com/KwaiVGI/ReCamMaster"
+
+
+class ReCamMaster:
+    """The camera mover. It takes exactly `frames` frames of `size`, and keeps neither rate nor source.
+
+    Args:
+        program: checkout and interpreter.
+        checkpoint: in the checkout unless absolute.
+        frames: 81 in the published program.
+        size: height and width in the published program; the clip is scaled to cover them and cut.
+        revision: commit of the checkout, for the provenance.
+    """
+
+    license = LICENSE
+
+    def __init__(
+        self,
+        program: Program,
+        checkpoint: str = "models/ReCamMaster/checkpoints/step20000.ckpt",
+        frames: int = 81,
+        size: tuple[int, int] = (480, 832),
+        guidance: float = 5.0,
+        revision: str = "",
+    ) -> None:
+        self.program, self.checkpoint, self.frames = program, checkpoint, frames
+        self.size, self.guidance, self.revision = size, guidance, revision
+
+    def describe(self) -> Backend:
+        """The program."""
+        self.program.check("ReCamMaster", LICENSE, WHERE)
+        settings: dict[str, Any] = {"checkpoint": Path(self.checkpoint).name, "size": list(self.size)}
+        settings |= {"frames": self.frames, "guidance": self.guidance}
+        return Backend("program", "recammaster", self.revision, settings)
+
+    def movements(self) -> tuple[str, ...]:
+        """Its cam_type 1 to 10."""
+        return MOVEMENTS
+
+    def move(
+        self, frames: np.ndarray, movement: str, fps: float, caption: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The clip cut to the program's size, and the same from the moving camera."""
+        if len(frames) != self.frames:
+            raise AnnotatorError(f"ReCamMaster: {len(frames)} frames, it takes exactly {self.frames}")
+        number = MOVEMENTS.index(movement) + 1
+        source = np.stack([cover(frame, self.size) for frame in frames])
+        with tempfile.TemporaryDirectory(prefix="editverse-recammaster-") as scratch:
+            home = Path(scratch)
+            (home / "data" / "videos").mkdir(parents=True)
+            write_video(home / "data" / "videos" / "clip.mp4", source, fps, crf=8)
+            with (home / "data" / "metadata.csv").open("w", newline="") as handle:
+                csv.writer(handle).writerows([["file_name", "text"], ["clip.mp4", caption]])
+            arguments = ["--cam_type", str(number), "--dataset_path", str(home / "data")]
+            arguments += ["--ckpt_path", self.checkpoint, "--output_dir", str(home / "out")]
+            arguments += ["--dataloader_num_workers", "0", "--cfg_scale", str(self.guidance)]
+            self.program.run("ReCamMaster", arguments, home / "log")
+            result = home / "out" / f"cam_type{number}" / "video0.mp4"
+            made = self.program.result("ReCamMaster", result, source.shape, home / "log")
+        return source, made
+
+
+def cover(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of a frame [H, W, 3], scaled so that it fills `size` (height, width)."""
+    scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
+    height, width = max(size[0], round(frame.shape[0] * scale)), max(size[1], round(frame.shape[1] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    large = cv2.resize(frame, (width, height), interpolation=how)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return large[top : top + size[0], left : left + size[1]]

@@ -1,0 +1,75 @@
+"""Poses of all people with RTMPose through `rtmlib` and onnxruntime; a detector says where people are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from curation import checkpoints
+from curation.ports import Backend, Detector, OpenDetector
+
+LICENSE = "Apache-2.0"
+WHERE = "github.com/open-mmlab/mmpose, projects/rtmpose (the ONNX files)"
+
+
+class RtmPose:
+    """The pose estimator.
+
+    Args:
+        detector: of people; it is asked for a "person" if it finds objects by name.
+        weights: an ONNX file with COCO's 17 points.
+        size: width and height of the model's input.
+        most: people of one frame, the surest first.
+    """
+
+    license = LICENSE
+
+    def __init__(
+        self,
+        detector: Detector | OpenDetector,
+        weights: str,
+        size: tuple[int, int] = (192, 256),
+        most: int = 12,
+        device: str = "auto",
+    ) -> None:
+        self.detector, self.weights, self.size, self.most = detector, weights, size, most
+        self.device = device
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The detector."""
+        return {"detector": self.detector}
+
+    def describe(self) -> Backend:
+        """Checkpoint and detector."""
+        checkpoints.package("rtmlib")
+        path = checkpoints.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        settings = {"size": list(self.size), "most": self.most, "detector": vars(self.detector.describe())}
+        return Backend("rtmlib", "rtmpose", checkpoints.revision_of(path), settings)
+
+    @functools.cached_property
+    def _loaded(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        from rtmlib import RTMPose
+
+        path = checkpoints.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        device = checkpoints.device_of(self.device)
+        return RTMPose(str(path), tuple(self.size), backend="onnxruntime", device=device)
+
+    def poses(self, frame: np.ndarray) -> np.ndarray:
+        """COCO's 17 points, float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1)."""
+        boxes = self._boxes(frame)
+        if not len(boxes):  # rtmlib would take the whole frame for a person
+            return np.zeros((0, 17, 3), np.float32)
+        points, seen = self._loaded(np.ascontiguousarray(frame[..., ::-1]), bboxes=boxes.tolist())
+        return np.concatenate([points, np.clip(seen, 0, 1)[..., None]], -1).astype(np.float32)
+
+    def _boxes(self, frame: np.ndarray) -> np.ndarray:
+        if hasattr(self.detector, "find"):
+            found = self.detector.find(frame, ["person"])
+            boxes, scores = found.boxes, found.scores
+        else:
+            boxes, scores = self.detector.detect(frame)
+        return boxes[np.argsort(-scores, kind="stable")[: self.most]]

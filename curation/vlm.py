@@ -1,0 +1,90 @@
+"""What is asked of a vision-language model, and how its answers are checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from curation.ports import AnnotatorError, Rating, Vlm
+
+REFUSALS = ("i'm sorry", "i am sorry", "i cannot", "i can't", "as an ai", "unable to")
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError("is empty")
+    if len(text) > 600:
+        raise ValueError("is longer than 600 characters")
+    if set("<>{}") & set(text):
+        raise ValueError("holds one of < > { }, which are kept for media tags")
+    if text.lower().startswith(REFUSALS):
+        raise ValueError("is a refusal")
+    return text
+
+
+Sentence = Annotated[str, AfterValidator(_sentence)]
+
+
+class Answer(BaseModel):
+    """Base of the answers: no other fields than those that were asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+A = TypeVar("A", bound=Answer)
+
+
+def ask_json(vlm: Vlm, media: Sequence[np.ndarray], prompt: str, kind: type[A], attempts: int = 3) -> A:
+    """A checked answer. An answer that does not fit is asked for again, with what was wrong with it.
+
+    Raises AnnotatorError after `attempts` answers that did not fit.
+    """
+    fields = ", ".join(f'"{name}"' for name in kind.model_fields)
+    asked, wrong = f"{prompt}\nAnswer with one JSON object with the fields {fields}, and nothing else.", ""
+    for _ in range(attempts):
+        told = vlm.ask(media, asked + (f"\nYour last answer {wrong}." if wrong else ""))
+        try:
+            return kind.model_validate(object_in(told))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            wrong = f"was wrong in {where!r}: {first['msg']}"
+        except ValueError as error:
+            wrong = str(error)
+    model = vlm.describe().model
+    raise AnnotatorError(
+        f"{model}: no usable answer in {attempts} attempts; the last {wrong}: {told[:120]!r}"
+    )
+
+
+def object_in(text: str) -> object:
+    """The JSON object in an answer, bare or with words or a code fence around it. ValueError if none is."""
+    for candidate in (text, *re.findall(r"\{.*\}", text, re.DOTALL)):
+        try:
+            value = json.loads(candidate)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            return value
+    raise ValueError("held no JSON object")
+
+
+def sampled(count: int, most: int) -> np.ndarray:
+    """Numbers of at most `most` frames, evenly over all `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def expected(weights: np.ndarray) -> Rating:
+    """The mean grade and its entropy from unnormalised weights [11] of the grades 0 to 10."""
+    total = float(weights.sum())
+    if not np.isfinite(total) or total <= 0:
+        raise AnnotatorError("no probability on any grade")
+    shares = weights / total
+    entropy = float(-(shares * np.log(np.maximum(shares, 1e-12))).sum())
+    return Rating(float(shares @ np.arange(11)), entropy, str(int(shares.argmax())))
