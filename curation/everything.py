@@ -19,11 +19,11 @@ from shards.files import write_json
 COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
 
 
-def in_order(names: list[str]) -> list[str]:
+def in_order(names: list[str], preset: str) -> list[str]:
     """Tasks so that those that are made from others come after them, else by name."""
     parents = {}
     for name in names:
-        config = load_config(name, default_config(name))
+        config = load_config(name, default_config(name, preset))
         folders = config.get("init_args", {}).get("parents", [])
         parents[name] = {Path(folder).name for folder in folders} & set(names)
     # the addition half shares the results of the removal half
@@ -37,17 +37,17 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def run_all(
-    clips: Path, root: Path, workspace: Path, workers: int, only: list[str] | None
+    clips: Path, root: Path, workspace: Path, preset: str, more: list[str], only: list[str] | None
 ) -> list[dict[str, Any]]:
-    """Run tasks as commands of their own, print a table, and write `all.json` and `all.html` into `root`.
+    """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html` into `root`.
 
     A task that makes nothing is in the table with its error; the others are run all the same.
     """
     rows = []
-    for task in in_order(only or sorted(tasks())):
+    for task in in_order(only or sorted(tasks()), preset):
         began, out = time.perf_counter(), root / task
         command = [sys.executable, "-m", "curation", "run", task, "--clips", str(clips), "--out", str(out)]
-        command += ["--workspace", str(workspace), "--workers", str(workers)]
+        command += ["--workspace", str(workspace), *more]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         row: dict[str, Any] = {"task": task, "seconds": round(time.perf_counter() - began, 1), "error": ""}
         if done.returncode:

@@ -65,9 +65,11 @@ def tasks() -> dict[str, str]:
     return {m.name: f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
 
 
-def default_config(task: str) -> Path:
-    """The offline preset of a task."""
-    return Path(__file__).parent.parent / "configs" / "curation" / f"{task}.offline.yaml"
+def default_config(task: str, preset: str = "offline") -> Path:
+    """The file of a task in a preset; tasks over rendered scenes have one for both."""
+    folder = Path(__file__).parent.parent / "configs" / "curation"
+    for_both = folder / f"{task}.yaml"
+    return for_both if for_both.is_file() else folder / f"{task}.{preset}.yaml"
 
 
 def load_config(task: str, path: Path) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Gene
 
 
 def run_ray(
-    files: list[str], config: dict[str, Any], workspace: Path, workers: int
+    files: list[str], config: dict[str, Any], workspace: Path, workers: int, gpus: float = 0.0
 ) -> Generator[Outcome, None, None]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
     import logging
@@ -236,6 +238,7 @@ def run_ray(
             fn_constructor_args=arguments,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=1,
+            num_gpus=gpus or None,
             max_restarts=-1,
             max_task_retries=2 * ATTEMPTS,
         )

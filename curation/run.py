@@ -54,7 +54,9 @@ class Summary:
     stages: dict[str, Work] = field(default_factory=dict)
 
 
-def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, workers: int) -> Summary:
+def run(
+    task: str, clips: Path, out: Path, workspace: Path, config_path: Path, workers: int, gpus: float = 0.0
+) -> Summary:
     """Run a task. Raises RunError or MediaError, one line each; returns the summary that was written."""
     began = time.perf_counter()
     config = load_config(task, config_path)
@@ -67,7 +69,9 @@ def run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, w
     with _locked(workspace):
         Workspace(workspace).sweep()
         outcomes = (
-            run_ray(files, config, workspace, workers) if workers else run_local(files, config, workspace)
+            run_ray(files, config, workspace, workers, gpus)
+            if workers
+            else run_local(files, config, workspace)
         )
         with contextlib.closing(outcomes):
             done = _collect(outcomes, summary)

@@ -46,7 +46,9 @@ class Program:
 
     def run(self, name: str, arguments: list[str], log: Path) -> None:
         """Run it to its end. Raises AnnotatorError when it fails or hangs, with its last words."""
-        command = [str(shutil.which(self.python) or self.python), self.script, *arguments]
+        # not resolved: an environment's interpreter is a link, and the link is what names the environment
+        interpreter = Path(shutil.which(self.python) or self.python).absolute()
+        command = [str(interpreter), self.script, *arguments]
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command,

@@ -161,15 +161,11 @@ class GroundingDinoPackage:
 
     @functools.cached_property
     def _loaded(self) -> Any:
-        import torch
-
         model = self.build()
         path = checkpoints.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {k.removeprefix("module."): v for k, v in held["model"].items()}
-        # a buffer that older versions of transformers stored
-        weights.pop("bert.embeddings.position_ids", None)
-        model.load_state_dict(weights, strict=True)
+        # a buffer that older versions of transformers stored, and a table that only the training used
+        spare = ("bert.embeddings.position_ids", "label_enc.weight")
+        checkpoints.load_exactly(model, path, "Grounding DINO", spare)
         return model.eval().to(checkpoints.device_of(self.device))
 
     def build(self) -> Any:

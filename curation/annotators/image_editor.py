@@ -61,7 +61,7 @@ class DiffusersEditor:
 
         device = checkpoints.device_of(self.device)
         precision = checkpoints.dtype_of(self.dtype, device)
-        pipe = DiffusionPipeline.from_pretrained(self.folder, torch_dtype=precision)
+        pipe = DiffusionPipeline.from_pretrained(self.folder, dtype=precision)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)
 

@@ -106,7 +106,7 @@ class Qwen2Vl:
         asked = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         images, videos = vision.process_vision_info(messages)
         # sampled already: the processor must not drop frames on its own account
-        options: dict[str, Any] = {"do_sample_frames": False} if videos else {}
+        options: dict[str, Any] = {"do_sample_frames": False, "cap_pixels_per_frame": True} if videos else {}
         inputs = processor(text=[asked], images=images, videos=videos, return_tensors="pt", **options)
         return inputs.to(model.device)
 

@@ -115,19 +115,21 @@ class Sam2Package:
         settings = {"config": self.config, "overrides": list(self.overrides)}
         return Backend("sam2", "sam2-video", checkpoints.revision_of(path), settings)
 
-    def build(self, weights: str | None = None) -> Any:
-        """The predictor, with weights that must fit exactly."""
+    def build(self) -> Any:
+        """The predictor without weights."""
         checkpoints.package("sam2.build_sam")
         from sam2.build_sam import build_sam2_video_predictor
 
         device = checkpoints.device_of(self.device)
-        return build_sam2_video_predictor(
-            self.config, weights, device=device, hydra_overrides_extra=list(self.overrides)
-        )
+        overrides = list(self.overrides)
+        return build_sam2_video_predictor(self.config, device=device, hydra_overrides_extra=overrides)
 
     @functools.cached_property
     def _loaded(self) -> Any:
-        return self.build(str(checkpoints.file_of(self.weights, "SAM 2", LICENSE, WHERE)))
+        model = self.build()
+        path = checkpoints.file_of(self.weights, "SAM 2", LICENSE, WHERE)
+        checkpoints.load_exactly(model, path, "SAM 2")
+        return model
 
     def propagate(self, frames: np.ndarray, seed: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Masks bool [N, T, H, W] and presence float32 [N, T] of the objects in `boxes` [N, 4] of a frame."""
@@ -136,6 +138,7 @@ class Sam2Package:
         model = self._loaded
         masks, present = _nothing(frames, boxes)
         device = checkpoints.device_of(self.device)
+        # Meta runs it so; in float32 its reverse pass meets bfloat16 memories and fails
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16), _pictures(frames) as folder:
             state = model.init_state(str(folder), offload_video_to_cpu=True, offload_state_to_cpu=True)
             for number, box in enumerate(boxes):

@@ -98,9 +98,9 @@ def _load(folder: Path, device: str, dtype: str, offload: bool) -> Any:
     from diffusers import AutoencoderKLWan, WanVACEPipeline
 
     checkpoints.package("ftfy")  # which the pipeline's prompt cleaning needs
-    vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
+    vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
     precision = checkpoints.dtype_of(dtype, device)
-    pipe = WanVACEPipeline.from_pretrained(folder, vae=vae, torch_dtype=precision)
+    pipe = WanVACEPipeline.from_pretrained(folder, vae=vae, dtype=precision)
     pipe.set_progress_bar_config(disable=True)
     if offload and device != "cpu":
         pipe.enable_model_cpu_offload(device=device)
