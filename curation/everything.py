@@ -39,7 +39,7 @@ def in_order(names: list[str], preset: str) -> list[str]:
 def run_all(
     clips: Path, root: Path, workspace: Path, preset: str, more: list[str], only: list[str] | None
 ) -> list[dict[str, Any]]:
-    """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html` into `root`.
+    """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
 
     A task that makes nothing is in the table with its error; the others are run all the same.
     """

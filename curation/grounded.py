@@ -144,7 +144,7 @@ class GroundedRecipe(Recipe):
         of = {"span": span, "find": folder.name, "number": number}
 
         def cut_out() -> tuple[np.ndarray, np.ndarray]:
-            mask, _ = read_mask(folder / f"object{number}.mkv")
+            mask = read_mask(folder / f"object{number}.mkv")
             return load_frames(clip)[slice(*span)], mask
 
         def write(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def judged(
     def grade(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
         folder, files = Path(pair["folder"]), pair["files"]
         videos = [media.read_video(folder / files[name][0])[0] for name in ("source", "target")]
-        mask = read_mask(folder / files["mask"][0])[0] if "mask" in files else None
+        mask = read_mask(folder / files["mask"][0]) if "mask" in files else None
         return {"grades": judge.grades(videos[0], videos[1], text, mask)}
 
     of = {"of": Path(pair["folder"]).name, "text": text}

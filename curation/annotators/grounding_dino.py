@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -173,6 +174,7 @@ class GroundingDinoPackage:
         package = checkpoints.package("groundingdino")
         checkpoints.package("groundingdino.models")
         from groundingdino.models import build_model
+        from groundingdino.models.GroundingDINO import groundingdino
         from groundingdino.util.slconfig import SLConfig
 
         named = {"SwinT": "GroundingDINO_SwinT_OGC.py", "SwinB": "GroundingDINO_SwinB_cfg.py"}
@@ -181,7 +183,7 @@ class GroundingDinoPackage:
         config.device = checkpoints.device_of(self.device)
         where = checkpoints.folder_of(self.text_encoder, "BERT, Grounding DINO's text encoder", LICENSE)
         config.text_encoder_type = str(where)
-        with old_bert():
+        with mock.patch.object(groundingdino, "BertModelWarper", _wide_masks):
             return build_model(config)
 
     def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
@@ -209,31 +211,19 @@ def _corners(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.concatenate([low, high], 1), 0, 1) * np.tile([shape[1], shape[0]], 2)
 
 
-class old_bert:  # a context, named as one
-    """Lends transformers 5's BertModel the three methods that the package asks of version 4's."""
+def _wide_masks(bert_model: Any) -> Any:
+    """The text encoder as it is, but for masks [B, L, L], which the model gives it and BertModel refuses.
 
-    def __enter__(self) -> None:
-        from transformers import BertModel
-
-        given = {
-            "get_extended_attention_mask": _extended_mask,
-            "get_head_mask": lambda self, mask, layers, *_: [None] * layers if mask is None else mask,
-            "invert_attention_mask": lambda self, mask: _extended_mask(self, mask, mask.shape),
-        }
-        self.lent = [name for name in given if not hasattr(BertModel, name)]
-        for name in self.lent:
-            setattr(BertModel, name, given[name])
-
-    def __exit__(self, *_: object) -> None:
-        from transformers import BertModel
-
-        for name in self.lent:
-            delattr(BertModel, name)
-
-
-def _extended_mask(self: Any, mask: Any, shape: Any = None, *_: Any) -> Any:
-    """Additive mask [B, 1, 1 or L, L] of a mask of ones [B, L] or [B, L, L]."""
+    Stands in for the package's wrapper, which calls methods that transformers 5 no longer has.
+    """
     import torch
 
-    wide = mask[:, None, :, :] if mask.dim() == 3 else mask[:, None, None, :]
-    return (1.0 - wide.to(self.dtype)) * torch.finfo(self.dtype).min
+    def widen(_: Any, args: tuple[Any, ...], values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = values.get("attention_mask")
+        if mask is not None and mask.dim() == 3:
+            low = torch.finfo(bert_model.dtype).min
+            values["attention_mask"] = (1.0 - mask[:, None].to(bert_model.dtype)) * low
+        return args, values
+
+    bert_model.register_forward_pre_hook(widen, with_kwargs=True)
+    return bert_model

@@ -1,0 +1,101 @@
+"""The whole reference graph of every task on the CPU: tiny weights, real architectures, real shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curation import everything
+from curation.pipeline import default_config, tasks
+from curation.run import Summary, run
+from shards.reader import ShardSet
+from shards.verify import verify
+
+TASKS = [t for t in sorted(tasks()) if default_config(t, "reference").name == f"{t}.reference.yaml"]
+
+
+@pytest.fixture(scope="module")
+def made(
+    small: Callable[..., dict[str, Any]], little_clips: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Summary]:
+    """`made(task, again=False)` -> the summary of a run, after those of its parents; repeated if asked."""
+    root = tmp_path_factory.mktemp("reference")
+    done: dict[str, Summary] = {}
+
+    def make(task: str, again: bool = False, **changes: Any) -> Summary:
+        if task in done and not again and not changes:
+            return done[task]
+        config = small(task, root / "shards")
+        for parent in config["init_args"].get("parents", []):
+            make(Path(parent).name)
+        config["init_args"].update(changes)
+        out = root / ("shards" if not changes else f"changed{len(list(root.iterdir()))}") / task
+        path = root / f"{out.parent.name}-{task}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        summary = run(task, little_clips, out, root / "workspace", path, 0)
+        if not changes:
+            done[task] = summary
+        return summary
+
+    make.root = root  # type: ignore[attr-defined]
+    return make
+
+
+def computed(summary: Summary) -> dict[str, int]:
+    return {stage: work.computed for stage, work in summary.stages.items() if work.computed}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_gives_shards_that_verify(made: Callable[..., Summary], task: str) -> None:
+    summary = made(task)
+    assert summary.samples > 0, (summary.rejected, summary.quarantined)
+    assert not summary.quarantined
+    folder = made.root / "shards" / task  # type: ignore[attr-defined]
+    assert not verify(folder).faults
+    for key in ShardSet(folder).keys:
+        sample = ShardSet(folder)[key].sample
+        assert sample.provenance.steps
+        assert all(step.backend for step in sample.provenance.steps)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_second_run_computes_nothing(made: Callable[..., Summary], task: str) -> None:
+    made(task)
+    assert not computed(made(task, again=True))
+
+
+def test_judged_tasks_keep_the_grades(made: Callable[..., Summary]) -> None:
+    made("object_removal")
+    folder = made.root / "shards" / "object_removal"  # type: ignore[attr-defined]
+    shards = ShardSet(folder)
+    scores = shards[shards.keys[0]].sample.scores
+    assert 0 <= scores["instruction_adherence"] <= 10
+    assert scores["instruction_adherence_entropy"] > 0
+
+
+def test_a_threshold_computes_nothing_anew(
+    made: Callable[..., Summary], small: Callable[..., dict[str, Any]]
+) -> None:
+    made("object_removal")
+    judge = small("object_removal", made.root / "shards")["init_args"]["judge"]  # type: ignore[attr-defined]
+    judge["init_args"]["thresholds"] = {"sharpness": 10.0}
+    refused = made("object_removal", judge=judge)
+    assert not computed(refused)
+    assert refused.rejected == {"judged low on sharpness": refused.candidates}
+
+
+def test_a_change_of_the_edit_computes_what_comes_after_it(made: Callable[..., Summary]) -> None:
+    made("object_removal")
+    assert set(computed(made("object_removal", grow=6))) <= {"find", "write", "inpaint", "judge", "name"}
+    before = made("style_transfer", flicker=1e8)
+    assert not computed(before)
+
+
+def test_parents_come_first() -> None:
+    order = everything.in_order(TASKS, "reference")
+    assert order.index("object_removal") < order.index("propagation")
+    assert order.index("depth_to_video") < order.index("video_to_depth")
