@@ -167,6 +167,7 @@ class ToVideo(DerivedRecipe):
     """A task from a control to the video, of samples that another task made."""
 
     control: ClassVar[str]
+    order = (("control", "video1"), ("video", "video2"))  # what is given comes first, for the preview
 
     def __init__(self, parents: tuple[str, ...]) -> None:
         super().__init__(parents, (f"{self.control}_to_video",))
@@ -179,8 +180,8 @@ class ToVideo(DerivedRecipe):
         record = self.record(clip)
         media = record.sample.media
         shelf = Shelf(folder, media["video1"].fps or 1.0)
-        shelf.copy("control", record.bytes("video1"), media["video1"])
-        shelf.copy("video", record.bytes("video2"), media["video2"])
+        for name, element in self.order:
+            shelf.copy(name, record.bytes(element), media[element])
         return shelf.done(caption=record.sample.captions["target"])
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
@@ -190,6 +191,8 @@ class ToVideo(DerivedRecipe):
 
 class BackToControl(ToVideo):
     """A task from the video to the control."""
+
+    order = (("video", "video2"), ("control", "video1"))
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""

@@ -1,0 +1,382 @@
+"""The reference annotators, one by one, on tiny models and programs of the real command lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.annotators.depth_anything import DepthAnything
+from curation.annotators.diffueraser import DiffuEraser
+from curation.annotators.external import Program
+from curation.annotators.grounded_sam2 import GroundedSam2
+from curation.annotators.grounding_dino import GroundingDino, GroundingDinoPackage, caption_of, choose
+from curation.annotators.image_editor import DiffusersEditor
+from curation.annotators.recammaster import ReCamMaster
+from curation.annotators.rtmpose import RtmPose
+from curation.annotators.sam2 import Sam2Hub, Sam2Package
+from curation.annotators.vace import GeneratedFill, WanVace
+from curation.assets import AssetError
+from curation.cg.camera import MOVEMENTS
+from curation.controls import grey_video
+from curation.ports import AnnotatorError, Backend, Found
+from tests.curation.reference.tiny_models import bert_tokenizer
+
+PROGRAMS = Path(__file__).parent / "programs"
+SAM2 = (
+    "++model.image_size=128",
+    "++model.image_encoder.trunk.embed_dim=16",
+    "++model.image_encoder.trunk.window_pos_embed_bkg_spatial_size=[7,7]",
+    "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+)
+BOXES = np.array([[10, 10, 40, 40], [30, 20, 60, 60]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def sam2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the layout of sam2.1_hiera_tiny.pt."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("sam2") / "sam2.1_hiera_tiny.pt"
+    model = Sam2Package(str(path), "configs/sam2.1/sam2.1_hiera_t.yaml", SAM2).build()
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 3
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dino_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Random weights in the layout of groundingdino_swint_ogc.pth, and a BERT of bert-base's depth."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("dino")
+    path, bert = folder / "groundingdino_swint_ogc.pth", folder / "bert"
+    bert_tokenizer(bert)
+    size = {"hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 12}
+    words = len(BertTokenizerFast.from_pretrained(bert))
+    BertModel(BertConfig(vocab_size=words, **size)).save_pretrained(bert)
+    torch.manual_seed(0)
+    model = GroundingDinoPackage(str(path), text_encoder=str(bert)).build()
+    weights = {f"module.{name}": value for name, value in model.state_dict().items()}
+    weights["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
+    weights["module.label_enc.weight"] = torch.zeros(2001, 256)
+    torch.save({"model": weights}, path)
+    return path, bert
+
+
+# ---- detection --------------------------------------------------------------------------------------------
+
+
+def test_both_grounding_dinos_find_by_name(
+    tiny: Callable[[str], str], dino_file: tuple[Path, Path], clip: np.ndarray
+) -> None:
+    package = GroundingDinoPackage(str(dino_file[0]), text_encoder=str(dino_file[1]), threshold=0.0, side=256)
+    for detector in (GroundingDino(tiny("grounding_dino"), threshold=0.0), package):
+        found = detector.find(clip[0], ["Person.", "red ball"])
+        assert len(found.boxes) == len(found.scores) == len(found.labels) > 0
+        assert set(found.labels) <= {"Person.", "red ball"}
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= [96, 64, 96, 64]).all()
+        assert (np.diff(found.scores) <= 0).all()
+        again = detector.find(clip[0], ["Person.", "red ball"])
+        assert np.array_equal(again.boxes, found.boxes)
+
+
+def test_no_name_is_refused(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    for names in ([], [" . "]):
+        with pytest.raises(ValueError, match="names"):
+            GroundingDino(tiny("grounding_dino")).find(clip[0], names)
+
+
+@given(st.lists(st.text("abc .", min_size=1, max_size=8).filter(lambda s: s.strip(" .")), min_size=1))
+def test_every_name_has_its_place_in_the_text(names: list[str]) -> None:
+    text, spans = caption_of(names)
+    assert len(spans) == len(names)
+    for name, (start, stop) in zip(names, spans, strict=True):
+        assert text[start:stop] == " ".join(name.replace(".", " ").split())
+        assert text[stop] == "."
+
+
+def test_a_box_goes_to_the_name_that_agrees_most() -> None:
+    _, spans = caption_of(["dog", "cat"])
+    offsets = np.array([[0, 0], [0, 3], [3, 4], [5, 8], [8, 9], [0, 0]])
+    logits = np.full((3, 6), -9.0)
+    logits[0, 1], logits[1, 3], logits[2, 3] = 2.0, 1.0, 0.5
+    logits[0, 2] = 8.0  # a full stop names nothing
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 9]], np.float32)
+    found = choose(logits, boxes, offsets, spans, ["dog", "cat"], 0.25, 0.7)
+    assert found.labels == ("dog", "cat")  # two names may share a place; one name may not twice
+    assert found.scores == pytest.approx(1 / (1 + np.exp([-2.0, -1.0])))
+
+
+# ---- segmentation -----------------------------------------------------------------------------------------
+
+
+def test_both_sam2s_go_both_ways(tiny: Callable[[str], str], sam2_file: Path, clip: np.ndarray) -> None:
+    package = Sam2Package(str(sam2_file), "configs/sam2.1/sam2.1_hiera_t.yaml", SAM2)
+    for segmenter in (Sam2Hub(tiny("sam2")), package):
+        masks, present = segmenter.propagate(clip, 4, BOXES)
+        assert masks.shape == (2, 9, 64, 96)
+        assert masks.dtype == bool
+        assert masks.any((2, 3)).all()  # before the seed, too
+        assert ((present > 0.5) & (present <= 1)).all()
+
+
+class Boxes:
+    """A detector that finds what it was told, so that the joining of tracks can be seen."""
+
+    def __init__(self, found: dict[int, Found], clip: np.ndarray) -> None:
+        self.found, self.clip = found, clip
+
+    def describe(self) -> Backend:
+        return Backend("told")
+
+    def find(self, frame: np.ndarray, names: list[str]) -> Found:
+        number = next(t for t, f in enumerate(self.clip) if np.array_equal(f, frame))
+        return self.found.get(number, Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ()))
+
+
+class Rigid:
+    """A segmenter whose masks are the boxes, standing still."""
+
+    def describe(self) -> Backend:
+        return Backend("rigid")
+
+    def propagate(self, frames: np.ndarray, seed: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        masks = np.zeros((len(boxes), *frames.shape[:3]), bool)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int), strict=True):
+            mask[:, top:bottom, left:right] = True
+        return masks, np.ones((len(boxes), len(frames)), np.float32)
+
+
+def found(*rows: tuple[list[float], float, str]) -> Found:
+    boxes, scores, labels = zip(*rows, strict=True)
+    return Found(np.array(boxes, np.float32), np.array(scores, np.float32), labels)
+
+
+def test_tracks_keep_names_and_scores_and_survive_a_miss(clip: np.ndarray) -> None:
+    a, b, c = [0.0, 0.0, 20.0, 20.0], [30.0, 0.0, 60.0, 30.0], [70.0, 30.0, 90.0, 60.0]
+    seen = {
+        0: found((a, 0.8, "dog"), (b, 0.6, "cat")),
+        4: found((b, 0.4, "cat")),  # the dog is missed once
+        8: found((a, 0.6, "dog"), (b, 0.9, "dog"), (c, 0.5, "cat")),  # the cat's place, another name
+    }
+    things = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=8).objects(clip, ["dog", "cat"])
+    told = {(t.label, round(t.score, 3), t.seen) for t in things}
+    assert told == {("dog", 0.7, 2), ("cat", 0.5, 2), ("dog", 0.9, 1), ("cat", 0.5, 1)}
+    assert all(t.masks.any((1, 2)).all() for t in things)
+    few = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=2).objects(clip, ["dog", "cat"])
+    assert len(few) == 2
+
+
+# ---- official checkpoints ---------------------------------------------------------------------------------
+
+
+def test_official_layouts_load_and_no_others(
+    dino_file: tuple[Path, Path], sam2_file: Path, tmp_path: Path, clip: np.ndarray
+) -> None:
+    def dino(path: Path) -> GroundingDinoPackage:
+        return GroundingDinoPackage(str(path), text_encoder=str(dino_file[1]), threshold=0.0, side=256)
+
+    def sam2(path: Path) -> Sam2Package:
+        return Sam2Package(str(path), "configs/sam2.1/sam2.1_hiera_t.yaml", SAM2)
+
+    for path, make, use in (
+        (dino_file[0], dino, lambda model: model.find(clip[0], ["dog"])),
+        (sam2_file, sam2, lambda model: model.propagate(clip[:2], 0, BOXES)),
+    ):
+        use(make(path))
+        held = torch.load(path, weights_only=True)
+        names = list(held["model"])
+        for change in ("missing", "more", "bare", "cut"):
+            weights = dict(held["model"])
+            if change == "missing":
+                del weights[names[5]]
+            if change == "more":
+                weights["head.weight"] = torch.zeros(1)
+            wrong = tmp_path / f"{change}.pth"
+            torch.save(weights if change == "bare" else {"model": weights}, wrong)
+            if change == "cut":
+                wrong.write_bytes(wrong.read_bytes()[:1000])
+            with pytest.raises(AssetError, match="no checkpoint of") as told:
+                use(make(wrong))
+            assert str(wrong) in str(told.value)
+
+
+def test_stock_sam2_has_the_official_layout(tmp_path: Path) -> None:
+    """The largest published model, as its configuration in the package builds it."""
+    segmenter = Sam2Package(str(tmp_path / "large.pt"), "configs/sam2.1/sam2.1_hiera_l.yaml")
+    weights = segmenter.build().state_dict()
+    assert sum(value.numel() for value in weights.values()) > 200e6
+    torch.save({"model": weights}, tmp_path / "large.pt")
+    loaded = segmenter._loaded.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+# ---- programs ---------------------------------------------------------------------------------------------
+
+
+def program(script: str, **environment: str) -> Program:
+    return Program(str(PROGRAMS), sys.executable, script, timeout=20, environment=environment)
+
+
+def long(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """24 frames of 90x62, whose sides are no multiples of 8, and a hole in them."""
+    frames = np.concatenate([clip] * 3)[:24, :62, :90]
+    mask = np.zeros(frames.shape[:3], bool)
+    mask[:, 20:40, 20:50] = True
+    return frames, mask
+
+
+def test_diffueraser_changes_the_hole_alone(clip: np.ndarray) -> None:
+    frames, mask = long(clip)
+    made = DiffuEraser(program("run_diffueraser.py")).inpaint(frames, mask, 29.97, "")
+    assert made.shape == frames.shape
+    assert np.array_equal(made[~mask], frames[~mask])
+    assert np.abs(made[mask].astype(int) - frames[mask]).mean() > 1
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        ("crash", "ended with status 1: RuntimeError: CUDA out of memory"),
+        ("hang", "did not end within 4 s and was stopped: loading"),
+        ("nothing", "ended well but wrote no diffueraser_result.mp4"),
+        ("garbage", "wrote a video that does not decode"),
+        ("size", "wrote frames of 48x32, not 96x64"),
+        ("count", "wrote 12 frames, not 24"),
+    ],
+)
+def test_every_failure_of_a_program_is_told(clip: np.ndarray, fail: str, said: str) -> None:
+    frames, mask = long(clip)
+    wait = 4 if fail == "hang" else 20
+    inner = Program(str(PROGRAMS), sys.executable, "run_diffueraser.py", wait, {"FAIL": fail})
+    with pytest.raises(AnnotatorError) as told:
+        DiffuEraser(inner).inpaint(frames, mask, 10.0, "")
+    assert f"DiffuEraser: {said}" in str(told.value)
+
+
+def test_short_clips_and_missing_programs_are_refused(clip: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(AnnotatorError, match="9 frames, it needs at least 22"):
+        DiffuEraser(program("run_diffueraser.py")).inpaint(clip, clip[..., 0] > 200, 10.0, "")
+    for inner in (Program(str(tmp_path), sys.executable, "run_diffueraser.py"), program("none.py")):
+        with pytest.raises(AssetError, match=r"no such program; clone github.com/lixiaowen-xw/DiffuEraser"):
+            DiffuEraser(inner).describe()
+    with pytest.raises(AssetError, match=r"/no/python: no such interpreter"):
+        DiffuEraser(Program(str(PROGRAMS), "/no/python", "run_diffueraser.py")).describe()
+
+
+def test_recammaster_keeps_source_and_result_in_step(clip: np.ndarray) -> None:
+    frames, _ = long(clip)
+    inner = program("inference_recammaster.py", FRAMES="24", SIZE="48x80")
+    mover = ReCamMaster(inner, frames=24, size=(48, 80))
+    assert mover.movements() == MOVEMENTS
+    source, moved = mover.move(frames, "Tilt Up", 12.0, "A red ball.")
+    assert source.shape == moved.shape == (24, 48, 80, 3)
+    shifted = np.stack([np.roll(frame, 3 * t, axis=1) for t, frame in enumerate(source)])  # cam_type 3
+    assert np.abs(shifted.astype(int) - moved).mean() < 12
+    with pytest.raises(AnnotatorError, match="9 frames, it takes exactly 24"):
+        mover.move(clip, "Tilt Up", 12.0, "A red ball.")
+
+
+# ---- generators, depth, poses -----------------------------------------------------------------------------
+
+
+def test_vace_keeps_lengths_and_what_lies_outside(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    vace = WanVace(tiny("wan_vace"), steps=2, longest=9)
+    everything = np.ones(clip.shape[:3], bool)
+    for count in (1, 4, 6, 9):
+        made = vace.generate(clip[:count, :62, :90], everything[:count, :62, :90], "a ball")
+        assert made.shape == (count, 62, 90, 3)
+    with pytest.raises(AnnotatorError, match="18 frames, it takes at most 9"):
+        vace.generate(np.concatenate([clip, clip]), np.concatenate([everything, everything]), "a ball")
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, 20:40, 20:50] = True
+    filled = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
+    assert np.array_equal(filled[~mask], clip[~mask])
+    assert not np.array_equal(filled[mask], clip[mask])
+    again = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
+    assert np.array_equal(filled, again)
+
+
+def test_the_generator_never_sees_the_object(clip: np.ndarray) -> None:
+    class Sees:
+        def describe(self) -> Backend:
+            return Backend("sees")
+
+        def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str) -> np.ndarray:
+            self.control, self.mask = control, mask
+            return control
+
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, 20:40, 20:50] = True
+    generator = Sees()
+    GeneratedFill(generator, grow=4).inpaint(clip, mask, 10.0, "a ball")
+    assert (generator.control[generator.mask] == 127).all()
+    assert (generator.mask & mask).sum() == mask.sum() < generator.mask.sum()
+
+
+def test_an_edited_picture_keeps_its_size(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    options = {"guidance_scale": 2.5, "max_area": 64 * 96, "_auto_resize": False}
+    editor = DiffusersEditor(tiny("image_editor"), steps=2, size=(32, 48), options=options)
+    picture = editor.edit(clip[0, :62, :90], "Make it blue.")
+    assert picture.shape == (62, 90, 3)
+    assert picture.std() > 0
+
+
+def test_depth_has_one_scale_for_the_clip(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    inverse = DepthAnything(tiny("depth_anything"), batch=4).inverse_depth(clip)
+    assert inverse.shape == (9, 64, 96)
+    alone = DepthAnything(tiny("depth_anything"), batch=9).inverse_depth(clip)
+    assert np.allclose(inverse, alone, atol=1e-4)
+    grey = grey_video(inverse)[..., 0].astype(float)
+    order = np.argsort(inverse.ravel())
+    assert (np.diff(grey.ravel()[order]) >= 0).all()  # equal depth is equally bright in every frame
+
+
+def test_nobody_is_no_person(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    detector = GroundingDino(tiny("grounding_dino"), threshold=0.0)
+    people = RtmPose(detector, tiny("rtmpose"), (48, 64), most=2).poses(clip[0])
+    assert people.shape == (2, 17, 3)
+    assert ((people[..., 2] >= 0) & (people[..., 2] <= 1)).all()
+    nobody = GroundingDino(tiny("grounding_dino"), threshold=1.1)
+    assert RtmPose(nobody, tiny("rtmpose"), (48, 64)).poses(clip[0]).shape == (0, 17, 3)
+
+
+# ---- what is missing --------------------------------------------------------------------------------------
+
+
+def test_missing_checkpoints_are_named_with_their_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for annotator, model, license in (
+        (GroundingDino(str(tmp_path)), "Grounding DINO", "Apache-2.0"),
+        (Sam2Hub(str(tmp_path / "none")), "SAM 2", "Apache-2.0"),
+        (DepthAnything("depth-anything/not-here"), "Depth Anything V2", "CC-BY-NC"),
+        (WanVace("./here"), "Wan VACE", "Apache-2.0"),
+        (DiffusersEditor("some/where"), "an image editor", "non-commercial"),
+        (Sam2Package(str(tmp_path / "sam2.pt")), "SAM 2", "Apache-2.0"),
+    ):
+        with pytest.raises(AssetError, match=f"no checkpoint of {model}") as told:
+            annotator.describe()
+        assert license in str(told.value)
+        assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, annotator in (
+        ("rtmlib", RtmPose(GroundingDino(str(tmp_path)), "x.onnx")),
+        ("sam2", Sam2Package("x.pt")),
+        ("groundingdino", GroundingDinoPackage("x.pth")),
+    ):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(AssetError, match=f"{name}: the package is not installed"):
+            annotator.describe()

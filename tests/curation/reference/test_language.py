@@ -1,0 +1,188 @@
+"""Language models as writers and judges: what they answer well, and everything that they answer badly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from curation.annotators.endpoint import Endpoint
+from curation.annotators.qwen2_vl import Qwen2Vl
+from curation.assets import AssetError
+from curation.judging import CRITERIA, Judge
+from curation.ports import AnnotatorError, Backend, Rating
+from curation.run import run
+from curation.vlm import expected, sampled
+from curation.writing import Writer
+
+
+def asked(url: str, **settings: Any) -> Endpoint:
+    return Endpoint(url, "m", **{"timeout": 1.0, "retries": 0, **settings})
+
+
+def test_qwen2_vl_answers_and_grades(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    model = Qwen2Vl(tiny("qwen2_vl"), tokens=6)
+    assert model.ask([clip[0], clip], "What is it?")
+    one = model.rate([clip[0], clip[8]], "Grade it.")
+    assert 0 <= one.value <= 10
+    assert 0 < (one.entropy or 0) <= np.log(11) + 1e-6
+    assert one == model.rate([clip[0], clip[8]], "Grade it.")
+    assert one.value != model.rate([clip], "Grade it.").value
+
+
+def test_ten_is_told_from_one() -> None:
+    weights = np.zeros(11)
+    weights[10] = 0.4
+    assert expected(weights).value == 10
+    weights[1] = 0.4
+    assert expected(weights).value == pytest.approx(5.5)
+    with pytest.raises(AnnotatorError):
+        expected(np.zeros(11))
+
+
+def test_a_model_that_talks_nonsense_is_given_up(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    writer = Writer(Qwen2Vl(tiny("qwen2_vl"), tokens=6), attempts=2)
+    with pytest.raises(AnnotatorError, match="qwen2-vl: no usable answer in 2 attempts"):
+        writer.names(clip)
+
+
+@pytest.mark.parametrize("mode", ["", "fenced"])
+def test_answers_are_taken_from_json(endpoint: tuple[str, Any], clip: np.ndarray, mode: str) -> None:
+    url, server = endpoint
+    server.mode = mode
+    writer, mask = Writer(asked(url), frames=3), clip[..., 0] > 200
+    assert writer.names(clip) == ["person", "red ball"]
+    words = writer.removal(clip, mask, "ball")
+    assert words.remove == "The remove in words."
+    assert 'found as "ball"' in server.asked[-1]["messages"][0]["content"][-1]["text"]
+    assert len(server.asked[-1]["messages"][0]["content"]) == 3 + 3 + 1
+    assert writer.caption(clip) == "The caption in words."
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("prose", "held no JSON object"),
+        ("wrong", "Extra inputs are not permitted|Field required"),
+    ],
+)
+def test_a_wrong_answer_is_asked_again_and_told_why(
+    endpoint: tuple[str, Any], clip: np.ndarray, mode: str, said: str
+) -> None:
+    url, server = endpoint
+    server.mode = mode
+    with pytest.raises(AnnotatorError, match=said):
+        Writer(asked(url), attempts=3).caption(clip)
+    prompts = [r["messages"][0]["content"][-1]["text"] for r in server.asked]
+    assert len(prompts) == 3
+    assert "Your last answer" not in prompts[0]
+    assert "Your last answer" in prompts[1]
+
+
+@pytest.mark.parametrize("mode", ["refusal", "nothing", "500", "hang"])
+def test_refusals_and_faults_quarantine(endpoint: tuple[str, Any], clip: np.ndarray, mode: str) -> None:
+    url, server = endpoint
+    server.mode = mode
+    with pytest.raises(AnnotatorError, match=r"^m: "):
+        Writer(asked(url), attempts=2).caption(clip)
+
+
+def test_an_endpoint_that_is_not_there_stops_the_run(endpoint: tuple[str, Any], clip: np.ndarray) -> None:
+    url, server = endpoint
+    for mode, said in (("401", "refuses the key in OPENAI_API_KEY"), ("404", "no m there")):
+        server.mode = mode
+        with pytest.raises(AssetError, match=said):
+            asked(url).ask([clip[0]], "Hello")
+    with pytest.raises(AssetError, match="start it, or correct url"):
+        asked("http://127.0.0.1:9/v1").ask([clip[0]], "Hello")
+
+
+def test_grades_by_probability_or_by_word(endpoint: tuple[str, Any], clip: np.ndarray) -> None:
+    url, server = endpoint
+    rating = asked(url).rate([clip[0]], "Grade it.")
+    assert rating.value == pytest.approx(7.5)
+    assert rating.entropy == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    server.mode = "words"
+    assert asked(url).rate([clip[0]], "Grade it.") == Rating(8.0, None, "Grade: 8/10")
+    server.mode = "prose"
+    with pytest.raises(AnnotatorError, match="holds no grade"):
+        asked(url).rate([clip[0]], "Grade it.")
+
+
+class Counts:
+    """A model that grades by what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, str]] = []
+
+    def describe(self) -> Backend:
+        return Backend("counts")
+
+    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
+        raise NotImplementedError
+
+    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
+        self.shown.append((len(media), text))
+        return Rating(6.0, None, "6")
+
+
+def test_one_question_per_criterion(clip: np.ndarray) -> None:
+    model = Counts()
+    judge = Judge(model, {"sharpness": 6.5, "artifacts": 3.0}, frames=3)
+    grades = judge.grades(clip, clip[::-1].copy(), "Remove the ball.", clip[..., 0] > 200)
+    assert list(grades) == list(CRITERIA)
+    assert len(model.shown) == 8
+    assert all("Remove the ball." in text for _, text in model.shown)
+    assert model.shown[0][0] == 6  # pairs
+    assert judge.reason(grades) == "judged low on sharpness"
+    with pytest.raises(ValueError, match="'beauty' is none of"):
+        Judge(model, {"beauty": 1.0})
+
+
+def test_frames_are_sampled_evenly() -> None:
+    assert sampled(9, 3).tolist() == [0, 4, 8]
+    assert sampled(2, 5).tolist() == [0, 1]
+
+
+# ---- in a run ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
+    small: Callable[..., dict[str, Any]],
+    endpoint: tuple[str, Any],
+    little_clips: Path,
+    tmp_path: Path,
+    cli: Callable[..., Any],
+) -> None:
+    _, server = endpoint
+    config = small("object_removal", tmp_path)
+    path = tmp_path / "removal.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = ["run", "object_removal", "--clips", little_clips, "--config", path, "--workers", 1]
+    command += ["--workspace", tmp_path / "workspace", "--out", tmp_path / "out"]
+
+    def again() -> Any:
+        return run("object_removal", little_clips, tmp_path / "out", tmp_path / "workspace", path, 0)
+
+    server.mode = "prose"
+    first = cli(*command)
+    assert first.returncode == 2
+    assert "no pair was accepted" in first.stderr
+    assert "no usable answer in 3 attempts" in (tmp_path / "out" / "quarantine.jsonl").read_text()
+    server.mode = ""
+    good = path.read_text()
+    config["init_args"]["inpainter"]["init_args"]["program"]["environment"] = {"FAIL": "crash"}
+    path.write_text(yaml.safe_dump(config))
+    broken = run("object_removal", little_clips, tmp_path / "out2", tmp_path / "workspace", path, 0)
+    assert len(broken.quarantined) == broken.candidates == 2
+    assert all("DiffuEraser: ended with status 1" in reason for reason in broken.quarantined)
+    path.write_text(good)
+    done = again()
+    assert not done.quarantined
+    assert done.samples == 8
+    assert done.stages["find"].computed == 0  # kept from before
+    assert done.stages["inpaint"].computed == 2
