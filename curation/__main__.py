@@ -49,6 +49,7 @@ def run(
     config: Path | None = None,
     gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
+    dry_run: bool = False,
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
 
@@ -61,6 +62,7 @@ def run(
         config: YAML that chooses annotators and thresholds; the preset's when left out.
         gpus: of one worker; a part of one where several share it.
         workers: processes of the Ray run; 0 works in this process, without Ray.
+        dry_run: (--dry-run) only print the stages, the models with their licences, and the hours to expect.
     """
     from curation.pipeline import RunError, default_config
     from curation.run import print_table
@@ -68,6 +70,11 @@ def run(
 
     out = out or shards_of(preset) / task
     config = config or default_config(task, preset)
+    if dry_run:
+        from curation.dry_run import dry_run as tell
+
+        tell(task, clips, workspace, config, workers)
+        return
     summary = run_task(task, clips, out, workspace, config, workers, gpus)
     print_table(summary, out)
     if summary.quarantined and not summary.clips:
@@ -145,7 +152,9 @@ def main() -> int:
 
     parser = ArgumentParser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
-    values, command = parser.parse_args(), COMMANDS
+    # a switch of jsonargparse wants a value
+    given = ["--dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
+    values, command = parser.parse_args(given), COMMANDS
     while isinstance(command, dict):
         name = values.subcommand
         command, values = command[name], values[name]

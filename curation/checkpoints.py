@@ -17,6 +17,8 @@ from curation.assets import AssetError
 from curation.workspace import digest
 from shards.files import sha256_of
 
+FETCHES = True  # whether what the hub's cache lacks is fetched; a dry run does not
+
 
 def package(name: str) -> ModuleType:
     """An optional package, imported. Raises AssetError with the extra that brings it."""
@@ -53,11 +55,11 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = checkpoint.partition("@")
-    offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
+    offline = not FETCHES or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=offline))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "the hub's cache lacks it and HF_HUB_OFFLINE is set" if offline else str(error).splitlines()[0]
+        why = "the hub's cache lacks it, none is fetched" if offline else str(error).splitlines()[0]
         raise AssetError(f"{said}, or a repository of the hub ({why})") from None
 
 
@@ -73,9 +75,8 @@ def load_exactly(model: Any, path: Path, what: str, spare: tuple[str, ...] = ())
 
     Raises AssetError for any other file.
     """
-    import pickle
-
     import torch
+    from torch.serialization import pickle  # whose error torch raises for files of other kinds
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)["model"]

@@ -10,13 +10,14 @@ import hashlib
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from scenedetect.detectors import ContentDetector
 
+from curation.screening import Screen
 from shards.files import sha256_of
 from shards.media import MediaError, iter_frames, probe, read_video
 
@@ -25,13 +26,19 @@ VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 
 @dataclass(frozen=True)
 class Cut:
-    """Settings of the cut: frames fit into `box` (height, width), the last part of a scene is held out."""
+    """Settings of the cut: frames fit into `box` (height, width), the last part of a scene is held out.
+
+    `boxes` and `lengths` sort clips into few sizes and lengths; `screen` says which are worth any work.
+    """
 
     box: tuple[int, int] = (360, 480)
     min_frames: int = 17
     max_seconds: float = 32.0
     heldout_fraction: float = 0.2
     scene_threshold: float = 27.0  # PySceneDetect's ContentDetector
+    boxes: tuple[tuple[int, int], ...] = ()  # further boxes; a file goes into the one that keeps most of it
+    lengths: tuple[int, ...] = ()  # frames that a clip may have; each is cut to the largest that it holds
+    screen: Screen = field(default_factory=Screen)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ def cut(path: Path, settings: Cut) -> list[Clip]:
     `min_frames`; the rest is cut into equal parts of at most `max_seconds`.
     """
     info = probe(path)
-    size = fit_box(info.height, info.width, settings.box)
+    sizes = [fit_box(info.height, info.width, box) for box in (settings.box, *settings.boxes)]
+    size = max(sizes, key=lambda size: size[0] * size[1])
     detector = ContentDetector(threshold=settings.scene_threshold, min_scene_len=1)
     small = (max(2, size[0] // 4), max(2, size[1] // 4))
     cuts: list[int] = []
@@ -120,7 +128,17 @@ def split_scene(start: int, stop: int, fps: float, settings: Cut) -> list[tuple[
     parts = min(math.ceil(train / longest), train // settings.min_frames)
     edges = [start + round(train * i / parts) for i in range(parts + 1)]
     spans = [(a, b, "train") for a, b in itertools.pairwise(edges)]
-    return spans + ([(stop - held, stop, "heldout")] if held else [])
+    spans += [(stop - held, stop, "heldout")] if held else []
+    return [s for s in (_shortened(*span, settings.lengths) for span in spans) if s]
+
+
+def _shortened(start: int, stop: int, split: str, lengths: tuple[int, ...]) -> tuple[int, int, str] | None:
+    """The middle of a span, of the largest of `lengths` that it holds; None when it holds none."""
+    if not lengths:
+        return start, stop, split
+    length = max((n for n in lengths if n <= stop - start), default=0)
+    first = start + (stop - start - length) // 2
+    return (first, first + length, split) if length else None
 
 
 @functools.lru_cache(maxsize=1)  # the stages of one clip run one after the other in one process

@@ -29,7 +29,7 @@ def describe(frames: np.ndarray, people: int | None = None) -> str:
 class Measured:
     """The captioner without a model."""
 
-    license = "Apache-2.0 (this project)"
+    license = "this project"
 
     def describe(self) -> Backend:
         """Nothing to choose."""

@@ -19,9 +19,11 @@ from typing import Any
 
 import yaml
 
+from curation import screening
 from curation.assets import AssetError
 from curation.clips import Clip
 from curation.ports import AnnotatorError
+from curation.screening import Screen
 from curation.workspace import Work, Workspace
 from shards.index import ShardError
 from shards.media import MediaError
@@ -43,6 +45,8 @@ class Outcome:
     clip: Clip | None = None
     error: str = ""
     fault: str = ""
+    refused: str = ""  # by the screen
+    looked_at: dict[str, Any] = field(default_factory=dict)
     candidates: list[dict[str, Any]] = field(default_factory=list)
     work: dict[str, Work] = field(default_factory=dict)
 
@@ -123,7 +127,13 @@ class Worker:
         space, made = Workspace(self.root), [Outcome(file)]
 
         def attempt() -> None:
-            made[:] = [Outcome(file, clip) for clip in self.task.units(file, space)]
+            units = self.task.units(file, space)
+            found = [self.task.looked_at(clip, space) for clip in units]
+            screen = self.task.cut.screen
+            made[:] = [
+                Outcome(file, clip, refused=screening.reason(f, screen) if f else "", looked_at=f)
+                for clip, f in zip(units, found, strict=True)
+            ]
 
         _guarded(attempt, made)
         if made:
@@ -132,7 +142,7 @@ class Worker:
 
     def process(self, outcome: Outcome) -> Outcome:
         """All candidates of a clip."""
-        if outcome.clip is None or outcome.error or outcome.fault:
+        if outcome.clip is None or outcome.error or outcome.fault or outcome.refused:
             return outcome
         clip, space = outcome.clip, Workspace(self.root)
         if self._deaths(clip) >= ATTEMPTS:
@@ -184,9 +194,26 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
 def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    for file in files:
-        for outcome in worker.cut(file):
-            yield worker.process(outcome)
+    cut = [outcome for file in files for outcome in worker.cut(file)]
+    for outcome in without_twins(cut, worker.task.cut.screen):
+        yield worker.process(outcome)
+
+
+def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
+    """The outcomes in the order of their files; a clip that shows what an earlier one shows is refused."""
+    ordered = sorted(outcomes, key=lambda o: (o.file, o.clip.start if o.clip else -1))
+    kept: list[Outcome] = []
+    for outcome in ordered:
+        if outcome.refused or outcome.clip is None or "hashes" not in outcome.looked_at:
+            continue
+        mine = outcome.looked_at["hashes"]
+        # the same bytes under two names are one clip, which the packing takes once
+        others = [o for o in kept if o.clip and o.clip.key != outcome.clip.key]
+        if any(screening.alike(mine, o.looked_at["hashes"], screen.alike) for o in others):
+            outcome.refused = "near duplicate of another clip"
+        else:
+            kept.append(outcome)
+    return ordered
 
 
 def run_ray(
@@ -207,7 +234,7 @@ def run_ray(
     arguments = (config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
     try:
         ray.init(
-            num_cpus=workers + 1,  # one more for the light task that cuts files
+            num_cpus=workers,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -226,13 +253,15 @@ def run_ray(
         rows = rows.flat_map(
             _CutStage,
             fn_constructor_args=arguments,
-            concurrency=1,
+            compute=ActorPoolStrategy(size=min(workers, len(files))),
             num_cpus=1,
             max_restarts=-1,
             max_task_retries=-1,
         )
+        # All clips are known before any is worked on: twins can only be told then.
+        cut = without_twins([Outcome.from_row(row) for row in rows.iter_rows()], build(config).cut.screen)
         # One clip a block, so that the clips of one file spread over the workers.
-        rows = rows.repartition(target_num_rows_per_block=1)
+        rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
         rows = rows.map(
             _ProcessStage,  # type: ignore[arg-type]  # the stub names functions only
             fn_constructor_args=arguments,

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from curation import clips as clips_module
-from curation import preview, workspace
+from curation import preview, screening, workspace
 from curation.assets import license_of
-from curation.clips import Clip, Cut, cut, find_videos
+from curation.clips import Clip, Cut, cut, find_videos, load_frames
 from curation.ports import Annotator, AnnotatorError
 from curation.workspace import Workspace
 from shards import media
@@ -113,10 +113,17 @@ class Recipe:
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The clips of a source."""
         path = Path(source)
-        depends = {"file": sha256_of(path), "cut": asdict(self.cut), "code": workspace.code_of(clips_module)}
+        how = {name: value for name, value in asdict(self.cut).items() if name != "screen"}
+        depends = {"file": sha256_of(path), "cut": how, "code": workspace.code_of(clips_module)}
         _, found = space.once("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.cut)]})
         # the same bytes may lie under another name now
         return [replace(Clip(**c), source=source, name=path.name) for c in found["clips"]]
+
+    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """What `screening` measures of a clip; {} for units that need no screening."""
+        depends = {"clip": clip.key, "code": workspace.code_of(clips_module, screening)}
+        _, found = space.once("screen", depends, lambda _: screening.measure(load_frames(clip), clip.fps))
+        return {**found, "seconds": clip.frames / clip.fps, "side": min(clip.height, clip.width)}
 
     # ---- what is computed, and what it gives ---------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from curation.dry_run import note_costs
 from curation.pipeline import Outcome, RunError, build, load_config, run_local, run_ray
 from curation.recipe import Recipe
 from curation.workspace import Work, Workspace, digest
@@ -44,6 +45,7 @@ class Summary:
     candidates: int = 0
     accepted: int = 0
     accepted_by_split: dict[str, int] = field(default_factory=dict)
+    refused_clips: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
     samples: int = 0
@@ -86,6 +88,7 @@ def run(
             write_contact_sheet(out / "contact.png", shown)
             write_gallery(out / "gallery.html", shown, task)
         shutil.rmtree(workspace / "attempts", ignore_errors=True)
+        note_costs(workspace, task, summary.stages, summary.source_frames)
     summary.seconds = round(time.perf_counter() - began, 2)
     summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
     cpu = sum(w.cpu_seconds for w in summary.stages.values())
@@ -103,6 +106,8 @@ def print_table(summary: Summary, out: Path) -> None:
     table = Table(
         title=f"{summary.task}: {summary.files} file(s), {summary.clips} clip(s)", show_header=False
     )
+    for reason, count in summary.refused_clips.items():
+        table.add_row(f"clips refused: {reason}", str(count))
     table.add_row("candidates", str(summary.candidates))
     split = ", ".join(f"{n} {name}" for name, n in sorted(summary.accepted_by_split.items()))
     table.add_row("accepted", f"{summary.accepted}" + (f"  ({split})" if split else ""))
@@ -182,9 +187,12 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
     # The order in which workers finish must not show.
     done.sort(key=lambda o: (o.file, o.clip.start if o.clip else -1))
     rejected: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     for outcome in done:
         if outcome.error:
             summary.quarantined.append(outcome.error)
+        elif outcome.refused:
+            refused[outcome.refused] += 1
         elif outcome.clip:
             summary.clips += 1
             summary.source_frames += outcome.clip.frames
@@ -195,6 +203,7 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
                     summary.quarantined.append(f"{where}: {candidate['error']}")
                 elif candidate["reason"]:
                     rejected[candidate["reason"]] += 1
+    summary.refused_clips = dict(sorted(refused.items()))
     summary.rejected = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
     summary.stages = dict(sorted(summary.stages.items()))
     return done

@@ -51,6 +51,10 @@ class SceneRecipe(Recipe):
         name, key = f"scene-{made.seed:06d}", digest(as_dict(made))
         return [Clip(source, key, name, 0, size.frames, size.fps, size.height, size.width, split)]
 
+    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """Rendered to be as they should."""
+        return {}
+
     def scene_of(self, source: str) -> Scene:
         """The scene of a source."""
         return scene_of(int(source.rpartition(" ")[2]), self.scene)
@@ -106,6 +110,10 @@ class DerivedRecipe(Recipe):
                 unit = digest([digests[shard], key])
                 made.append(Clip(f"{folder}#{key}", unit, key, 0, frames, 1.0, height, width, split))
         return made
+
+    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """The parent has screened it."""
+        return {}
 
     def takes(self, entry: IndexEntry) -> bool:
         """Whether a parent's sample is taken."""

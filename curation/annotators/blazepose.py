@@ -21,6 +21,8 @@ SIDE = 256  # the network's input, pixels
 class BlazePoseSegmenter:
     """A square crop `context` times the box; it separates one of two people who stand close."""
 
+    license = "Apache-2.0"
+
     def __init__(self, weights: str, context: float = 1.3) -> None:
         self.weights, self.context = weights, context
         self._net: Any = None

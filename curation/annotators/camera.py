@@ -14,6 +14,8 @@ from curation.ports import Backend
 class CornerMotion:
     """Follows `corners` corners into `samples` frames with Lucas-Kanade and fits them by RANSAC."""
 
+    license = "Apache-2.0 (OpenCV)"
+
     def __init__(self, samples: int = 13, corners: int = 400) -> None:
         self.samples, self.corners = samples, corners
 

@@ -11,6 +11,8 @@ from curation.ports import Backend
 class CannyEdges:
     """Canny on the blurred grey picture; thresholds in levels of 0 to 255."""
 
+    license = "Apache-2.0 (OpenCV)"
+
     def __init__(self, low: float = 60.0, high: float = 190.0, blur: float = 1.0) -> None:
         self.low, self.high, self.blur = low, high, blur
 

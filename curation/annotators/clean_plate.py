@@ -13,6 +13,8 @@ from curation.ports import Backend, Plate
 class MedianPlate:
     """Median of at most `samples` frames spread over the clip."""
 
+    license = "this project"
+
     def __init__(self, samples: int = 72, tolerance: int = 16) -> None:
         self.samples, self.tolerance = samples, tolerance
 

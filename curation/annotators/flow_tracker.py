@@ -26,6 +26,8 @@ class _Open:
 class FlowTracker:
     """Hungarian matching at overlap `match`; a track ends after `patience` frames without a detection."""
 
+    license = "Apache-2.0 (OpenCV)"
+
     def __init__(self, match: float = 0.3, patience: int = 9, min_hits: int = 3) -> None:
         self.match, self.patience, self.min_hits = match, patience, min_hits
 

@@ -20,6 +20,8 @@ Anchors = list[np.ndarray | None]
 class HomographyPlates:
     """For each pixel the median of the `lenders` nearest frames, within `reach`, that show what is behind."""
 
+    license = "Apache-2.0 (OpenCV)"
+
     def __init__(
         self,
         lenders: int = 5,

@@ -22,6 +22,8 @@ STYLES = {
 class FilterStylizer:
     """Args: keep: share of the carried last frame where the flow is sure."""
 
+    license = "Apache-2.0 (OpenCV)"
+
     def __init__(self, keep: float = 0.65) -> None:
         self.keep = keep
 

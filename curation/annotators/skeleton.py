@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from curation.ports import Backend, Detector, Segmenter
@@ -15,6 +17,11 @@ class BoxedPoses:
 
     def __init__(self, detector: Detector, joints: Segmenter) -> None:
         self.detector, self.joints = detector, joints
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The annotators that it is made of."""
+        return {"detector": self.detector, "joints": self.joints}
 
     def describe(self) -> Backend:
         """See `curation.ports.Annotator`; the settings are those of both parts."""

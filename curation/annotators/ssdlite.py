@@ -21,6 +21,8 @@ SIDE = 300  # the network's input, pixels
 class SsdliteDetector:
     """Looks at square tiles that overlap along the longer side, so that small people keep their pixels."""
 
+    license = "MIT"
+
     def __init__(self, weights: str, graph: str, confidence: float = 0.35, overlap: float = 0.5) -> None:
         self.weights, self.graph = weights, graph
         self.confidence, self.overlap = confidence, overlap

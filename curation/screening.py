@@ -1,0 +1,81 @@
+"""What a clip must be like to be worth any work: long, large, moving, sharp, not black, not frozen, new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+SMALL = (48, 64)  # height, width at which motion is measured
+WIDTH = 320  # pixels at which sharpness is measured, whatever the clip's size
+BLACK = 12.0  # levels; a frame whose brightest hundredth is darker is black
+STILL = 0.25  # levels; mean difference of frames that are the same picture
+LOOKED_AT = 8  # frames
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Thresholds of a clip as it is used; shares go from 0 to 1, levels from 0 to 255.
+
+    Attributes:
+        motion: least mean difference of frames half a second apart.
+        sharpness: least variance of the Laplacian of a frame scaled to 320 pixels' width.
+        black: largest share of black frames.
+        frozen: largest share of frames that repeat the one before.
+        alike: bits of 64 by which the perceptual hashes of two clips' frames may differ for the later clip to
+            be a near duplicate; -1 keeps them all.
+    """
+
+    min_seconds: float = 0.5
+    min_side: int = 64
+    motion: float = 0.3
+    sharpness: float = 10.0
+    black: float = 0.1
+    frozen: float = 0.5
+    alike: int = 4
+
+
+def measure(frames: np.ndarray, fps: float) -> dict[str, Any]:
+    """What the thresholds are about, of frames uint8 [T, H, W, 3]."""
+    import imagehash
+    from PIL import Image
+
+    small = np.stack([cv2.resize(f, SMALL[::-1], interpolation=cv2.INTER_AREA) for f in frames])
+    small = small.astype(np.float32)
+    apart = max(1, min(len(frames) - 1, round(fps / 2)))
+    repeats = np.abs(np.diff(small, axis=0)).mean((1, 2, 3)) < STILL
+    some = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
+    height = max(1, round(frames.shape[1] * WIDTH / frames.shape[2]))
+    grey = [
+        cv2.resize(cv2.cvtColor(frames[t], cv2.COLOR_RGB2GRAY), (WIDTH, height), interpolation=cv2.INTER_AREA)
+        for t in some
+    ]
+    marks = (0, len(frames) // 2, len(frames) - 1)
+    return {
+        "motion": round(float(np.abs(small[apart:] - small[:-apart]).mean()), 3),
+        "sharpness": round(float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in grey])), 2),
+        "black": round(float((np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).mean()), 4),
+        "frozen": round(float(repeats.mean()) if len(repeats) else 1.0, 4),
+        "hashes": [str(imagehash.phash(Image.fromarray(frames[t]))) for t in marks],
+    }
+
+
+def reason(found: dict[str, Any], screen: Screen) -> str:
+    """Why a clip is not worth work; "" when it is."""
+    reasons = (
+        (found["seconds"] < screen.min_seconds, "clip too short"),
+        (found["side"] < screen.min_side, "picture too small"),
+        (found["black"] > screen.black, "black frames"),
+        (found["frozen"] > screen.frozen, "frozen frames"),
+        (found["motion"] < screen.motion, "hardly any motion"),
+        (found["sharpness"] < screen.sharpness, "not sharp"),
+    )
+    return next((why for fails, why in reasons if fails), "")
+
+
+def alike(a: list[str], b: list[str], bits: int) -> bool:
+    """Whether all hashes of two clips differ by at most `bits`."""
+    pairs = zip(a, b, strict=True)
+    return all((int(x, 16) ^ int(y, 16)).bit_count() <= bits for x, y in pairs)
