@@ -28,7 +28,7 @@ from rich.table import Table
 from shards.files import write_json
 from tests.perf.measure import Figure
 
-GROUPS = ("media", "shards", "metrics", "report", "planning", "model", "packing", "loading")
+GROUPS = ("media", "shards", "metrics", "report", "planning", "model", "packing", "loading", "truth")
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
 
@@ -67,8 +67,8 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, planning, model, packing, loading; all when
-            not given
+        only: groups to run: media, shards, metrics, report, planning, model, packing, loading, truth;
+            all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
