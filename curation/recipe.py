@@ -99,6 +99,7 @@ class Recipe:
     """A task over video files. Subclasses write `process`, `drafts` and `used`."""
 
     name: ClassVar[str]
+    note: ClassVar[str] = ""  # told at the start of a run
     code: ClassVar[tuple[Any, ...]] = ()  # modules that `process` calls, for the workspace key
 
     def __init__(self, cut: Cut | None = None) -> None:

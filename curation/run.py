@@ -64,6 +64,8 @@ def run(
     config = load_config(task, config_path)
     recipe = build(config)
     steps = recipe.steps()  # names a missing model before any work
+    if recipe.note:
+        Console(stderr=True).print(f"{task}: {recipe.note}", highlight=False)
     files = recipe.find(clips)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
     _claim(out, task, identity)

@@ -26,6 +26,7 @@ class SceneRecipe(Recipe):
         heldout_fraction: share of the scenes, the last ones, that is held out.
     """
 
+    note = "rendered from seeds; --clips is not looked at"
     code: ClassVar[tuple[Any, ...]] = (cg, camera, render, scene, words)
 
     def __init__(
@@ -79,6 +80,8 @@ class DerivedRecipe(Recipe):
         tasks: of the samples that are taken; subclasses have their own default.
         endings: of the keys of those samples; all where there are none.
     """
+
+    note = "made from the samples of other tasks; --clips is not looked at"
 
     def __init__(
         self, parents: tuple[str, ...], tasks: tuple[str, ...], endings: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ class DiffuEraser:
     """
 
     license = LICENSE
+    prompted = False
     speed = (92 / 250, "one L20, 250 frames of 640x360, the authors' README")  # seconds per frame
 
     def __init__(

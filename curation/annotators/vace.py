@@ -116,6 +116,8 @@ class GeneratedFill:
             a feathered rim of `feather` pixels inside the given mask.
     """
 
+    prompted = True
+
     def __init__(self, generator: VideoGenerator, grow: int = 8, feather: int = 5) -> None:
         self.generator, self.grow, self.feather = generator, grow, feather
 

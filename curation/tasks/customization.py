@@ -74,11 +74,10 @@ class Customization(DerivedRecipe):
             "subject", cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
         )
         shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
-        told = record.sample.captions
-        return shelf.done(caption=told["source"], subject=told["object"])
+        return shelf.done(caption=record.sample.captions["source"])
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""
-        text = f"The {result['subject']} <image1> is in this video. {result['caption']} <video1>"
+        text = f"The subject of <image1> is in this video. {result['caption']} <video1>"
         media, told = {"image1": "subject", "video1": "video"}, {"target": result["caption"]}
         return [Draft("", self.name, text, ("video1",), media, told)]

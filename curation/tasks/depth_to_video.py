@@ -20,6 +20,7 @@ class DepthToVideo(ToVideo):
     """The task, offline."""
 
     name, control = "depth_to_video", "depth"
+    note = "there is no offline depth model: made from rendered scenes; --clips is not looked at"
 
 
 class EstimatedDepth(ClipsToVideo):

@@ -19,17 +19,14 @@ from curation import clips, foreground, gates, naming, pairs, preview, regions, 
 from curation.clips import Clip, Cut, load_frames
 from curation.foreground import ForegroundSettings
 from curation.gates import GateSettings
-from curation.grounded import GroundedRecipe, ObjectGates
-from curation.judging import Judge
+from curation.grounded import GroundedRecipe
 from curation.naming import Appearance, captions, instruction
 from curation.pairs import Rejected
 from curation.ports import (
     Annotator,
     CameraMotion,
     Detector,
-    Inpainter,
     MovingPlates,
-    ObjectFinder,
     Plate,
     PlateMaker,
     Segmenter,
@@ -38,7 +35,6 @@ from curation.ports import (
 )
 from curation.recipe import Draft, Recipe, Shelf, key_of
 from curation.workspace import Workspace
-from curation.writing import Writer
 from shards import media
 from shards.media import read_image, write_image
 
@@ -319,34 +315,14 @@ class GroundedRemoval(GroundedRecipe):
     name, stage = "object_removal", "inpaint"
     forms = FORMS
 
-    def __init__(
-        self,
-        finder: ObjectFinder,
-        inpainter: Inpainter,
-        writer: Writer,
-        judge: Judge,
-        cut: Cut | None = None,
-        gates: ObjectGates | None = None,
-        names: tuple[str, ...] = (),
-        length: int = 81,
-        most: int = 2,
-        grow: int = 4,
-    ) -> None:
-        super().__init__(finder, writer, judge, cut, gates, names, length, most, grow)
-        self.inpainter = inpainter
-
-    def editors(self) -> dict[str, Annotator]:
-        """The inpainter."""
-        return {"inpaint": self.inpainter}
-
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
         """Of both directions."""
         told = self.writer.removal(frames, mask, label).model_dump()
         return {**told, "instruction": told["remove"]}
 
-    def edit(self, frames: np.ndarray, mask: np.ndarray, fps: float, words: dict[str, str]) -> np.ndarray:
-        """The background where the object was."""
-        return self.inpainter.inpaint(frames, mask, fps, words["without_object"])
+    def prompt(self, words: dict[str, str]) -> str:
+        """The scene without the object."""
+        return words["without_object"]
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from curation.run import run
 from curation.workspace import ledger
 from shards.reader import Record, ShardSet
 from shards.verify import verify
@@ -262,3 +265,15 @@ def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_p
 @pytest.mark.parametrize("name", ["contact.png", "gallery.html", "summary.json", "manifest.jsonl"])
 def test_a_run_leaves(finished: Finished, name: str) -> None:
     assert (finished[0] / name).stat().st_size > 0
+
+
+def test_a_changed_threshold_reruns_what_depends_on_it(
+    finished: Finished, good_clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[1], tmp_path / "workspace")
+    config = yaml.safe_load(Path("configs/curation/object_removal.offline.yaml").read_text())
+    config["init_args"]["gates"] = {"shadow_share": 0.23}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
+    where = (tmp_path / "out", tmp_path / "workspace", tmp_path / "other.yaml")
+    done = run("object_removal", good_clips, *where, workers=0)
+    assert {name for name, work in done.stages.items() if work.computed} == {"choose", "pair"}

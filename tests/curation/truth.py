@@ -1,4 +1,4 @@
-"""The offline plates and body masks against exact ground truth: rendered scenes, still and under a moving view.
+"""The offline plates and masks against exact ground truth: rendered scenes, still and under a moving view.
 
 A ball rolls through a scene; the same scene is rendered without it. Masks come from the difference to the
 plate, as in the removal recipe; pixels behind the ball and its shadow come from the plate.

@@ -90,7 +90,7 @@ def test_a_threshold_computes_nothing_anew(
 
 def test_a_change_of_the_edit_computes_what_comes_after_it(made: Callable[..., Summary]) -> None:
     made("object_removal")
-    assert set(computed(made("object_removal", grow=6))) <= {"find", "write", "inpaint", "judge", "name"}
+    assert set(computed(made("object_removal", grow=6))) == {"inpaint", "judge"}
     before = made("style_transfer", flicker=1e8)
     assert not computed(before)
 
