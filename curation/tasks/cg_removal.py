@@ -40,6 +40,7 @@ class CgRemoval(SceneRecipe):
 
     name = "cg_removal"
     code = (naming,)
+    alone = True  # without an object that touches others, they would have moved otherwise
 
     def __init__(
         self,
@@ -76,8 +77,8 @@ class CgRemoval(SceneRecipe):
                 names = words.names(scene, number, renderer.motion.positions[0], pose)
                 if areas[number] < self.least_area:
                     rejected.append(HIDDEN)
-                elif renderer.motion.touched[number]:
-                    rejected.append(TOUCHES)  # without it the others would have moved otherwise
+                elif self.alone and renderer.motion.touched[number]:
+                    rejected.append(TOUCHES)
                 elif not names:
                     rejected.append(UNNAMED)
                 elif len(objects) < self.per_scene:

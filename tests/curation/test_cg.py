@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from curation.controls import depth_video
 from curation.recipe import Shelf
 from curation.tasks.cg_camera import CgCamera
 from curation.tasks.cg_removal import CgRemoval
+from curation.tasks.cg_replacement import CgReplacement, recoloured
 from curation.workspace import Workspace
 
 SMALL = SceneSettings(height=96, width=128, frames=9)
@@ -139,3 +141,30 @@ def test_depth_is_exact_and_has_one_scale() -> None:
     for row in rows[still[rows, SMALL.width // 2]][:5]:
         ray = pose.rotation @ np.array([0.5 / focal, -(row + 0.5 - SMALL.height / 2) / focal, -1.0])
         assert depth[0, row, SMALL.width // 2] == pytest.approx(-pose.position[2] / ray[2], rel=0.01)
+
+
+def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None:
+    task = CgReplacement(SMALL, scenes=3)
+    accepted = 0
+    for source in task.find(tmp_path):
+        clip = task.units(source, Workspace(tmp_path))[0]
+        scene = task.scene_of(source)
+        for number, thing in enumerate(scene.things):
+            other = recoloured(scene, number)
+            assert other.things[number] == replace(thing, colour=other.things[number].colour) != thing
+            assert len({(t.colour, t.shape, t.size) for t in other.things}) == len(other.things)
+        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
+            if candidate["reason"]:
+                continue
+            accepted += 1
+            with Renderer(scene) as one, Renderer(recoloured(scene, candidate["object"])) as two:
+                assert np.array_equal(one.motion.states, two.motion.states)
+                apart = (one.frames(poses) != two.frames(poses)).any(-1)
+                mask, matte = one.masks(poses)[candidate["object"]], one.masks(poses).any(0)
+            # mirrored neighbours and floors reflect the colour; edges are blended
+            assert apart[mask].mean() > 0.9
+            assert apart[~matte].mean() < 0.05
+            texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
+            assert all(candidate["colour"] in text for text in texts)
+    assert accepted
