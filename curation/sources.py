@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class SceneRecipe(Recipe):
         scenes: how many.
         first: seed of the first one.
         heldout_fraction: share of the scenes, the last ones, that is held out.
+        reserved: looks ("green cylinder") that only scenes held out have.
     """
 
     note = "rendered from seeds; --clips is not looked at"
@@ -35,8 +37,10 @@ class SceneRecipe(Recipe):
         scenes: int = 24,
         first: int = 0,
         heldout_fraction: float = 0.2,
+        reserved: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
+        self.reserved = tuple(reserved)
         self.scene, self.scenes = scene or SceneSettings(), scenes
         self.first, self.heldout_fraction = first, heldout_fraction
 
@@ -47,8 +51,7 @@ class SceneRecipe(Recipe):
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The scene of a seed as a clip; its hash is that of the scene's description."""
         made, size = self.scene_of(source), self.scene
-        number = made.seed - self.first
-        split = "heldout" if number >= round(self.scenes * (1 - self.heldout_fraction)) else "train"
+        split = "heldout" if self._held(made.seed) else "train"
         name, key = f"scene-{made.seed:06d}", digest(as_dict(made))
         return [Clip(source, key, name, 0, size.frames, size.fps, size.height, size.width, split)]
 
@@ -58,7 +61,12 @@ class SceneRecipe(Recipe):
 
     def scene_of(self, source: str) -> Scene:
         """The scene of a source."""
-        return scene_of(int(source.rpartition(" ")[2]), self.scene)
+        seed = int(source.rpartition(" ")[2])
+        settings = self.scene if self._held(seed) else replace(self.scene, without=self.reserved)
+        return scene_of(seed, settings)
+
+    def _held(self, seed: int) -> bool:
+        return seed - self.first >= round(self.scenes * (1 - self.heldout_fraction))
 
     def license(self, clip: Clip) -> str:
         """Rendered by us."""

@@ -42,13 +42,17 @@ MOTIONS = ("rests", "rolls", "falls", "bounces")
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """Size and length of what is rendered, and how many objects a scene has (least, most)."""
+    """Size and length of what is rendered, and how many objects a scene has (least, most).
+
+    `without` names looks ("green cylinder") that no object has.
+    """
 
     height: int = 240
     width: int = 320
     frames: int = 33
     fps: float = 10.0
     objects: tuple[int, int] = (3, 6)
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,9 @@ def scene_of(seed: int, settings: SceneSettings) -> Scene:
     looks: set[tuple[str, str, str]] = set()
     while len(things) < count:
         look = tuple(_pick(random, names) for names in (COLOURS, SHAPES, SIZES))
-        if look in looks:
-            continue
         colour, shape, size = look
+        if look in looks or f"{colour} {shape}" in settings.without:
+            continue
         place = _place(random, things, SIZES[size])
         if place is None:
             break

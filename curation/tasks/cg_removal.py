@@ -48,10 +48,11 @@ class CgRemoval(SceneRecipe):
         scenes: int = 24,
         first: int = 0,
         heldout_fraction: float = 0.2,
+        reserved: tuple[str, ...] = (),
         per_scene: int = 2,
         least_area: float = 0.006,
     ) -> None:
-        super().__init__(scene, scenes, first, heldout_fraction)
+        super().__init__(scene, scenes, first, heldout_fraction, reserved)
         self.per_scene, self.least_area = per_scene, least_area
 
     def settings(self) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def recoloured(scene: Scene, number: int) -> Scene:
     """The scene with one object in a colour that its shape and size have not in it yet."""
     thing = scene.things[number]
     taken = {t.colour for t in scene.things if (t.shape, t.size) == (thing.shape, thing.size)}
-    free = sorted(set(COLOURS) - taken)
+    kept = {look.split()[0] for look in scene.settings.without if look.split()[1] == thing.shape}
+    free = sorted(set(COLOURS) - taken - kept)
     colour = free[int(np.random.default_rng([scene.seed, number, 21]).integers(len(free)))]
     things = [*scene.things]
     things[number] = replace(thing, colour=colour)

@@ -11,6 +11,7 @@ from curation.clips import Clip
 from curation.recipe import Draft, Shelf
 from curation.sources import DerivedRecipe
 from curation.workspace import Workspace
+from shards.index import IndexEntry
 
 
 class MaskDetection(DerivedRecipe):
@@ -25,6 +26,10 @@ class MaskDetection(DerivedRecipe):
         endings: tuple[str, ...] = ("-remove",),
     ) -> None:
         super().__init__(parents, tasks, endings)
+
+    def takes(self, entry: IndexEntry) -> bool:
+        """Whether a parent's sample is taken: a wish that names its mask asks for nothing."""
+        return super().takes(entry) and "<mask" not in entry.text
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per sample."""

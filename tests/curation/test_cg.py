@@ -168,3 +168,17 @@ def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None
             texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
             assert all(candidate["colour"] in text for text in texts)
     assert accepted
+
+
+def test_reserved_looks_are_seen_in_held_out_scenes_alone(tmp_path: Path) -> None:
+    reserved = tuple(f"{colour} {shape}" for colour in ("red", "green") for shape in ("ball", "cube", "egg"))
+    task = CgRemoval(SMALL, scenes=40, heldout_fraction=0.5, reserved=reserved)
+    seen: dict[str, set[str]] = {"train": set(), "heldout": set()}
+    for source in task.find(tmp_path):
+        clip, scene = task.units(source, Workspace(tmp_path))[0], task.scene_of(source)
+        seen[clip.split] |= {f"{t.colour} {t.shape}" for t in scene.things}
+        if clip.split == "train":
+            changed = [recoloured(scene, number).things[number] for number in range(len(scene.things))]
+            seen["train"] |= {f"{t.colour} {t.shape}" for t in changed}
+    assert not seen["train"] & set(reserved)
+    assert seen["heldout"] & set(reserved)
