@@ -21,7 +21,7 @@ from benchmark.item import BenchmarkError
 
 console = Console()
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
-TABLE_WIDTH = 156  # columns that the score table needs
+TABLE_WIDTH = 196  # columns that the score table needs
 
 
 def run(

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmark.editing import MODEL, MODEL_RAW, SOURCE, TARGET, Edits, EditSettings, Result
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Reference, Unscored
-from benchmark.metrics import Metric, default_metrics
+from benchmark.metrics import Metric, metrics_of
 from benchmark.stats import Mean, choose_clusters, mean_interval
 from benchmark.store import Score, ScoreStore, address, number_out
 from benchmark.suites import AnySuite, open_suite
@@ -207,7 +207,7 @@ def execute(config: RunConfig, out: Path, console: Console, gallery: int) -> Run
     claim(out, config)
     rows = [SOURCE, *(edits.rows if edits else []), TARGET]
     store = ScoreStore(out / "scores.jsonl")
-    worker = Worker(out, edits, default_metrics(), rows, store)
+    worker = Worker(out, edits, metrics_of({item.task for item in items}), rows, store)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("edit and score" if edits else "score", total=len(items))

@@ -1,19 +1,21 @@
 """Metrics: (source, target, mask, result) -> a number, or unscored with a reason.
 
-One module each; `default_metrics` is the list that a run uses.
+One module each; `metrics_of` is the list that a run uses.
 """
 
 from __future__ import annotations
 
 from benchmark.metrics.background import BackgroundChange
 from benchmark.metrics.base import Metric
+from benchmark.metrics.hit import EditHit
+from benchmark.metrics.iou import MaskIou
 from benchmark.metrics.psnr import Psnr
 from benchmark.metrics.ssim import Ssim
 from benchmark.metrics.warp import WarpError
 
 
 def default_metrics() -> list[Metric]:
-    """The full-reference metrics, in the order of the table."""
+    """The metrics that have a reference, in the order of the table."""
     return [
         Psnr("inside"),
         Psnr("outside"),
@@ -21,4 +23,17 @@ def default_metrics() -> list[Metric]:
         Ssim("outside"),
         WarpError(),
         BackgroundChange(),
+        EditHit(),
+        MaskIou(),
     ]
+
+
+def metrics_of(tasks: set[str]) -> list[Metric]:
+    """Those of `default_metrics` that can be had of items of these tasks.
+
+    A detected mask has no place of its own in a source that stays; only it has an IoU.
+    """
+    found = default_metrics()
+    if "mask_detection" not in tasks:
+        return [m for m in found if m.name != "mask_iou"]
+    return found if tasks - {"mask_detection"} else [m for m in found if m.name in ("mask_iou", "warp_error")]

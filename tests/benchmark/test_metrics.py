@@ -176,3 +176,37 @@ def test_frames_are_matched_by_time(frames: int, fps: float, wanted: int) -> Non
     np.testing.assert_array_equal(same, np.minimum(np.arange(wanted), frames - 1))
     halved = same_times(clip, 2 * fps, Geometry(wanted, 1, 1, fps))
     np.testing.assert_array_equal(halved, np.minimum(2 * np.arange(wanted), frames - 1))
+
+
+@given(st.integers(0, 14), st.integers(0, 14), st.integers(0, 60))
+def test_mask_iou_is_that_of_the_masks(a: int, b: int, haze: int) -> None:
+    def mask(left: int) -> np.ndarray:
+        made = np.zeros((2, 16, 16, 3), np.uint8)
+        made[:, 2:10, left : left + 2] = 255
+        return made
+
+    wanted, given_ = mask(a), mask(b)
+    item = Reference(Loaded(wanted, wanted, None, 10, {}), Geometry(2, 16, 16, 10))
+    hazy = np.clip(given_.astype(int) + np.where(given_ > 0, -haze, haze), 0, 255).astype(np.uint8)
+    both, either = ((wanted > 0) & (given_ > 0)).sum(), ((wanted > 0) | (given_ > 0)).sum()
+    assert value(METRICS["mask_iou"], item, hazy) == pytest.approx(both / either)
+
+
+def test_only_masks_have_an_iou(reference: Reference) -> None:
+    score = METRICS["mask_iou"](reference, reference.target)
+    assert isinstance(score, Unscored)
+    assert "no mask" in score.reason
+
+
+def test_an_edit_hits_its_object_and_no_other() -> None:
+    source = np.full((2, 40, 60, 3), 90, np.uint8)
+    source[:, 5:15, 5:15], source[:, 25:35, 40:50] = 200, 210
+    mask = np.zeros((2, 40, 60), bool)
+    mask[:, 5:15, 5:15] = True
+    item = Reference(Loaded(source, source, mask, 10, {}), Geometry(2, 40, 60, 10))
+    hit = METRICS["edit_hit"]
+    right, wrong, both = source.copy(), source.copy(), source.copy()
+    right[:, 5:15, 5:15] = wrong[:, 25:35, 40:50] = both[:, 5:35, 5:50] = 90
+    assert value(hit, item, right) == 1
+    assert [value(hit, item, frames) for frames in (source, wrong, both)] == [0, 0, 0]
+    assert value(hit, item, noisy(right, 3)) == 1
