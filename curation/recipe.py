@@ -74,6 +74,12 @@ class Shelf:
         (self.folder / file).write_bytes(data)
         self.files[name] = (file, shape.kind, shape.frames, shape.fps, shape.height, shape.width)
 
+    def take(self, name: str, result: dict[str, Any], other: str) -> None:
+        """What another result has on its shelf, as it is, under a new name."""
+        file, *shape = result["files"][other]
+        (self.folder / f"{name}{Path(file).suffix}").write_bytes((Path(result["folder"]) / file).read_bytes())
+        self.files[name] = (f"{name}{Path(file).suffix}", *shape)
+
     def done(self, **about: Any) -> dict[str, Any]:
         """The result of an accepted candidate: what was written, and what is to be known of it."""
         return {"reason": "", "files": self.files, "scores": {}, **about}

@@ -44,7 +44,8 @@ MOTIONS = ("rests", "rolls", "falls", "bounces")
 class SceneSettings:
     """Size and length of what is rendered, and how many objects a scene has (least, most).
 
-    `without` names looks ("green cylinder") that no object has.
+    `without` names looks ("green cylinder") that no object has; `shadow` is the side of the shadow maps in
+    pixels.
     """
 
     height: int = 240
@@ -53,6 +54,7 @@ class SceneSettings:
     fps: float = 10.0
     objects: tuple[int, int] = (3, 6)
     without: tuple[str, ...] = ()
+    shadow: int = 2048
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def mjcf(scene: Scene) -> str:
     sub(visual, "map", shadowclip="2.4", zfar="40")
     settings = scene.settings
     sub(visual, "global", offwidth=str(settings.width), offheight=str(settings.height))
-    sub(visual, "quality", shadowsize="2048", offsamples="4")
+    sub(visual, "quality", shadowsize=str(settings.shadow), offsamples="4")
     sub(visual, "headlight", ambient="0.25 0.25 0.25", diffuse="0.2 0.2 0.2", specular="0 0 0")
     assets = sub(root, "asset")
     sky = _numbers(c * scene.brightness for c in SKIES[scene.sky])

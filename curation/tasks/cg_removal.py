@@ -12,9 +12,9 @@ import numpy as np
 
 from curation import naming
 from curation.cg import words
-from curation.cg.camera import path, stand
+from curation.cg.camera import Pose, path, stand
 from curation.cg.render import Renderer
-from curation.cg.scene import SceneSettings
+from curation.cg.scene import Scene, SceneSettings
 from curation.clips import Clip
 from curation.naming import draw
 from curation.recipe import Draft, Shelf, key_of, refused
@@ -61,19 +61,30 @@ class CgRemoval(SceneRecipe):
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per object."""
-        chosen = self.once(space, "choose", clip, self._choose)
-        candidates = [refused(reason) for reason in chosen["rejected"]]
-        for number, names in chosen["objects"]:
-            candidates.append(self.once(space, "render", clip, self._render, number=number, names=names))
+        whole = self.once(space, "scene", clip, self._whole)
+        candidates = [refused(reason) for reason in whole["rejected"]]
+
+        def render(clip: Clip, folder: Path, number: int, names: list[str], of: str) -> dict[str, Any]:
+            shelf = Shelf(folder, clip.fps)
+            shelf.take("source", whole, "source")
+            scene = self.scene_of(clip.source)
+            shelf.video("target", self.other(scene, number))
+            shelf.take("mask", whole, f"mask{number}")
+            return shelf.done(object=number, names=names)
+
+        for number, names in whole["objects"]:
+            values = {"number": number, "names": names, "of": Path(whole["folder"]).name}
+            candidates.append(self.once(space, "render", clip, render, **values))
         return {"candidates": candidates}
 
-    def _choose(self, clip: Clip, folder: Path) -> dict[str, Any]:
-        """Objects that are seen, stand alone and can be named; a reason for each other one."""
+    def _whole(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        """The source, masks of objects that are seen, stand alone and can be named, and why others do not."""
         scene, rejected = self.scene_of(clip.source), list[str]()
         objects: list[list[Any]] = []
-        pose = stand(scene.azimuth, scene.elevation, scene.distance)
+        pose, shelf = viewed(scene), Shelf(folder, clip.fps)
         with Renderer(scene) as renderer:
-            areas = renderer.masks(path(pose, None, clip.frames)).mean((1, 2, 3))
+            masks = renderer.masks(path(pose, None, clip.frames))
+            areas = masks.mean((1, 2, 3))
             for number in np.argsort(-areas).tolist():
                 names = words.names(scene, number, renderer.motion.positions[0], pose)
                 if areas[number] < self.least_area:
@@ -84,17 +95,21 @@ class CgRemoval(SceneRecipe):
                     rejected.append(UNNAMED)
                 elif len(objects) < self.per_scene:
                     objects.append([number, names])
-        return {"objects": objects, "rejected": rejected}
+                    shelf.mask(f"mask{number}", masks[number])
+            if objects:
+                shelf.video("source", renderer.frames(path(pose, None, clip.frames)))
+        return shelf.done(objects=objects, rejected=rejected)
 
-    def _render(self, clip: Clip, folder: Path, number: int, names: list[str]) -> dict[str, Any]:
-        """Source, target and mask of one object."""
-        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
-        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+    def other(self, scene: Scene, number: int) -> np.ndarray:
+        """The other video, uint8 [T, H, W, 3]: here the scene without the object."""
         with Renderer(scene) as renderer:
-            shelf.video("source", renderer.frames(poses))
-            shelf.video("target", renderer.frames(poses, (scene.things[number].name,)))
-            shelf.mask("mask", renderer.masks(poses)[number])
-        return shelf.done(object=number, names=names)
+            poses = path(viewed(scene), None, scene.settings.frames)
+            return renderer.frames(poses, (scene.things[number].name,))
+
+    def preview(self, folder: Path, result: dict[str, Any]) -> None:
+        """Of pairs alone."""
+        if "target" in result["files"]:
+            super().preview(folder, result)
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """Removal and addition, with and without the mask in the text."""
@@ -120,3 +135,8 @@ class CgRemoval(SceneRecipe):
                 )
             )
         return made
+
+
+def viewed(scene: Scene) -> Pose:
+    """Where the still camera of a scene stands."""
+    return stand(scene.azimuth, scene.elevation, scene.distance)

@@ -6,20 +6,19 @@ Reflections of the object change with it; motion, shape and material stay.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curation.cg import words
-from curation.cg.camera import path, stand
+from curation.cg.camera import path
 from curation.cg.render import Renderer
 from curation.cg.scene import COLOURS, Scene
 from curation.clips import Clip
 from curation.naming import draw
-from curation.recipe import Draft, Shelf, key_of
+from curation.recipe import Draft, key_of
 from curation.tasks import cg_removal
-from curation.tasks.cg_removal import CgRemoval
+from curation.tasks.cg_removal import CgRemoval, viewed
 
 WORDINGS = (
     "Change the colour of {what} to {colour}.",
@@ -41,30 +40,25 @@ class CgReplacement(CgRemoval):
     code = (cg_removal,)
     alone = False  # what touches it moves the same whatever its colour
 
-    def _render(self, clip: Clip, folder: Path, number: int, names: list[str]) -> dict[str, Any]:
-        """Source, target and mask of one object."""
-        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
-        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
-        other = recoloured(scene, number)
-        with Renderer(scene) as renderer:
-            shelf.video("source", renderer.frames(poses))
-            shelf.mask("mask", renderer.masks(poses)[number])
-        with Renderer(other) as renderer:
-            shelf.video("target", renderer.frames(poses))
-        return shelf.done(object=number, names=names, colour=other.things[number].colour)
+    def other(self, scene: Scene, number: int) -> np.ndarray:
+        """The scene with the object in another colour, uint8 [T, H, W, 3]."""
+        with Renderer(recoloured(scene, number)) as renderer:
+            return renderer.frames(path(viewed(scene), None, scene.settings.frames))
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """With and without the mask in the text."""
         scene, made = self.scene_of(clip.source), []
+        other = recoloured(scene, result["object"])
+        colour = other.things[result["object"]].colour
         media = {"video1": "source", "video2": "target", "mask": "mask"}
         told = {
             "source": words.caption(scene),
-            "target": words.caption(recoloured(scene, result["object"])),
+            "target": words.caption(other),
         }
         for ending, forms in (("", WORDINGS), ("mask", MASKED)):
             key = key_of(clip, "object_replacement", number, ending)
             what = f"the {draw(result['names'], key, 'name')}"
-            text = draw(forms, key, "form").format(what=what, colour=result["colour"])
+            text = draw(forms, key, "form").format(what=what, colour=colour)
             video = f"<video1> {text} <video2>"
             made.append(Draft(ending, "object_replacement", video, ("video2",), media, told))
         return made

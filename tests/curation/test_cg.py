@@ -166,7 +166,10 @@ def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None
             assert apart[mask].mean() > 0.9
             assert apart[~matte].mean() < 0.05
             texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
-            assert all(candidate["colour"] in text for text in texts)
+            assert all(
+                recoloured(scene, candidate["object"]).things[candidate["object"]].colour in text
+                for text in texts
+            )
     assert accepted
 
 
