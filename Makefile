@@ -23,7 +23,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
+.PHONY: help setup demo clips curate curate-all nano-data train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -57,6 +57,11 @@ curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal 
 curate-all: $(READY) ## every offline task, one after the other, and a table of what they made
 	@$(MAKE) --no-print-directory clips
 	$(PY) -m curation all --clips $(CLIPS)
+
+nano-data: $(READY) ## render what the nano editor is trained on: removal, addition, recolouring, mask detection
+	for task in cg_removal cg_replacement mask_detection; do \
+	  $(PY) -m curation run $$task --config configs/curation/nano/$$task.yaml --out data/nano/$$task \
+	    --workspace $(WORKSPACE) || exit 1; done
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)

