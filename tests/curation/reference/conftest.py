@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from curation.annotators.grounding_dino import GroundingDinoPackage
+from curation.annotators.sam2 import Sam2Package
 from curation.pipeline import default_config
 from shards.media import write_video
 from tests.curation.reference.answers import Answers
-from tests.curation.reference.tiny_models import MAKERS
+from tests.curation.reference.tiny_models import MAKERS, SAM2, bert_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,38 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def sam2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the layout of sam2.1_hiera_tiny.pt."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("sam2") / "sam2.1_hiera_tiny.pt"
+    model = Sam2Package(str(path), "configs/sam2.1/sam2.1_hiera_t.yaml", SAM2).build()
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 3
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dino_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Random weights in the layout of groundingdino_swint_ogc.pth, and a BERT of bert-base's depth."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("dino")
+    path, bert = folder / "groundingdino_swint_ogc.pth", folder / "bert"
+    bert_tokenizer(bert)
+    size = {"hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 12}
+    words = len(BertTokenizerFast.from_pretrained(bert))
+    BertModel(BertConfig(vocab_size=words, **size)).save_pretrained(bert)
+    torch.manual_seed(0)
+    model = GroundingDinoPackage(str(path), text_encoder=str(bert)).build()
+    weights = {f"module.{name}": value for name, value in model.state_dict().items()}
+    weights["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
+    weights["module.label_enc.weight"] = torch.zeros(2001, 256)
+    torch.save({"model": weights}, path)
+    return path, bert
 
 
 @pytest.fixture(scope="session")

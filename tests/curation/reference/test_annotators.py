@@ -26,48 +26,10 @@ from curation.assets import AssetError
 from curation.cg.camera import MOVEMENTS
 from curation.controls import grey_video
 from curation.ports import AnnotatorError, Backend, Found
-from tests.curation.reference.tiny_models import bert_tokenizer
+from tests.curation.reference.tiny_models import SAM2
 
 PROGRAMS = Path(__file__).parent / "programs"
-SAM2 = (
-    "++model.image_size=128",
-    "++model.image_encoder.trunk.embed_dim=16",
-    "++model.image_encoder.trunk.window_pos_embed_bkg_spatial_size=[7,7]",
-    "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
-)
 BOXES = np.array([[10, 10, 40, 40], [30, 20, 60, 60]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def sam2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in the layout of sam2.1_hiera_tiny.pt."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("sam2") / "sam2.1_hiera_tiny.pt"
-    model = Sam2Package(str(path), "configs/sam2.1/sam2.1_hiera_t.yaml", SAM2).build()
-    with torch.no_grad():
-        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 3
-    torch.save({"model": model.state_dict()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def dino_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Random weights in the layout of groundingdino_swint_ogc.pth, and a BERT of bert-base's depth."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("dino")
-    path, bert = folder / "groundingdino_swint_ogc.pth", folder / "bert"
-    bert_tokenizer(bert)
-    size = {"hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 12}
-    words = len(BertTokenizerFast.from_pretrained(bert))
-    BertModel(BertConfig(vocab_size=words, **size)).save_pretrained(bert)
-    torch.manual_seed(0)
-    model = GroundingDinoPackage(str(path), text_encoder=str(bert)).build()
-    weights = {f"module.{name}": value for name, value in model.state_dict().items()}
-    weights["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
-    weights["module.label_enc.weight"] = torch.zeros(2001, 256)
-    torch.save({"model": weights}, path)
-    return path, bert
 
 
 # ---- detection --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from curation.pipeline import default_config, tasks
 from curation.run import Summary, run
 from shards.reader import ShardSet
 from shards.verify import verify
+from tests.curation.reference.tiny_models import SAM2
 
 TASKS = [t for t in sorted(tasks()) if default_config(t, "reference").name == f"{t}.reference.yaml"]
 
@@ -66,6 +67,34 @@ def test_every_task_gives_shards_that_verify(made: Callable[..., Summary], task:
 def test_a_second_run_computes_nothing(made: Callable[..., Summary], task: str) -> None:
     made(task)
     assert not computed(made(task, again=True))
+
+
+def test_the_authors_packages_run_the_graph_too(
+    made: Callable[..., Summary], sam2_file: Path, dino_file: tuple[Path, Path]
+) -> None:
+    detector = {
+        "class_path": "curation.annotators.grounding_dino.GroundingDinoPackage",
+        "init_args": {
+            "weights": str(dino_file[0]),
+            "text_encoder": str(dino_file[1]),
+            "threshold": 0.0,
+            "side": 256,
+        },
+    }
+    segmenter = {
+        "class_path": "curation.annotators.sam2.Sam2Package",
+        "init_args": {
+            "weights": str(sam2_file),
+            "config": "configs/sam2.1/sam2.1_hiera_t.yaml",
+            "overrides": list(SAM2),
+        },
+    }
+    finder = {
+        "class_path": "curation.annotators.grounded_sam2.GroundedSam2",
+        "init_args": {"detector": detector, "segmenter": segmenter, "every": 8, "most": 2},
+    }
+    summary = made("object_removal", finder=finder)
+    assert summary.samples == 8, (summary.rejected, summary.quarantined)
 
 
 def test_judged_tasks_keep_the_grades(made: Callable[..., Summary]) -> None:

@@ -13,6 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+SAM2 = (  # overrides of the package's configuration of the tiny model
+    "++model.image_size=128",
+    "++model.image_encoder.trunk.embed_dim=16",
+    "++model.image_encoder.trunk.window_pos_embed_bkg_spatial_size=[7,7]",
+    "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+)
 WORDS = ("person", "dog", "ball", "car", "red", "a", "the", "scene", "with")
 
 
