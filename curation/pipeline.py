@@ -12,7 +12,7 @@ import json
 import os
 import pkgutil
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from curation import screening
 from curation.assets import AssetError
 from curation.clips import Clip
 from curation.ports import AnnotatorError
-from curation.screening import Screen
-from curation.workspace import Work, Workspace
+from curation.screening import Screen, Seen
+from curation.workspace import Work, Workspace, digest
 from shards.index import ShardError
 from shards.media import MediaError
 
@@ -125,6 +125,9 @@ class Worker:
     def cut(self, file: str) -> list[Outcome]:
         """The clips of a file, as outcomes without candidates."""
         space, made = Workspace(self.root), [Outcome(file)]
+        mark = self._attempts("cut-" + digest(file))
+        if self._deaths(mark) >= ATTEMPTS:
+            return [Outcome(file, error=f"{file}: its worker died {ATTEMPTS} times; the file is left out")]
 
         def attempt() -> None:
             units = self.task.units(file, space)
@@ -136,6 +139,7 @@ class Worker:
             ]
 
         _guarded(attempt, made)
+        mark.unlink(missing_ok=True)
         if made:
             made[0].work = space.work
         return made
@@ -145,7 +149,8 @@ class Worker:
         if outcome.clip is None or outcome.error or outcome.fault or outcome.refused:
             return outcome
         clip, space = outcome.clip, Workspace(self.root)
-        if self._deaths(clip) >= ATTEMPTS:
+        mark = self._attempts(clip.key)
+        if self._deaths(mark) >= ATTEMPTS:
             return replace(
                 outcome, error=f"{clip.source}: its worker died {ATTEMPTS} times; the clip is left out"
             )
@@ -155,16 +160,16 @@ class Worker:
             done.candidates = self.task.process(clip, space)["candidates"]
 
         _guarded(attempt, [done])
-        self._attempts(clip).unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
         done.work = {**outcome.work, **space.work}
         return done
 
-    def _attempts(self, clip: Clip) -> Path:
-        return self.root / "attempts" / self.run / clip.key
+    def _attempts(self, key: str) -> Path:
+        return self.root / "attempts" / self.run / key
 
-    def _deaths(self, clip: Clip) -> int:
-        """How many workers began this clip in this run and did not end it; counts this one."""
-        path = self._attempts(clip)
+    @staticmethod
+    def _deaths(path: Path) -> int:
+        """How many workers began this in this run and did not end it; counts this one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as handle:
             handle.write(b".")
@@ -194,25 +199,30 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
 def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    cut = [outcome for file in files for outcome in worker.cut(file)]
+    cut = until_fault(outcome for file in files for outcome in worker.cut(file))
     for outcome in without_twins(cut, worker.task.cut.screen):
         yield worker.process(outcome)
+
+
+def until_fault(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """All of them, or those up to a fault of the whole run: more work would only repeat it."""
+    made: list[Outcome] = []
+    for outcome in outcomes:
+        made.append(outcome)
+        if outcome.fault:
+            return [outcome]
+    return made
 
 
 def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
     """The outcomes in the order of their files; a clip that shows what an earlier one shows is refused."""
     ordered = sorted(outcomes, key=lambda o: (o.file, o.clip.start if o.clip else -1))
-    kept: list[Outcome] = []
+    seen = Seen(screen.alike)
     for outcome in ordered:
-        if outcome.refused or outcome.clip is None or "hashes" not in outcome.looked_at:
-            continue
-        mine = outcome.looked_at["hashes"]
+        hashes = outcome.looked_at.get("hashes")
         # the same bytes under two names are one clip, which the packing takes once
-        others = [o for o in kept if o.clip and o.clip.key != outcome.clip.key]
-        if any(screening.alike(mine, o.looked_at["hashes"], screen.alike) for o in others):
+        if outcome.clip and hashes and not outcome.refused and seen.twin(outcome.clip.key, hashes):
             outcome.refused = "near duplicate of another clip"
-        else:
-            kept.append(outcome)
     return ordered
 
 
@@ -259,7 +269,8 @@ def run_ray(
             max_task_retries=-1,
         )
         # All clips are known before any is worked on: twins can only be told then.
-        cut = without_twins([Outcome.from_row(row) for row in rows.iter_rows()], build(config).cut.screen)
+        cut = until_fault(Outcome.from_row(row) for row in rows.iter_rows())
+        cut = without_twins(cut, build(config).cut.screen)
         # One clip a block, so that the clips of one file spread over the workers.
         rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
         rows = rows.map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,3 +80,30 @@ def alike(a: list[str], b: list[str], bits: int) -> bool:
     """Whether all hashes of two clips differ by at most `bits`."""
     pairs = zip(a, b, strict=True)
     return all((int(x, 16) ^ int(y, 16)).bit_count() <= bits for x, y in pairs)
+
+
+class Seen:
+    """Clips by their hashes, so that near duplicates are found without comparing all with all.
+
+    Hashes that differ in at most `bits` places agree in one of `bits` + 1 bands of their bits.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        edges = np.linspace(0, 64, max(0, bits) + 2).astype(int)
+        self.bands = [(int(low), (1 << int(high - low)) - 1) for low, high in itertools.pairwise(edges)]
+        if bits < 0:
+            self.bands = []
+        self.held: dict[tuple[int, int], list[tuple[str, list[str]]]] = {}
+
+    def twin(self, key: str, hashes: list[str]) -> bool:
+        """Whether a clip with another key was seen that shows the same; if not, this one is remembered."""
+        first = int(hashes[0], 16)
+        places = [(number, first >> low & full) for number, (low, full) in enumerate(self.bands)]
+        for place in places:
+            for other, theirs in self.held.get(place, []):
+                if other != key and alike(hashes, theirs, self.bits):
+                    return True
+        for place in places:
+            self.held.setdefault(place, []).append((key, hashes))
+        return False

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from curation.clips import Cut, cut, fit_box, split_scene
 from curation.run import run
+from curation.screening import Seen, alike
 from shards.media import write_video
 
 CONFIG = {
@@ -88,6 +89,24 @@ def test_the_sample_clips_pass(clips_dir: Path, tmp_path: Path, cli: Callable[..
     assert "1045 source frames" in told.stdout  # type: ignore[attr-defined]
     assert "canny" in told.stdout  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**64 - 1)), min_size=1, max_size=30),
+    st.integers(-1, 6),
+)
+def test_twins_are_found_as_by_comparing_all_with_all(marks: list[tuple[int, int]], bits: int) -> None:
+    bases = np.random.default_rng(0).integers(0, 2**63, 6)
+    clips = []
+    for number, (base, noise) in enumerate(marks):
+        few = noise & (noise >> 13) & (noise >> 29) & (noise >> 41)  # some bits of it
+        clips.append((str(number), [f"{int(bases[base]) ^ few:016x}"] * 3))
+    seen, kept = Seen(bits), list[list[str]]()
+    for key, hashes in clips:
+        wanted = bits >= 0 and any(alike(hashes, other, bits) for other in kept)
+        assert seen.twin(key, hashes) == wanted
+        if not wanted:
+            kept.append(hashes)
 
 
 @given(
