@@ -12,10 +12,11 @@ from benchmark.metrics.base import region
 
 @dataclass(frozen=True)
 class EditHit:
-    """1 when at least `inside` of the mask changed, and outside less than `spill` of its area did.
+    """1 when enough changed of what should, and little of what should not.
 
-    Changed is a pixel of which a channel is `levels` from the source. What lies near the mask's edge counts
-    neither way (`Reference.outside`). A removal from among several objects hits when the named one went.
+    Changed is a pixel of which a channel is `levels` from the source. Of the pixels inside the mask that the
+    target changes, `inside` must have; outside (`Reference.outside`, so not near the mask's edge) fewer than
+    `spill` of their number may. A removal from among several objects hits when the named one went.
     """
 
     inside: float = 0.5
@@ -35,6 +36,14 @@ class EditHit:
                 return chosen
         assert not isinstance(within, Unscored)
         assert not isinstance(beyond, Unscored)
-        apart = np.abs(result.astype(np.int16) - reference.source).max(-1) >= self.levels
-        missed = (apart & beyond).sum() / within.sum()
-        return float(apart[within].mean() >= self.inside and missed < self.spill)
+        apart = self._changed(result, reference.source)
+        wanted = within & self._changed(reference.target, reference.source)
+        if not wanted.any():
+            return Unscored("hardly anything is to change")
+        return float(
+            apart[wanted].mean() >= self.inside and (apart & beyond).sum() < self.spill * wanted.sum()
+        )
+
+    def _changed(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.abs(a.astype(np.int16) - b).max(-1) >= self.levels
+        return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,8 @@ def value(metric: Metric, reference: Reference, result: np.ndarray) -> float:
 
 
 def test_the_target_is_perfect_and_the_source_keeps_its_background(reference: Reference) -> None:
+    assert value(METRICS["edit_hit"], reference, reference.target) == 1
+    assert value(METRICS["edit_hit"], reference, reference.source) == 0
     for where in ("inside", "outside"):
         assert value(METRICS[f"psnr_{where}"], reference, reference.target) == math.inf
         assert value(METRICS[f"ssim_{where}"], reference, reference.target) == pytest.approx(1, abs=1e-6)
@@ -114,7 +117,6 @@ def test_ssim_does_not_depend_on_which_comes_first(reference: Reference) -> None
 
 def test_flow_finds_a_known_shift_and_the_warped_error_vanishes() -> None:
     rng = np.random.default_rng(1)
-    import cv2
 
     texture = cv2.GaussianBlur(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8), (0, 0), 2)
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
@@ -203,10 +205,13 @@ def test_an_edit_hits_its_object_and_no_other() -> None:
     source[:, 5:15, 5:15], source[:, 25:35, 40:50] = 200, 210
     mask = np.zeros((2, 40, 60), bool)
     mask[:, 5:15, 5:15] = True
-    item = Reference(Loaded(source, source, mask, 10, {}), Geometry(2, 40, 60, 10))
+    mask = np.stack([cv2.dilate(m.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0 for m in mask])
     hit = METRICS["edit_hit"]
     right, wrong, both = source.copy(), source.copy(), source.copy()
     right[:, 5:15, 5:15] = wrong[:, 25:35, 40:50] = both[:, 5:35, 5:50] = 90
+    item = Reference(Loaded(source, right, mask, 10, {}), Geometry(2, 40, 60, 10))
+    idle = Reference(Loaded(source, source, mask, 10, {}), Geometry(2, 40, 60, 10))
+    assert isinstance(hit(idle, right), Unscored)
     assert value(hit, item, right) == 1
     assert [value(hit, item, frames) for frames in (source, wrong, both)] == [0, 0, 0]
     assert value(hit, item, noisy(right, 3)) == 1
