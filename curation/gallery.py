@@ -1,4 +1,4 @@
-"""What a run made, to be looked at: a contact sheet of every accepted pair, and a page that plays them."""
+"""What a run made, to be looked at: a contact sheet of accepted pairs, and a page that plays them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from shards.media import read_image, write_image
 
 SHEET_WIDTH = 640  # pixels of one pair in the sheet
 SHEET_COLUMNS = 3
+SHOWN = 240  # pairs on the sheet and on the page at most, spread evenly over all
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -45,10 +46,16 @@ document.querySelectorAll("section").forEach(s => {{
 """
 
 
+def spread(pairs: list[Any], most: int = SHOWN) -> list[Any]:
+    """At most so many of them, the first among them, evenly."""
+    count = min(most, len(pairs))
+    return [pairs[number * len(pairs) // count] for number in range(count)]
+
+
 def write_contact_sheet(path: Path, pairs: list[dict[str, Any]]) -> None:
-    """PNG of all pairs' previews, `SHEET_COLUMNS` in a row; `pairs` hold `key`, `split` and `folder`."""
+    """PNG of previews (`spread`), `SHEET_COLUMNS` in a row; `pairs` hold `key`, `split` and `folder`."""
     cells = []
-    for pair in pairs:
+    for pair in spread(pairs):
         picture = read_image(Path(pair["folder"]) / "preview.png")
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         cell = cv2.resize(picture, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
@@ -65,9 +72,10 @@ def write_contact_sheet(path: Path, pairs: list[dict[str, Any]]) -> None:
 
 
 def write_gallery(path: Path, pairs: list[dict[str, Any]], task: str) -> None:
-    """One HTML file that needs no other: videos, instructions and scores of all pairs."""
+    """One HTML file that needs no other: videos, instructions and scores of pairs (`spread`)."""
     sections = []
-    for pair in pairs:
+    shown = spread(pairs)
+    for pair in shown:
         pictures = "".join(_player(Path(file)) for file in pair["media"])
         texts = "".join(f"<li>{html.escape(text)}</li>" for text in pair["texts"])
         numbers = ", ".join(f"{name} {value:g}" for name, value in pair["scores"].items())
@@ -76,7 +84,8 @@ def write_gallery(path: Path, pairs: list[dict[str, Any]], task: str) -> None:
             f'<section><h2>{heading}</h2><div class="pair">{pictures}</div><ul>{texts}</ul>'
             f'<p class="numbers">{html.escape(numbers)}</p></section>'
         )
-    page = PAGE.format(title=f"{task}: accepted pairs", count=len(pairs), sections="\n".join(sections))
+    count = f"{len(shown)} of {len(pairs)}"
+    page = PAGE.format(title=f"{task}: accepted pairs", count=count, sections="\n".join(sections))
     write_bytes(path, page.encode())
 
 

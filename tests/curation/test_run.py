@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from curation.gallery import spread
 from curation.run import run
 from curation.workspace import ledger
 from shards.reader import Record, ShardSet
@@ -277,3 +280,12 @@ def test_a_changed_threshold_reruns_what_depends_on_it(
     where = (tmp_path / "out", tmp_path / "workspace", tmp_path / "other.yaml")
     done = run("object_removal", good_clips, *where, workers=0)
     assert {name for name, work in done.stages.items() if work.computed} == {"choose", "pair"}
+
+
+@given(st.integers(1, 700), st.integers(1, 300))
+def test_what_is_shown_is_spread_over_all(count: int, most: int) -> None:
+    shown = spread(list(range(count)), most)
+    assert len(shown) == min(count, most)
+    assert shown[0] == 0
+    assert shown == sorted(set(shown))
+    assert count - shown[-1] <= -(-count // len(shown))
