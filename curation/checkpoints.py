@@ -17,8 +17,6 @@ from curation.assets import AssetError
 from curation.workspace import digest
 from shards.files import sha256_of
 
-FETCHES = True  # whether what the hub's cache lacks is fetched; a dry run does not
-
 
 def package(name: str) -> ModuleType:
     """An optional package, imported. Raises AssetError with the extra that brings it."""
@@ -56,7 +54,7 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = checkpoint.partition("@")
-    offline = not FETCHES or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
+    offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=offline))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

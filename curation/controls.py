@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from curation import describing
 from curation.clips import Clip, Cut, load_frames
 from curation.describing import Measured
 from curation.ports import Annotator, Captioner
@@ -108,7 +107,6 @@ class ClipsToVideo(Recipe):
     """
 
     control: ClassVar[str]
-    code = (describing,)
 
     def __init__(
         self,

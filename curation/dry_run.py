@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from curation import checkpoints
 from curation.assets import AssetError
 from curation.pipeline import build, load_config
+from curation.ports import Backend
 from curation.recipe import Recipe
 from curation.workspace import Work, Workspace
 from shards.files import write_json
@@ -41,13 +42,12 @@ def parts_of(recipe: Recipe) -> list[Part]:
     def add(role: str, annotator: Any) -> None:
         inner = getattr(annotator, "parts", {})
         if not inner:
-            missing, told = "", ("", "", "")
+            missing = ""
             try:
                 backend = annotator.describe()
-                told = (backend.backend, backend.model, backend.revision)
             except AssetError as error:
-                missing = str(error)
-            told = told if told[0] else (type(annotator).__name__, "", "")
+                missing, backend = str(error), Backend(type(annotator).__name__)
+            told = (backend.backend, backend.model, backend.revision)
             license = getattr(annotator, "license", "not stated")
             made.append(Part(role, *told, license, missing, getattr(annotator, "speed", None)))
         for name, part in inner.items():
@@ -62,7 +62,7 @@ def source_frames(recipe: Recipe, sources: list[str], space: Workspace) -> int:
     """Frames of all sources as their containers tell; those of scenes and samples counted."""
     total = 0
     for source in sources:
-        if type(recipe).units is not Recipe.units:
+        if not recipe.from_files:
             total += sum(unit.frames for unit in recipe.units(source, space))
             continue
         try:
@@ -87,7 +87,7 @@ def note_costs(workspace: Path, task: str, stages: dict[str, Work], frames: int)
 
 def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int) -> None:
     """Print what a run would do; computes and writes nothing."""
-    checkpoints.FETCHES = False
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     recipe = build(load_config(task, config))
     sources, console = recipe.find(clips), Console(width=140)
     frames = source_frames(recipe, sources, Workspace(workspace))
@@ -99,18 +99,17 @@ def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int)
     path = workspace / COSTS
     measured = json.loads(path.read_text()).get(task, {}) if path.is_file() else {}
     table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
-    known, hours = dict.fromkeys(measured), 0.0
-    rows = [(name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()]
-    if not rows:
-        rows = [(p.role, *p.speed) for p in parts if p.speed]
-        known = dict.fromkeys(name for name, *_ in rows)
+    rows: list[tuple[str, float | None, str]] = [
+        (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()
+    ] or sorted(((p.role, *(p.speed or (None, ""))) for p in parts), key=lambda row: row[1] is None)
+    hours = 0.0
     for name, each, origin in rows:
+        if each is None:
+            table.add_row(name, "not known", "", "")
+            continue
         cost = each * frames / 3600 / max(1, workers)
         hours += cost
         table.add_row(name, f"{each:.4f}", origin, f"{cost:.3f}")
-    for part in parts:
-        if not measured and part.role not in known:
-            table.add_row(part.role, "not known", "", "")
     console.print(table)
     more = (
         "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"

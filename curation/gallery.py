@@ -110,10 +110,9 @@ def write_overview(path: Path, folders: dict[str, Path], most: int = 3) -> None:
         if not (folder / "manifest.jsonl").is_file():
             continue
         opened = ShardSet(folder)
-        count = min(most, len(opened))
         sections.append(f"<h2 style='grid-column: 1 / -1; font-size: 18px'>{html.escape(task)}</h2>")
-        for number in range(count):
-            record = opened[number * len(opened) // count]
+        for key in spread(opened.keys, most):
+            record = opened[key]
             sample = record.sample
             order = [name for name in sample.media if sample.media[name].kind != "mask"]
             order.sort(key=lambda name: (name in sample.targets, name))

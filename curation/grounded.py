@@ -15,15 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from curation import judging, pairs, regions, vlm, writing
+from curation import regions
 from curation.clips import Clip, Cut, load_frames
-from curation.judging import Judge
+from curation.judging import Judge, judged
 from curation.ports import Annotator, Inpainter, ObjectFinder, Thing
 from curation.recipe import Recipe, Shelf, attempt, refused
-from curation.regions import bounds
 from curation.workspace import Workspace
 from curation.writing import Writer
-from shards import media
 from shards.media import read_mask, write_mask
 
 
@@ -54,7 +52,7 @@ class GroundedRecipe(Recipe):
         grow: pixels that the mask is grown by before the edit.
     """
 
-    code: ClassVar[tuple[Any, ...]] = (judging, media, pairs, regions, vlm, writing)
+    code: ClassVar[tuple[Any, ...]] = (regions,)
     stage: ClassVar[str]  # the edit's, in the workspace
 
     def __init__(
@@ -148,7 +146,7 @@ class GroundedRecipe(Recipe):
 
         def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> dict[str, Any]:
             frames, mask = cut_out()
-            hole = np.stack([regions.grown(m, grow) for m in mask])
+            hole = np.stack([regions.dilate(m, grow) for m in mask])
             edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
             shelf = Shelf(into, clip.fps)
             shelf.video("source", frames)
@@ -188,24 +186,6 @@ class GroundedRecipe(Recipe):
         return "hardly changed inside the mask" if scores["inside_change"] < self.gates.changed else ""
 
 
-def judged(
-    recipe: Recipe, space: Workspace, clip: Clip, judge: Judge | None, pair: dict[str, Any], text: str
-) -> dict[str, Any]:
-    """An accepted result with the judge's grades, and the reason when one is too low. No judge, no grades."""
-    if judge is None or pair["reason"]:
-        return pair
-
-    def grade(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
-        folder, files = Path(pair["folder"]), pair["files"]
-        videos = [media.read_video(folder / files[name][0])[0] for name in ("source", "target")]
-        mask = read_mask(folder / files["mask"][0]) if "mask" in files else None
-        return {"grades": judge.grades(videos[0], videos[1], text, mask)}
-
-    of = {"of": Path(pair["folder"]).name, "text": text}
-    grades = recipe.once(space, "judge", clip, grade, [judge], **of)["grades"]
-    return {**pair, "scores": {**pair["scores"], **grades}, "reason": judge.reason(grades)}
-
-
 def measured(thing: Thing) -> dict[str, Any]:
     """What the gates look at, as plain numbers."""
     areas = thing.masks.mean((1, 2))
@@ -213,7 +193,6 @@ def measured(thing: Thing) -> dict[str, Any]:
     shown = thing.masks[there]
     edges = [bool(m[0].any() | m[-1].any() | m[:, 0].any() | m[:, -1].any()) for m in shown]
     follows = [float((a & b).sum() / max(1, (a | b).sum())) for a, b in itertools.pairwise(shown)]
-    box = bounds(np.asarray(thing.masks.any(0)))
     return {
         "label": thing.label,
         "score": round(thing.score, 4),
@@ -223,7 +202,6 @@ def measured(thing: Thing) -> dict[str, Any]:
         "spread": round(float(areas[there].std() / areas[there].mean()) if there.any() else 0.0, 4),
         "jump": round(min(follows, default=0.0), 4),
         "border": round(float(np.mean(edges)) if edges else 0.0, 4),
-        "box": None if box is None else box.tolist(),
     }
 
 

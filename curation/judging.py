@@ -6,13 +6,19 @@ One criterion a question. A grade that cannot be had is never 0: the candidate g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from curation import vlm as asking
+from curation.clips import Clip
 from curation.ports import Backend, Vlm
+from curation.recipe import Recipe
 from curation.regions import bounds, grow
 from curation.vlm import sampled
-from curation.workspace import digest
+from curation.workspace import Workspace, digest
+from shards.media import read_mask, read_video
 
 VERSION = 1  # of the questions; their text is part of the provenance too
 
@@ -45,6 +51,8 @@ class Judge:
         frames: pictures of each video that are shown.
     """
 
+    code = (asking,)
+
     def __init__(self, vlm: Vlm, thresholds: dict[str, float] | None = None, frames: int = 4) -> None:
         self.vlm, self.thresholds, self.frames = vlm, thresholds or {}, frames
         if unknown := sorted(set(self.thresholds) - set(CRITERIA)):
@@ -57,9 +65,8 @@ class Judge:
 
     def describe(self) -> Backend:
         """The model and the questions; the thresholds change no grade."""
-        inner = self.vlm.describe()
-        settings = {**inner.settings, "questions": VERSION, "text": digest([CRITERIA, SCALE])}
-        return Backend(inner.backend, inner.model, inner.revision, {**settings, "frames": self.frames})
+        questions = {"questions": VERSION, "text": digest([CRITERIA, SCALE])}
+        return self.vlm.describe().also(**questions, frames=self.frames)
 
     def grades(
         self, source: np.ndarray, target: np.ndarray, instruction: str, mask: np.ndarray | None = None
@@ -99,3 +106,21 @@ def close_up(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         return frame
     left, top, right, bottom = grow(box, 2.0, frame.shape, pad=28)
     return frame[top:bottom, left:right]
+
+
+def judged(
+    recipe: Recipe, space: Workspace, clip: Clip, judge: Judge | None, pair: dict[str, Any], text: str
+) -> dict[str, Any]:
+    """An accepted result with the judge's grades, and the reason when one is too low. No judge, no grades."""
+    if judge is None or pair["reason"]:
+        return pair
+
+    def grade(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
+        folder, files = Path(pair["folder"]), pair["files"]
+        videos = [read_video(folder / files[name][0])[0] for name in ("source", "target")]
+        mask = read_mask(folder / files["mask"][0]) if "mask" in files else None
+        return {"grades": judge.grades(videos[0], videos[1], text, mask)}
+
+    of = {"of": Path(pair["folder"]).name, "text": text}
+    grades = recipe.once(space, "judge", clip, grade, [judge], **of)["grades"]
+    return {**pair, "scores": {**pair["scores"], **grades}, "reason": judge.reason(grades)}

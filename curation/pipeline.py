@@ -50,6 +50,11 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     work: dict[str, Work] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it comes from, to sort by: files in order, clips as they follow in one."""
+        return self.file, self.clip.start if self.clip else -1
+
     def to_row(self) -> dict[str, str]:
         """As a Ray Data row: one JSON column keeps the schema the same for every row."""
         return {"outcome": json.dumps(asdict(self))}
@@ -205,7 +210,7 @@ def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Gene
 
 
 def until_fault(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """All of them, or those up to a fault of the whole run: more work would only repeat it."""
+    """All of them, or the first with a fault of the whole run: more work would only repeat it."""
     made: list[Outcome] = []
     for outcome in outcomes:
         made.append(outcome)
@@ -216,7 +221,7 @@ def until_fault(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
     """The outcomes in the order of their files; a clip that shows what an earlier one shows is refused."""
-    ordered = sorted(outcomes, key=lambda o: (o.file, o.clip.start if o.clip else -1))
+    ordered = sorted(outcomes, key=lambda o: o.place)
     seen = Seen(screen.alike)
     for outcome in ordered:
         hashes = outcome.looked_at.get("hashes")

@@ -7,7 +7,7 @@ Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, botto
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,17 @@ class Backend:
     model: str = ""
     revision: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def also(self, **settings: Any) -> Backend:
+        """The same with further settings: of what an annotator does around another one."""
+        return replace(self, settings={**self.settings, **settings})
+
+    @staticmethod
+    def of_parts(name: str, parts: dict[str, Annotator], **settings: Any) -> Backend:
+        """Several annotators under one name; each is told whole in the settings."""
+        told = {part: annotator.describe() for part, annotator in parts.items()}
+        model, revision = ("+".join(getattr(b, of) for b in told.values()) for of in ("model", "revision"))
+        return Backend(name, model, revision, {**{part: vars(b) for part, b in told.items()}, **settings})
 
 
 @dataclass
@@ -74,15 +85,14 @@ class Found:
 class Thing:
     """One object through a clip.
 
-    `masks` bool [T, H, W]; `present` float32 [T], how sure the tracker is (0 to 1) that it is in a frame;
-    `score` the mean confidence (0 to 1) of the detections that were joined in it, `seen` their number.
+    `masks` bool [T, H, W]; `score` the mean confidence (0 to 1) of the detections that were joined in it,
+    `seen` their number.
     """
 
     label: str
     score: float
     seen: int
     masks: np.ndarray
-    present: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Recipe:
     """A task over video files. Subclasses write `process`, `drafts` and `used`."""
 
     name: ClassVar[str]
+    from_files: ClassVar[bool] = True  # whether units are cut out of video files, and screened
     note: ClassVar[str] = ""  # told at the start of a run
     code: ClassVar[tuple[Any, ...]] = ()  # modules that `process` calls, for the workspace key
 
@@ -127,7 +128,9 @@ class Recipe:
         return [replace(Clip(**c), source=source, name=path.name) for c in found["clips"]]
 
     def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """What `screening` measures of a clip; {} for units that need no screening."""
+        """What `screening` measures of a clip; {} for units that are not cut out of files."""
+        if not self.from_files:
+            return {}
         depends = {"clip": clip.key, "code": workspace.code_of(clips_module, screening)}
         _, found = space.once("screen", depends, lambda _: screening.measure(load_frames(clip), clip.fps))
         return {**found, "seconds": clip.frames / clip.fps, "side": min(clip.height, clip.width)}
@@ -271,5 +274,5 @@ def _code(recipe: type[Recipe], *classes: type) -> str:
     """Code version of a recipe: its classes up to `Recipe`, what it calls, and the annotators' classes."""
     own = [c for c in recipe.__mro__ if issubclass(c, Recipe) and c is not Recipe]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
-    called = [thing for c in own for thing in c.__dict__.get("code", ())]
+    called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]
     return workspace.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), clips_module, media, preview)

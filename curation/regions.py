@@ -58,11 +58,6 @@ def disc(radius: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """Bool [H, W], grown by `pixels` in all directions."""
-    return cv2.dilate(mask.astype(np.uint8), disc(pixels)) > 0
-
-
 def largest(image: np.ndarray) -> np.ndarray:
     """Largest channel [H, W] of an image [H, W, 3]; numpy's own reduction over three values is far slower."""
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])

@@ -187,7 +187,7 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
                 bar, completed=len(seen), description=f"{len(done)} clips, {accepted} pairs accepted; files"
             )
     # The order in which workers finish must not show.
-    done.sort(key=lambda o: (o.file, o.clip.start if o.clip else -1))
+    done.sort(key=lambda o: o.place)
     rejected: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for outcome in done:

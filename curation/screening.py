@@ -90,10 +90,8 @@ class Seen:
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
-        edges = np.linspace(0, 64, max(0, bits) + 2).astype(int)
+        edges = np.linspace(0, 64, bits + 2).astype(int)  # none of -1
         self.bands = [(int(low), (1 << int(high - low)) - 1) for low, high in itertools.pairwise(edges)]
-        if bits < 0:
-            self.bands = []
         self.held: dict[tuple[int, int], list[tuple[str, list[str]]]] = {}
 
     def twin(self, key: str, hashes: list[str]) -> bool:

@@ -28,6 +28,7 @@ class SceneRecipe(Recipe):
         reserved: looks ("green cylinder") that only scenes held out have.
     """
 
+    from_files = False
     note = "rendered from seeds; --clips is not looked at"
     code: ClassVar[tuple[Any, ...]] = (cg, camera, render, scene, words)
 
@@ -54,10 +55,6 @@ class SceneRecipe(Recipe):
         split = "heldout" if self._held(made.seed) else "train"
         name, key = f"scene-{made.seed:06d}", digest(as_dict(made))
         return [Clip(source, key, name, 0, size.frames, size.fps, size.height, size.width, split)]
-
-    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """Rendered to be as they should."""
-        return {}
 
     def scene_of(self, source: str) -> Scene:
         """The scene of a source."""
@@ -89,6 +86,7 @@ class DerivedRecipe(Recipe):
         endings: of the keys of those samples; all where there are none.
     """
 
+    from_files = False
     note = "made from the samples of other tasks; --clips is not looked at"
 
     def __init__(
@@ -121,10 +119,6 @@ class DerivedRecipe(Recipe):
                 unit = digest([digests[shard], key])
                 made.append(Clip(f"{folder}#{key}", unit, key, 0, frames, 1.0, height, width, split))
         return made
-
-    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """The parent has screened it."""
-        return {}
 
     def takes(self, entry: IndexEntry) -> bool:
         """Whether a parent's sample is taken."""

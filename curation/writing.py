@@ -90,9 +90,8 @@ class Writer:
 
     def describe(self) -> Backend:
         """The model and the prompts."""
-        inner = self.vlm.describe()
-        settings = {**inner.settings, "prompts": VERSION, "text": digest(PROMPTS), "frames": self.frames}
-        return Backend(inner.backend, inner.model, inner.revision, {**settings, "attempts": self.attempts})
+        prompts = {"prompts": VERSION, "text": digest(PROMPTS)}
+        return self.vlm.describe().also(**prompts, frames=self.frames, attempts=self.attempts)
 
     def names(self, frames: np.ndarray) -> list[str]:
         """Kinds of objects in frames [T, H, W, 3], in the order of the answer."""

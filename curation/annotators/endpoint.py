@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from curation import checkpoints
+from curation import checkpoints, vlm
 from curation.assets import AssetError
 from curation.ports import AnnotatorError, Backend, Rating
 from curation.vlm import expected, sampled
@@ -32,6 +32,8 @@ class Endpoint:
         timeout: seconds of one request; retries: of one that failed.
         license: of the model, for the dry run.
     """
+
+    code = (vlm,)
 
     def __init__(
         self,

@@ -23,7 +23,6 @@ from curation.regions import bounds, iou
 @dataclass
 class _Track:
     masks: np.ndarray
-    present: np.ndarray
     scores: list[float] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
@@ -55,11 +54,8 @@ class GroundedSam2:
 
     def describe(self) -> Backend:
         """Both models and the recipe."""
-        parts = {name: vars(part.describe()) for name, part in self.parts.items()}
-        settings = {**parts, "every": self.every, "join": self.join, "most": self.most}
-        model = "+".join(part["model"] for part in parts.values())
-        revision = "+".join(part["revision"] for part in parts.values())
-        return Backend("grounded-sam2", model, revision, settings)
+        settings = {"every": self.every, "join": self.join, "most": self.most}
+        return Backend.of_parts("grounded-sam2", self.parts, **settings)
 
     def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[Thing]:
         """All objects of frames [T, H, W, 3] that one of `names` fits, the surest first."""
@@ -73,16 +69,15 @@ class GroundedSam2:
             fresh = [i for i in range(len(found.scores)) if i not in joined][: self.most - len(tracks)]
             if not fresh:
                 continue
-            masks, present = self.segmenter.propagate(frames, t, found.boxes[fresh])
-            for i, mask, sure in zip(fresh, masks, present, strict=True):
-                tracks.append(_Track(mask, sure, [float(found.scores[i])], [found.labels[i]]))
+            masks, _ = self.segmenter.propagate(frames, t, found.boxes[fresh])
+            for i, mask in zip(fresh, masks, strict=True):
+                tracks.append(_Track(mask, [float(found.scores[i])], [found.labels[i]]))
         things = [
             Thing(
                 Counter(track.labels).most_common(1)[0][0],
                 float(np.mean(track.scores)),
                 len(track.scores),
                 track.masks,
-                track.present,
             )
             for track in tracks
         ]

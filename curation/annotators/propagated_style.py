@@ -50,10 +50,7 @@ class PropagatedStyle:
 
     def describe(self) -> Backend:
         """The three models."""
-        parts = {name: vars(part.describe()) for name, part in self.parts.items()}
-        model = "+".join(part["model"] for part in parts.values())
-        revision = "+".join(part["revision"] for part in parts.values())
-        return Backend("first-frame-and-depth", model, revision, parts)
+        return Backend.of_parts("first-frame-and-depth", self.parts)
 
     def styles(self) -> dict[str, str]:
         """Names, and each in words."""

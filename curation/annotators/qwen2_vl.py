@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curation import checkpoints
+from curation import checkpoints, vlm
 from curation.ports import AnnotatorError, Backend, Rating
 from curation.vlm import expected
 
@@ -26,6 +26,8 @@ class Qwen2Vl:
     """
 
     license = LICENSE
+
+    code = (vlm,)
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 
 from curation import checkpoints
 from curation.ports import AnnotatorError, Backend, VideoGenerator
-from curation.regions import grown
+from curation.regions import dilate
 
 LICENSE = "Apache-2.0"
 GREY = 127  # VACE's "nothing known here"
@@ -128,13 +128,11 @@ class GeneratedFill:
 
     def describe(self) -> Backend:
         """The generator, and the mask's treatment."""
-        inner = self.generator.describe()
-        settings = {**inner.settings, "grow": self.grow, "feather": self.feather}
-        return Backend(inner.backend, inner.model, inner.revision, settings)
+        return self.generator.describe().also(grow=self.grow, feather=self.feather)
 
     def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
         """The frames, and inside mask [T, H, W] what `prompt` says."""
-        hole = np.stack([grown(m, self.grow) for m in mask])
+        hole = np.stack([dilate(m, self.grow) for m in mask])
         grey = np.where(hole[..., None], np.uint8(GREY), frames)
         made = self.generator.generate(grey, hole, prompt)
         return blended(frames, made, mask, self.feather)

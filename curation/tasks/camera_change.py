@@ -10,11 +10,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from curation import describing, grounded, judging
 from curation.clips import Clip, Cut, load_frames
 from curation.describing import Measured
-from curation.grounded import judged
-from curation.judging import Judge
+from curation.judging import Judge, judged
 from curation.naming import draw
 from curation.ports import Annotator, CameraMover, Captioner
 from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
@@ -27,7 +25,6 @@ class CameraChange(Recipe):
     """The task; windows take turns at the movements."""
 
     name = "camera_change"
-    code = (describing, grounded, judging)
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from curation.cg.scene import COLOURS, Scene
 from curation.clips import Clip
 from curation.naming import draw
 from curation.recipe import Draft, key_of
-from curation.tasks import cg_removal
 from curation.tasks.cg_removal import CgRemoval, viewed
 
 WORDINGS = (
@@ -37,7 +36,6 @@ class CgReplacement(CgRemoval):
     """The task; the arguments are those of `cg_removal`."""
 
     name = "cg_replacement"
-    code = (cg_removal,)
     alone = False  # what touches it moves the same whatever its colour
 
     def other(self, scene: Scene, number: int) -> np.ndarray:

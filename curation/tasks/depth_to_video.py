@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation import controls
 from curation.clips import Cut
 from curation.controls import ClipsToVideo, Drawn, ToVideo, grey_video
 from curation.ports import Annotator, Captioner, DepthEstimator
@@ -27,7 +26,6 @@ class EstimatedDepth(ClipsToVideo):
     """The task with a depth model; one scale for each window."""
 
     name, control = "depth_to_video", "depth"
-    code = (controls,)
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from curation import controls
 from curation.clips import Cut
 from curation.controls import ClipsToVideo, Drawn, draw_poses
 from curation.ports import Annotator, Captioner, PoseEstimator
@@ -18,7 +17,6 @@ class PoseToVideo(ClipsToVideo):
     """The task; somebody must be seen in `least` of the frames of a window."""
 
     name, control = "pose_to_video", "pose"
-    code = (controls,)
 
     def __init__(
         self,

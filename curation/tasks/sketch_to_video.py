@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from curation import controls
 from curation.clips import Cut
 from curation.controls import ClipsToVideo, Drawn
 from curation.ports import Annotator, Captioner, EdgeDetector
@@ -18,7 +17,6 @@ class SketchToVideo(ClipsToVideo):
     """The task; `least` of the picture must be lines."""
 
     name, control = "sketch_to_video", "sketch"
-    code = (controls,)
 
     def __init__(
         self,

@@ -6,11 +6,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from curation import flicker, grounded, judging
+from curation import flicker
 from curation.clips import Clip, Cut, load_frames
 from curation.flicker import warp_error
-from curation.grounded import judged
-from curation.judging import Judge
+from curation.judging import Judge, judged
 from curation.naming import draw
 from curation.ports import Annotator, Stylizer
 from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
@@ -24,7 +23,7 @@ class StyleTransfer(Recipe):
     """The task; the flow-warping error may be `flicker` times the source's, and a judge may grade it."""
 
     name = "style_transfer"
-    code = (flicker, grounded, judging)
+    code = (flicker,)
 
     def __init__(
         self,

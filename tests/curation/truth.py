@@ -23,7 +23,7 @@ from curation.cg.scene import SceneSettings, Thing, scene_of
 from curation.foreground import ForegroundSettings
 from curation.gates import GateSettings
 from curation.ports import Plate
-from curation.regions import bounds, grown
+from curation.regions import bounds, dilate
 
 SETTINGS = SceneSettings(height=240, width=320, frames=49)
 SEEDS = (1, 2, 5)
@@ -98,7 +98,7 @@ def score(seed: int, view: str | None) -> Scores:
         if np.percentile(plate.agreement[masks[t]], 5) < GateSettings().agreement:
             refused += 1  # as the recipe does: too few frames show what is behind
             continue
-        hole = grown(np.abs(frames[t].astype(int) - absent[t]).max(-1) > 8, 2)
+        hole = dilate(np.abs(frames[t].astype(int) - absent[t]).max(-1) > 8, 2)
         filled = cv2.inpaint(frames[t], hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         relit = plate.image.copy()
         relit[seen.window] = seen.backdrop
