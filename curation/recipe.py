@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,18 @@ class Draft:
     media: dict[str, str]
     captions: dict[str, str] = field(default_factory=dict)
 
+    def fitting(self, files: dict[str, Shape]) -> Draft:
+        """The same with `image1` for a `video1` that is a picture on the shelf."""
+        new = {
+            name: name.replace("video", "image") if files[file][1] == "image" else name
+            for name, file in self.media.items()
+        }
+        text = re.sub(r"<(\w+)>", lambda tag: f"<{new.get(tag[1], tag[1])}>", self.text)
+        if list(new) != list(new.values()):
+            text = text.replace("the video", "the picture")
+        media = {new[name]: file for name, file in self.media.items()}
+        return replace(self, text=text, targets=tuple(new[t] for t in self.targets), media=media)
+
 
 class Shelf:
     """Writes a candidate's media into its folder and remembers their shapes."""
@@ -67,6 +80,13 @@ class Shelf:
         """uint8 RGB [H, W, 3] as PNG."""
         write_image(self.folder / f"{name}.png", picture)
         self.files[name] = (f"{name}.png", "image", 1, None, *picture.shape[:2])
+
+    def frames(self, name: str, frames: np.ndarray) -> None:
+        """uint8 RGB [T, H, W, 3] as a video, one frame as a picture."""
+        if len(frames) > 1:
+            self.video(name, frames)
+        else:
+            self.image(name, frames[0])
 
     def copy(self, name: str, data: bytes, shape: Media) -> None:
         """The encoded bytes of another sample's element, as they are."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from curation import cg
-from curation.cg import camera, render, scene, words
+from curation.cg import camera, render, scene, screen, words
 from curation.cg.scene import Scene, SceneSettings, as_dict, scene_of
 from curation.clips import Clip
 from curation.recipe import Recipe
@@ -30,7 +30,7 @@ class SceneRecipe(Recipe):
 
     from_files = False
     note = "rendered from seeds; --clips is not looked at"
-    code: ClassVar[tuple[Any, ...]] = (cg, camera, render, scene, words)
+    code: ClassVar[tuple[Any, ...]] = (cg, camera, render, scene, screen, words)
 
     def __init__(
         self,

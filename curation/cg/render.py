@@ -5,7 +5,6 @@ Needs an off-screen OpenGL: EGL (Debian: libegl1 libgl1-mesa-dri) unless MUJOCO_
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -14,12 +13,11 @@ import numpy as np
 
 from curation.cg.camera import Pose
 from curation.cg.scene import Scene, mjcf
+from curation.cg.screen import RenderError, Screen
+
+__all__ = ["Motion", "RenderError", "Renderer"]
 
 HIDDEN = 5  # geom group of objects that are left out
-
-
-class RenderError(RuntimeError):
-    """Why a scene cannot be rendered here, and what to install."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,7 @@ class Renderer:
         self.data = mujoco.MjData(self.model)
         self.names = [thing.name for thing in scene.things]
         self.geoms = [self.model.geom(name).id for name in self.names]
-        try:
-            self._renderer = mujoco.Renderer(self.model, self.settings.height, self.settings.width)
-        except Exception as error:  # an ImportError, AttributeError or GLError, by platform
-            raise RenderError(
-                f"MuJoCo cannot open OpenGL ({os.environ['MUJOCO_GL']}: {error}); install libegl1 and "
-                "libgl1-mesa-dri, or libosmesa6 with MUJOCO_GL=osmesa"
-            ) from error
+        self._screen = Screen(self.model, self.settings.height, self.settings.width)
         self.motion = self._simulate()
 
     def __enter__(self) -> Self:
@@ -67,7 +59,7 @@ class Renderer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._renderer.close()
+        self._screen.close()
 
     def _simulate(self) -> Motion:
         import mujoco
@@ -77,49 +69,34 @@ class Renderer:
         for number, thing in enumerate(self.scene.things):
             data.qvel[6 * number : 6 * number + 6] = [*thing.velocity, *thing.spin]
         per_frame = round(1 / (self.settings.fps * model.opt.timestep))
-        states, positions, touched = [], [], [False] * len(self.names)
-        place = {geom: number for number, geom in enumerate(self.geoms)}
+        states, positions, touched = [], [], np.zeros(len(self.names), bool)
+        place = np.full(model.ngeom, -1)
+        place[self.geoms] = range(len(self.geoms))
         for _ in range(self.settings.frames):
             mujoco.mj_forward(model, data)
             states.append(data.qpos.copy())
             positions.append(data.geom_xpos[self.geoms].copy())
             for _ in range(per_frame):
                 mujoco.mj_step(model, data)
-                for contact in data.contact[: data.ncon]:
-                    pair = [place[int(geom)] for geom in contact.geom if int(geom) in place]
-                    if len(pair) == 2:
-                        touched[pair[0]] = touched[pair[1]] = True
-        return Motion(np.stack(states), np.stack(positions), tuple(touched))
+                pairs = place[data.contact.geom]
+                touched[pairs[(pairs >= 0).all(1)]] = True
+        return Motion(np.stack(states), np.stack(positions), tuple(touched.tolist()))
 
     def frames(self, poses: list[Pose], hidden: tuple[str, ...] = ()) -> np.ndarray:
         """Pictures along a path, uint8 RGB [T, H, W, 3], without the objects `hidden`."""
-        return np.stack([self._render(t, pose, hidden) for t, pose in enumerate(poses)])
+        return np.stack([self._screen.picture(*self._at(t, p, hidden)) for t, p in enumerate(poses)])
 
     def depth(self, poses: list[Pose]) -> np.ndarray:
         """Distances along the viewing axis in metres, float32 [T, H, W]."""
-        self._renderer.enable_depth_rendering()
-        try:
-            return np.stack([self._render(t, pose, ()) for t, pose in enumerate(poses)]).astype(np.float32)
-        finally:
-            self._renderer.disable_depth_rendering()
+        return np.stack([self._screen.distances(*self._at(t, p, ())) for t, p in enumerate(poses)])
 
     def masks(self, poses: list[Pose]) -> np.ndarray:
         """Where each object is seen, bool [objects, T, H, W]."""
-        import mujoco
+        seen = np.stack([self._screen.objects(*self._at(t, p, ())) for t, p in enumerate(poses)])
+        return np.stack([seen == geom for geom in self.geoms])
 
-        flags = self._renderer.scene.flags
-        lit = flags[mujoco.mjtRndFlag.mjRND_SHADOW]
-        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._renderer.enable_segmentation_rendering()
-        try:
-            seen = np.stack([self._render(t, pose, ()) for t, pose in enumerate(poses)])
-        finally:
-            self._renderer.disable_segmentation_rendering()
-            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = lit
-        is_geom = seen[..., 1] == mujoco.mjtObj.mjOBJ_GEOM
-        return np.stack([is_geom & (seen[..., 0] == geom) for geom in self.geoms])
-
-    def _render(self, t: int, pose: Pose, hidden: tuple[str, ...]) -> np.ndarray:
+    def _at(self, t: int, pose: Pose, hidden: tuple[str, ...]) -> tuple[Any, Any]:
+        """The scene as it is in frame `t`, and what is shown of it."""
         import mujoco
 
         model, data = self.model, self.data
@@ -131,5 +108,4 @@ class Renderer:
         option.geomgroup[HIDDEN] = 0
         for name, geom in zip(self.names, self.geoms, strict=True):
             model.geom_group[geom] = HIDDEN if name in hidden else 0
-        self._renderer.update_scene(data, camera="view", scene_option=option)
-        return np.asarray(self._renderer.render()).copy()
+        return data, option

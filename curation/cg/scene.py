@@ -44,8 +44,8 @@ MOTIONS = ("rests", "rolls", "falls", "bounces")
 class SceneSettings:
     """Size and length of what is rendered, and how many objects a scene has (least, most).
 
-    `without` names looks ("green cylinder") that no object has; `shadow` is the side of the shadow maps in
-    pixels.
+    `distance` of the camera is in metres (least, most). `without` names looks ("green cylinder") that no object
+    has; `shadow` is the side of the shadow maps in pixels.
     """
 
     height: int = 240
@@ -53,6 +53,7 @@ class SceneSettings:
     frames: int = 33
     fps: float = 10.0
     objects: tuple[int, int] = (3, 6)
+    distance: tuple[float, float] = (3.4, 4.4)
     without: tuple[str, ...] = ()
     shadow: int = 2048
 
@@ -123,7 +124,7 @@ def scene_of(seed: int, settings: SceneSettings) -> Scene:
         round(float(random.uniform(0.6, 1.0)), 3),
         round(float(random.uniform(70, 110)), 2),
         round(float(random.uniform(-32, -18)), 2),
-        round(float(random.uniform(3.4, 4.4)), 3),
+        round(float(random.uniform(*settings.distance)), 3),
     )
 
 

@@ -14,16 +14,17 @@ AXES = {"to the left of": (0, -1), "to the right of": (0, 1), "in front of": (2,
 CLEAR = 0.35  # metres by which one object must be further than the other for a relation to be said
 
 
-def names(scene: Scene, number: int, positions: np.ndarray, pose: Pose) -> list[str]:
+def names(scene: Scene, number: int, positions: np.ndarray, pose: Pose, relations: bool = True) -> list[str]:
     """Names of an object, without article, each of which fits it alone; the shortest first.
 
     Args:
         positions: float [objects, 3], in the frame that relations are read from; seen from `pose`.
+        relations: whether it may be named by where it stands.
     """
     thing = scene.things[number]
     looks = [_looks(t) for t in scene.things]
     found = [look for look in looks[number] if sum(look in others for others in looks) == 1]
-    for relation, (axis, sign) in AXES.items():
+    for relation, (axis, sign) in AXES.items() if relations else ():
         for other in range(len(scene.things)):
             if other == number:
                 continue

@@ -1,5 +1,7 @@
 """Removal and addition in rendered scenes: the other video is the same scene rendered without the object.
 
+Scenes of one frame give pictures.
+
 Exact by construction: shadow and reflection vanish too, and everything else is the same to the bit.
 """
 
@@ -36,6 +38,7 @@ class CgRemoval(SceneRecipe):
     Args:
         per_scene: most objects of a scene that are taken out, one at a time.
         least_area: share of the picture, averaged over the frames, that an object must cover.
+        relations: whether objects may be named by where they stand.
     """
 
     name = "cg_removal"
@@ -51,13 +54,15 @@ class CgRemoval(SceneRecipe):
         reserved: tuple[str, ...] = (),
         per_scene: int = 2,
         least_area: float = 0.006,
+        relations: bool = True,
     ) -> None:
         super().__init__(scene, scenes, first, heldout_fraction, reserved)
-        self.per_scene, self.least_area = per_scene, least_area
+        self.per_scene, self.least_area, self.relations = per_scene, least_area, relations
 
     def settings(self) -> dict[str, Any]:
         """Which objects are taken."""
-        return {"per_scene": self.per_scene, "least_area": self.least_area}
+        numbers = {"per_scene": self.per_scene, "least_area": self.least_area}
+        return numbers if self.relations else {**numbers, "relations": False}
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per object."""
@@ -68,7 +73,7 @@ class CgRemoval(SceneRecipe):
             shelf = Shelf(folder, clip.fps)
             shelf.take("source", whole, "source")
             scene = self.scene_of(clip.source)
-            shelf.video("target", self.other(scene, number))
+            shelf.frames("target", self.other(scene, number))
             shelf.take("mask", whole, f"mask{number}")
             return shelf.done(object=number, names=names)
 
@@ -86,7 +91,7 @@ class CgRemoval(SceneRecipe):
             masks = renderer.masks(path(pose, None, clip.frames))
             areas = masks.mean((1, 2, 3))
             for number in np.argsort(-areas).tolist():
-                names = words.names(scene, number, renderer.motion.positions[0], pose)
+                names = words.names(scene, number, renderer.motion.positions[0], pose, self.relations)
                 if areas[number] < self.least_area:
                     rejected.append(HIDDEN)
                 elif self.alone and renderer.motion.touched[number]:
@@ -97,7 +102,7 @@ class CgRemoval(SceneRecipe):
                     objects.append([number, names])
                     shelf.mask(f"mask{number}", masks[number])
             if objects:
-                shelf.video("source", renderer.frames(path(pose, None, clip.frames)))
+                shelf.frames("source", renderer.frames(path(pose, None, clip.frames)))
         return shelf.done(objects=objects, rejected=rejected)
 
     def other(self, scene: Scene, number: int) -> np.ndarray:
@@ -134,7 +139,7 @@ class CgRemoval(SceneRecipe):
                     {"source": told[0], "target": told[1]},
                 )
             )
-        return made
+        return [draft.fitting(result["files"]) for draft in made]
 
 
 def viewed(scene: Scene) -> Pose:

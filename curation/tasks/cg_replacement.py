@@ -59,7 +59,7 @@ class CgReplacement(CgRemoval):
             text = draw(forms, key, "form").format(what=what, colour=colour)
             video = f"<video1> {text} <video2>"
             made.append(Draft(ending, "object_replacement", video, ("video2",), media, told))
-        return made
+        return [draft.fitting(result["files"]) for draft in made]
 
 
 def recoloured(scene: Scene, number: int) -> Scene:

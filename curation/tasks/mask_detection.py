@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ class MaskDetection(DerivedRecipe):
         record = self.record(clip)
         sample = record.sample
         shelf = Shelf(folder, sample.media["mask"].fps or 1.0)
-        shelf.copy("source", record.bytes("video1"), sample.media["video1"])
-        shelf.video("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
+        first = next(name for name in ("video1", "image1") if name in sample.media)
+        shelf.copy("source", record.bytes(first), sample.media[first])
+        shelf.frames("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
         return shelf.done(text=sample.text)
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """The wish is the parent's instruction."""
-        wish = result["text"].replace("<video1>", "").replace("<video2>", "").strip().rstrip(".")
+        wish = re.sub(r"<\w+>", "", result["text"]).strip().rstrip(".")
         asked = f"I want to {wish[0].lower()}{wish[1:]}. Detect the region that needs to be edited"
         media = {"video1": "source", "video2": "marked"}
-        return [Draft("", self.name, f"<video1> {asked} <video2>", ("video2",), media)]
+        draft = Draft("", self.name, f"<video1> {asked} <video2>", ("video2",), media)
+        return [draft.fitting(result["files"])]
