@@ -44,8 +44,8 @@ MOTIONS = ("rests", "rolls", "falls", "bounces")
 class SceneSettings:
     """Size and length of what is rendered, and how many objects a scene has (least, most).
 
-    `distance` of the camera is in metres (least, most). `without` names looks ("green cylinder") that no object
-    has; `shadow` is the side of the shadow maps in pixels.
+    `distance` of the camera is in metres (least, most). `without` names looks ("green cylinder") that no
+    object has; `shadow` is the side of the shadow maps in pixels.
     """
 
     height: int = 240

@@ -83,7 +83,7 @@ class Screen:
         return (near * far / (near + depth.astype(np.float64) * (far - near))).astype(np.float32)
 
     def _draw(self, data: Any, option: Any, numbered: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Colours uint8 [H, W, 3], which are numbers of what is seen if so wished, and depth float32 [H, W]."""
+        """Colours uint8 [H, W, 3], or the numbers of what is seen as colours, and depth float32 [H, W]."""
         import mujoco
 
         _opengl().make_current()

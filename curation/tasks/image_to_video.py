@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from curation.clips import Clip
 from curation.recipe import Draft, Shelf
@@ -15,6 +15,7 @@ class ImageToVideo(DerivedRecipe):
     """The task, from both videos of removal samples, which have captions."""
 
     name = "image_to_video"
+    kinds: ClassVar[tuple[str, ...]] = ("video",)  # of the parent's media that are taken
 
     def __init__(
         self,
@@ -26,18 +27,25 @@ class ImageToVideo(DerivedRecipe):
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """A candidate per video."""
-        pairs = (("video1", "source"), ("video2", "target"))
+        media = self.record(clip).sample.media
+        pairs = [(f"{kind}{n}", told) for kind in self.kinds for n, told in ((1, "source"), (2, "target"))]
         return {
-            "candidates": [self.once(space, "frame", clip, self._frame, video=v, told=t) for v, t in pairs]
+            "candidates": [
+                self.once(space, "frame", clip, self._frame, video=v, told=t) for v, t in pairs if v in media
+            ]
         }
 
     def _frame(self, clip: Clip, folder: Path, video: str, told: str) -> dict[str, Any]:
+        sample = self.record(clip).sample
+        shelf = Shelf(folder, sample.media[video].fps or 1.0)
+        self.shelve(shelf, clip, video)
+        return shelf.done(caption=sample.captions[told])
+
+    def shelve(self, shelf: Shelf, clip: Clip, element: str) -> None:
+        """The first frame and the video."""
         record = self.record(clip)
-        frames, fps = record.video(video)
-        shelf = Shelf(folder, fps)
-        shelf.image("first", frames[0])
-        shelf.copy("video", record.bytes(video), record.sample.media[video])
-        return shelf.done(caption=record.sample.captions[told])
+        shelf.image("first", record.video(element)[0][0])
+        shelf.copy("video", record.bytes(element), record.sample.media[element])
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""

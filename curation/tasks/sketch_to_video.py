@@ -1,14 +1,22 @@
-"""Edges to video: every window of a clip with the lines that an edge detector draws of it."""
+"""Edges to video: every window of a clip with the lines that an edge detector draws of it.
+
+`SketchOfSamples` draws those of videos that other tasks made, which have captions.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curation.clips import Cut
-from curation.controls import ClipsToVideo, Drawn
+from curation import controls
+from curation.clips import Clip, Cut
+from curation.controls import ClipsToVideo, Drawn, from_video, to_video
 from curation.ports import Annotator, Captioner, EdgeDetector
+from curation.recipe import Draft, Shelf
+from curation.sources import DerivedRecipe
+from curation.workspace import Workspace
 
 FEW = "hardly any edges"
 
@@ -42,3 +50,40 @@ class SketchToVideo(ClipsToVideo):
         """White lines on black."""
         lines = self.edges.edges(frames)
         return Drawn(None, FEW) if (lines > 127).mean() < self.least else Drawn(lines)
+
+
+class SketchOfSamples(DerivedRecipe):
+    """The task and its way back, from the source videos of other tasks' samples."""
+
+    name = "sketch_to_video"
+    code = (controls,)
+
+    def __init__(
+        self,
+        edges: EdgeDetector,
+        parents: tuple[str, ...],
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+        self.edges = edges
+
+    def used(self) -> dict[str, Annotator]:
+        """The edge detector."""
+        return {"edges": self.edges}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate per sample."""
+        return {"candidates": [self.once(space, "sketch", clip, self._sketch, [self.edges])]}
+
+    def _sketch(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        record = self.record(clip)
+        frames, fps = record.video("video1")
+        shelf = Shelf(folder, fps)
+        shelf.video("control", self.edges.edges(frames))
+        shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
+        return shelf.done(caption=record.sample.captions["source"])
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        """One sample each way."""
+        return [to_video("sketch", result["caption"]), from_video("sketch", result["caption"])]

@@ -1,11 +1,11 @@
-"""Text to video: from a caption to the video."""
+"""Text to video, or to a picture where the parent has pictures: from a caption to the video."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from curation.clips import Clip
-from curation.recipe import Draft
+from curation.recipe import Draft, Shelf
 from curation.tasks.image_to_video import ImageToVideo
 
 
@@ -13,8 +13,15 @@ class TextToVideo(ImageToVideo):
     """The task: image to video without the image."""
 
     name = "text_to_video"
+    kinds = ("video", "image")
+
+    def shelve(self, shelf: Shelf, clip: Clip, element: str) -> None:
+        """The medium alone."""
+        record = self.record(clip)
+        shelf.copy("video", record.bytes(element), record.sample.media[element])
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
         """One sample."""
         media, told = {"video1": "video"}, {"target": result["caption"]}
-        return [Draft("", self.name, f"{result['caption']} <video1>", ("video1",), media, told)]
+        draft = Draft("", self.name, f"{result['caption']} <video1>", ("video1",), media, told)
+        return [draft.fitting(result["files"])]
