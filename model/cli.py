@@ -206,6 +206,23 @@ def merge(checkpoint: str, lora: Path, out: Path) -> int:
     return 0
 
 
+def ship(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "float16"] = "float16") -> int:
+    """Store a checkpoint to be passed on: in half precision, with SHA256SUMS that are checked on loading.
+
+    Args:
+        checkpoint: folder with config.json and model.safetensors, or a finished run's folder.
+        out: folder of the copy.
+        dtype: of its weights.
+    """
+    from model.editor import Editor
+    from model.weights import WEIGHTS, write_sums
+
+    folder = Editor.from_pretrained(checkpoint, dtype=dtype).save_pretrained(out)
+    write_sums(folder)
+    print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB in {dtype}")
+    return 0
+
+
 def forms() -> int:
     """List the paper's task forms with an example text each."""
     from rich.console import Console
@@ -385,6 +402,7 @@ def main(argv: list[str] | None = None) -> int:
                     "edit": edit,
                     "app": app,
                     "merge": merge,
+                    "ship": ship,
                     "forms": forms,
                     "info": info,
                     "plan": plan,

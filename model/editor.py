@@ -94,11 +94,13 @@ class Editor:
         revision: str | None = None,
         lora: str | Path | None = None,
     ) -> Self:
-        """Load a folder with `config.json` and `model.safetensors`, a finished run's, or a hub repository.
+        """Load a folder with `config.json` and `model.safetensors`, shipped weights, or a hub repository.
 
         Args:
-            path: the folder, or `owner/name` on the model hub; `revision` is a branch, tag or commit there.
-            device, dtype: of the transformer; None keeps the dtype of the file.
+            path: the folder, "nano" for the weights that come with this package, or `owner/name` on the model
+                hub; `revision` is a branch, tag or commit there.
+            device, dtype: of the transformer; None keeps the dtype of the file, except that float16 becomes
+                float32 on a CPU, which computes it slowly and badly.
             lora: folder of an adapter that is merged into the weights, see `model.lora`.
 
         Raises:
@@ -111,6 +113,8 @@ class Editor:
         shapes = {name: value.shape for name, value in dit.state_dict().items()}
         state = read_weights(folder / WEIGHTS, shapes, str(folder / CONFIG), device)
         dit.load_state_dict(state, assign=True)
+        if dtype is None and dit.bounds.dtype == torch.float16 and dit.bounds.device.type == "cpu":
+            dtype = "float32"
         if dtype is not None:
             dit.to(getattr(torch, dtype))
         if lora is not None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.config import ConfigError
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+SHIPPED = Path(__file__).resolve().parent / "weights"  # what comes with the package, by name
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -21,18 +22,21 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        path: a folder with config.json and model.safetensors, a finished run's folder, or `owner/name` of a
-            repository on the model hub (downloaded unless it is in the local cache).
+        path: a folder with config.json and model.safetensors, a finished run's folder, the name of weights
+            that come with this package ("nano"), or `owner/name` of a repository on the model hub (downloaded
+            unless it is in the local cache).
         revision: branch, tag or commit of the repository.
 
     Raises:
-        ConfigError: nothing of the kind is there, or only a pickle is.
+        ConfigError: nothing of the kind is there, only a pickle is, or a file is not the one of SHA256SUMS.
     """
     folder = Path(path)
     if folder.is_file():
         what = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
         raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-    if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
+    if not folder.exists() and len(folder.parts) == 1 and (SHIPPED / folder / CONFIG).is_file():
+        folder = SHIPPED / folder
+    elif not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
         folder = _download(path, revision)
     if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
         folder = folder / "checkpoint"
@@ -44,7 +48,32 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
         raise ConfigError(
             f"{folder / WEIGHTS}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}{why}"
         )
+    check_sums(folder)
     return folder
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files of a folder with its SHA256SUMS, if there; ConfigError names the one at fault."""
+    from shards.files import sha256_of
+
+    sums = folder / SUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text().splitlines():
+        wanted, _, name = line.partition("  ")
+        if not (folder / name).is_file() or sha256_of(folder / name) != wanted:
+            raise ConfigError(
+                f"{folder / name}: is not the file that {sums} names ({wanted[:12]}...); get the folder "
+                f"again, or remove {SUMS} if the change was meant"
+            )
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS of a checkpoint's two files, as `sha256sum` reads it."""
+    from shards.files import sha256_of, write_bytes
+
+    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
+    write_bytes(folder / SUMS, "".join(lines).encode())
 
 
 def _download(name: str, revision: str | None) -> Path:
