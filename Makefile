@@ -18,6 +18,10 @@ CHECKPOINT ?= $(RUN)/checkpoint
 BENCH ?= runs/bench
 OUT ?= edit.mp4
 JOBS ?= 2
+# folders of data/nano and the tasks that fill them, parents first
+NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mask_detection \
+  text_to_still:text_to_video cg_removal:cg_removal cg_replacement:cg_replacement mask_detection:mask_detection \
+  text_to_video:text_to_video image_to_video:image_to_video sketch:sketch_to_video cg_depth:cg_depth
 
 CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
@@ -58,9 +62,9 @@ curate-all: $(READY) ## every offline task, one after the other, and a table of 
 	@$(MAKE) --no-print-directory clips
 	$(PY) -m curation all --clips $(CLIPS)
 
-nano-data: $(READY) ## render what the nano editor is trained on: removal, addition, recolouring, mask detection
-	for task in cg_removal cg_replacement mask_detection; do \
-	  $(PY) -m curation run $$task --config configs/curation/nano/$$task.yaml --out data/nano/$$task \
+nano-data: $(READY) ## render what the nano editor is trained on, and derive its other tasks from that
+	for pair in $(NANO); do name=$${pair%%:*}; task=$${pair##*:}; \
+	  $(PY) -m curation run $$task --config configs/curation/nano/$$name.yaml --out data/nano/$$name \
 	    --workspace $(WORKSPACE) || exit 1; done
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
