@@ -215,3 +215,7 @@ def test_an_edit_hits_its_object_and_no_other() -> None:
     assert value(hit, item, right) == 1
     assert [value(hit, item, frames) for frames in (source, wrong, both)] == [0, 0, 0]
     assert value(hit, item, noisy(right, 3)) == 1
+    shaded = source.copy()
+    shaded[:, 5:15, 26:38] = 40  # a shadow, which the mask leaves out and the target loses
+    shadow = Reference(Loaded(shaded, right, mask, 10, {}), Geometry(2, 40, 60, 10))
+    assert value(hit, shadow, right) == 1
