@@ -1,4 +1,4 @@
-"""`python -m benchmark run|report|list`: score a checkpoint, write its page, list what there is.
+"""`python -m benchmark run|report|study|list`: score a checkpoint, write its page, compare trainings.
 
 Errors are one line on stderr and exit status 2; a run in which nothing could be scored gives status 1.
 """
@@ -92,6 +92,25 @@ def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48
     except (ValueError, TypeError, KeyError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
     go(config, Path(out), curves, gallery)
+
+
+def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1) -> None:
+    """Train and score variants of one training over several seeds, and compare them in one table.
+
+    What is in `out` is reused: a second call trains nothing, an interrupted one goes on.
+
+    Args:
+        study: file that names the training, its variants, seeds and scores
+        out: folder of all their runs, and of study.md and study.json
+        jobs: trainings at a time, each on its share of the processors
+    """
+    from benchmark.study import carry_out, markdown, read_study
+
+    if jobs < 1:
+        raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
+    read = read_study(Path(study))
+    made = carry_out(read, Path(out), jobs, lambda line: console.print(line, highlight=False))
+    print(markdown(read, made))
 
 
 def list_() -> None:
@@ -192,7 +211,7 @@ def main() -> None:
     from shards.sample import SampleError
 
     try:
-        auto_cli({"run": run, "report": report, "list": list_}, prog="python -m benchmark")
+        auto_cli({"run": run, "report": report, "study": study, "list": list_}, prog="python -m benchmark")
     except (BenchmarkError, ShardError, SampleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
