@@ -1,0 +1,112 @@
+"""A study of variants: trained and scored by the real commands, compared, and never done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.item import BenchmarkError
+from benchmark.study import Cell, read_study
+
+TRAINING = {
+    "data": {"batch_size": 2, "token_budget": 2048},
+    "model": {
+        "codec": {
+            "class_path": "model.encoders.transform.TransformCodec",
+            "init_args": {"keep": [[6, 1], [2, 0]]},
+        },
+        "dit": {"width": 48, "depth": 1, "heads": 2, "rope": {"dims": [4, 4, 8, 8]}},
+        "media": {"min_area": 1536, "max_area": 1536, "frames": 9},
+        "inference": {"steps": 1, "guidance": 1.0},
+    },
+    "optim": {"lr": 0.001, "warmup": 1},
+    "train": {"steps": 2, "accelerator": "cpu", "samples": 1},
+}
+
+
+@pytest.fixture
+def study_file(tmp_path: Path, pairs_dir: Path) -> Path:
+    """Two arms, two seeds, two steps each."""
+    training = json.loads(json.dumps(TRAINING))
+    training["data"]["shards"] = [str(pairs_dir)]
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
+    (tmp_path / "apart.yaml").write_text("model: {sequence: {interleaved: false}}\n")
+    study = {
+        "train": str(tmp_path / "train.yaml"),
+        "seeds": [0, 1],
+        "arms": {"full": {"about": "as it is"}, "apart": {"config": [str(tmp_path / "apart.yaml")]}},
+        "scores": {"pairs": {"shards": str(pairs_dir), "limit": 4}},
+        "columns": [
+            {"label": "inside", "score": "pairs", "group": "object_removal", "metric": "psnr_inside"},
+        ],
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study))
+    return path
+
+
+@pytest.mark.slow
+def test_a_study_is_done_once_and_compared(
+    study_file: Path, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    out = tmp_path / "study"
+    arguments = ("study", "--study", study_file, "--out", out, "--jobs", 2)
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    table = (out / "study.md").read_text()
+    assert table.count("\n") == 4
+    assert "| full: as it is |" in table
+    found = json.loads((out / "study.json").read_text())["arms"]
+    for name in ("full", "apart"):
+        for number, seed in enumerate((0, 1)):
+            scored = json.loads((out / name / f"seed-{seed}" / "pairs" / "summary.json").read_text())
+            value = scored["table"]["object_removal"]["model"]["psnr_inside"]["value"]
+            assert found[name]["cells"]["inside"]["values"][number] == value
+        assert found[name]["tokens"] > 0
+    assert found["full"]["cells"]["inside"]["gain"] == 0
+    before = (out / "study.json").read_bytes()
+    times = {p: p.stat().st_mtime for p in out.rglob("model.safetensors")}
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert (out / "study.json").read_bytes() == before
+    assert times == {p: p.stat().st_mtime for p in out.rglob("model.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_named(
+    study_file: Path, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    (tmp_path / "apart.yaml").write_text("model: {dit: {width: 47}}\n")
+    done = command("study", "--study", study_file, "--out", tmp_path / "study", "--jobs", 2)
+    assert done.returncode == 2
+    assert "fit.log: the command failed" in done.stderr
+    assert "width" in done.stderr
+    assert not (tmp_path / "study" / "study.json").exists()
+
+
+def test_gains_are_taken_seed_by_seed() -> None:
+    gain, half = Cell((2.0, 4.0), (1.0, 2.0)).gain()
+    assert gain == 1.5
+    assert half == pytest.approx(12.706 * 0.5, rel=1e-3)  # t with one degree of freedom
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"arms": {"full": {}}}, "two arms"),
+        ({"arms": {"full": {}, "other": {"mixtures": "x"}}}, "mixtures"),
+        (
+            {"columns": [{"label": "a", "score": "none", "group": "b", "metric": "c"}]},
+            "no score 'none'",
+        ),
+    ],
+)
+def test_studies_that_say_nothing_are_refused(study_file: Path, change: dict[str, object], said: str) -> None:
+    study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | change))
+    with pytest.raises(BenchmarkError, match=said):
+        read_study(study_file)
