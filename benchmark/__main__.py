@@ -113,6 +113,30 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
     print(markdown(read, made))
 
 
+def gallery(
+    shards: list[str],
+    checkpoint: str = "nano",
+    out: str = "docs/gallery.jpg",
+    count: int = 24,
+    seed: int = 0,
+    steps: int | None = None,
+) -> None:
+    """Edit held-out items drawn by lot, into one picture and a Markdown page beside it.
+
+    Args:
+        shards: folders whose held-out samples are drawn from, as many of each
+        checkpoint: folder with config.json and model.safetensors, or the name of shipped weights
+        out: the picture, a JPEG
+        count: how many
+        seed: of the lot and of the noise
+        steps: solver steps; the checkpoint's own when not given
+    """
+    from benchmark.gallery import write_gallery
+
+    for line in write_gallery([Path(s) for s in shards], Path(checkpoint), Path(out), count, seed, steps):
+        print(line)
+
+
 def list_() -> None:
     """List suites and metrics."""
     from rich.table import Table
@@ -211,7 +235,10 @@ def main() -> None:
     from shards.sample import SampleError
 
     try:
-        auto_cli({"run": run, "report": report, "study": study, "list": list_}, prog="python -m benchmark")
+        auto_cli(
+            {"run": run, "report": report, "study": study, "gallery": gallery, "list": list_},
+            prog="python -m benchmark",
+        )
     except (BenchmarkError, ShardError, SampleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

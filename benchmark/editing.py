@@ -47,10 +47,16 @@ class Result:
 def weights_folder(checkpoint: Path) -> Path:
     """The folder with config.json and weights; BenchmarkError names what is missing.
 
-    A run's folder may be given for the `checkpoint` folder inside it, as `Editor.from_pretrained` allows.
+    A run's folder may be given for the `checkpoint` folder inside it, or the name of weights that come with
+    the package, as `Editor.from_pretrained` allows.
     """
     if not checkpoint.is_dir():
-        raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
+        from model.weights import SHIPPED
+
+        shipped = SHIPPED / checkpoint
+        if len(checkpoint.parts) != 1 or not shipped.is_dir():
+            raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
+        checkpoint = shipped
     inner = checkpoint / "checkpoint"
     folder = inner if inner.is_dir() and not any(checkpoint.glob("*.safetensors")) else checkpoint
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):

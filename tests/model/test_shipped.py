@@ -44,9 +44,7 @@ def test_a_changed_file_is_named(shipped: Path, name: str) -> None:
 def test_weights_of_another_size_are_named_without_sums_too(shipped: Path) -> None:
     (shipped / SUMS).unlink()
     text = (shipped / CONFIG).read_text()
-    (shipped / CONFIG).write_text(
-        text.replace('"width": 32', '"width": 48').replace("[4, 4, 4, 4]", "[4, 4, 8, 8]")
-    )
+    (shipped / CONFIG).write_text(text.replace('"depth": 1', '"depth": 2'))
     with pytest.raises(ConfigError, match=r"does not fit .*: weight"):
         Editor.from_pretrained(shipped)
 
