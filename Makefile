@@ -27,7 +27,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all nano-data train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
+.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -66,6 +66,20 @@ nano-data: $(READY) ## render what the nano editor is trained on, and derive its
 	for pair in $(NANO); do name=$${pair%%:*}; task=$${pair##*:}; \
 	  $(PY) -m curation run $$task --config configs/curation/nano/$$name.yaml --out data/nano/$$name \
 	    --workspace $(WORKSPACE) || exit 1; done
+
+nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; interrupted, it goes on)
+	@$(MAKE) --no-print-directory clips
+	@$(MAKE) --no-print-directory curate TASK=object_removal
+	@$(MAKE) --no-print-directory nano-data
+	$(PY) -m model fit --config configs/train/editor_stills.yaml
+	$(PY) -m model fit --config configs/train/editor.yaml
+	$(PY) -m model ship --checkpoint runs/editor --out runs/editor/shipped
+	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
+	  $(PY) -m benchmark run --suite heldout --shards data/nano/$$name --limit $${pair##*:} --gallery 24 \
+	    --checkpoint runs/editor/shipped --out runs/editor/bench-$$name || exit 1; done
+
+ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (hours)
+	$(PY) -m benchmark study --study configs/train/ablations/study.yaml --out runs/study --jobs $(JOBS)
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)
