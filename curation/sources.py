@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from curation import cg
+from curation import cg, workspace
 from curation.cg import camera, render, scene, screen, words
 from curation.cg.scene import Scene, SceneSettings, as_dict, scene_of
 from curation.clips import Clip
@@ -70,10 +70,11 @@ class SceneRecipe(Recipe):
         return "CC0-1.0 (rendered)"
 
     def steps(self) -> list[Step]:
-        """The renderer comes first."""
+        """The renderer comes first, with the version of the code that draws up and renders scenes."""
         import mujoco
 
-        rendered = Step(stage="render", backend="mujoco", model="scenes", revision=mujoco.__version__)
+        made = f"scenes {workspace.code_of(*SceneRecipe.code)}"
+        rendered = Step(stage="render", backend="mujoco", model=made, revision=mujoco.__version__)
         return [rendered, *super().steps()]
 
 
