@@ -55,6 +55,7 @@ def open_data(
     codec = build(model.codec)
     rows = rows_of(config.data)
     train = Pairs(rows, "train", model, codec, text, config.data.cache_gib)
+    refuse_mixed_generators(train)
     if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
         codec = codec.fitted(distinct_videos(train, 64))
         model = dataclasses.replace(model, codec=part(model.codec["class_path"], **codec.init_args))
@@ -79,6 +80,25 @@ def open_data(
         log.info("no held-out pairs are rendered: %s", error)
         heldout = None
     return train, heldout, model
+
+
+def refuse_mixed_generators(pairs: Pairs) -> None:
+    """Raise ConfigError naming two folders whose scenes were rendered by different versions of the generator.
+
+    What a version changes in its scenes would be learned as if it belonged to a task. The first sample of a
+    folder speaks for it: a folder is written by one run.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for shards in pairs.shards:
+        for step in shards[0].sample.provenance.steps:
+            if step.stage == "render":
+                seen.setdefault((step.model, step.revision), str(shards.location))
+    if len(seen) > 1:
+        (one, first), (two, second) = [*seen.items()][:2]
+        raise ConfigError(
+            f"data: {first} and {second} were rendered by different generators ({' '.join(one)}; "
+            f"{' '.join(two)}); make both anew with `make nano-data`"
+        )
 
 
 def distinct_videos(pairs: Pairs, most: int) -> Iterator[Tensor]:

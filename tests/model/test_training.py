@@ -26,6 +26,9 @@ from model.settings import FitConfig, OptimConfig
 from model.steps import Steps
 from model.train import fit
 from shards.index import ShardError
+from shards.reader import ShardSet
+from shards.sample import Step
+from shards.writer import write_shards
 
 Opened = tuple[Pairs, EditModule]
 
@@ -179,6 +182,27 @@ def test_state_survives_and_old_ones_go(fit_config: FitConfig, opened: Opened, t
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(ConfigError, match=r"\.safetensors: is not as long as it was written"):
         load_state(file.parent, other, fresh)
+
+
+def test_scenes_of_two_generators_are_not_mixed(
+    fit_config: FitConfig, shard_folder: Path, tmp_path: Path
+) -> None:
+    old = ShardSet(shard_folder)
+    folders = []
+    for version in ("scenes 1a", "scenes 2b"):
+        items = []
+        for record in (old[i] for i in range(len(old))):
+            media = {name: tmp_path / f"{record.key}-{name}" for name in record.sample.media}
+            for name, path in media.items():
+                path.write_bytes(record.bytes(name))
+            steps = [Step(stage="render", backend="mujoco", model=version, revision="3.3.0")]
+            provenance = record.sample.provenance.model_copy(update={"steps": steps})
+            items.append((record.sample.model_copy(update={"provenance": provenance}), media))
+        write_shards(tmp_path / version, items)
+        folders.append(str(tmp_path / version))
+    data = dataclasses.replace(fit_config.data, shards=tuple(folders))
+    with pytest.raises(ConfigError, match=r"scenes 1a and .*scenes 2b were rendered by different generators"):
+        fit(dataclasses.replace(fit_config, data=data), tmp_path / "run")
 
 
 def test_bad_settings_are_named(
