@@ -26,11 +26,12 @@ def write_preview(path: Path, source: np.ndarray, target: np.ndarray, mask: np.n
 
 
 def write_strips(path: Path, media: list[Path]) -> None:
-    """PNG with `COLUMNS` moments of each video, one strip below the other."""
+    """PNG with `COLUMNS` moments of each video, one strip below the other; pictures alone are shown once."""
     rows = []
-    for file in media:
-        frames = read_image(file)[None] if file.suffix == ".png" else read_video(file)[0]
-        moments = np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int)
+    clips = [read_image(file)[None] if file.suffix == ".png" else read_video(file)[0] for file in media]
+    columns = min(COLUMNS, max(len(frames) for frames in clips))
+    for frames in clips:
+        moments = np.linspace(0, len(frames) - 1, columns).round().astype(int)
         rows.append(np.hstack([_fit(frames[t]) for t in moments]))
     write_image(path, np.vstack(rows))
 

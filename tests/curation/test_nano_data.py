@@ -1,0 +1,97 @@
+"""What `make nano-data` makes, from its own configurations with few scenes each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from curation.run import run
+from shards.reader import Record, ShardSet
+from shards.verify import verify
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "curation" / "nano"
+RESERVED = ("green cylinder", "blue cube", "red egg", "yellow capsule", "purple ball")
+
+
+def listed() -> list[tuple[str, str]]:
+    """The Makefile's list of folders and tasks."""
+    found = re.search(r"^NANO := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    return [
+        (name, task) for name, _, task in (pair.partition(":") for pair in found[1].split() if pair != "\\")
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
+    """Every folder's samples, three scenes for a task, one of them held out."""
+    root = tmp_path_factory.mktemp("nano")
+    records = {}
+    for name, task in listed():
+        config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        arguments = config["init_args"]
+        if "scenes" in arguments:
+            arguments |= {"scenes": 3, "heldout_fraction": 0.34}
+        if "parents" in arguments:
+            arguments["parents"] = [str(root / Path(parent).name) for parent in arguments["parents"]]
+        path = root / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        run(task, root, root / name, root / "workspace", path, 0)
+        assert not verify(root / name).faults
+        shards = ShardSet(root / name)
+        records[name] = [shards[i] for i in range(len(shards))]
+    return records
+
+
+def test_the_list_is_all_there_is() -> None:
+    assert sorted(name for name, _ in listed()) == sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    mixture = yaml.safe_load((ROOT / "configs" / "train" / "mixtures" / "nano.yaml").read_text())["rows"]
+    folders = {folder for row in mixture.values() for folder in row["shards"]}
+    assert folders == {f"data/nano/{name}" for name, _ in listed()} | {"data/shards/object_removal"}
+
+
+def test_stills_are_pictures_and_the_rest_short_videos(made: dict[str, list[Record]]) -> None:
+    for name, records in made.items():
+        kinds = {m.kind for r in records for n, m in r.sample.media.items() if n != "mask"}
+        still = name in ("still_removal", "still_replacement", "still_mask", "text_to_still")
+        assert kinds == (
+            {"image"} if still else {"video", "image"} if name == "image_to_video" else {"video"}
+        )
+        for record in records:
+            assert {m.frames for n, m in record.sample.media.items() if n != "image1"} <= {1 if still else 9}
+            assert {(m.height, m.width) for m in record.sample.media.values()} == {(96, 128)}
+            assert not still or "video" not in record.sample.text
+        assert {r.sample.split for r in records} == {"train", "heldout"}
+
+
+def test_masks_are_where_the_edit_is(made: dict[str, list[Record]]) -> None:
+    for name, marked in (("still_removal", "still_mask"), ("cg_removal", "mask_detection")):
+        truth = {np.packbits(r.mask("mask")).tobytes() for r in made[name]}
+        hits = 0
+        for record in made[marked]:
+            drawn = record.pixels(record.sample.targets[0]).mean(-1) > 127
+            if name == "still_removal":  # pictures are exact
+                hits += np.packbits(drawn).tobytes() in truth
+            else:
+                hits += 0.001 < drawn.mean() < 0.5
+        assert hits >= len(truth)
+
+
+def test_looks_that_are_reserved_are_not_trained_on(made: dict[str, list[Record]]) -> None:
+    for records in made.values():
+        for record in records:
+            if record.sample.split == "train":
+                told = " ".join([record.sample.text, *record.sample.captions.values()])
+                assert not [look for look in RESERVED if look in told]
+            assert " to the left of " not in record.sample.text
+
+
+def test_controls_go_both_ways(made: dict[str, list[Record]]) -> None:
+    for name, control in (("sketch", "sketch"), ("cg_depth", "depth")):
+        tasks = [r.sample.task for r in made[name]]
+        assert tasks.count(f"{control}_to_video") == tasks.count(f"video_to_{control}") > 0
