@@ -201,4 +201,6 @@ def data_fingerprint(rows: Mapping[str, Row]) -> dict[str, Any]:
             for shard in read_manifest(folder):
                 digest.update(f"{shard.shard} {shard.sha256}\n".encode())
         result[name] = {"ratio": row.ratio, "tasks": list(row.tasks), "shards": digest.hexdigest()}
+        if row.masked is not None:
+            result[name]["masked"] = row.masked
     return result

@@ -72,6 +72,7 @@ class Row:
             which it adds up to whole numbers.
         source: where it comes from, or "internal".
         shards: folders or URLs that hold it. tasks: those of its samples that belong to the row; all if none.
+        masked: whether its samples give a mask beside the words; either if None.
         tokens: for plans without shards.
     """
 
@@ -81,6 +82,7 @@ class Row:
     source: str = ""
     shards: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    masked: bool | None = None
     tokens: tuple[Lengths, ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,6 +90,10 @@ class Row:
             raise ValueError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
         if self.count < 0:
             raise ValueError(f"count {self.count} is negative")
+
+    def holds(self, task: str, text: str) -> bool:
+        """Whether a sample of its shards belongs to the row."""
+        return (not self.tasks or task in self.tasks) and self.masked in (None, "<mask" in text)
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,17 @@ class Pairs:
                     chosen = [
                         (shards, i)
                         for i in range(first, first + count)
-                        if shards and (not row.tasks or shards.entry(i).task in row.tasks)
+                        if shards and row.holds(shards.entry(i).task, shards.entry(i).text)
                     ]
                     first += count
                     self._places += [(s, i) for s, i in chosen if s]
                     sizes += [len(chosen)] if chosen else []
             if not sizes and split == "train":
                 tasks = f" of the tasks {', '.join(row.tasks)}" if row.tasks else ""
-                raise ConfigError(f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}")
+                marked = {None: "", True: " with a mask", False: " without a mask"}[row.masked]
+                raise ConfigError(
+                    f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}{marked}"
+                )
             self.sizes.append(sizes)
         if not self._places:
             folders = ", ".join(f for row in rows.values() for f in row.shards)

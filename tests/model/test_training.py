@@ -20,6 +20,7 @@ from model.checkpoint import StateWriter, load_state, states
 from model.config import ConfigError
 from model.data import StepBatch, collate
 from model.lit import EditModule, learning_rate, micro_loss, token_shares
+from model.mixture import Row
 from model.opening import open_data
 from model.pairs import Pairs, mirrored
 from model.settings import FitConfig, OptimConfig
@@ -182,6 +183,22 @@ def test_state_survives_and_old_ones_go(fit_config: FitConfig, opened: Opened, t
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(ConfigError, match=r"\.safetensors: is not as long as it was written"):
         load_state(file.parent, other, fresh)
+
+
+def test_a_row_takes_samples_with_a_mask_or_without(opened: Opened, shard_folder: Path) -> None:
+    pairs, _ = opened
+    keys = {}
+    for masked in (None, False, True):
+        rows = {"discs": Row(shards=(str(shard_folder),), masked=masked)}
+        row = Pairs(rows, "train", pairs.model, pairs.codec, pairs.text)
+        keys[masked] = {row.entry(i).key for i in range(len(row))}
+    assert all("plain" in key for key in keys[False])
+    assert all("marked" in key for key in keys[True])
+    assert keys[False] | keys[True] == keys[None]
+    assert len(keys[False]) == len(keys[True]) == 3
+    with pytest.raises(ConfigError, match=r"row discs: .*no train samples of the tasks x with a mask"):
+        rows = {"discs": Row(shards=(str(shard_folder),), tasks=("x",), masked=True)}
+        Pairs(rows, "train", pairs.model, pairs.codec, pairs.text)
 
 
 def test_scenes_of_two_generators_are_not_mixed(
