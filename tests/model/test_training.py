@@ -196,8 +196,8 @@ def test_a_row_takes_samples_with_a_mask_or_without(opened: Opened, shard_folder
     assert all("marked" in key for key in keys[True])
     assert keys[False] | keys[True] == keys[None]
     assert len(keys[False]) == len(keys[True]) == 3
+    rows = {"discs": Row(shards=(str(shard_folder),), tasks=("x",), masked=True)}
     with pytest.raises(ConfigError, match=r"row discs: .*no train samples of the tasks x with a mask"):
-        rows = {"discs": Row(shards=(str(shard_folder),), tasks=("x",), masked=True)}
         Pairs(rows, "train", pairs.model, pairs.codec, pairs.text)
 
 
