@@ -11,7 +11,7 @@ import torch
 from model import Editor
 from model.cli import main
 from model.config import ConfigError
-from model.weights import CONFIG, SHIPPED, SUMS, WEIGHTS, find_checkpoint
+from model.weights import CONFIG, SUMS, WEIGHTS, find_checkpoint
 
 
 @pytest.fixture
@@ -49,13 +49,16 @@ def test_weights_of_another_size_are_named_without_sums_too(shipped: Path) -> No
         Editor.from_pretrained(shipped)
 
 
-def test_names_that_are_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_shipped_weights_are_found_by_name(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.weights.SHIPPED", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_checkpoint(shipped.name) == shipped
+    Editor.from_pretrained(shipped.name)
     with pytest.raises(ConfigError, match=r"nanoo.*not found"):
         find_checkpoint("nanoo")
-    folder = tmp_path / "nano"
-    folder.mkdir()
+    Path(shipped.name).mkdir()  # a folder of one's own comes first
     with pytest.raises(ConfigError, match="not found"):
-        find_checkpoint("nano")  # a folder of one's own comes first
-    folder.rmdir()
-    assert find_checkpoint("nano") == SHIPPED / "nano"
+        find_checkpoint(shipped.name)
