@@ -110,9 +110,9 @@ def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
     page.locator("#video1 video").wait_for()
     box = page.locator("#instruction textarea")
     page.get_by_role("button", name="<video1>", exact=True).click()
-    page.wait_for_function("document.querySelector('#instruction textarea').value.includes('<video1>')")
-    # at once: the page may still be placing the caret
-    box.fill(box.input_value() + "Remove the square.")
+    # the caret stands behind the tag, and one goes on typing there
+    page.wait_for_function("document.activeElement.selectionStart === '<video1> '.length")
+    page.keyboard.type("Remove the square.")
     assert box.input_value() == "<video1> Remove the square."
     page.locator("#run").click()
     page.locator("#download").wait_for()
