@@ -23,12 +23,12 @@ WORDINGS = (
     "Change the colour of {what} to {colour}.",
     "Make {what} {colour}.",
     "Paint {what} {colour}.",
-    "Replace {what} by a {colour} one.",
+    "Replace {what} by {one}.",
 )
 MASKED = (
     "Change the colour of what <mask> marks to {colour}.",
     "Use <mask> to make {what} {colour}.",
-    "Replace the object marked in <mask> by a {colour} one.",
+    "Replace the object marked in <mask> by {one}.",
 )
 
 
@@ -48,6 +48,7 @@ class CgReplacement(CgRemoval):
         scene, made = self.scene_of(clip.source), []
         other = recoloured(scene, result["object"])
         colour = other.things[result["object"]].colour
+        one = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} one"
         media = {"video1": "source", "video2": "target", "mask": "mask"}
         told = {
             "source": words.caption(scene),
@@ -56,7 +57,7 @@ class CgReplacement(CgRemoval):
         for ending, forms in (("", WORDINGS), ("mask", MASKED)):
             key = key_of(clip, "object_replacement", number, ending)
             what = f"the {draw(result['names'], key, 'name')}"
-            text = draw(forms, key, "form").format(what=what, colour=colour)
+            text = draw(forms, key, "form").format(what=what, colour=colour, one=one)
             video = f"<video1> {text} <video2>"
             made.append(Draft(ending, "object_replacement", video, ("video2",), media, told))
         return [draft.fitting(result["files"]) for draft in made]
