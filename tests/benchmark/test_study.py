@@ -45,7 +45,7 @@ def study_file(tmp_path: Path, pairs_dir: Path) -> Path:
         ],
     }
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
     return path
 
 
@@ -80,7 +80,9 @@ def test_a_study_is_done_once_and_compared(
 def test_a_training_that_fails_is_named(
     study_file: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
-    (tmp_path / "apart.yaml").write_text("model: {dit: {width: 47}}\n")
+    training = yaml.safe_load((tmp_path / "train.yaml").read_text())
+    training["model"]["dit"]["width"] = 47
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
     done = command("study", "--study", study_file, "--out", tmp_path / "study", "--jobs", 2)
     assert done.returncode == 2
     assert "fit.log: the command failed" in done.stderr
