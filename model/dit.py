@@ -29,8 +29,9 @@ class DiTConfig:
         kv_heads: fewer than `heads` is grouped-query attention; None means as many.
         hidden: inner width of SwiGLU; None is 8/3 of `width`, rounded up to a multiple of 32.
         place_prior: initial bias of queries and keys along time, height and width (needs `qkv_bias`). Above 0
-            every head starts by looking at its own place in all elements, which is where an edit finds most
-            of what it needs; 0 starts from content alone, as the paper presumably does.
+            heads start by looking at their own place in all elements, which is where an edit finds most of
+            what it needs; 0 starts from content alone, as the paper presumably does. place_heads: how many of
+            the heads start so, the first ones; None is all, which leaves none to look at the words from afar.
         copy_prior: None is the paper's network. Else a `CopyHead` with these initial biases per axis is added
             to the output, for networks that predict clean data.
         modulation: False leaves timesteps out (plain LLaMA blocks).
@@ -51,6 +52,7 @@ class DiTConfig:
     qk_norm: bool = True
     qkv_bias: bool = False
     place_prior: float = 0.0
+    place_heads: int | None = None
     copy_prior: tuple[float, ...] | None = None
     modulation: bool = True
     norm_eps: float = 1e-6
@@ -61,6 +63,11 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if self.place_prior and not self.qkv_bias:
             raise ValueError("dit.place_prior needs dit.qkv_bias")
+        shared = self.heads // (self.kv_heads or self.heads)  # queries per key
+        if self.place_heads is not None and not (
+            0 < self.place_heads <= self.heads and self.place_heads % shared == 0
+        ):
+            raise ValueError(f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}")
         if self.width % self.heads:
             raise ValueError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
@@ -137,10 +144,11 @@ class DiT(nn.Module):
             prior = torch.zeros(2 * half)
             # pair (i, i + half) starts as (prior, 0): its product at distance d is prior^2 cos(frequency d)
             prior[self.config.rope.dims[0] // 2 : half] = self.config.place_prior
+            share = (self.config.place_heads or self.config.heads) / self.config.heads
             for name, parameter in self.named_parameters():
                 if name.endswith(("attention.q.bias", "attention.k.bias")):
-                    with torch.no_grad():
-                        parameter.copy_(prior.repeat(len(parameter) // (2 * half)))
+                    heads = parameter.detach().view(-1, 2 * half)
+                    heads[: round(share * len(heads))] = prior
         if self.copy is not None:
             self.copy.reset()
         nn.init.normal_(self.bounds, std=1.0)

@@ -65,6 +65,32 @@ def test_gradients_reach_the_pointer() -> None:
         assert parameter.grad.any()
 
 
+@pytest.mark.parametrize(
+    ("kv_heads", "place_heads", "queries", "keys"), [(None, 1, 1, 1), (2, 2, 2, 1), (2, None, 4, 2)]
+)
+def test_some_heads_start_at_their_own_place(
+    kv_heads: int | None, place_heads: int | None, queries: int, keys: int
+) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        width=64,
+        heads=4,
+        kv_heads=kv_heads,
+        rope=RopeConfig(dims=(4, 4, 4, 4)),
+        qkv_bias=True,
+        place_prior=1.0,
+        place_heads=place_heads,
+    )
+    for name, bias in DiT(config).named_parameters():
+        for ending, count in (("attention.q.bias", queries), ("attention.k.bias", keys)):
+            if name.endswith(ending):
+                placed = bias.detach().view(-1, 16).any(1)
+                assert placed[:count].all()
+                assert not placed[count:].any()
+    with pytest.raises(ValueError, match=r"dit.place_heads 5: from 1 to 4 heads"):
+        dataclasses.replace(config, place_heads=5)
+
+
 def test_place_prior_needs_biases() -> None:
     with pytest.raises(ValueError, match="place_prior needs"):
         dataclasses.replace(CONFIG, place_prior=1.0)
