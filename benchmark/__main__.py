@@ -114,9 +114,9 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
 
 
 def gallery(
-    shards: list[str],
-    checkpoint: str = "nano",
-    out: str = "docs/gallery.jpg",
+    shards: tuple[str, ...] = ("data/shards/object_removal",),
+    checkpoint: str = "runs/nano",
+    out: str = "runs/gallery.jpg",
     count: int = 24,
     seed: int = 0,
     steps: int | None = None,

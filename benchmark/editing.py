@@ -51,12 +51,11 @@ def weights_folder(checkpoint: Path) -> Path:
     the package, as `Editor.from_pretrained` allows.
     """
     if not checkpoint.is_dir():
-        from model.weights import SHIPPED
+        from model.weights import shipped  # brings torch
 
-        shipped = SHIPPED / checkpoint
-        if len(checkpoint.parts) != 1 or not shipped.is_dir():
+        checkpoint = shipped(checkpoint)
+        if not checkpoint.is_dir():
             raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
-        checkpoint = shipped
     inner = checkpoint / "checkpoint"
     folder = inner if inner.is_dir() and not any(checkpoint.glob("*.safetensors")) else checkpoint
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):

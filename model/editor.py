@@ -97,7 +97,7 @@ class Editor:
         """Load a folder with `config.json` and `model.safetensors`, shipped weights, or a hub repository.
 
         Args:
-            path: the folder, "nano" for the weights that come with this package, or `owner/name` on the model
+            path: the folder, the name of weights that come with this package, or `owner/name` on the model
                 hub; `revision` is a branch, tag or commit there.
             device, dtype: of the transformer; None keeps the dtype of the file, except that float16 becomes
                 float32 on a CPU, which computes it slowly and badly.

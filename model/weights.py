@@ -23,20 +23,18 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
 
     Args:
         path: a folder with config.json and model.safetensors, a finished run's folder, the name of weights
-            that come with this package ("nano"), or `owner/name` of a repository on the model hub (downloaded
-            unless it is in the local cache).
+            that come with this package (a folder of `SHIPPED`), or `owner/name` of a repository on the model
+            hub (downloaded unless it is in the local cache).
         revision: branch, tag or commit of the repository.
 
     Raises:
         ConfigError: nothing of the kind is there, only a pickle is, or a file is not the one of SHA256SUMS.
     """
-    folder = Path(path)
+    folder = shipped(Path(path))
     if folder.is_file():
         what = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
         raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-    if not folder.exists() and len(folder.parts) == 1 and (SHIPPED / folder / CONFIG).is_file():
-        folder = SHIPPED / folder
-    elif not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
+    if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
         folder = _download(path, revision)
     if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
         folder = folder / "checkpoint"
@@ -50,6 +48,12 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
         )
     check_sums(folder)
     return folder
+
+
+def shipped(path: Path) -> Path:
+    """The folder of weights that come with the package, if `path` is their name and no own folder."""
+    named = not path.exists() and len(path.parts) == 1 and (SHIPPED / path / CONFIG).is_file()
+    return SHIPPED / path if named else path
 
 
 def check_sums(folder: Path) -> None:
