@@ -14,15 +14,23 @@ AXES = {"to the left of": (0, -1), "to the right of": (0, 1), "in front of": (2,
 CLEAR = 0.35  # metres by which one object must be further than the other for a relation to be said
 
 
-def names(scene: Scene, number: int, positions: np.ndarray, pose: Pose, relations: bool = True) -> list[str]:
+def names(
+    scene: Scene,
+    number: int,
+    positions: np.ndarray,
+    pose: Pose,
+    relations: bool = True,
+    shapes_alone: bool = True,
+) -> list[str]:
     """Names of an object, without article, each of which fits it alone; the shortest first.
 
     Args:
         positions: float [objects, 3], in the frame that relations are read from; seen from `pose`.
         relations: whether it may be named by where it stands.
+        shapes_alone: whether by a name without its colour.
     """
     thing = scene.things[number]
-    looks = [_looks(t) for t in scene.things]
+    looks = [[look for look in _looks(t) if shapes_alone or t.colour in look.split()] for t in scene.things]
     found = [look for look in looks[number] if sum(look in others for others in looks) == 1]
     for relation, (axis, sign) in AXES.items() if relations else ():
         for other in range(len(scene.things)):
@@ -31,7 +39,7 @@ def names(scene: Scene, number: int, positions: np.ndarray, pose: Pose, relation
             unique = [look for look in looks[other] if sum(look in others for others in looks) == 1]
             if not unique:
                 continue
-            for look in (thing.shape, f"{thing.colour} {thing.shape}"):
+            for look in (look for look in looks[number] if thing.size not in look.split()):
                 able = [i for i in range(len(looks)) if i != other and look in looks[i]]
                 stand = [i for i in able if _stands(positions, pose, i, other, axis, sign)]
                 clear = all(_apart(positions, pose, i, other, axis, sign) for i in able if i != number)

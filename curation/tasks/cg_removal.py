@@ -39,6 +39,7 @@ class CgRemoval(SceneRecipe):
         per_scene: most objects of a scene that are taken out, one at a time.
         least_area: share of the picture, averaged over the frames, that an object must cover.
         relations: whether objects may be named by where they stand.
+        shapes_alone: whether objects may be named without their colour.
     """
 
     name = "cg_removal"
@@ -55,14 +56,18 @@ class CgRemoval(SceneRecipe):
         per_scene: int = 2,
         least_area: float = 0.006,
         relations: bool = True,
+        shapes_alone: bool = True,
     ) -> None:
         super().__init__(scene, scenes, first, heldout_fraction, reserved)
-        self.per_scene, self.least_area, self.relations = per_scene, least_area, relations
+        self.per_scene, self.least_area = per_scene, least_area
+        self.relations, self.shapes_alone = relations, shapes_alone
 
     def settings(self) -> dict[str, Any]:
         """Which objects are taken."""
-        numbers = {"per_scene": self.per_scene, "least_area": self.least_area}
-        return numbers if self.relations else {**numbers, "relations": False}
+        numbers: dict[str, Any] = {"per_scene": self.per_scene, "least_area": self.least_area}
+        allowances = {"relations": self.relations, "shapes_alone": self.shapes_alone}
+        # only what is refused, so that samples of before keep their keys
+        return numbers | {name: False for name, allowed in allowances.items() if not allowed}
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per object."""
@@ -91,7 +96,14 @@ class CgRemoval(SceneRecipe):
             masks = renderer.masks(path(pose, None, clip.frames))
             areas = masks.mean((1, 2, 3))
             for number in np.argsort(-areas).tolist():
-                names = words.names(scene, number, renderer.motion.positions[0], pose, self.relations)
+                names = words.names(
+                    scene,
+                    number,
+                    renderer.motion.positions[0],
+                    pose,
+                    self.relations,
+                    self.shapes_alone,
+                )
                 if areas[number] < self.least_area:
                     rejected.append(HIDDEN)
                 elif self.alone and renderer.motion.touched[number]:

@@ -37,6 +37,9 @@ def test_a_seed_is_a_scene_and_names_fit_one_object(seed: int) -> None:
             assert seen.setdefault(name, number) == number
             plain = name.split(" to the ")[0].split(" in front")[0].split(" behind")[0]
             assert plain.split()[-1] == scene.things[number].shape
+        coloured = words.names(scene, number, positions, pose, shapes_alone=False)
+        assert all(scene.things[number].colour in name.split() for name in coloured)
+        assert words.names(scene, number, positions, pose, relations=False, shapes_alone=False)
     assert words.caption(scene).count(" a ") >= len(scene.things) - 1
 
 
