@@ -1,4 +1,4 @@
-"""A run's resumable state: weights, their average, AdamW's moments and the step, without pickle.
+"""A run's resumable state: weights, their average, the optimizer's moments and the step, without pickle.
 
 torch.distributed.checkpoint in its safetensors format: every rank writes what it holds, and any number of
 ranks reads it. Lightning's own .ckpt is a pickle, which we never write.
@@ -24,6 +24,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 
 from model.config import ConfigError
 from model.lit import EditModule
+from model.optimizer import blank_state
 
 FAULTS = (dcp.api.CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
 STATE = re.compile(r"^step-(\d{8})$")
@@ -129,13 +130,7 @@ def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path}: {error}; {remedy}") from error
     if step:
-        for parameter in module.dit.parameters():
-            if parameter.requires_grad:
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32),
-                    "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-                    "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
-                }
+        blank_state(optimizer)
     tensors = tensors_of(module, optimizer)
     alone = module.world.size == 1
     try:
@@ -145,6 +140,6 @@ def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer)
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: does not fit this model, or is damaged: {reason}; {remedy}") from error
     for moments in optimizer.state.values():
-        if moments:
+        if "step" in moments:
             moments["step"] = moments["step"].to(moments["exp_avg"].device)
     module.done = step

@@ -20,6 +20,7 @@ from model.data import MicroBatch, StepBatch
 from model.dit import DiT
 from model.flow import interpolate, target_velocity, to_velocity, token_loss
 from model.lora import LoraConfig, add_adapter
+from model.optimizer import optimizer_of
 from model.parallel import Sharding, before_micro_batch, copy_whole, gathered, mesh_of, shard
 from model.settings import OptimConfig
 
@@ -120,20 +121,8 @@ class EditModule(L.LightningModule):
         return blank.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW without decay on vectors (norms, biases, bounds) and modulation tables."""
-        plain = {
-            id(p) for n, p in self.dit.named_parameters() if p.ndim < 2 or n.endswith(("table", "bounds"))
-        }
-        trained = [p for p in self.dit.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if id(p) not in plain]},
-            {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        betas = (self.optim.betas[0], self.optim.betas[1])
-        return torch.optim.AdamW(
-            groups, lr=self.optim.lr, betas=betas, weight_decay=self.optim.weight_decay, fused=True
-        )
+        """Lightning's hook, see `optimizer_of`."""
+        return optimizer_of(self.dit.named_parameters(), self.optim)
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, _: int) -> StepBatch:
         """Lightning's hook: copy a step."""

@@ -16,9 +16,11 @@ from model.recompute import Checkpointing
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its schedule; the defaults are the paper's (section A.1).
+    """The optimizer and its schedule; the defaults are the paper's (section A.1).
 
     Attributes:
+        method: `adamw`, or `muon` for the matrices of the blocks and AdamW for all else; one learning rate
+            serves both (`model.optimizer`).
         lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
         ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
@@ -28,6 +30,7 @@ class OptimConfig:
             say little about what is learned. `token` suits data of one length, or fine-tuning on long video.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     lr: float = 8e-6
     final_lr: float = 1e-6
     warmup: int = 2000
