@@ -5,7 +5,7 @@ A suite yields `Item`s; `Item.load` decodes one; metrics see the frames as a `Re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -70,6 +70,7 @@ class Item:
         clip, pair: which source clip and which edit pair it comes from; intervals are clustered by these.
         native: frames, size and rate of the media themselves; None for an unreadable item.
         load: decodes the media; raises ValueError naming the file at fault.
+        prompts: what metrics may compare with, by name: `target` and `source` describe the videos.
         fault: why the item cannot be used, when that is known before loading.
     """
 
@@ -82,6 +83,7 @@ class Item:
     pair: str
     native: Geometry | None
     load: Callable[[], Loaded] = field(compare=False)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
 
 
@@ -104,12 +106,13 @@ def shrink_mask(mask: np.ndarray, size: Size) -> np.ndarray:
 
 
 class Reference:
-    """An item's source, target and mask at the geometry of the results, for the metrics.
+    """An item's source, target and mask at the geometry of the results, and its prompts, for the metrics.
 
     Everything derived (outside region, flow of the target) is computed once, and serves every row.
     """
 
-    def __init__(self, loaded: Loaded, geometry: Geometry) -> None:
+    def __init__(self, loaded: Loaded, geometry: Geometry, prompts: Mapping[str, str] | None = None) -> None:
+        self.prompts = prompts or {}
         size = (geometry.height, geometry.width)
         self.geometry = geometry
         self.source = resize(same_times(loaded.source, loaded.fps, geometry), size)

@@ -164,7 +164,7 @@ class Frames:
 
     def reference(self, geometry: Geometry) -> Reference:
         if getattr(self, "_at", None) != geometry:
-            self._at, self._reference = geometry, Reference(self.loaded, geometry)
+            self._at, self._reference = geometry, Reference(self.loaded, geometry, self.item.prompts)
         return self._reference
 
 

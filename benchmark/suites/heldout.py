@@ -103,8 +103,11 @@ def item_of(record: Record) -> Item:
 
     clip = sample.provenance.clip.sha256
     shown = sample.media[target]
+    prompts = {name: text for name, text in sample.captions.items() if text}
     native = Geometry(shown.frames, shown.height, shown.width, shown.fps or 1.0)
-    return Item(sample.key, sample.task, wording, sample.text, content, clip, pair, native, load, fault)
+    return Item(
+        sample.key, sample.task, wording, sample.text, content, clip, pair, native, load, prompts, fault
+    )
 
 
 def load_record(record: Record, source: str, target: str) -> Loaded:

@@ -1,0 +1,132 @@
+"""CLIP as transformers loads it (OpenAI's ViT-L/14, and PickScore, which is a CLIP), and DINOv2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.features.frames import batches
+
+TEXT_TOKENS = 77
+
+
+class Images:
+    """Frames through a processor into batches of pixels.
+
+    transformers' PIL processors are used: the published code ran on them, and the torchvision ones resize a
+    little differently.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, frames: list[np.ndarray], device: str) -> Iterator[Tensor]:
+        """Yields float32 [B, 3, H, W] of uint8 RGB frames [H, W, 3]."""
+        from PIL import Image
+
+        for some in batches(frames):
+            pictures = [Image.fromarray(frame) for frame in some]
+            yield self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
+
+
+class Clip:
+    """A CLIP with its own pair of encoders.
+
+    Args:
+        path: folder or hub id of a checkpoint in transformers' layout.
+        processor: folder or hub id that images and text are prepared by, if not `path`: PickScore_v1 is used
+            with laion/CLIP-ViT-H-14-laion2B-s32B-b79K's.
+        device: such as `cpu` or `cuda`.
+        revision: of `path` on the hub.
+    """
+
+    def __init__(
+        self, path: str, processor: str | None = None, device: str = "cpu", revision: str | None = None
+    ) -> None:
+        self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
+
+    @cached_property
+    def model(self) -> Any:
+        """transformers' CLIPModel, float32, in eval mode."""
+        from transformers import CLIPModel
+
+        model: Any = CLIPModel.from_pretrained(self.path, revision=self.revision or "main")
+        return model.to(self.device).eval()
+
+    @cached_property
+    def images(self) -> Images:
+        """The image processor."""
+        from transformers import CLIPImageProcessorPil
+
+        return Images(CLIPImageProcessorPil.from_pretrained(self.processor))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        from transformers import CLIPTokenizer
+
+        return CLIPTokenizer.from_pretrained(self.processor)
+
+    @torch.no_grad()
+    def pooled(self, frames: list[np.ndarray]) -> Tensor:
+        """`pooler_output` of the vision tower, before the projection: float32 [T, width]."""
+        tower = self.model.vision_model
+        found = [tower(pixel_values=p).pooler_output for p in self.images(frames, self.device)]
+        return torch.cat(found).float().cpu()
+
+    @torch.no_grad()
+    def projected(self, frames: list[np.ndarray]) -> Tensor:
+        """In the space that frames and texts share: float32 [T, D], not normalised."""
+        model = self.model
+        found = [
+            model.visual_projection(model.vision_model(pixel_values=p).pooler_output)
+            for p in self.images(frames, self.device)
+        ]
+        return torch.cat(found).float().cpu()
+
+    @torch.no_grad()
+    def text(self, text: str) -> Tensor:
+        """A text in that space, cut at 77 tokens: float32 [D], not normalised."""
+        tokens = self.tokenizer(text, truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
+        states = self.model.text_model(**tokens.to(self.device)).pooler_output
+        projected: Tensor = self.model.text_projection(states)
+        return projected[0].float().cpu()
+
+    def scale(self) -> float:
+        """exp of the learned logit scale: about 100."""
+        return float(self.model.logit_scale.detach().exp())
+
+
+class Dino:
+    """DINOv2 as transformers loads it; the arguments are those of `Clip`."""
+
+    def __init__(
+        self, path: str, processor: str | None = None, device: str = "cpu", revision: str | None = None
+    ) -> None:
+        self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
+
+    @cached_property
+    def model(self) -> Any:
+        """transformers' Dinov2Model, float32, in eval mode."""
+        from transformers import Dinov2Model
+
+        model: Any = Dinov2Model.from_pretrained(self.path, revision=self.revision or "main")
+        return model.to(self.device).eval()
+
+    @cached_property
+    def images(self) -> Images:
+        """The image processor: to 256 pixels, then the middle 224."""
+        from transformers import BitImageProcessorPil
+
+        return Images(BitImageProcessorPil.from_pretrained(self.processor))
+
+    @torch.no_grad()
+    def pooled(self, frames: list[np.ndarray]) -> Tensor:
+        """`pooler_output`, the normed class token: float32 [T, width]."""
+        found = [self.model(pixel_values=p).pooler_output for p in self.images(frames, self.device)]
+        return torch.cat(found).float().cpu()

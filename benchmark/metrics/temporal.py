@@ -1,0 +1,49 @@
+"""Temporal consistency: how alike neighbouring frames are to a frozen network (EditVerseBench, V2VBench).
+
+A still picture scores highest, so this means nothing without a look at how much moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from benchmark.features.frames import Mode, crops, unit
+from benchmark.item import Reference, Unscored
+
+
+class Pooler(Protocol):
+    """`Clip` or `Dino`."""
+
+    def pooled(self, frames: list[np.ndarray]) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class TemporalConsistency:
+    """Mean over neighbouring frames of max(0, cosine of their pooled features).
+
+    `official` looks at the middle square of a frame alone. `corrected` compares squares that cover all of it,
+    place by place, and averages.
+    """
+
+    model: Pooler
+    name: str
+    label: str
+    mode: Mode = "corrected"
+    unit: str = ""
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+    version: int = 1
+
+    def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
+        if len(result) < 2:
+            return Unscored("one frame has no neighbour")
+        shown = [crops(frame, self.mode) for frame in result]
+        places = len(shown[0])
+        features = unit(self.model.pooled([c for frame in shown for c in frame]).double())
+        features = features.unflatten(0, (len(result), places))
+        alike = (features[1:] * features[:-1]).sum(-1).clamp(min=0)
+        return float(alike.mean())
