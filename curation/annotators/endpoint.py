@@ -107,6 +107,8 @@ class Endpoint:
             answer = self._client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0, seed=0, **options
             )
+        if isinstance(answer, str):  # the client hands on whatever is not JSON
+            raise AnnotatorError(f"{self.model}: answered {answer[:80]!r}, which is no chat completion")
         if not answer.choices:
             raise AnnotatorError(f"{self.model}: answered nothing")
         return answer.choices[0]

@@ -6,6 +6,7 @@ transformers' own end-to-end call or, for ViCLIP, by hand from the tensors.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_clip_temporal_consistency(clip_folder: Path, size: tuple[int, int]) -> 
         pooled = [
             model(pixel_values=p[None]).pooler_output[0].numpy() for p in pixels(video, 32, 32, MEAN, STD)
         ]
-    wanted = np.mean([max(0.0, cosine(a, b)) for a, b in zip(pooled, pooled[1:], strict=False)])
+    wanted = np.mean([max(0.0, cosine(a, b)) for a, b in itertools.pairwise(pooled)])
     metric = TemporalConsistency(Clip(str(clip_folder)), "clip_temporal", "CLIP", "official")
     assert metric(reference(video), video) == pytest.approx(wanted, abs=CLOSE)
     assert 0.01 < wanted < 0.999
@@ -206,7 +207,7 @@ def test_dino_temporal_consistency(dino_folder: Path) -> None:
     shown = pixels(video, 32, 28, mean, std)
     with torch.no_grad():
         pooled = [model(pixel_values=p[None]).pooler_output[0].numpy() for p in shown]
-    wanted = np.mean([max(0.0, cosine(a, b)) for a, b in zip(pooled, pooled[1:], strict=False)])
+    wanted = np.mean([max(0.0, cosine(a, b)) for a, b in itertools.pairwise(pooled)])
     metric = TemporalConsistency(Dino(str(dino_folder)), "dino_temporal", "DINO", "official")
     assert metric(reference(video), video) == pytest.approx(wanted, abs=CLOSE)
 

@@ -1,0 +1,133 @@
+"""A vision-language model grades frames before and after an edit (EditVerseBench's sixth metric, and ours).
+
+Nothing but an answer in the asked form becomes a score: an item of which a frame was not graded is unscored,
+with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from benchmark.features.frames import Mode
+from benchmark.item import BenchmarkError, Reference, Unscored
+from curation.vlm import AnnotatorError, Answer, ask_json
+
+RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "editing.txt"
+EXTRACT = (
+    "Read this review and answer with its total score, a whole number from 0 to 9, and nothing else.\n\n"
+)
+ATTEMPTS = 3  # answers asked for until one fits; the published code asks for ever
+FRAMES = 3
+
+Grade = Annotated[int, Field(ge=0, le=3, strict=True)]
+
+
+class Grades(Answer):
+    """What `corrected` asks for."""
+
+    instruction: Grade
+    preservation: Grade
+    quality: Grade
+
+    @property
+    def total(self) -> int:
+        """0 to 9; summed here, not by the model."""
+        return self.instruction + self.preservation + self.quality
+
+
+class Asked(Protocol):
+    """A `Vlm` of the curation."""
+
+    def ask(self, media: Sequence[np.ndarray], text: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Mean over judged frames of a total from 0 to 9.
+
+    `corrected` judges three frames, the first, the middle and the last, and asks for three grades as JSON by
+    our rubric. `official` judges frames 0, n // 3, 2 (n // 3) ... of n, which are 3, 4 or 5 and never the
+    last one where 3 divides n; swaps red and blue, as the published code does; asks for a review by the
+    prompt and then, in a second call, for the total in it.
+
+    Args:
+        model: a `Vlm`, such as `curation.annotators.endpoint.Endpoint`.
+        prompt: file with `{instruction}` in it; None is our rubric, which `official` cannot do without the
+            published wording.
+    """
+
+    model: Asked
+    prompt: str | None = None
+    mode: Mode = "corrected"
+    name: str = "judge"
+    label: str = "Judge"
+    unit: str = ""
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 9.0)
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode == "official" and self.prompt is None:
+            raise BenchmarkError(
+                "judge: the official mode needs the published prompt, which is not ours to pass on: save it "
+                "to a file with {instruction} where the instruction goes, and name it by `prompt`"
+            )
+        if "{instruction}" not in self.text:
+            raise BenchmarkError(f"{self.prompt}: no {{instruction}} in it, where the instruction goes")
+
+    @property
+    def text(self) -> str:
+        """The prompt, with `{instruction}` in it."""
+        path = Path(self.prompt) if self.prompt else RUBRIC
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BenchmarkError(f"{path}: cannot be read as a prompt: {error}") from error
+
+    def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
+        instruction = reference.prompts.get("instruction")
+        if not instruction:
+            return Unscored("the item has no instruction")
+        chosen = judged(len(result), self.mode)
+        if isinstance(chosen, Unscored):
+            return chosen
+        text = self.text.replace("{instruction}", instruction)
+        totals = []
+        for n in chosen:
+            if n >= len(reference.source):
+                return Unscored(f"frame {n} is judged, the source has {len(reference.source)}")
+            pair = reference.source[n], result[n]
+            try:
+                totals.append(
+                    self._official(pair, text) if self.mode == "official" else self._own(pair, text)
+                )
+            except AnnotatorError as error:
+                return Unscored(f"frame {n}: {error}")
+        return float(np.mean(totals))
+
+    def _own(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> int:
+        return ask_json(self.model, pair, text, Grades, ATTEMPTS).total  # type: ignore[arg-type]
+
+    def _official(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> int:
+        for _ in range(ATTEMPTS):
+            review = self.model.ask([picture[..., ::-1] for picture in pair], text)
+            told = self.model.ask([], EXTRACT + review)
+            if re.fullmatch("[0-9]", told):
+                return int(told)
+        raise AnnotatorError(f"no total in {ATTEMPTS} reviews; the last told {told[:80]!r}")
+
+
+def judged(frames: int, mode: Mode) -> list[int] | Unscored:
+    """Which frames of a result are judged."""
+    if mode == "official":
+        if frames < 3:
+            return Unscored(f"{frames} frames: the published code cannot choose from fewer than 3")
+        return list(range(0, frames, frames // 3))
+    return sorted({round(x) for x in np.linspace(0, frames - 1, FRAMES)})

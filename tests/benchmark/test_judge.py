@@ -1,0 +1,210 @@
+"""The judge behind a real HTTP endpoint that misbehaves in every way we could think of."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
+from benchmark.metrics.judge import Judge, judged
+from curation.annotators.endpoint import Endpoint
+
+GOOD = '{"instruction": 3, "preservation": 2, "quality": 1}'
+Reply = tuple[int, dict[str, str], str]
+
+
+def said(content: str | None, **choice: Any) -> Reply:
+    """A chat completion with this content."""
+    message = {"role": "assistant", "content": content, "refusal": choice.pop("refusal", None)}
+    made = {"index": 0, "message": message, "finish_reason": choice.pop("finish_reason", "stop")}
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [made]}
+    return 200, {"Content-Type": "application/json"}, json.dumps(body)
+
+
+class Stub:
+    """Serves what `reply(n, request)` returns for request number n."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.reply: Callable[[int, dict[str, Any]], Reply] = lambda n, request: said(GOOD)
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                stub.requests.append(request)
+                status, headers, body = stub.reply(len(stub.requests) - 1, request)
+                try:
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.send_header("Content-Length", str(len(body.encode())))
+                    self.end_headers()
+                    self.wfile.write(body.encode())
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # who asked did not wait
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    served = Stub()
+    yield served
+    served.server.shutdown()
+
+
+@pytest.fixture
+def endpoint(stub: Stub) -> Endpoint:
+    return Endpoint(stub.url, "m", timeout=0.5, retries=2)
+
+
+def pair(frames: int = 9, prompts: dict[str, str] | None = None) -> tuple[Reference, np.ndarray]:
+    """A source of a reddish and a result of a bluish colour, that say which frame they are."""
+    source = np.zeros((frames, 32, 32, 3), np.uint8)
+    source[..., 0], source[..., 1] = 200, np.arange(frames)[:, None, None] * 20
+    result = source[..., ::-1].copy()
+    told = {"instruction": "Make it blue."} if prompts is None else prompts
+    return Reference(Loaded(source, result, None, 10.0, {}), Geometry(frames, 32, 32, 10.0), told), result
+
+
+def pictures(request: dict[str, Any]) -> list[np.ndarray]:
+    """The pictures of a request, decoded, RGB."""
+    import base64
+
+    found = []
+    for part in request["messages"][0]["content"]:
+        if part["type"] == "image_url":
+            data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+            found.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    return found
+
+
+def test_three_grades_of_three_frames(stub: Stub, endpoint: Endpoint) -> None:
+    totals = iter(["3 2 1", "0 0 0", "3 3 3"])
+
+    def reply(n: int, request: dict[str, Any]) -> Reply:
+        grades = dict(
+            zip(("instruction", "preservation", "quality"), map(int, next(totals).split()), strict=True)
+        )
+        return said(f"Here you are:\n```json\n{json.dumps(grades)}\n```")
+
+    stub.reply = reply
+    assert Judge(endpoint)(*pair()) == pytest.approx((6 + 0 + 9) / 3)
+    assert len(stub.requests) == 3
+    for request, frame in zip(stub.requests, (0, 4, 8), strict=True):
+        before, after = pictures(request)
+        assert np.abs(before.astype(int) - (200, 20 * frame, 0)).max() < 12
+        assert np.abs(after.astype(int) - (0, 20 * frame, 200)).max() < 12
+        assert "Make it blue." in request["messages"][0]["content"][-1]["text"]
+        assert request["temperature"] == 0
+
+
+def test_official_swaps_colours_and_asks_twice(stub: Stub, endpoint: Endpoint, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Judge this: {instruction}")
+    answers = {
+        0: "Well done.\nTotal Score: 7",
+        1: "7",
+        2: "So so.",
+        3: "Total: 5",
+        4: "So so.",
+        5: "5",
+        6: "Bad.",
+        7: "0",
+    }
+    stub.reply = lambda n, request: said(answers[n])
+    assert Judge(endpoint, str(prompt), "official")(*pair()) == pytest.approx((7 + 5 + 0) / 3)
+    before, after = pictures(stub.requests[0])
+    assert np.abs(before.astype(int) - (0, 0, 200)).max() < 12  # red was sent as blue
+    assert np.abs(after.astype(int) - (200, 0, 0)).max() < 12
+    assert "Total: 5" not in str(stub.requests[4])
+    assert "So so." in str(stub.requests[3])
+    assert not pictures(stub.requests[1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "count"),
+    [(3, 3), (6, 3), (9, 3), (12, 3), (4, 4), (7, 4), (8, 4), (10, 4), (11, 4), (13, 4), (5, 5)],
+)
+def test_official_frames(frames: int, count: int) -> None:
+    """3, 4 or 5 by the clip's length, without the last frame where 3 divides it."""
+    chosen = judged(frames, "official")
+    assert isinstance(chosen, list)
+    assert len(chosen) == count
+    assert frames % 3 or frames == 3 or frames - 1 not in chosen
+    assert judged(frames, "corrected") == sorted({0, round((frames - 1) / 2), frames - 1})
+
+
+def test_too_few_frames_for_the_published_code() -> None:
+    for frames in (1, 2):
+        assert isinstance(judged(frames, "official"), Unscored)
+        assert judged(frames, "corrected") == list(range(frames))
+
+
+MISBEHAVIOURS: dict[str, Callable[[int, dict[str, Any]], Reply]] = {
+    "timeout": lambda n, r: time.sleep(1.0) or said(GOOD),  # type: ignore[func-returns-value]
+    "too many requests": lambda n, r: (429, {"Retry-After": "0.05"}, "{}"),
+    "server error": lambda n, r: (500, {}, "oops"),
+    "html": lambda n, r: (200, {"Content-Type": "text/html"}, "<html><body>Sign in</body></html>"),
+    "prose": lambda n, r: said("I think that this edit is rather good, seven or eight."),
+    "ten of nine": lambda n, r: said('{"instruction": "10/9", "preservation": 2, "quality": 1}'),
+    "out of range": lambda n, r: said('{"instruction": 4, "preservation": 2, "quality": 1}'),
+    "empty": lambda n, r: said(""),
+    "wrong language": lambda n, r: said('{"指示": 3, "保存": 2, "质量": 1}'),
+    "truncated": lambda n, r: said(GOOD[:30], finish_reason="length"),
+    "refusal": lambda n, r: said(None, refusal="I cannot help with this picture."),
+    "filtered": lambda n, r: said(None, finish_reason="content_filter"),
+    "bad request": lambda n, r: (400, {}, '{"error": {"message": "content management policy"}}'),
+}
+
+
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+def test_every_misbehaviour_ends_with_a_reason(stub: Stub, endpoint: Endpoint, name: str) -> None:
+    stub.reply = MISBEHAVIOURS[name]
+    score = Judge(endpoint)(*pair())
+    assert isinstance(score, Unscored)
+    assert score.reason.startswith("frame 0: ")
+    assert len(score.reason) > 20
+    assert 1 <= len(stub.requests) <= 9  # three answers, each of at most three tries
+
+
+def test_what_passes_is_waited_for(stub: Stub, endpoint: Endpoint) -> None:
+    """A limit, a fault and prose, then what was asked for: scored."""
+    first: list[Reply] = [(429, {"Retry-After": "0.2"}, "{}"), (503, {}, ""), said("Good."), said(GOOD)]
+    times: list[float] = []
+
+    def reply(n: int, request: dict[str, Any]) -> Reply:
+        times.append(time.monotonic())
+        return first[n] if n < len(first) else said(GOOD)
+
+    stub.reply = reply
+    assert Judge(endpoint)(*pair()) == 6
+    assert times[1] - times[0] >= 0.2
+    assert len(times) == 6
+    assert "wrong" in str(stub.requests[3]) or "no JSON" in str(stub.requests[3])  # it is told what was wrong
+
+
+def test_bad_prompts_are_named(endpoint: Endpoint, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="published prompt"):
+        Judge(endpoint, mode="official")
+    (tmp_path / "p.txt").write_text("Judge.")
+    with pytest.raises(BenchmarkError, match=r"p\.txt: no \{instruction\}"):
+        Judge(endpoint, str(tmp_path / "p.txt"))
+    with pytest.raises(BenchmarkError, match="cannot be read"):
+        Judge(endpoint, str(tmp_path / "none.txt"))
+    assert Judge(endpoint)(*pair(prompts={"target": "x"})) == Unscored("the item has no instruction")
