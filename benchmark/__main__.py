@@ -1,4 +1,4 @@
-"""`python -m benchmark run|report|study|list`: score a checkpoint, write its page, compare trainings.
+"""`python -m benchmark run|report|study|gallery|tables|list`: scores, comparisons, pages and tables.
 
 Errors are one line on stderr and exit status 2; a run in which nothing could be scored gives status 1.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
 from rich.console import Console
@@ -115,7 +115,7 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
 
 def gallery(
     shards: tuple[str, ...] = ("data/shards/object_removal",),
-    checkpoint: str = "runs/nano",
+    checkpoint: str = "nano",
     out: str = "runs/gallery.jpg",
     count: int = 24,
     seed: int = 0,
@@ -135,6 +135,27 @@ def gallery(
 
     for line in write_gallery([Path(s) for s in shards], Path(checkpoint), Path(out), count, seed, steps):
         print(line)
+
+
+def tables(
+    table: str = "2", rows: str | None = None, format: Literal["text", "csv", "latex"] = "text"
+) -> None:
+    """Print a result table of the paper, with own rows in it; published rows are marked as such.
+
+    Args:
+        table: its number in the paper: 2, 3, 6, 7, 8 or 9
+        rows: YAML or JSON file of own rows, {method: {column: value}}; the CSV names the columns
+        format: text for the terminal, csv, or latex
+    """
+    from benchmark.paper import Filled, paper_table, read_rows
+
+    chosen = paper_table(table)
+    filled = Filled(chosen, read_rows(Path(rows), chosen) if rows else {})
+    if format == "text":
+        console.width = max(console.width, TABLE_WIDTH)
+        console.print(filled.text())
+    else:
+        print(filled.csv() if format == "csv" else filled.latex(), end="")
 
 
 def list_() -> None:
@@ -236,7 +257,14 @@ def main() -> None:
 
     try:
         auto_cli(
-            {"run": run, "report": report, "study": study, "gallery": gallery, "list": list_},
+            {
+                "run": run,
+                "report": report,
+                "study": study,
+                "gallery": gallery,
+                "tables": tables,
+                "list": list_,
+            },
             prog="python -m benchmark",
         )
     except (BenchmarkError, ShardError, SampleError, OSError) as error:
