@@ -1,4 +1,4 @@
-"""`python -m benchmark run|report|study|gallery|tables|list`: scores, comparisons, pages and tables.
+"""`python -m benchmark run|report|compare|study|gallery|tables|list`: scores, comparisons, pages and tables.
 
 Errors are one line on stderr and exit status 2; a run in which nothing could be scored gives status 1.
 """
@@ -92,6 +92,26 @@ def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48
     except (ValueError, TypeError, KeyError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
     go(config, Path(out), curves, gallery)
+
+
+def compare(first: str, second: str, row: str = "model", out: str | None = None) -> None:
+    """Compare two runs over the same items: by how much the second is better, and how surely.
+
+    Args:
+        first: output folder of a run
+        second: output folder of the other
+        row: which row of their tables
+        out: file for the comparison as JSON
+    """
+    from benchmark.compare import compare, correlations, read_items
+    from benchmark.tables import comparison_table, correlation_table
+    from shards.files import write_json
+
+    items = read_items(Path(first)), read_items(Path(second))
+    found = compare(*items, row)
+    console.print(comparison_table(first, second, found), correlation_table(correlations(items[1], row)))
+    if out is not None:
+        write_json(Path(out), found)
 
 
 def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1) -> None:
@@ -197,6 +217,7 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
     write_json(
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
+    write_json(out / "items.json", done.items_out())
     console.width = max(console.width, TABLE_WIDTH)
     console.print(terminal_table(done))
     console.print(
@@ -260,6 +281,7 @@ def main() -> None:
             {
                 "run": run,
                 "report": report,
+                "compare": compare,
                 "study": study,
                 "gallery": gallery,
                 "tables": tables,

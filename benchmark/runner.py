@@ -142,6 +142,19 @@ class Run:
             "seconds_per_edit": self.seconds_per_edit(),
         }
 
+    def items_out(self) -> dict[str, Any]:
+        """Every item and its scores as JSON values: null for one that is missing, "inf" for infinity."""
+        listed = []
+        for outcome in self.outcomes:
+            item = outcome.item
+            scores = {
+                row: {m: None if isinstance(s, Unscored) else number_out(s) for m, s in of.items()}
+                for row, of in outcome.scores.items()
+            }
+            about = {n: getattr(item, n) for n in ("id", "task", "category", "clip", "pair")}
+            listed.append({**about, "scores": scores})
+        return {"suite": self.suite.name, "version": self.suite.version, "items": listed}
+
     def seconds_per_edit(self) -> float | None:
         """Mean seconds that the model took for one item when it was edited."""
         seconds = [o.result.seconds for o in self.outcomes if o.result]

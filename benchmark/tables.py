@@ -6,10 +6,12 @@ The page uses the same formatting.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.compare import Correlation
 from benchmark.metrics import Metric
 from benchmark.runner import ROW_LABELS, ROW_NOTES, Run
 from benchmark.stats import Mean
@@ -71,3 +73,35 @@ def spread(values: list[int]) -> str:
     """One number, or `lowest-highest` where the metrics differ."""
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low}-{high}"
+
+
+def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
+    """What `compare` found, a metric per line."""
+    title = f"{escape(second)} less {escape(first)}: {found['items']} items, by {found['clustered_by']}"
+    table = Table("metric", title=title)
+    for name in ("first", "second", "difference", "95 %", "p", "effect", "scored", "failed"):
+        table.add_column(name, justify="right")
+    for metric, of in found["metrics"].items():
+        mean = of["mean"]
+        bounds = "n/a" if mean["low"] is None else f"[{mean['low']:.3f}, {mean['high']:.3f}]"
+        shown = [plain(of[name]) for name in ("first", "second")] + [plain(mean["value"]), escape(bounds)]
+        shown += [plain(of["p"], 4), plain(of["effect"])]
+        table.add_row(metric, *shown, str(mean["scored"]), str(mean["failed"]))
+    return table
+
+
+def correlation_table(found: dict[tuple[str, str], Correlation]) -> Table:
+    """Metrics against each other, over the second run's items."""
+    table = Table("metrics", title="metrics of the second run against each other, over items")
+    for name in ("n", "Pearson", "95 %", "Spearman", "Kendall"):
+        table.add_column(name, justify="right")
+    for (a, b), of in found.items():
+        bounds = "n/a" if of.low is None else f"[{of.low:.2f}, {of.high:.2f}]"
+        cells = [plain(of.pearson, 2), escape(bounds), plain(of.spearman, 2), plain(of.kendall, 2)]
+        table.add_row(f"{a}, {b}", str(of.n), *cells)
+    return table
+
+
+def plain(value: float | None, decimals: int = 3) -> str:
+    """A number, or a dash."""
+    return "-" if value is None else f"{value:.{decimals}f}"

@@ -223,6 +223,25 @@ def test_list_names_suites_and_metrics(command: Command) -> None:
     assert "warp_error" in done.stdout
 
 
+def test_a_run_compared_with_itself_and_with_the_source(
+    scored: Path, command: Command, tmp_path: Path
+) -> None:
+    """No difference to itself, in any row; what two runs differ in is in the file and on the terminal."""
+    for row in ("source", "model"):
+        done = command(
+            *("compare", str(scored), str(scored), "--row", row, "--out", str(tmp_path / "found.json"))
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "found.json").read_text())
+        psnr = found["metrics"]["psnr_inside"]
+        assert psnr["mean"]["value"] == 0
+        assert psnr["p"] in (1.0, None)
+        assert "psnr_inside" in done.stdout
+    missing = command("compare", str(scored), str(tmp_path))
+    assert missing.returncode == 2
+    assert "items.json: not found" in missing.stderr
+
+
 def test_rebuilt_indexes_give_the_same_items(pairs_dir: Path, tmp_path: Path) -> None:
     from benchmark.suites import open_suite
 
