@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import unit
 from benchmark.item import BenchmarkError
 
@@ -154,7 +155,7 @@ class ViClip:
     @cached_property
     def model(self) -> Network:
         """The network, float32, in eval mode; BenchmarkError for a file that is not one."""
-        state = _read(Path(self.path))
+        state = read_checkpoint(Path(self.path), "OpenGVLab/ViCLIP, ViClip-InternVid-10M-FLT.pth")
         try:
             network = Network(state)
             network.load_state_dict(state)
@@ -207,24 +208,3 @@ class ViClip:
         padded = torch.zeros(1, tower.tokens, dtype=torch.long)
         padded[0, : len(ids)] = torch.tensor(ids)
         return unit(tower(padded.to(self.device))[0].float().cpu())
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint; nothing in it is executed."""
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BenchmarkError(
-            f"{path}: not found; ViCLIP's checkpoint is OpenGVLab/ViCLIP, ViClip-InternVid-10M-FLT.pth"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise BenchmarkError(f"{path}: cannot be read as a checkpoint: {error}") from error
-    state: dict[str, Tensor] = held["model"] if isinstance(held, dict) and "model" in held else held
-    return state

@@ -30,6 +30,8 @@ from benchmark.features.clip import Clip, Dino
 from benchmark.features.frames import crops, sampled
 from benchmark.features.viclip import MEAN, STD, ViClip
 from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
+from benchmark.metrics.aesthetic import Aesthetic
+from benchmark.metrics.direction import VideoDirection
 from benchmark.metrics.temporal import TemporalConsistency
 from benchmark.metrics.text import FrameAlignment, VideoAlignment
 
@@ -287,6 +289,45 @@ def test_video_text(viclip: ViClip, viclip_state: dict[str, torch.Tensor], token
     x = layer_norm(through(words, state, "text_encoder", True), state, "text_encoder.ln_final")
     wanted = 100 * cosine(seen.numpy(), (x[-1] @ state["text_encoder.text_projection"]).numpy())
     assert metric(reference(video, short), video) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_direction(viclip: ViClip) -> None:
+    """Cosine of differences of unit embeddings; nothing to compare is a reason."""
+    before, after = clip_of(19), clip_of(19)[:, ::-1].copy()
+    told = {"source": "A ball.", "target": "A box."}
+    of = Reference(Loaded(before, before, None, 10.0, {}), Geometry(*before.shape[:3], 10.0), told)
+    frames = [int((i + 0.5) * 19 / 8) for i in range(8)]
+    wanted = []
+    for start in (0, 32):  # two squares of 40 cover 72
+        seen = [
+            viclip.video([v[n][:, start : start + 40] for n in frames]).double().numpy()
+            for v in (before, after)
+        ]
+        read = [viclip.text(t).double().numpy() for t in told.values()]
+        wanted.append(cosine(seen[1] - seen[0], read[1] - read[0]))
+    assert VideoDirection(viclip)(of, after) == pytest.approx(np.mean(wanted), abs=CLOSE)
+    assert isinstance(VideoDirection(viclip)(of, before), Unscored)
+    assert isinstance(VideoDirection(viclip)(reference(before), after), Unscored)
+
+
+def test_aesthetic(clip_folder: Path, tmp_path: Path) -> None:
+    video = clip_of(3)
+    torch.manual_seed(3)
+    head = {"weight": torch.randn(1, 24), "bias": torch.tensor([5.0])}
+    torch.save(head, tmp_path / "head.pth")
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    with torch.no_grad():
+        pooled = model.vision_model(pixel_values=pixels(video, 32, 32, MEAN, STD)).pooler_output
+        found = model.visual_projection(pooled).numpy()
+    scores = [float(f @ head["weight"][0].numpy() / np.sqrt(f @ f) + 5) for f in found]
+    metric = Aesthetic(Clip(str(clip_folder)), str(tmp_path / "head.pth"), "official")
+    assert metric(reference(video), video) == pytest.approx(np.mean(scores), abs=CLOSE)
+    torch.save({"weight": torch.randn(1, 8), "bias": torch.zeros(1)}, tmp_path / "small.pth")
+    with pytest.raises(BenchmarkError, match="takes 8 numbers, CLIP gives 24"):
+        Aesthetic(Clip(str(clip_folder)), str(tmp_path / "small.pth"))(reference(video), video)
+    torch.save({"layer": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(BenchmarkError, match="should hold weight and bias"):
+        Aesthetic(Clip(str(clip_folder)), str(tmp_path / "other.pth"))(reference(video), video)
 
 
 def test_corrected_sees_the_edges_and_the_end(clip_folder: Path, viclip: ViClip) -> None:
