@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import pickle  # whose error torch raises for files of other kinds
 
 from benchmark.item import BenchmarkError
 
@@ -22,7 +22,7 @@ def read_checkpoint(path: Path, origin: str) -> dict[str, Tensor]:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BenchmarkError(f"{path}: not found; it is published as {origin}") from None
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchmarkError(f"{path}: cannot be read as a checkpoint: {first}") from error
     state: dict[str, Tensor] = held["model"] if isinstance(held, dict) and "model" in held else held
