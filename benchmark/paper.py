@@ -21,7 +21,6 @@ from benchmark.item import BenchmarkError
 TABLES = Path(__file__).resolve().parent / "published" / "tables.yaml"
 OURS = "measured here"
 Cell = Decimal | str | None
-Format = Literal["text", "csv", "latex"]
 
 
 class Strict(BaseModel):
@@ -193,7 +192,7 @@ class Filled:
         for name, _, rows in self.groups:
             for method, row in rows.items():
                 shown = [("" if row[c.key] is None else c.shown(row[c.key])) for c in self.table.columns]
-                writer.writerow([method, name, "measured here" if name == OURS else "published", *shown])
+                writer.writerow([method, name, OURS if name == OURS else "published", *shown])
         return out.getvalue()
 
     def latex(self) -> str:

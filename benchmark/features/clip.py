@@ -34,13 +34,13 @@ class Images:
             yield self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
 
 
-class Clip:
-    """A CLIP with its own pair of encoders.
+class Pretrained:
+    """A network and what prepares its input, from folders or hub ids in transformers' layout.
 
     Args:
-        path: folder or hub id of a checkpoint in transformers' layout.
-        processor: folder or hub id that images and text are prepared by, if not `path`: PickScore_v1 is used
-            with laion/CLIP-ViT-H-14-laion2B-s32B-b79K's.
+        path: of the checkpoint.
+        processor: what images and text are prepared by, if not `path`: PickScore_v1 is used with
+            laion/CLIP-ViT-H-14-laion2B-s32B-b79K's.
         device: such as `cpu` or `cuda`.
         revision: of `path` on the hub.
     """
@@ -50,13 +50,21 @@ class Clip:
     ) -> None:
         self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
 
+    def load(self, kind: Any) -> Any:
+        """A transformers model of this class, float32, in eval mode."""
+        model = kind.from_pretrained(self.path, revision=self.revision or "main")
+        return model.to(self.device).eval()
+
+
+class Clip(Pretrained):
+    """A CLIP with its pair of encoders."""
+
     @cached_property
     def model(self) -> Any:
-        """transformers' CLIPModel, float32, in eval mode."""
+        """transformers' CLIPModel."""
         from transformers import CLIPModel
 
-        model: Any = CLIPModel.from_pretrained(self.path, revision=self.revision or "main")
-        return model.to(self.device).eval()
+        return self.load(CLIPModel)
 
     @cached_property
     def images(self) -> Images:
@@ -102,21 +110,15 @@ class Clip:
         return float(self.model.logit_scale.detach().exp())
 
 
-class Dino:
-    """DINOv2 as transformers loads it; the arguments are those of `Clip`."""
-
-    def __init__(
-        self, path: str, processor: str | None = None, device: str = "cpu", revision: str | None = None
-    ) -> None:
-        self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
+class Dino(Pretrained):
+    """DINOv2."""
 
     @cached_property
     def model(self) -> Any:
-        """transformers' Dinov2Model, float32, in eval mode."""
+        """transformers' Dinov2Model."""
         from transformers import Dinov2Model
 
-        model: Any = Dinov2Model.from_pretrained(self.path, revision=self.revision or "main")
-        return model.to(self.device).eval()
+        return self.load(Dinov2Model)
 
     @cached_property
     def images(self) -> Images:

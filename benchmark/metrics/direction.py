@@ -39,12 +39,10 @@ class VideoDirection:
         if not words.any():
             return Unscored("source and target have one description")
         scores = []
-        for old, new in zip(*(self._views(v) for v in (reference.source, result)), strict=True):
+        shown = (views(video, self.model.frames, self.mode) for video in (reference.source, result))
+        for old, new in zip(*shown, strict=True):
             change = (self.model.video(new) - self.model.video(old)).double()
             if not change.any():
                 return Unscored("nothing changed that ViCLIP sees, so there is no direction")
             scores.append(float(change @ words / (change.norm() * words.norm())))
         return float(np.mean(scores))
-
-    def _views(self, video: np.ndarray) -> list[list[np.ndarray]]:
-        return views(video, self.model.frames, self.mode)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -82,7 +83,7 @@ class Judge:
         if "{instruction}" not in self.text:
             raise BenchmarkError(f"{self.prompt}: no {{instruction}} in it, where the instruction goes")
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The prompt, with `{instruction}` in it."""
         path = Path(self.prompt) if self.prompt else RUBRIC
