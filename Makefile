@@ -22,7 +22,8 @@ JOBS ?= 2
 # folders of data/nano and the tasks that fill them, parents first
 NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mask_detection \
   text_to_still:text_to_video cg_removal:cg_removal cg_replacement:cg_replacement mask_detection:mask_detection \
-  text_to_video:text_to_video image_to_video:image_to_video sketch:sketch_to_video cg_depth:cg_depth
+  text_to_video:text_to_video image_to_video:image_to_video sketch:sketch_to_video cg_depth:cg_depth \
+  real_mask:mask_detection
 
 CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
