@@ -138,6 +138,7 @@ def edit(
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
+    ground: bool = False,
     lora: Path | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -158,6 +159,7 @@ def edit(
         solver: euler, midpoint or unipc.
         seed: of the noise.
         carry: detail carry-over on or off.
+        ground: find the region that the words are about first, then edit within it.
         lora: folder of an adapter to merge into the weights.
         device: of the model, e.g. cpu or cuda.
         dtype: of the model's weights; the file's when not given.
@@ -182,6 +184,7 @@ def edit(
         solver=solver,
         seed=seed,
         carry=carry,
+        ground=ground,
         progress=True,
         **given,
     )

@@ -22,6 +22,7 @@ from model.config import ConfigError, InferenceConfig, ModelConfig, load_config,
 from model.data import keyed, to_float
 from model.dit import DiT
 from model.encoders import Codec, TextEncoder, build
+from model.grounding import masked_request, region_of, region_request
 from model.media_in import Size, fitted_size
 from model.request import Request, plan_request, windows
 from model.sampling import sample
@@ -40,12 +41,14 @@ class Edit:
         fps: frames per second.
         still: it is an image.
         raw: the decoded edit before detail carry-over, where that was on; else the same as `frames`.
+        region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
     """
 
     frames: np.ndarray
     fps: float
     still: bool
     raw: np.ndarray
+    region: np.ndarray | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
@@ -151,6 +154,7 @@ class Editor:
         solver: str | None = None,
         seed: int = 0,
         carry: bool | None = None,
+        ground: bool = False,
         progress: Progress | bool | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
@@ -169,6 +173,9 @@ class Editor:
             steps, guidance, solver: the checkpoint's defaults when None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: detail carry-over on or off; the checkpoint's default when None.
+            ground: first have the model mark the region that the words are about, then edit within it, see
+                `model.grounding`; for edits of one video or image by words. Where it marks nothing, the edit
+                is by words alone.
             progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `media_in.read_clip` for what is taken.
 
@@ -183,10 +190,16 @@ class Editor:
             plan_request(t, m, self.config.media, self.multiple, size, frames, fps)
             for t, m in zip(texts, items, strict=True)
         ]
+        regions = [region_request(plan) if ground else None for plan in plans]
         most = self.config.media.frames
-        total = inference.steps * sum(len(windows(plan.length, most)) for plan in plans)
-        with ticking(progress, total) as tick:
-            edits = [self._edit(plan, inference, seed, tick) for plan in plans]
+        passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
+        with ticking(progress, inference.steps * passes) as tick:
+            edits = [
+                self._edit(plan, inference, seed, tick)
+                if region is None
+                else self._grounded(plan, region, inference, seed, tick)
+                for plan, region in zip(plans, regions, strict=True)
+            ]
         return edits[0] if isinstance(text, str) else edits
 
     def _inference(self, **changes: Any) -> InferenceConfig:
@@ -196,6 +209,13 @@ class Editor:
             return dataclasses.replace(self.config.inference, **given)
         except ValueError as error:
             raise SequenceError(str(error)) from error
+
+    def _grounded(
+        self, plan: Request, asked: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]
+    ) -> Edit:
+        region = region_of(self._edit(asked, inference, seed, tick).frames)
+        chosen = masked_request(plan, region) if region.any() else plan
+        return dataclasses.replace(self._edit(chosen, inference, seed, tick), region=region)
 
     def _edit(self, plan: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]) -> Edit:
         """Window by window."""
