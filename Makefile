@@ -77,7 +77,7 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	$(PY) -m model fit --config configs/train/editor.yaml
 	$(PY) -m model ship --checkpoint runs/editor --out runs/editor/shipped
 	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
-	  $(PY) -m benchmark run --suite heldout --shards data/nano/$$name --limit $${pair##*:} --gallery 24 \
+	  $(PY) -m benchmark run --suite heldout --data data/nano/$$name --limit $${pair##*:} --gallery 24 \
 	    --checkpoint runs/editor/shipped --out runs/editor/bench-$$name || exit 1; done
 
 ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (hours)
@@ -96,7 +96,7 @@ app: $(READY) ## a page to edit in, at http://127.0.0.1:7860 (make app CHECKPOIN
 	$(PY) -m model app --checkpoint $(CHECKPOINT)
 
 bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
-	$(PY) -m benchmark run --suite heldout --shards data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)
+	$(PY) -m benchmark run --suite heldout --data data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)
 
 test: lint types test-fast ## lint, types, import rules, tests
 

@@ -26,47 +26,61 @@ TABLE_WIDTH = 196  # columns that the score table needs
 
 def run(
     suite: str = "heldout",
-    shards: str = "data/shards/object_removal",
+    data: str = "data/shards/object_removal",
     checkpoint: str | None = None,
+    results: dict[str, str] = {},  # noqa: B006 (never changed)
+    metrics: str | None = None,
+    mode: Literal["official", "corrected"] = "corrected",
     out: str = "runs/bench",
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
     frames: int | None = None,
+    ground: tuple[str, ...] = (),
     limit: int | None = None,
     curves: str | None = None,
     gallery: int = 48,
+    workers: int = 1,
+    device: str = "cpu",
 ) -> None:
-    """Edit a suite's items with a checkpoint, score them, and write report.html and summary.json.
+    """Score an editor, or folders of finished results, on a suite; write report.html and summary.json.
 
     What is stored in `out` is reused: a second run computes nothing, an interrupted one goes on.
 
     Args:
         suite: what to edit; `list` prints the suites
-        shards: the suite's data, a shard folder
-        checkpoint: folder with config.json and model.safetensors; without it the reference rows alone
+        data: the suite's data: a shard folder, or the benchmark's own
+        checkpoint: folder with config.json and model.safetensors, whose edits are made and scored
+        results: folders of finished results by name, as JSON: {"ours": "folder"}
+        metrics: YAML file of metrics, such as configs/benchmark/editverse.yaml; the suite's own if not given
+        mode: corrected, or official: as the published code computes
         out: output folder; it serves one configuration
         steps: solver steps; the checkpoint's own when not given
         guidance: text guidance; the checkpoint's own when not given
         seed: of the noise
         frames: length of the edits; the source's when not given
+        ground: tasks whose edits first find their region, then edit within it
         limit: only so many items, spread evenly over the suite
         curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
+        workers: processes
+        device: of the metrics' networks, cpu or cuda
     """
     from benchmark.editing import EditSettings
-    from benchmark.runner import RunConfig
+    from benchmark.outcome import RunConfig
 
     for name, value, least in (
         ("steps", steps, 1),
         ("frames", frames, 1),
         ("limit", limit, 1),
         ("gallery", gallery, 0),
+        ("workers", workers, 1),
     ):
         if value is not None and value < least:
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
-    config = RunConfig(suite, shards, checkpoint, EditSettings(steps, guidance, seed, frames), limit)
-    go(config, Path(out), curves, gallery)
+    settings = EditSettings(steps, guidance, seed, frames, ground=ground)
+    config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device)
+    go(config, Path(out), curves, gallery, workers)
 
 
 def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48) -> None:
@@ -78,12 +92,13 @@ def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48
         gallery: items with videos on the page at most
     """
     from benchmark.editing import EditSettings
-    from benchmark.runner import RunConfig
+    from benchmark.outcome import RunConfig
 
     path = Path(out) / "config.json"
     try:
         held = json.loads(path.read_text())
-        held["edit"] = EditSettings(**held["edit"])
+        edit = held["edit"]
+        held["edit"] = EditSettings(**edit | {"ground": tuple(edit["ground"])})
         config = RunConfig(**held)
     except FileNotFoundError:
         raise BenchmarkError(
@@ -196,7 +211,7 @@ def list_() -> None:
     console.print(suites, metrics)
 
 
-def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
+def go(config: Any, out: Path, curves: str | None, gallery: int, workers: int = 1) -> None:
     """Execute a run and leave its table, summary and page."""
     from benchmark.curves import read_curves
     from benchmark.report import write_report
@@ -207,7 +222,7 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
     found = find_curves(config.checkpoint, curves)
     drawn = [curve for path in found for curve in read_curves(path)]
     begin = time.perf_counter()
-    done = execute(config, out, console, gallery)
+    done = execute(config, out, console, gallery, workers)
     scoring = time.perf_counter() - begin
     made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
     if found:
@@ -225,6 +240,8 @@ def go(config: Any, out: Path, curves: str | None, gallery: int) -> None:
         f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
         f"95 % intervals clustered by {done.clusters[0]}"
     )
+    for remark in [*done.suite.remarks, *done.remarks][:20]:
+        console.print(f"[yellow]note[/yellow] {remark}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
         console.print(f"[yellow]unscored[/yellow] {item} {row} {metric}: {reason}", highlight=False)
     console.print(f"report: {(out / 'report.html').resolve()}", highlight=False)

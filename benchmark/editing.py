@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
+from benchmark.item import Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.store import address
+from benchmark.systems import MODEL, MODEL_RAW, Result, first_line
 from shards.files import sha256_of, write_json
 from shards.media import write_lossless
 
-SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
-
-VERSION = 3  # raise when what is stored for the same checkpoint, item and settings changes
+VERSION = 4  # raise when what is stored for the same checkpoint, item and settings changes
 
 
 @dataclass(frozen=True)
 class EditSettings:
     """What an edit depends on besides checkpoint and item; None leaves the editor's own default.
 
-    Edits are scored at the size that the model works at: enlarging them would score the enlargement too.
+    Edits of the tasks in `ground` first find their region (`Editor.__call__`). Edits are scored at the size
+    that the model works at: enlarging them would score the enlargement too.
     """
 
     steps: int | None = None
@@ -33,19 +34,11 @@ class EditSettings:
     seed: int = 0
     frames: int | None = None
     size: str = "model"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A stored edit: its files with their sha256 by row, geometry, and the seconds that it took to make."""
-
-    files: dict[str, tuple[Path, str]]
-    geometry: Geometry
-    seconds: float
+    ground: tuple[str, ...] = ()
 
 
 def weights_folder(checkpoint: Path) -> Path:
-    """The folder with config.json and weights; BenchmarkError names what is missing.
+    """The folder with config.json and weights; RunStopped names what is missing.
 
     A run's folder may be given for the `checkpoint` folder inside it, or the name of weights that come with
     the package, as `Editor.from_pretrained` allows.
@@ -55,11 +48,11 @@ def weights_folder(checkpoint: Path) -> Path:
 
         checkpoint = shipped(checkpoint)
         if not checkpoint.is_dir():
-            raise BenchmarkError(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
+            raise RunStopped(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
     inner = checkpoint / "checkpoint"
     folder = inner if inner.is_dir() and not any(checkpoint.glob("*.safetensors")) else checkpoint
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise BenchmarkError(f"--checkpoint {folder}: needs config.json and model.safetensors")
+        raise RunStopped(f"--checkpoint {folder}: needs config.json and model.safetensors")
     return folder
 
 
@@ -75,7 +68,7 @@ def carries_over(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_text())
         return bool(config.get("inference", {}).get("carry_over", False))
     except (ValueError, AttributeError) as error:
-        raise BenchmarkError(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
+        raise RunStopped(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
 
 
 class Edits:
@@ -91,9 +84,11 @@ class Edits:
         self.settings = settings
         self.sha256 = checkpoint_sha256(self.checkpoint)
         self.rows = [MODEL, MODEL_RAW] if carries_over(self.checkpoint) else [MODEL]
-        self.made = 0
-        self.reused = 0
         self._editor: Any = None
+
+    def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """The stored edit, or a new one."""
+        return self.stored(item) or self.make(item, load())
 
     def stored(self, item: Item) -> Result | None:
         """The edit of an item when it is stored and its files are what was written."""
@@ -104,7 +99,6 @@ class Edits:
         files = {row: (self.folder / name, digest) for row, (name, digest) in facts["files"].items()}
         if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
             return None
-        self.reused += 1
         return Result(files, Geometry(**facts["geometry"]), facts["seconds"])
 
     def make(self, item: Item, loaded: Loaded) -> Result | Unscored:
@@ -112,14 +106,14 @@ class Edits:
         facts_path = self._facts_path(item)
         try:
             begin = time.perf_counter()
-            edit = self.editor()(item.text, **loaded.inputs, **self._options())
+            edit = self.editor()(item.text, **loaded.inputs, **self._options(item))
             seconds = time.perf_counter() - begin
             files = {}
             for row in self.rows:
                 path = facts_path.with_suffix(f".{row}.mkv")
                 write_lossless(path, edit.frames if row == MODEL else edit.raw, edit.fps)
                 files[row] = (path, sha256_of(path))
-        except BenchmarkError:
+        except RunStopped:
             raise
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
@@ -132,11 +126,10 @@ class Edits:
             "seconds": seconds,
         }
         write_json(facts_path, facts)
-        self.made += 1
-        return Result(files, geometry, seconds)
+        return Result(files, geometry, seconds, new=True)
 
     def editor(self) -> Any:
-        """The loaded `model.Editor`; raises BenchmarkError when the checkpoint does not load."""
+        """The loaded `model.Editor`; raises RunStopped when the checkpoint does not load."""
         if self._editor is None:
             from safetensors import SafetensorError
 
@@ -145,7 +138,7 @@ class Edits:
             try:
                 self._editor = Editor.from_pretrained(str(self.checkpoint))
             except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
-                raise BenchmarkError(
+                raise RunStopped(
                     f"--checkpoint {self.checkpoint}: does not load: {first_line(error)}"
                 ) from error
         return self._editor
@@ -154,10 +147,6 @@ class Edits:
         key = address("edit", VERSION, self.sha256, item.content, item.text, asdict(self.settings))
         return self.folder / f"{key[:32]}.json"
 
-    def _options(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self.settings).items() if value is not None}
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, for one-line reports."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    def _options(self, item: Item) -> dict[str, Any]:
+        chosen = {n: v for n, v in asdict(self.settings).items() if v is not None and n != "ground"}
+        return chosen | {"ground": item.task in self.settings.ground and "<mask" not in item.text}

@@ -46,7 +46,8 @@ def write_gallery(
         loaded = item.load()
         edit = editor(item.text, **loaded.inputs, size="model", steps=steps, seed=seed)
         size = edit.frames.shape[1:3]
-        strips = [strip(frames, size) for frames in (loaded.source, edit.frames, loaded.target)]
+        rows = (loaded.source, edit.frames, loaded.target)
+        strips = [strip(frames, size) for frames in rows if frames is not None]
         text = " ".join(item.text.replace("<video1>", "").replace("<video2>", "").split())
         cells.append(cell(f"{number}. {text}", strips))
         told.append(f"{number}. `{item.id}`: {text}")

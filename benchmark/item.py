@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -21,11 +22,33 @@ class BenchmarkError(ValueError):
     """A request that cannot be carried out; the message names the file or setting and what to do."""
 
 
+class NoTarget(BenchmarkError):
+    """A metric that compares with the wanted result was asked about an item that has none."""
+
+
+class RunStopped(BenchmarkError):
+    """What no item can be scored without is missing (weights, an endpoint): it ends the run, not an item."""
+
+
 @dataclass(frozen=True)
 class Unscored:
     """A score that could not be obtained, and why. Never replaced by a number, left out of every mean."""
 
     reason: str
+
+
+class Worded(float):
+    """A score and what was said about it, such as a judge's words; they are kept and shown beside it."""
+
+    words: str
+
+    def __new__(cls, value: float, words: str) -> Self:
+        made = super().__new__(cls, value)
+        made.words = words
+        return made
+
+    def __reduce__(self) -> tuple[type, tuple[float, str]]:
+        return type(self), (float(self), self.words)
 
 
 @dataclass(frozen=True)
@@ -44,14 +67,14 @@ class Loaded:
 
     Attributes:
         source: uint8 RGB [T, H, W, 3], what is to be edited.
-        target: uint8 RGB [T, H, W, 3], the curated result.
+        target: uint8 RGB [T, H, W, 3], the result that is wanted; None when nobody knows it.
         mask: bool [T, H, W], the region that the edit concerns; None when the item has none.
         fps: frames per second of all three.
         inputs: the encoded files that an editor is given besides the text: element name -> bytes.
     """
 
     source: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | None
     mask: np.ndarray | None
     fps: float
     inputs: dict[str, bytes]
@@ -70,8 +93,11 @@ class Item:
         clip, pair: which source clip and which edit pair it comes from; intervals are clustered by these.
         native: frames, size and rate of the media themselves; None for an unreadable item.
         load: decodes the media; raises ValueError naming the file at fault.
-        prompts: what metrics may compare with, by name: `target` and `source` describe the videos.
+        prompts: what metrics may compare with, by name: `target` and `source` describe the videos,
+            `instruction` is the text without tags.
         fault: why the item cannot be used, when that is known before loading.
+        facets: what else items are grouped by in tables, such as their orientation.
+        result: where a folder of finished results has this item's, relative to the folder.
     """
 
     id: str
@@ -85,6 +111,8 @@ class Item:
     load: Callable[[], Loaded] = field(compare=False)
     prompts: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
+    facets: Mapping[str, str] = field(default_factory=dict)
+    result: str = ""
 
 
 def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:
@@ -115,11 +143,21 @@ class Reference:
         self.prompts = prompts or {}
         size = (geometry.height, geometry.width)
         self.geometry = geometry
+        self.original = loaded.source  # as it is, for what the published code takes frame by frame
         self.source = resize(same_times(loaded.source, loaded.fps, geometry), size)
-        self.target = resize(same_times(loaded.target, loaded.fps, geometry), size)
+        self.wanted = (
+            None if loaded.target is None else resize(same_times(loaded.target, loaded.fps, geometry), size)
+        )
         self.mask = (
             None if loaded.mask is None else shrink_mask(same_times(loaded.mask, loaded.fps, geometry), size)
         )
+
+    @property
+    def target(self) -> np.ndarray:
+        """uint8 RGB [T, H, W, 3] that is wanted; raises `NoTarget` where the item has none."""
+        if self.wanted is None:
+            raise NoTarget("the item has no target to compare with")
+        return self.wanted
 
     @cached_property
     def inside(self) -> np.ndarray | Unscored:

@@ -12,14 +12,15 @@ from typing import Any
 import jinja2
 
 from benchmark.curves import Curve, svg
-from benchmark.editing import MODEL, MODEL_RAW, TARGET
 from benchmark.item import Unscored
-from benchmark.runner import ROW_LABELS, ROW_NOTES, Outcome, Run
+from benchmark.outcome import ROW_NOTES, Outcome, Run, label_of
 from benchmark.stats import Mean
 from benchmark.store import number_out
+from benchmark.systems import MODEL, SOURCE, TARGET
 from benchmark.tables import heading, interval, number, spread, unit_and_arrow
 from shards.files import write_bytes
 
+VIDEO_LABELS = {SOURCE: "Source", MODEL: "Model's edit", TARGET: "Curated target"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,6 +48,7 @@ def write_report(path: Path, run: Run, curves: list[Curve], made: dict[str, str]
         headings=[(m.label, unit_and_arrow(m)) for m in run.metrics],
         clustered_by=run.clusters[0],
         edited=MODEL in run.rows,
+        remarks=[*run.suite.remarks, *run.remarks],
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
         cards=[card(run, o) for o in shown],
@@ -54,22 +56,26 @@ def write_report(path: Path, run: Run, curves: list[Curve], made: dict[str, str]
         tasks=sorted({o.item.task for o in shown}),
         categories=sorted({o.item.category for o in shown}),
         sortable=[(m.name, heading(m)) for m in run.metrics],
-        sort_row=ROW_LABELS[scored_row(run)],
-        failures=[(item, ROW_LABELS[row], metric, reason) for item, row, metric, reason in run.failures()],
+        sort_row=label_of(scored_row(run)),
+        failures=[(item, label_of(row), metric, reason) for item, row, metric, reason in run.failures()],
     )
     write_bytes(path, page.encode())
 
 
 def scored_row(run: Run) -> str:
-    """The row that the gallery sorts by: the model, or the floor where there is none."""
-    return MODEL if MODEL in run.rows else run.rows[0]
+    """The row that the gallery sorts by: the first system's, or the floor where there is none."""
+    own = [row for row in run.rows if row not in (SOURCE, TARGET)]
+    return own[0] if own else run.rows[0]
 
 
 def facts(run: Run) -> dict[str, str]:
     """What ran, for the head of the page."""
     edit = run.config.edit
     out = {"suite": f"{run.suite.name} (version {run.suite.version}), {len(run.outcomes)} items"}
-    out["data"] = run.config.shards
+    out["data"] = run.config.data
+    out["list of items"] = f"sha256 {run.suite.sha256[:12]}"
+    if run.config.metrics:
+        out["metrics"] = f"{run.config.metrics}, {run.config.mode}"
     if run.checkpoint_sha256:
         out["checkpoint"] = f"{run.config.checkpoint} (sha256 {run.checkpoint_sha256[:12]})"
         out["solver steps"] = "the checkpoint's own" if edit.steps is None else str(edit.steps)
@@ -108,9 +114,9 @@ def table(run: Run, name: str, members: list[int]) -> dict[str, Any]:
         ]
         rows.append(
             {
-                "label": ROW_LABELS[row],
-                "note": ROW_NOTES[row],
-                "model": row in (MODEL, MODEL_RAW),
+                "label": label_of(row),
+                "note": ROW_NOTES.get(row, ""),
+                "model": row not in (SOURCE, TARGET),
                 "cells": cells,
                 "scored": spread([m.scored for m in means]),
                 "failed": spread([m.failed for m in means]),
@@ -155,10 +161,10 @@ def card(run: Run, outcome: Outcome) -> dict[str, Any]:
         "small": geometry.width < 300,
         "sort": keys,
         "scores": scores,
-        "columns": [ROW_LABELS[name] for name in run.rows],
+        "columns": [label_of(name) for name in run.rows],
         "videos": [
             {
-                "label": {"source": "Source", MODEL: "Model's edit", TARGET: "Curated target"}[name],
+                "label": VIDEO_LABELS.get(name, name),
                 "data": base64.b64encode(path.read_bytes()).decode(),
             }
             for name, path in outcome.videos.items()

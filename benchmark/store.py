@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import BenchmarkError, Unscored
+from benchmark.item import BenchmarkError, Unscored, Worded
 
 Score = float | Unscored
 
@@ -29,6 +29,22 @@ def number_out(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
 
 
+def score_out(score: Score) -> dict[str, Any]:
+    """A score as fields of a line."""
+    if isinstance(score, Unscored):
+        return {"unscored": score.reason}
+    words = {"words": score.words} if isinstance(score, Worded) else {}
+    return {"value": number_out(float(score)), **words}
+
+
+def score_in(row: dict[str, Any]) -> Score:
+    """The score that `score_out` wrote."""
+    if "unscored" in row:
+        return Unscored(row["unscored"])
+    value = float(row["value"])
+    return Worded(value, row["words"]) if "words" in row else value
+
+
 class ScoreStore:
     """Scores by address, in one append-only JSONL file.
 
@@ -36,7 +52,7 @@ class ScoreStore:
     any other unreadable line is an error that names it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self._scores: dict[str, Score] = {}
         if not path.exists():
@@ -46,14 +62,12 @@ class ScoreStore:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 row = json.loads(line)
-                self._scores[row["address"]] = (
-                    Unscored(row["unscored"]) if "unscored" in row else float(row["value"])
-                )
+                self._scores[row["address"]] = score_in(row)
             except (ValueError, KeyError, TypeError):
                 raise BenchmarkError(
                     f"{path}: line {number} is damaged; delete the line or the file"
                 ) from None
-        if len(whole) < len(data):
+        if len(whole) < len(data) and not read_only:
             with path.open("r+b") as handle:
                 handle.truncate(len(whole))
 
@@ -68,10 +82,7 @@ class ScoreStore:
         """Append (address, score, what it is of); the last part is for people who read the file."""
         lines = []
         for key, score, about in rows:
-            value = (
-                {"unscored": score.reason} if isinstance(score, Unscored) else {"value": number_out(score)}
-            )
-            lines.append(json.dumps({"address": key, **value, **about}, ensure_ascii=False) + "\n")
+            lines.append(json.dumps({"address": key, **score_out(score), **about}, ensure_ascii=False) + "\n")
             self._scores[key] = score
         if not lines:
             return

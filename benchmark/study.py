@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from benchmark.item import BenchmarkError
-from benchmark.runner import MODEL
+from benchmark.systems import MODEL
 from model.config import ConfigError, from_dict
 
 
@@ -162,7 +162,7 @@ def _run(study: Study, name: str, seed: int, out: Path, threads: int, say: Calla
     _call([*command, "--run", str(folder / "run"), "--train.seed", str(seed)], folder / "fit.log", threads)
     say(f"{name}, seed {seed}: trained")
     for score, what in study.scores.items():
-        command = ["benchmark", "run", "--suite", "heldout", "--shards", what.shards, "--gallery", "0"]
+        command = ["benchmark", "run", "--suite", "heldout", "--data", what.shards, "--gallery", "0"]
         command += ["--checkpoint", str(folder / "run" / "checkpoint"), "--out", str(folder / score)]
         limit = [] if what.limit is None else ["--limit", str(what.limit)]
         _call([*command, *limit], folder / f"{score}.log", threads)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmark.compare import Correlation
 from benchmark.metrics import Metric
-from benchmark.runner import ROW_LABELS, ROW_NOTES, Run
+from benchmark.outcome import ROW_NOTES, Run, label_of
 from benchmark.stats import Mean
 
 
@@ -59,13 +59,13 @@ def terminal_table(run: Run) -> Table:
         table.add_row(f"[bold]{name}[/bold]")
         for row in run.rows:
             means = [run.mean(row, m, members) for m in run.metrics]
-            note = f" ({ROW_NOTES[row]})" if ROW_NOTES[row] else ""
+            note = f" ({ROW_NOTES.get(row)})" if ROW_NOTES.get(row, "") else ""
             cells = [
                 f"{number(mean.value, m)}\n[dim]{escape(interval(mean, m))}[/dim]"
                 for mean, m in zip(means, run.metrics, strict=True)
             ]
             scored, failed = spread([m.scored for m in means]), spread([m.failed for m in means])
-            table.add_row(f"  {ROW_LABELS[row]}{note}", *cells, scored, failed)
+            table.add_row(f"  {label_of(row)}{note}", *cells, scored, failed)
     return table
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from benchmark.features.frames import batches
+from benchmark.features.frames import Remembered, batches
+from benchmark.item import RunStopped
 
 TEXT_TOKENS = 77
 
@@ -50,9 +52,26 @@ class Pretrained:
     ) -> None:
         self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
 
-    def load(self, kind: Any) -> Any:
-        """A transformers model of this class, float32, in eval mode."""
-        model = kind.from_pretrained(self.path, revision=self.revision or "main")
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its features depend on; folders count by their content."""
+        return {"path": self.path, "processor": self.processor, "revision": self.revision}
+
+    def load(self, kind: Any, path: str | None = None) -> Any:
+        """A transformers model of this class, float32, in eval mode; or what `kind` prepares input with.
+
+        Raises RunStopped when it cannot be had.
+        """
+        try:
+            if path is not None:
+                return kind.from_pretrained(path)
+            model = kind.from_pretrained(self.path, revision=self.revision or "main")
+        except (OSError, ValueError, SafetensorError) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RunStopped(
+                f"{path or self.path}: no {kind.__name__} to load: {first} (a folder or a hub id in the "
+                "metrics file)"
+            ) from error
         return model.to(self.device).eval()
 
 
@@ -71,18 +90,28 @@ class Clip(Pretrained):
         """The image processor."""
         from transformers import CLIPImageProcessorPil
 
-        return Images(CLIPImageProcessorPil.from_pretrained(self.processor))
+        return Images(self.load(CLIPImageProcessorPil, self.processor))
 
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer."""
         from transformers import CLIPTokenizer
 
-        return CLIPTokenizer.from_pretrained(self.processor)
+        return self.load(CLIPTokenizer, self.processor)
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        return Remembered()
 
     @torch.no_grad()
     def pooled(self, frames: list[np.ndarray]) -> Tensor:
-        """`pooler_output` of the vision tower, before the projection: float32 [T, width]."""
+        """`pooler_output` of the vision tower, before the projection: float32 [T, width].
+
+        The last clips' are remembered, so that metrics that share this network see a clip's frames once.
+        """
+        return self._remembered(frames, self._pooled)
+
+    def _pooled(self, frames: list[np.ndarray]) -> Tensor:
         tower = self.model.vision_model
         found = [tower(pixel_values=p).pooler_output for p in self.images(frames, self.device)]
         return torch.cat(found).float().cpu()
@@ -90,12 +119,8 @@ class Clip(Pretrained):
     @torch.no_grad()
     def projected(self, frames: list[np.ndarray]) -> Tensor:
         """In the space that frames and texts share: float32 [T, D], not normalised."""
-        model = self.model
-        found = [
-            model.visual_projection(model.vision_model(pixel_values=p).pooler_output)
-            for p in self.images(frames, self.device)
-        ]
-        return torch.cat(found).float().cpu()
+        projected: Tensor = self.model.visual_projection(self.pooled(frames).to(self.device))
+        return projected.float().cpu()
 
     @torch.no_grad()
     def text(self, text: str) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -49,3 +51,24 @@ def sampled(frames: int, number: int, mode: Mode) -> list[int]:
 def unit(features: Tensor) -> Tensor:
     """Divided by their length along the last axis."""
     return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+
+
+class Remembered:
+    """Features of the last few clips, by the content of their frames."""
+
+    def __init__(self, most: int = 4) -> None:
+        self.most, self._held = most, OrderedDict[bytes, Tensor]()
+
+    def __call__(self, frames: Sequence[np.ndarray], compute: Callable[[list[np.ndarray]], Tensor]) -> Tensor:
+        """`compute(frames)`, or what it gave for the same frames."""
+        digest = hashlib.sha256()
+        for frame in frames:
+            digest.update(repr(frame.shape).encode())
+            digest.update(np.ascontiguousarray(frame).data)
+        key = digest.digest()
+        if key not in self._held:
+            self._held[key] = compute(list(frames))
+            if len(self._held) > self.most:
+                self._held.popitem(last=False)
+        self._held.move_to_end(key)
+        return self._held[key]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import unit
-from benchmark.item import BenchmarkError
+from benchmark.item import RunStopped
 
 HEAD = 64  # width of a head, as in all of CLIP's towers
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -152,16 +152,21 @@ class ViClip:
     ) -> None:
         self.path, self.tokenizer_path, self.device = path, tokenizer, device
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its embeddings depend on; files count by their content."""
+        return {"path": self.path, "tokenizer": self.tokenizer_path}
+
     @cached_property
     def model(self) -> Network:
-        """The network, float32, in eval mode; BenchmarkError for a file that is not one."""
+        """The network, float32, in eval mode; RunStopped for a file that is not one."""
         state = read_checkpoint(Path(self.path), "OpenGVLab/ViCLIP, ViClip-InternVid-10M-FLT.pth")
         try:
             network = Network(state)
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()
-            raise BenchmarkError(f"{self.path}: no ViCLIP: {' '.join(first[:2])}") from error
+            raise RunStopped(f"{self.path}: no ViCLIP: {' '.join(first[:2])}") from error
         return network.to(self.device).eval()
 
     @cached_property
@@ -169,7 +174,10 @@ class ViClip:
         """CLIP's tokenizer."""
         from transformers import CLIPTokenizer
 
-        return CLIPTokenizer.from_pretrained(self.tokenizer_path)
+        try:
+            return CLIPTokenizer.from_pretrained(self.tokenizer_path)
+        except (OSError, ValueError) as error:
+            raise RunStopped(f"{self.tokenizer_path}: no CLIP tokenizer to load: {error}") from error
 
     @property
     def frames(self) -> int:

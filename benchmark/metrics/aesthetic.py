@@ -11,7 +11,7 @@ import torch
 
 from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import Mode, crops, unit
-from benchmark.item import BenchmarkError, Reference, Unscored
+from benchmark.item import Reference, RunStopped, Unscored
 from benchmark.metrics.text import FrameText
 
 
@@ -38,16 +38,14 @@ class Aesthetic:
         weight, bias = linear(self.head)
         features = unit(self.model.projected([c for f in result for c in crops(f, self.mode)]).double())
         if features.shape[1] != weight.shape[1]:
-            raise BenchmarkError(
-                f"{self.head}: takes {weight.shape[1]} numbers, CLIP gives {features.shape[1]}"
-            )
+            raise RunStopped(f"{self.head}: takes {weight.shape[1]} numbers, CLIP gives {features.shape[1]}")
         return float((features @ weight.T + bias).mean())
 
 
 @lru_cache(maxsize=4)
 def linear(path: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias, float64; BenchmarkError for a file that has no such two."""
+    """Weight and bias, float64; RunStopped for a file that has no such two."""
     state = read_checkpoint(Path(path), "LAION-AI/aesthetic-predictor, sa_0_4_vit_l_14_linear.pth")
     if set(state) != {"weight", "bias"}:
-        raise BenchmarkError(f"{path}: should hold weight and bias, holds {', '.join(sorted(state)[:4])}")
+        raise RunStopped(f"{path}: should hold weight and bias, holds {', '.join(sorted(state)[:4])}")
     return state["weight"].double(), state["bias"].double()

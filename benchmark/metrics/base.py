@@ -5,11 +5,12 @@ A version is part of every cached score's address: raise it whenever a change ca
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 import numpy as np
 
-from benchmark.item import Reference, Unscored
+from benchmark.item import NoTarget, Reference, Unscored
 
 Where = Literal["inside", "outside"]
 
@@ -23,6 +24,8 @@ class Metric(Protocol):
         higher_is_better: direction.
         range: (lowest, highest) value possible.
         version: see above.
+
+    A metric that reads an item's prompts has their names in `reads`.
     """
 
     @property
@@ -41,6 +44,17 @@ class Metric(Protocol):
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         """Score `result`, uint8 RGB [T, H, W, 3] at the reference's geometry."""
         ...
+
+
+def score(metric: Metric, reference: Reference, result: np.ndarray) -> float | Unscored:
+    """What a metric says, or why it says nothing: no number, or nothing to compare with."""
+    try:
+        found = metric(reference, result)
+    except NoTarget as error:
+        return Unscored(str(error))
+    if not isinstance(found, Unscored) and math.isnan(found):
+        return Unscored("not a number")
+    return found
 
 
 def region(reference: Reference, where: Where) -> np.ndarray | Unscored:

@@ -7,6 +7,7 @@ public code of CLIP's direction does, they are normalised first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class VideoDirection:
     higher_is_better: bool = True
     range: tuple[float, float] = (-1.0, 1.0)
     version: int = 1
+    reads: ClassVar[tuple[str, ...]] = ("source", "target")
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         before, after = (reference.prompts.get(name) for name in ("source", "target"))

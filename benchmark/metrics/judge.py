@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from benchmark.features.frames import Mode
-from benchmark.item import BenchmarkError, Reference, Unscored
+from benchmark.item import Reference, RunStopped, Unscored, Worded
+from curation.assets import AssetError
 from curation.vlm import AnnotatorError, Answer, ask_json
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "editing.txt"
@@ -27,6 +28,7 @@ EXTRACT = (
 ATTEMPTS = 3  # answers asked for until one fits; the published code asks for ever
 FRAMES = 3
 
+Reason = Annotated[str, Field(max_length=600)]
 Grade = Annotated[int, Field(ge=0, le=3, strict=True)]
 
 
@@ -36,6 +38,12 @@ class Grades(Answer):
     instruction: Grade
     preservation: Grade
     quality: Grade
+    reason: Reason = ""
+
+    def told(self) -> str:
+        """Grades and reason, for a reader."""
+        grades = f"instruction {self.instruction}, preservation {self.preservation}, quality {self.quality}"
+        return f"{grades}. {self.reason}" if self.reason else grades
 
     @property
     def total(self) -> int:
@@ -72,16 +80,17 @@ class Judge:
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 9.0)
-    version: int = 1
+    version: int = 2
+    reads: ClassVar[tuple[str, ...]] = ("instruction",)
 
     def __post_init__(self) -> None:
         if self.mode == "official" and self.prompt is None:
-            raise BenchmarkError(
+            raise RunStopped(
                 "judge: the official mode needs the published prompt, which is not ours to pass on: save it "
                 "to a file with {instruction} where the instruction goes, and name it by `prompt`"
             )
         if "{instruction}" not in self.text:
-            raise BenchmarkError(f"{self.prompt}: no {{instruction}} in it, where the instruction goes")
+            raise RunStopped(f"{self.prompt}: no {{instruction}} in it, where the instruction goes")
 
     @cached_property
     def text(self) -> str:
@@ -90,7 +99,7 @@ class Judge:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BenchmarkError(f"{path}: cannot be read as a prompt: {error}") from error
+            raise RunStopped(f"{path}: cannot be read as a prompt: {error}") from error
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         instruction = reference.prompts.get("instruction")
@@ -102,26 +111,31 @@ class Judge:
         text = self.text.replace("{instruction}", instruction)
         totals = []
         for n in chosen:
-            if n >= len(reference.source):
-                return Unscored(f"frame {n} is judged, the source has {len(reference.source)}")
-            pair = reference.source[n], result[n]
+            source = reference.original if self.mode == "official" else reference.source
+            if n >= len(source):
+                return Unscored(f"frame {n} is judged, the source has {len(source)}")
+            pair = source[n], result[n]
             try:
                 totals.append(
                     self._official(pair, text) if self.mode == "official" else self._own(pair, text)
                 )
             except AnnotatorError as error:
                 return Unscored(f"frame {n}: {error}")
-        return float(np.mean(totals))
+            except AssetError as error:
+                raise RunStopped(f"judge: {error}") from error
+        words = "\n".join(f"frame {n}: {t.words}" for n, t in zip(chosen, totals, strict=True))
+        return Worded(float(np.mean(totals)), words)
 
-    def _own(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> int:
-        return ask_json(self.model, pair, text, Grades, ATTEMPTS).total  # type: ignore[arg-type]
+    def _own(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> Worded:
+        grades = ask_json(self.model, pair, text, Grades, ATTEMPTS)  # type: ignore[arg-type]
+        return Worded(grades.total, grades.told())
 
-    def _official(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> int:
+    def _official(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> Worded:
         for _ in range(ATTEMPTS):
             review = self.model.ask([picture[..., ::-1] for picture in pair], text)
             told = self.model.ask([], EXTRACT + review)
             if re.fullmatch("[0-9]", told):
-                return int(told)
+                return Worded(int(told), review)
         raise AnnotatorError(f"no total in {ATTEMPTS} reviews; the last told {told[:80]!r}")
 
 

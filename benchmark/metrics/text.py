@@ -6,7 +6,7 @@ The paper speaks of the instruction and of plain cosines; its code takes the tar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class FrameAlignment:
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
     version: int = 1
+    reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         prompt = reference.prompts.get("target")
@@ -78,6 +79,7 @@ class VideoAlignment:
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
     version: int = 1
+    reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         prompt = reference.prompts.get("target")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,27 @@ from benchmark.item import BenchmarkError, Item
 
 
 class AnySuite(Protocol):
-    """What a run needs of a suite. `version` rises when the items or what they mean change."""
+    """What a run needs of a suite.
+
+    Attributes:
+        version: rises when the items or what they mean change.
+        sha256: of what lists the items.
+        references: rows that the suite itself can fill, `source` and `target`.
+        remarks: what a reader of scores must know, such as that the items are not the published ones.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def version(self) -> int: ...
     @property
+    def sha256(self) -> str: ...
+    @property
     def items(self) -> list[Item]: ...
+    @property
+    def references(self) -> tuple[str, ...]: ...
+    @property
+    def remarks(self) -> list[str]: ...
 
 
 def names() -> list[str]:
@@ -42,3 +56,8 @@ def open_suite(name: str, data: Path) -> AnySuite:
     module: Any = importlib.import_module(f"{__name__}.{name}")
     suite: AnySuite = module.Suite(data)
     return suite
+
+
+def instruction_of(text: str) -> str:
+    """A text without its tags."""
+    return " ".join(re.sub(r"<(?:video|image|mask)[0-9]*>", " ", text).split())

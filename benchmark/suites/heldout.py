@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded
+from benchmark.store import address
+from benchmark.suites import instruction_of
+from benchmark.systems import SOURCE, TARGET
 from shards.index import ShardError
 from shards.reader import Record, ShardSet
 from shards.sample import Sample, SampleError, tags_of
@@ -29,6 +32,8 @@ class Suite:
 
     name = "heldout"
     version = 1
+    references = (SOURCE, TARGET)
+    remarks: list[str] = []  # noqa: RUF012 (never changed)
 
     def __init__(self, data: Path) -> None:
         try:
@@ -58,6 +63,7 @@ class Suite:
                 clip = record.sample.provenance.clip
                 trained[clip.sha256].append((*clip.span, key))
         refuse_overlap(data, heldout, trained)
+        self.sha256 = address(*((row.shard, row.sha256) for row in everything.rows))
 
 
 def refuse_overlap(
@@ -104,6 +110,7 @@ def item_of(record: Record) -> Item:
     clip = sample.provenance.clip.sha256
     shown = sample.media[target]
     prompts = {name: text for name, text in sample.captions.items() if text}
+    prompts["instruction"] = instruction_of(sample.text)
     native = Geometry(shown.frames, shown.height, shown.width, shown.fps or 1.0)
     return Item(
         sample.key, sample.task, wording, sample.text, content, clip, pair, native, load, prompts, fault

@@ -128,7 +128,7 @@ def scored(
 ) -> Path:
     """The output folder of a finished run with a model."""
     out = tmp_path_factory.mktemp("bench") / "out"
-    done = command("run", "--shards", pairs_dir, "--checkpoint", checkpoint, "--out", out)
+    done = command("run", "--data", pairs_dir, "--checkpoint", checkpoint, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -231,7 +231,7 @@ def test_text_from_a_sample_cannot_become_markup(
     items = pair_items(tmp_path / "media", pairs=1, heldout=1)[:1]
     text = "<video1> Remove </script><img src=x onerror=alert(1)> '\"><b>it</b>. <video2>"
     write_shards(tmp_path / "shards", [(s.model_copy(update={"text": text}), f) for s, f in items])
-    done = command("run", "--shards", tmp_path / "shards", "--out", tmp_path / "out")
+    done = command("run", "--data", tmp_path / "shards", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<img" not in page

@@ -84,7 +84,7 @@ def test_a_second_run_computes_nothing_and_writes_the_same_page(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(scored, out)
-    done = command("run", "--shards", pairs_dir, "--checkpoint", checkpoint, "--out", out)
+    done = command("run", "--data", pairs_dir, "--checkpoint", checkpoint, "--out", out)
     assert done.returncode == 0, done.stderr
     counts = summary(out)["counts"]
     assert counts["edits_made"] == counts["scores_computed"] == counts["videos_encoded"] == 0
@@ -117,7 +117,7 @@ def test_what_is_missing_or_changed_is_computed_again_and_nothing_else(
 
 
 def test_reference_rows_need_no_model(pairs_dir: Path, command: Command, tmp_path: Path) -> None:
-    done = command("run", "--shards", pairs_dir, "--out", tmp_path / "out", "--limit", 2)
+    done = command("run", "--data", pairs_dir, "--out", tmp_path / "out", "--limit", 2)
     assert done.returncode == 0, done.stderr
     value = summary(tmp_path / "out")
     assert list(value["table"]["all"]) == ["source", "target"]
@@ -133,7 +133,7 @@ def test_one_corrupt_sample_is_counted_and_the_others_are_scored(
 ) -> None:
     key = ShardSet(pairs_dir, "heldout").keys[2]
     data = corrupt(pairs_dir, tmp_path / "shards", key, suffix, junk)
-    done = command("run", "--shards", data, "--out", tmp_path / "out")
+    done = command("run", "--data", data, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     value = summary(tmp_path / "out")
     for row in ("source", "target"):
@@ -147,14 +147,14 @@ def test_one_corrupt_sample_is_counted_and_the_others_are_scored(
 def test_nothing_scored_is_a_failure(pairs_dir: Path, command: Command, tmp_path: Path) -> None:
     key = ShardSet(pairs_dir, "heldout").keys[0]
     data = corrupt(pairs_dir, tmp_path / "shards", key, "video2.mp4", b"\0" * 4000)
-    done = command("run", "--shards", data, "--out", tmp_path / "out", "--limit", 1)
+    done = command("run", "--data", data, "--out", tmp_path / "out", "--limit", 1)
     assert done.returncode == 1
     assert "nothing could be scored" in done.stderr
     assert key in done.stderr
 
 
 def test_a_wrong_suite_lists_those_that_exist(pairs_dir: Path, command: Command, tmp_path: Path) -> None:
-    done = command("run", "--suite", "held_out", "--shards", pairs_dir, "--out", tmp_path / "out")
+    done = command("run", "--suite", "held_out", "--data", pairs_dir, "--out", tmp_path / "out")
     refused(done, "held_out", "heldout")
     assert not (tmp_path / "out").exists()
 
@@ -163,10 +163,8 @@ def test_shards_without_held_out_samples_are_refused(
     pair_items: Callable[..., list[Item]], command: Command, tmp_path: Path
 ) -> None:
     write_shards(tmp_path / "shards", pair_items(tmp_path / "media", pairs=1, heldout=0))
-    refused(
-        command("run", "--shards", tmp_path / "shards", "--out", tmp_path / "out"), "none of them held out"
-    )
-    refused(command("run", "--shards", tmp_path / "media", "--out", tmp_path / "out"), "manifest.jsonl")
+    refused(command("run", "--data", tmp_path / "shards", "--out", tmp_path / "out"), "none of them held out")
+    refused(command("run", "--data", tmp_path / "media", "--out", tmp_path / "out"), "manifest.jsonl")
 
 
 def test_a_training_span_inside_a_held_out_span_is_refused_by_name(
@@ -180,14 +178,14 @@ def test_a_training_span_inside_a_held_out_span_is_refused_by_name(
         provenance = sample.provenance.model_copy(update={"clip": clip})
         leaking.append((sample.model_copy(update={"provenance": provenance}), files))
     write_shards(tmp_path / "shards", leaking)
-    done = command("run", "--shards", tmp_path / "shards", "--out", tmp_path / "out")
+    done = command("run", "--data", tmp_path / "shards", "--out", tmp_path / "out")
     refused(done, "overlaps training sample", "object_addition-00000001-0000", "0.8-1.7 s")
 
 
 def test_a_missing_or_broken_checkpoint_is_refused(
     pairs_dir: Path, checkpoint: Path, command: Command, tmp_path: Path
 ) -> None:
-    arguments = ("run", "--shards", pairs_dir, "--out", tmp_path / "out", "--checkpoint")
+    arguments = ("run", "--data", pairs_dir, "--out", tmp_path / "out", "--checkpoint")
     refused(command(*arguments, tmp_path / "none"), "no such folder")
     shutil.copytree(checkpoint, tmp_path / "half")
     (tmp_path / "half" / "model.safetensors").unlink()
@@ -197,7 +195,7 @@ def test_a_missing_or_broken_checkpoint_is_refused(
     weights.write_bytes(weights.read_bytes()[:-100])
     refused(command(*arguments, tmp_path / "cut"), "does not load", "model.safetensors")
     # nothing was stored, so the folder is free for the next attempt
-    done = command("run", "--shards", pairs_dir, "--out", tmp_path / "out", "--limit", 1)
+    done = command("run", "--data", pairs_dir, "--out", tmp_path / "out", "--limit", 1)
     assert done.returncode == 0, done.stderr
 
 
@@ -205,7 +203,7 @@ def test_an_output_folder_serves_one_configuration(
     scored: Path, pairs_dir: Path, checkpoint: Path, command: Command, tmp_path: Path
 ) -> None:
     before = sorted((p.name, p.stat().st_mtime_ns) for p in scored.iterdir())
-    arguments = ("run", "--shards", pairs_dir, "--checkpoint", checkpoint)
+    arguments = ("run", "--data", pairs_dir, "--checkpoint", checkpoint)
     refused(command(*arguments, "--out", scored, "--seed", 5), "holds another run", "seed")
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "notes.txt").write_text("mine")

@@ -1,0 +1,120 @@
+"""Metrics from a YAML file, the networks that they share, and what a stored score depends on.
+
+    models:
+      clip: {class_path: benchmark.features.clip.Clip, init_args: {path: openai/clip-vit-large-patch14}}
+    metrics:
+      - class_path: benchmark.metrics.temporal.TemporalConsistency
+        init_args: {model: clip, name: clip_temporal, label: CLIP temporal}
+
+A network is made once and loads its weights at the first use, so metrics that share one share its features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.features.frames import Mode
+from benchmark.item import BenchmarkError
+from benchmark.metrics.base import Metric
+
+ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.annotators.")
+
+
+def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
+    """The metrics of a file.
+
+    Args:
+        path: the YAML file.
+        mode: of every metric that has one, unless the file says another.
+        device: of every network that has one, unless the file says another.
+
+    Raises:
+        BenchmarkError: naming the file, the entry and the fault.
+    """
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BenchmarkError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(held, dict) or not isinstance(held.get("metrics"), list) or not held["metrics"]:
+        raise BenchmarkError(f"{path}: needs `metrics`, a list of class_path and init_args")
+    models = held.get("models") or {}
+    if not isinstance(models, dict) or set(held) - {"models", "metrics"}:
+        raise BenchmarkError(f"{path}: has `models` (by name) and `metrics`, and nothing else")
+    made = {name: _build(spec, {"device": device}, f"{path}: models.{name}") for name, spec in models.items()}
+    metrics: list[Metric] = []
+    for number, spec in enumerate(held["metrics"]):
+        where = f"{path}: metrics[{number}]"
+        args = dict(spec.get("init_args") or {}) if isinstance(spec, dict) else {}
+        if "model" in args:
+            if args["model"] not in made:
+                raise BenchmarkError(f"{where}: no model {args['model']!r}; there are {', '.join(made)}")
+            args["model"] = made[args["model"]]
+        metrics.append(_build({**spec, "init_args": args}, {"mode": mode}, where))
+    names = [m.name for m in metrics]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise BenchmarkError(f"{path}: two metrics are called {twice[0]}; give one another `name`")
+    return metrics
+
+
+def _build(spec: Any, defaults: dict[str, Any], where: str) -> Any:
+    if not isinstance(spec, dict) or set(spec) - {"class_path", "init_args"} or "class_path" not in spec:
+        raise BenchmarkError(f"{where}: needs class_path, and init_args if it takes any")
+    path, args = str(spec["class_path"]), dict(spec.get("init_args") or {})
+    if not path.startswith(ALLOWED):
+        raise BenchmarkError(f"{where}: class_path {path!r} must begin with one of {', '.join(ALLOWED)}")
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+        known = inspect.signature(kind).parameters
+        return kind(**{n: v for n, v in defaults.items() if n in known} | args)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise BenchmarkError(f"{where}: {path}: {error}") from error
+
+
+def fingerprint(value: Any) -> Any:
+    """What a score depends on besides the item: a metric's settings and networks, as JSON values.
+
+    A file or a folder of weights that is named counts by its content.
+    """
+    if hasattr(value, "identity"):
+        return fingerprint(value.identity)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: fingerprint(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__qualname__, **fields}
+    if hasattr(value, "describe"):  # an annotator of the curation
+        return fingerprint(value.describe())
+    if isinstance(value, dict):
+        return {str(k): fingerprint(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [fingerprint(v) for v in value]
+    if isinstance(value, str) and value and (digest := _weights(value)):
+        return digest
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"{type(value).__name__} has no identity, so its scores cannot be stored")
+
+
+@lru_cache(maxsize=64)
+def _weights(path: str) -> str | None:
+    """`content_of`, once per process: weights are large, and do not change under a run."""
+    return content_of(path)
+
+
+def content_of(path: str) -> str | None:
+    """sha256 of a file, or of all files of a folder; None where there is neither."""
+    place = Path(path)
+    if len(path) > 1000 or not place.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]:
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""Scoring in several processes, each with its own networks; who started them keeps the scores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.outcome import RunConfig
+    from benchmark.worker import Done
+
+_here: dict[str, Any] = {}  # a worker process's own parts
+
+
+def in_processes(
+    config: RunConfig, out: Path, jobs: list[tuple[int, bool]], workers: int
+) -> Iterator[tuple[int, Done]]:
+    """(number of the item, what became of it), as they come.
+
+    Args:
+        jobs: numbers of items, and whether the page shows them.
+        workers: processes, spread over the devices where `config.device` is `cuda`.
+    """
+    context = multiprocessing.get_context("spawn")
+    turns = context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers)) as pool:
+        waiting = {pool.submit(_item, *job): job[0] for job in jobs}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
+    import torch
+
+    from benchmark.runner import Bench
+    from benchmark.store import ScoreStore
+
+    _die_with_parent()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    with turns.get_lock():
+        turn, turns.value = turns.value, turns.value + 1
+    device = config.device
+    if device == "cuda" and torch.cuda.device_count():
+        device = f"cuda:{turn % torch.cuda.device_count()}"
+    bench = Bench(config, out, device)
+    _here["items"] = bench.items
+    _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True))
+
+
+def _die_with_parent() -> None:
+    """End with the process that started this one, however it ends: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _item(number: int, page: bool) -> Done:
+    done: Done = _here["worker"].item(_here["items"][number], page)
+    # an item's loader stays here; the other side has the item itself
+    return replace(done, outcome=replace(done.outcome, item=None))  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""What is compared: an editor that runs on the items, or a folder of results that somebody made before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
+from benchmark.metrics.config import content_of
+from shards.media import probe, read_image, read_video
+
+SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
+IMAGES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """An item's result.
+
+    Attributes:
+        files: with their sha256, by row.
+        seconds: that an editor took to make it; new: it did so just now.
+    """
+
+    files: dict[str, tuple[Path, str]]
+    geometry: Geometry
+    seconds: float | None = None
+    new: bool = False
+
+
+class System(Protocol):
+    """Fills one row of the table, or several."""
+
+    @property
+    def rows(self) -> list[str]: ...
+
+    def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """What it made of an item, whose media `load` gives if they are needed; or why there is nothing."""
+        ...
+
+
+class Finished:
+    """A folder of finished results, one per item at `Item.result`.
+
+    Args:
+        name: of the row.
+        folder: see above.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.rows, self.folder = [name], folder
+        if name in (SOURCE, MODEL, MODEL_RAW, TARGET):
+            raise BenchmarkError(
+                f"--results {name}: the table has a row of this name already; choose another"
+            )
+        if not folder.is_dir():
+            raise BenchmarkError(f"--results {name}: {folder} is no folder")
+
+    def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """Its file and geometry; pictures have the source's rate."""
+        path = self.path(item)
+        if path is None:
+            return Unscored(f"no result: {self.folder / item.result} is missing")
+        try:
+            geometry = geometry_of(path, item.native.fps if item.native else 1.0)
+            digest = content_of(str(path))
+        except (ValueError, OSError) as error:
+            return Unscored(f"the result cannot be read: {first_line(error)}")
+        assert digest is not None  # it exists
+        return Result({self.rows[0]: (path, digest)}, geometry)
+
+    def path(self, item: Item) -> Path | None:
+        """Where the item's result lies: at its name, or, for frames as pictures, a folder of that stem."""
+        named = self.folder / item.result
+        if named.is_file():
+            return named
+        folder = named.with_suffix("")
+        return folder if folder.is_dir() and any(p.suffix in IMAGES for p in folder.iterdir()) else None
+
+    def extra(self, items: list[Item]) -> list[str]:
+        """Results that belong to no item: entries beside those that items name."""
+        known = {Path(item.result).parts[0] for item in items}
+        known |= {Path(name).stem for name in known}
+        odd = sorted(p.name for p in self.folder.iterdir() if p.name not in known and p.stem not in known)
+        return [f"{self.rows[0]}: {name} in {self.folder} belongs to no item" for name in odd]
+
+
+def geometry_of(path: Path, fps: float) -> Geometry:
+    """Of a video, a picture, or a folder of pictures, which have the rate `fps`."""
+    if path.is_dir() or path.suffix in IMAGES:
+        frames, height, width, _ = read_frames(path).shape
+        return Geometry(frames, height, width, fps)
+    info = probe(path)
+    return Geometry(info.frames, info.height, info.width, info.fps)
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """uint8 RGB [T, H, W, 3] of a video, a picture, or a folder of pictures in the order of their names.
+
+    Raises shards.media.MediaError or ValueError naming the file.
+    """
+    if path.is_dir():
+        pictures = [read_image(p) for p in sorted(path.iterdir()) if p.suffix in IMAGES]
+        if len({p.shape for p in pictures}) != 1:
+            raise ValueError(f"{path}: its pictures differ in size")
+        return np.stack(pictures)
+    return read_image(path)[None] if path.suffix in IMAGES else read_video(path)[0]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, for one-line reports."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
