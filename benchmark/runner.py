@@ -66,9 +66,10 @@ class Bench:
         self.edits = Edits(out / "edits", Path(config.checkpoint), config.edit) if config.checkpoint else None
         self.finished = [Finished(name, Path(folder)) for name, folder in config.results.items()]
         self.systems: list[System] = [*([self.edits] if self.edits else []), *self.finished]
+        metrics = config.metrics or self.suite.metrics
         self.metrics: list[Metric] = (
-            read_metrics(Path(config.metrics), config.mode, device or config.device)
-            if config.metrics
+            read_metrics(Path(metrics), config.mode, device or config.device)
+            if metrics
             else metrics_of({item.task for item in self.items})
         )
         self.rows = rows_of(self.systems, self.suite.references)

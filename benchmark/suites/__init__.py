@@ -20,6 +20,7 @@ class AnySuite(Protocol):
     Attributes:
         version: rises when the items or what they mean change.
         sha256: of what lists the items.
+        metrics: YAML file, from the repository's root; None for those with a reference (`metrics_of`).
         references: rows that the suite itself can fill, `source` and `target`.
         remarks: what a reader of scores must know, such as that the items are not the published ones.
     """
@@ -30,6 +31,8 @@ class AnySuite(Protocol):
     def version(self) -> int: ...
     @property
     def sha256(self) -> str: ...
+    @property
+    def metrics(self) -> str | None: ...
     @property
     def items(self) -> list[Item]: ...
     @property

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,8 +33,9 @@ class Suite:
 
     name = "heldout"
     version = 1
-    references = (SOURCE, TARGET)
-    remarks: list[str] = []  # noqa: RUF012 (never changed)
+    references: tuple[str, ...] = (SOURCE, TARGET)
+    metrics: ClassVar[str | None] = None
+    remarks: ClassVar[list[str]] = []
 
     def __init__(self, data: Path) -> None:
         try:

@@ -1,0 +1,73 @@
+"""EditVerseBench: 200 instructions on 100 videos, in 20 categories (Ju et al. 2025).
+
+`--data` is the folder with `test.json` and the media that it names; `python -m benchmark fetch` gets the
+source videos. Results lie at `<id>/generate.mp4`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from benchmark.item import BenchmarkError, Item
+from benchmark.listing import faulty, media_item, read_list
+from benchmark.suites import instruction_of
+
+LISTS = ("test.json", "EditVerseBench.json")
+PUBLISHED = 200
+
+
+class Entry(BaseModel):
+    """One entry of the list, as far as scores need it."""
+
+    text: str = Field(alias="<text>", min_length=1)
+    video1: str = Field(alias="<video1>", min_length=1)
+    direction: str
+    target_prompt: str = Field(min_length=1)
+    source_prompt: str = ""
+    type: str = Field(min_length=1)
+
+
+class Suite:
+    """Items in the order of their numbers; `task` is the category, the facet `orientation` its direction."""
+
+    name = "editversebench"
+    version = 1
+    references: tuple[str, ...] = ()
+    metrics: ClassVar[str | None] = "configs/benchmark/editversebench.yaml"
+
+    def __init__(self, data: Path) -> None:
+        path = next((data / name for name in LISTS if (data / name).is_file()), data / LISTS[0])
+        held, self.sha256, self.remarks = read_list(path, "EditVerseBench's list of edits by number")
+        if not isinstance(held, dict) or not held:
+            raise BenchmarkError(f"{path}: holds no entries by number")
+        ids = sorted(held, key=lambda i: (not i.isdigit(), int(i) if i.isdigit() else 0, i))
+        self.items: list[Item] = [item_of(data, path.name, i, held[i]) for i in ids]
+        if len(held) != PUBLISHED:
+            self.remarks.append(
+                f"{path.name} lists {len(held)} edits, EditVerseBench has {PUBLISHED}: means over it do not "
+                "compare with published ones"
+            )
+
+
+def item_of(data: Path, name: str, id: str, held: Any) -> Item:
+    """The item of an entry; what is wrong with it is the item's fault."""
+    result = f"{id}/generate.mp4"
+    try:
+        entry = Entry.model_validate(held)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return faulty(id, f"{name}: entry {id}: {'.'.join(map(str, first['loc']))}: {first['msg']}", result)
+    tags = re.findall(r"<((?:video|image)[0-9]+)>", entry.text)
+    media = {"video1": entry.video1} | {t: str(held[f"<{t}>"]) for t in tags if f"<{t}>" in held}
+    text = entry.text if "<video1>" in entry.text else f"<video1> {entry.text}"
+    prompts = {
+        "instruction": instruction_of(entry.text),
+        "target": entry.target_prompt,
+        "source": entry.source_prompt,
+    }
+    facets = {"orientation": entry.direction}
+    return media_item(id, entry.type, text, data, media, result, prompts, facets=facets)

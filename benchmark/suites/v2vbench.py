@@ -1,0 +1,53 @@
+"""V2VBench: 50 videos with 3 prompts each (Sun et al. 2024).
+
+`--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4`, or folders `<video_id>` of pictures, under
+it or under its `video` folder. Results lie at `<video_id>/<number of the prompt>.mp4`, or as folders of pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmark.item import BenchmarkError, Item
+from benchmark.listing import faulty, media_item, read_list
+
+PUBLISHED = 150
+
+
+class Suite:
+    """Items by video and prompt; the prompt describes the target, so it is the instruction as well."""
+
+    name = "v2vbench"
+    version = 1
+    references: tuple[str, ...] = ()
+    metrics: ClassVar[str | None] = "configs/benchmark/v2vbench.yaml"
+
+    def __init__(self, data: Path) -> None:
+        held, self.sha256, self.remarks = read_list(data / "config.yaml", "V2VBench's list of videos")
+        if not isinstance(held, dict) or not isinstance(held.get("data"), list):
+            raise BenchmarkError(f"{data / 'config.yaml'}: has no list `data`")
+        self.items: list[Item] = []
+        for number, entry in enumerate(held["data"]):
+            self.items += items_of(data, number, entry)
+        if len(self.items) != PUBLISHED:
+            self.remarks.append(f"config.yaml lists {len(self.items)} edits, V2VBench has {PUBLISHED}")
+
+
+def items_of(data: Path, number: int, entry: Any) -> list[Item]:
+    """The items of a video."""
+    try:
+        video, edits = str(entry["video_id"]), [str(edit["prompt"]) for edit in entry["edit"]]
+    except (TypeError, KeyError) as error:
+        return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
+    places = [folder / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
+    source = next((p for p in map(Path, map(str, places)) if (data / p).exists()), Path(f"{video}.mp4"))
+    found = []
+    for n, prompt in enumerate(edits):
+        prompts = {"instruction": prompt, "target": prompt, "source": str(entry.get("prompt") or "")}
+        media = {"video1": str(source)}
+        item = media_item(
+            f"{video}/{n}", "edit", f"<video1> {prompt}", data, media, f"{video}/{n}.mp4", prompts
+        )
+        found.append(item)
+    return found
