@@ -1,8 +1,8 @@
 """TGVE+: 1,417 instructions of 7 kinds on 76 videos of 480x480 (Singer et al. 2024).
 
-`--data` is the folder with `tgve_plus.parquet` (or .jsonl), TGVE's videos at the paths that it names, and results at
-`<row>.mp4` in a folder of their own. Names of columns are not published beyond their meaning: `columns.json`
-in the folder can map `instruction`, `input_caption`, `output_caption`, `video` and `task` to others.
+`--data` is the folder with `tgve_plus.parquet` (or .jsonl) and TGVE's videos at the paths that it names;
+results lie at `<row>.mp4`. Names of columns are not published beyond their meaning: `columns.json` in the
+folder can map `instruction`, `input_caption`, `output_caption`, `video` and `task` to others.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ class Suite:
     metrics: ClassVar[str | None] = "configs/benchmark/tgve_plus.yaml"
 
     def __init__(self, data: Path) -> None:
-        path = next(
-            (data / n for n in ("tgve_plus.parquet", "tgve_plus.jsonl") if (data / n).is_file()), None
-        )
+        tables = (data / "tgve_plus.parquet", data / "tgve_plus.jsonl")
+        path = next((table for table in tables if table.is_file()), None)
         if path is None:
             raise BenchmarkError(f"{data}: holds neither tgve_plus.parquet nor tgve_plus.jsonl")
         names = dict.fromkeys(COLUMNS)

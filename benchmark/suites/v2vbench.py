@@ -1,7 +1,8 @@
 """V2VBench: 50 videos with 3 prompts each (Sun et al. 2024).
 
-`--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4`, or folders `<video_id>` of pictures, under
-it or under its `video` folder. Results lie at `<video_id>/<number of the prompt>.mp4`, or as folders of pictures.
+`--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4`, or folders `<video_id>` of
+pictures, under it or under its `video` folder. Results lie at `<video_id>/<number of the prompt>.mp4`, or as
+folders of pictures.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def items_of(data: Path, number: int, entry: Any) -> list[Item]:
         video, edits = str(entry["video_id"]), [str(edit["prompt"]) for edit in entry["edit"]]
     except (TypeError, KeyError) as error:
         return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
-    places = [folder / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
-    source = next((p for p in map(Path, map(str, places)) if (data / p).exists()), Path(f"{video}.mp4"))
+    places = [Path(folder) / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
+    source = next((place for place in places if (data / place).exists()), places[0])
     found = []
     for n, prompt in enumerate(edits):
         prompts = {"instruction": prompt, "target": prompt, "source": str(entry.get("prompt") or "")}

@@ -1,0 +1,349 @@
+"""Suites of published layouts, scored from folders of results: what is right, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from rich.console import Console
+
+from benchmark.features.clip import Clip
+from benchmark.item import BenchmarkError, Reference
+from benchmark.metrics.config import fingerprint, read_metrics
+from benchmark.metrics.motion import MotionAlignment
+from benchmark.metrics.temporal import TemporalConsistency
+from benchmark.outcome import Run, RunConfig
+from benchmark.runner import claim, execute
+from benchmark.suites import open_suite
+from shards.media import read_video, write_image, write_video
+from tests.benchmark import synthetic
+from tests.benchmark.stub import Stub, said
+
+EDITS = 10
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return synthetic.write_networks(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_benchmark(tmp_path_factory.mktemp("bench"), EDITS)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_results(tmp_path_factory.mktemp("ours"), EDITS)
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory: pytest.TempPathFactory, networks: dict[str, Path]) -> Path:
+    return synthetic.write_metrics(tmp_path_factory.mktemp("metrics") / "metrics.yaml", networks)
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    served = Stub()
+    yield served
+    served.server.shutdown()
+
+
+def scored(out: Path, data: Path, results: dict[str, Path], metrics: Path | None, **more: Any) -> Run:
+    suite, workers = more.pop("suite", "editversebench"), more.pop("workers", 1)
+    named = {name: str(folder) for name, folder in results.items()}
+    config = RunConfig(
+        suite, str(data), None, results=named, metrics=str(metrics) if metrics else None, **more
+    )
+    return execute(config, out, Console(quiet=True), gallery=0, workers=workers)
+
+
+def of(run: Run, row: str, metric: str) -> dict[str, Any]:
+    found: dict[str, Any] = run.summary()["table"]["all"][row][metric]
+    return found
+
+
+def test_two_methods_are_scored_in_one_table(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    theirs = synthetic.write_results(tmp_path / "theirs", EDITS, tint=-1.0)
+    given = json.dumps({"ours": str(ours), "theirs": str(theirs)})
+    arguments = (
+        "run",
+        "--suite",
+        "editversebench",
+        "--data",
+        bench,
+        "--results",
+        given,
+        "--metrics",
+        metrics,
+    )
+    done: subprocess.CompletedProcess[str] = command(*arguments, "--out", tmp_path / "out", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    table = summary["table"]
+    assert list(table["all"]) == ["ours", "theirs"]
+    assert set(table) == {
+        "all",
+        *synthetic.CATEGORIES,
+        "orientation: horizontal",
+        "orientation: vertical",
+    }
+    for row in ("ours", "theirs"):
+        assert {m: (v["scored"], v["failed"]) for m, v in table["all"][row].items()} == dict.fromkeys(
+            ["pick", "frame_text", "video_text", "clip_temporal", "dino_temporal"], (EDITS, 0)
+        )
+    assert summary["clustered_by"] == "source clip"
+    assert summary["suite"]["sha256"]
+    assert "EditVerseBench has 200" in summary["remarks"][0]
+    assert table["all"]["ours"]["frame_text"]["value"] != table["all"]["theirs"]["frame_text"]["value"]
+
+
+def test_a_score_is_what_the_metric_says_of_the_file(
+    bench: Path, ours: Path, metrics: Path, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    alone = scored(tmp_path / "one", bench, {"ours": ours}, metrics)
+    many = scored(tmp_path / "many", bench, {"ours": ours}, metrics, workers=2)
+    assert [o.scores for o in alone.outcomes] == [o.scores for o in many.outcomes]
+    direct = TemporalConsistency(Clip(str(networks["clip"])), "x", "x")
+    suite = open_suite("editversebench", bench)
+    for number in (0, 3):
+        item, frames = suite.items[number], read_video(ours / str(number) / "generate.mp4")[0]
+        assert item.native is not None
+        told = direct(Reference(item.load(), item.native, item.prompts), frames)
+        assert alone.outcomes[number].scores["ours"]["clip_temporal"] == pytest.approx(told, abs=1e-9)
+
+
+def test_modes_differ_and_have_folders_of_their_own(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path
+) -> None:
+    official = scored(tmp_path / "out", bench, {"ours": ours}, metrics, mode="official")
+    corrected = scored(tmp_path / "other", bench, {"ours": ours}, metrics)
+    for name in ("frame_text", "video_text", "clip_temporal"):
+        assert of(official, "ours", name)["value"] != of(corrected, "ours", name)["value"]
+    with pytest.raises(BenchmarkError, match="holds another run"):
+        claim(tmp_path / "out", corrected.config)
+
+
+def test_one_changed_video_is_one_item_scored_again(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(ours, tmp_path / "mine")
+    first = scored(tmp_path / "out", bench, {"mine": mine}, metrics)
+    assert first.counts["scores_computed"] == 5 * EDITS
+    frames, fps = read_video(mine / "4" / "generate.mp4")
+    write_video(mine / "4" / "generate.mp4", frames[::-1], fps)
+    again = scored(tmp_path / "out", bench, {"mine": mine}, metrics)
+    assert (again.counts["scores_computed"], again.counts["scores_reused"]) == (5, 5 * (EDITS - 1))
+    for before, after in zip(first.outcomes, again.outcomes, strict=True):
+        assert (before.scores == after.scores) == (before.item.id != "4")
+
+
+def test_other_weights_are_other_scores(
+    bench: Path, ours: Path, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    """A score is stored under the content of the networks that it came from, not under their names."""
+    mine = {name: tmp_path / "nets" / path.name for name, path in networks.items()}
+    for name, path in networks.items():
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        mine[name].parent.mkdir(exist_ok=True)
+        copy(path, mine[name])
+    file = synthetic.write_metrics(tmp_path / "metrics.yaml", mine)
+    before = {m.name: fingerprint(m) for m in read_metrics(file, "corrected")}
+    shutil.rmtree(mine["clip"])
+    mine["clip"] = shutil.copytree(networks["pick"], tmp_path / "nets" / "clip2")
+    file = synthetic.write_metrics(tmp_path / "metrics.yaml", mine)
+    after = {m.name: fingerprint(m) for m in read_metrics(file, "corrected")}
+    assert {name for name in before if before[name] != after[name]} == {"frame_text", "clip_temporal"}
+
+
+def test_what_is_wrong_with_results_is_counted_and_named(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(ours, tmp_path / "mine")
+    file = "generate.mp4"
+    shutil.rmtree(mine / "0")
+    (mine / "1" / file).write_bytes(b"no video")
+    frames, fps = read_video(mine / "2" / file)
+    write_video(mine / "2" / file, frames[:1], fps)
+    write_video(mine / "3" / file, frames[:5, :40, :40], 2 * fps)
+    (mine / "200").mkdir()
+    run = scored(tmp_path / "out", bench, {"mine": mine}, metrics)
+    reasons = {(item, metric): reason for item, _, metric, reason in run.failures()}
+    assert "no result" in reasons["0", "all"]
+    assert "cannot be read" in reasons["1", "all"]
+    assert {m for i, m in reasons if i == "2"} == {"clip_temporal", "dino_temporal"}
+    assert "one frame" in reasons["2", "clip_temporal"]
+    assert of(run, "mine", "clip_temporal")["failed"] == 3
+    assert of(run, "mine", "frame_text")["failed"] == 2
+    notes = {n["note"] for n in run.summary()["differences"] if n["item"] == "3"}
+    assert len(notes) == 3
+    assert any("frames, the source has" in n for n in notes)
+    assert any("frames per second, the source has" in n for n in notes)
+    assert any("200 in" in r and "belongs to no item" in r for r in run.summary()["remarks"])
+    values = [
+        o.scores["mine"]["frame_text"]
+        for o in run.outcomes
+        if isinstance(o.scores["mine"]["frame_text"], float)
+    ]
+    assert of(run, "mine", "frame_text")["value"] == pytest.approx(np.mean(values))  # nothing counts as 0
+
+
+def test_what_is_wrong_with_the_list_is_counted_and_named(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(bench, tmp_path / "data")
+    held = json.loads((data / "test.json").read_text())
+    del held["1"]["target_prompt"]
+    held["2"]["<video1>"] = "videos/gone.mp4"
+    text = json.dumps(held)
+    twice = json.dumps({"3": held["4"]})
+    (data / "test.json").write_text(f"{text[:-1]}, {twice[1:]}")
+    run = scored(tmp_path / "out", data, {"ours": ours}, metrics)
+    reasons = {item: reason for item, _, _, reason in run.failures()}
+    assert "target_prompt" in reasons["1"]
+    assert "gone.mp4 is missing" in reasons["2"]
+    assert set(reasons) == {"1", "2"}
+    assert any("3 is listed 2 times" in r for r in run.summary()["remarks"])
+    (data / "test.json").write_text("[]")
+    with pytest.raises(BenchmarkError, match=r"test\.json"):
+        scored(tmp_path / "other", data, {"ours": ours}, metrics)
+
+
+def test_a_judges_words_and_refusals_are_kept(
+    bench: Path, ours: Path, networks: dict[str, Path], tmp_path: Path, stub: Stub
+) -> None:
+    good = '{"instruction": 3, "preservation": 2, "quality": 1, "reason": "The waves are red."}'
+    filtered = said(None, finish_reason="content_filter")
+    stub.reply = lambda n, request: filtered if "video 1 " in json.dumps(request) else said(good)
+    file = synthetic.write_metrics(tmp_path / "metrics.yaml", networks, stub.url)
+    run = scored(tmp_path / "out", bench, {"ours": ours}, file)
+    assert (of(run, "ours", "judge")["value"], of(run, "ours", "judge")["failed"]) == (6.0, 2)
+    assert {i for i, _, m, r in run.failures() if m == "judge" and "refused" in r} == {"2", "3"}
+    item = run.items_out()["items"][0]
+    assert "The waves are red." in item["words"]["ours"]["judge"]
+    asked = len(stub.requests)
+    again = scored(tmp_path / "out", bench, {"ours": ours}, file)
+    assert len(stub.requests) == asked
+    assert again.items_out() == run.items_out()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("metrics: []", "needs `metrics`"),
+        ("metrics: [{class_path: os.system}]", "must begin with"),
+        ("metrics: [{class_path: benchmark.metrics.text.Nothing}]", "Nothing"),
+        (
+            "metrics: [{class_path: benchmark.metrics.text.VideoAlignment, init_args: {model: clip}}]",
+            "no model",
+        ),
+        ("metrics: [{class_path: benchmark.metrics.psnr.Psnr, init_args: {what: 1}}]", "what"),
+        ("other: 1\nmetrics: [{class_path: benchmark.metrics.warp.WarpError}]", "nothing else"),
+    ],
+)
+def test_a_wrong_metrics_file_is_refused(change: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.yaml").write_text(change)
+    with pytest.raises(BenchmarkError, match=words):
+        read_metrics(tmp_path / "metrics.yaml", "corrected")
+
+
+def test_missing_weights_end_the_run(bench: Path, ours: Path, tmp_path: Path) -> None:
+    temporal = {
+        "class_path": "benchmark.metrics.temporal.TemporalConsistency",
+        "init_args": {"model": "clip", "name": "a", "label": "a"},
+    }
+    clip = {"class_path": "benchmark.features.clip.Clip", "init_args": {"path": str(tmp_path / "none")}}
+    file = tmp_path / "metrics.yaml"
+    file.write_text(yaml.safe_dump({"models": {"clip": clip}, "metrics": [temporal]}))
+    with pytest.raises(BenchmarkError, match=r"none: no CLIP\w+ to load"):
+        scored(tmp_path / "out", bench, {"ours": ours}, file)
+
+
+def test_tgve_plus(networks: dict[str, Path], tmp_path: Path) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    rows = []
+    for n in range(3):
+        write_video(data / "480p" / f"{n}.mp4", synthetic.drawn(n, 9, 32, 32), 8)
+        write_video(results / f"{n}.mp4", synthetic.drawn(n, 9, 32, 32, tint=1.0), 8)
+        rows.append(
+            {"instruction": "Make it red.", "input_caption": "Waves.", "output_caption": f"Red waves {n}."}
+            | {"video": f"480p/{n}.mp4", "kind": "style"}
+        )
+    rows[2]["output_caption"] = ""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), data / "tgve_plus.parquet")
+    with pytest.raises(BenchmarkError, match=r"no column 'task'.*columns.json"):
+        open_suite("tgve_plus", data)
+    (data / "columns.json").write_text('{"task": "kind"}')
+    file = tmp_path / "metrics.yaml"
+    args = {"path": str(networks["viclip"]), "tokenizer": str(networks["tokenizer"])}
+    config = yaml.safe_load(Path("configs/benchmark/tgve_plus.yaml").read_text())
+    config["models"]["viclip"]["init_args"] = args
+    file.write_text(yaml.safe_dump(config))
+    run = scored(tmp_path / "out", data, {"a": results}, file, suite="tgve_plus")
+    assert [of(run, "a", m)["scored"] for m in ("viclip_dir", "viclip_out")] == [2, 2]
+    assert run.failures()[0][3] == "tgve_plus.parquet: row 2: output_caption is empty"
+
+
+def test_v2vbench_takes_videos_and_pictures(tmp_path: Path) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    clip = synthetic.drawn(0, 6, 48, 48)
+    for n, frame in enumerate(clip):
+        write_image(data / "video" / "hike" / f"{n:02d}.png", frame)
+        write_image(results / "hike" / "0" / f"{n:02d}.png", frame)
+    moved = np.roll(clip, 2, axis=0)
+    write_video(results / "hike" / "1.mp4", moved, 10)
+    edits = [{"prompt": "a red hike"}, {"prompt": "a blue hike"}, {"prompt": "a hike by night"}]
+    (data / "config.yaml").write_text(yaml.safe_dump({"data": [{"video_id": "hike", "edit": edits}]}))
+    (tmp_path / "m.yaml").write_text("metrics: [{class_path: benchmark.metrics.motion.MotionAlignment}]")
+    run = scored(tmp_path / "out", data, {"a": results}, tmp_path / "m.yaml", suite="v2vbench")
+    still, other, gone = (o.scores["a"]["motion_alignment"] for o in run.outcomes)
+    assert still == 0
+    assert isinstance(other, float)
+    assert other < -0.01
+    assert "no result" in str(gone)
+    assert MotionAlignment().higher_is_better
+
+
+def test_imgedit_grades_are_capped_by_the_first(tmp_path: Path, stub: Stub) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    picture = synthetic.drawn(0, 1, 40, 40)[0]
+    listed = {"7": ("animal/1.jpg", "adjust"), "12": ("style/2.jpg", "style")}
+    for key, (path, _) in listed.items():
+        write_image(data / "original_images" / path, picture)
+        write_image(results / f"{key}.png", picture)
+    entries = {k: {"id": p, "prompt": f"Do {k}.", "edit_type": kind} for k, (p, kind) in listed.items()}
+    (data / "basic_edit.json").write_text(json.dumps(entries))
+    judge = {
+        "class_path": "curation.annotators.endpoint.Endpoint",
+        "init_args": {"url": stub.url, "model": "m"},
+    }
+    pictures = {"class_path": "benchmark.metrics.pictures.PictureJudge", "init_args": {"model": "judge"}}
+
+    def run(out: str, **args: Any) -> Run:
+        pictures["init_args"] = {"model": "judge"} | args
+        file = tmp_path / f"{out}.yaml"
+        file.write_text(yaml.safe_dump({"models": {"judge": judge}, "metrics": [pictures]}))
+        mode = "official" if args else "corrected"
+        return scored(tmp_path / out, data, {"a": results}, file, suite="imgedit", mode=mode)
+
+    stub.reply = lambda n, request: said('{"instruction": 2, "seamlessness": 5, "fidelity": 1}')
+    assert of(run("corrected"), "a", "imgedit")["value"] == pytest.approx(5 / 3)  # 2, 2 and 1
+    (tmp_path / "prompts.json").write_text(
+        '{"adjust": "Grade <edit_prompt>", "style": "Style <edit_prompt>"}'
+    )
+    told = "Brief reasoning: fine\nPrompt Compliance: 2\nVisual Seamlessness: 5\nPhysical Fidelity: 4/5"
+    stub.reply = lambda n, request: said(told)
+    official = run("official", prompts=str(tmp_path / "prompts.json"))
+    assert of(official, "a", "imgedit")["value"] == 3.5  # the published code drops the last line
+    assert "Style Do 12." in json.dumps(stub.requests[-1]) or "Style Do 12." in json.dumps(stub.requests[-2])
