@@ -32,23 +32,31 @@ class RunStopped(BenchmarkError):
 
 @dataclass(frozen=True)
 class Unscored:
-    """A score that could not be obtained, and why. Never replaced by a number, left out of every mean."""
+    """A score that could not be obtained, and why. Never replaced by a number, left out of every mean.
+
+    `usage` is what asking for it took, as `Worded.usage`.
+    """
 
     reason: str
+    usage: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Worded(float):
-    """A score and what was said about it, such as a judge's words; they are kept and shown beside it."""
+    """A score and what was said about it, such as a judge's words; they are kept and shown beside it.
+
+    `usage` counts what asking for it took: `requests`, `prompt_tokens`, `completion_tokens`.
+    """
 
     words: str
+    usage: Mapping[str, int]
 
-    def __new__(cls, value: float, words: str) -> Self:
+    def __new__(cls, value: float, words: str, usage: Mapping[str, int] | None = None) -> Self:
         made = super().__new__(cls, value)
-        made.words = words
+        made.words, made.usage = words, dict(usage or {})
         return made
 
-    def __reduce__(self) -> tuple[type, tuple[float, str]]:
-        return type(self), (float(self), self.words)
+    def __reduce__(self) -> tuple[type, tuple[float, str, Mapping[str, int]]]:
+        return type(self), (float(self), self.words, self.usage)
 
 
 @dataclass(frozen=True)
@@ -139,18 +147,45 @@ class Reference:
     Everything derived (outside region, flow of the target) is computed once, and serves every row.
     """
 
-    def __init__(self, loaded: Loaded, geometry: Geometry, prompts: Mapping[str, str] | None = None) -> None:
-        self.prompts = prompts or {}
-        size = (geometry.height, geometry.width)
-        self.geometry = geometry
-        self.original = loaded.source  # as it is, for what the published code takes frame by frame
-        self.source = resize(same_times(loaded.source, loaded.fps, geometry), size)
-        self.wanted = (
-            None if loaded.target is None else resize(same_times(loaded.target, loaded.fps, geometry), size)
-        )
-        self.mask = (
-            None if loaded.mask is None else shrink_mask(same_times(loaded.mask, loaded.fps, geometry), size)
-        )
+    def __init__(
+        self,
+        media: Loaded | Callable[[], Loaded],
+        geometry: Geometry,
+        prompts: Mapping[str, str] | None = None,
+    ) -> None:
+        """`media` is decoded when something of it is asked for."""
+        self._media, self.geometry, self.prompts = media, geometry, prompts or {}
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return self._media if isinstance(self._media, Loaded) else self._media()
+
+    @property
+    def original(self) -> np.ndarray:
+        """The source as it is, for what the published code takes frame by frame."""
+        return self._loaded.source
+
+    def _at(self, frames: np.ndarray) -> np.ndarray:
+        size = (self.geometry.height, self.geometry.width)
+        return resize(same_times(frames, self._loaded.fps, self.geometry), size)
+
+    @cached_property
+    def source(self) -> np.ndarray:
+        """uint8 RGB [T, H, W, 3] that is edited."""
+        return self._at(self._loaded.source)
+
+    @cached_property
+    def wanted(self) -> np.ndarray | None:
+        """uint8 RGB [T, H, W, 3] that is wanted, if that is known."""
+        return None if self._loaded.target is None else self._at(self._loaded.target)
+
+    @cached_property
+    def mask(self) -> np.ndarray | None:
+        """bool [T, H, W], the region that the edit concerns, if there is one."""
+        if self._loaded.mask is None:
+            return None
+        size = (self.geometry.height, self.geometry.width)
+        return shrink_mask(same_times(self._loaded.mask, self._loaded.fps, self.geometry), size)
 
     @property
     def target(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -174,6 +175,7 @@ class Run:
                 for note in notes
             ],
             "remarks": [*self.suite.remarks, *self.remarks],
+            "usage": self.usage(),
             "seconds_per_edit": self.seconds_per_edit(),
         }
 
@@ -194,6 +196,12 @@ class Run:
             told = {"words": words} if any(words.values()) else {}
             listed.append({**about, "facets": dict(item.facets), "scores": scores, **told})
         return {"suite": self.suite.name, "version": self.suite.version, "items": listed}
+
+    def usage(self) -> dict[str, int]:
+        """What asking for all scores took, when they were asked for: requests and tokens."""
+        every = [s for o in self.outcomes for of in o.scores.values() for s in of.values()]
+        counted = sum((Counter(s.usage) for s in every if isinstance(s, Unscored | Worded)), Counter())
+        return dict(sorted(counted.items()))
 
     def seconds_per_edit(self) -> float | None:
         """Mean seconds that the model took for one item when it was edited."""

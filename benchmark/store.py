@@ -31,18 +31,20 @@ def number_out(value: float | None) -> float | str | None:
 
 def score_out(score: Score) -> dict[str, Any]:
     """A score as fields of a line."""
+    used = {"usage": dict(score.usage)} if isinstance(score, Unscored | Worded) and score.usage else {}
     if isinstance(score, Unscored):
-        return {"unscored": score.reason}
+        return {"unscored": score.reason, **used}
     words = {"words": score.words} if isinstance(score, Worded) else {}
-    return {"value": number_out(float(score)), **words}
+    return {"value": number_out(float(score)), **words, **used}
 
 
 def score_in(row: dict[str, Any]) -> Score:
     """The score that `score_out` wrote."""
+    usage = row.get("usage", {})
     if "unscored" in row:
-        return Unscored(row["unscored"])
+        return Unscored(row["unscored"], usage)
     value = float(row["value"])
-    return Worded(value, row["words"]) if "words" in row else value
+    return Worded(value, row["words"], usage) if "words" in row else value
 
 
 class ScoreStore:

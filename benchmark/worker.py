@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ class Frames:
 
     def reference(self, geometry: Geometry) -> Reference:
         if geometry not in self._references:
-            self._references[geometry] = Reference(self.loaded, geometry, self.item.prompts)
+            self._references[geometry] = Reference(lambda: self.loaded, geometry, self.item.prompts)
         return self._references[geometry]
 
 
@@ -72,6 +73,7 @@ class Worker:
     ) -> None:
         self.out, self.systems, self.metrics, self.known = out, systems, metrics, known
         self.rows = rows_of(systems, references)
+        self.asking = ThreadPoolExecutor(4)
         self.settings = {m.name: fingerprint(m) for m in metrics}
 
     def item(self, item: Item, page: bool) -> Done:
@@ -120,35 +122,48 @@ class Worker:
         return {m.name: reason for m in self.metrics}
 
     def _row(self, done: Done, row: str, frames: Frames, geometry: Geometry, result: Result | None) -> None:
-        item, scores, fresh, reused = done.outcome.item, {}, [], 0
+        item = done.outcome.item
         identity = result.files[row][1] if result else row
-        pixels: np.ndarray | None = None
-        try:
-            for metric in self.metrics:
-                words = {name: item.prompts.get(name) for name in getattr(metric, "reads", ())}
-                parts = item.content, words, identity, asdict(geometry)
-                key = address("score", *parts, self.settings[metric.name])
-                found = self.known.get(key)
-                if found is None:
-                    reference = frames.reference(geometry)
-                    if pixels is None:
-                        pixels = shown(row, reference, result)
-                    found = score(metric, reference, pixels)
-                    fresh.append((key, found, {"item": item.id, "row": row, "metric": metric.name}))
-                else:
-                    reused += 1
+        scores: dict[str, Score] = {}
+        missing: dict[str, str] = {}  # addresses of scores to be computed, by metric
+        for metric in self.metrics:
+            words = {name: item.prompts.get(name) for name in getattr(metric, "reads", ())}
+            parts = item.content, words, identity, asdict(geometry)
+            key = address("score", *parts, self.settings[metric.name])
+            found = self.known.get(key)
+            if found is None:
+                missing[metric.name] = key
+            else:
                 scores[metric.name] = found
+        try:
+            computed = self._compute(row, frames, geometry, result, missing) if missing else {}
         except RunStopped:
             raise
         except (BenchmarkError, ValueError, OSError) as error:  # media that cannot be read after all
             done.outcome.scores[row] = self._missing(Unscored(str(error)))
             return
-        done.outcome.scores[row] = scores
+        done.outcome.scores[row] = {m.name: (scores | computed)[m.name] for m in self.metrics}
         done.outcome.geometries[row] = geometry
         if result and item.native and row not in ("model", MODEL_RAW):
             done.outcome.notes[row] = differences(geometry, item.native)
-        done.fresh += fresh
-        done.reused += reused
+        about = {"item": item.id, "row": row}
+        done.fresh += [(missing[name], computed[name], about | {"metric": name}) for name in missing]
+        done.reused += len(scores)
+
+    def _compute(
+        self, row: str, frames: Frames, geometry: Geometry, result: Result | None, names: Collection[str]
+    ) -> dict[str, Score]:
+        """Scores of a row by these metrics; those that wait for answers are asked first, collected last."""
+        reference = frames.reference(geometry)
+        pixels = shown(row, reference, result)
+        chosen = [m for m in self.metrics if m.name in names]
+        asked = {
+            m.name: self.asking.submit(score, m, reference, pixels)
+            for m in chosen
+            if getattr(m, "waits", False)
+        }
+        found = {m.name: score(m, reference, pixels) for m in chosen if m.name not in asked}
+        return found | {name: future.result() for name, future in asked.items()}
 
     def _videos(self, done: Done, frames: Frames, results: dict[str, Result | Unscored]) -> None:
         """Small H.264 files of what was scored, for the page; even sides, as browsers need."""

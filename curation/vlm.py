@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -31,6 +34,27 @@ def _sentence(text: str) -> str:
 Sentence = Annotated[str, AfterValidator(_sentence)]
 
 
+_spent: ContextVar[Counter[str] | None] = ContextVar("spent", default=None)
+
+
+@contextlib.contextmanager
+def spending() -> Iterator[Counter[str]]:
+    """Counts what is asked inside: `requests`, and the tokens that endpoints tell of."""
+    counted: Counter[str] = Counter()
+    token = _spent.set(counted)
+    try:
+        yield counted
+    finally:
+        _spent.reset(token)
+
+
+def spend(**amounts: int) -> None:
+    """Add to what is counted, if anybody counts."""
+    counted = _spent.get()
+    if counted is not None:
+        counted.update(amounts)
+
+
 class Answer(BaseModel):
     """Base of the answers: no other fields than those that were asked for."""
 
@@ -48,7 +72,11 @@ def ask_json(vlm: Vlm, media: Sequence[np.ndarray], prompt: str, kind: type[A], 
     fields = ", ".join(f'"{name}"' for name in kind.model_fields)
     asked, wrong = f"{prompt}\nAnswer with one JSON object with the fields {fields}, and nothing else.", ""
     for _ in range(attempts):
-        told = vlm.ask(media, asked + (f"\nYour last answer {wrong}." if wrong else ""))
+        text = asked + (f"\nYour last answer {wrong}." if wrong else "")
+        if getattr(vlm, "structured", False):
+            told = vlm.ask(media, text, schema=kind.model_json_schema())  # type: ignore[call-arg]
+        else:
+            told = vlm.ask(media, text)
         try:
             return kind.model_validate(object_in(told))
         except ValidationError as error:

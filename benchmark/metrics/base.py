@@ -25,7 +25,8 @@ class Metric(Protocol):
         range: (lowest, highest) value possible.
         version: see above.
 
-    A metric that reads an item's prompts has their names in `reads`.
+    A metric that reads an item's prompts has their names in `reads`; one that waits for somebody else's
+    answers has `waits`, and is asked while others compute.
     """
 
     @property

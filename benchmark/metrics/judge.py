@@ -7,7 +7,9 @@ with the reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,7 @@ from pydantic import Field
 from benchmark.features.frames import Mode
 from benchmark.item import Reference, RunStopped, Unscored, Worded
 from curation.assets import AssetError
-from curation.vlm import AnnotatorError, Answer, ask_json
+from curation.vlm import AnnotatorError, Answer, ask_json, spending
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "editing.txt"
 EXTRACT = (
@@ -70,10 +72,12 @@ class Judge:
         model: a `Vlm`, such as `curation.annotators.endpoint.Endpoint`.
         prompt: file with `{instruction}` in it; None is our rubric, which `official` cannot do without the
             published wording.
+        concurrency: frames that are asked about at a time.
     """
 
     model: Asked
     prompt: str | None = None
+    concurrency: int = 3
     mode: Mode = "corrected"
     name: str = "judge"
     label: str = "Judge"
@@ -81,6 +85,7 @@ class Judge:
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 9.0)
     version: int = 2
+    waits: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("instruction",)
 
     def __post_init__(self) -> None:
@@ -108,23 +113,34 @@ class Judge:
         chosen = judged(len(result), self.mode)
         if isinstance(chosen, Unscored):
             return chosen
+        source = reference.original if self.mode == "official" else reference.source
+        if chosen[-1] >= len(source):
+            return Unscored(f"frame {chosen[-1]} is judged, the source has {len(source)}")
         text = self.text.replace("{instruction}", instruction)
+        grade = self._official if self.mode == "official" else self._own
+        with ThreadPoolExecutor(max(1, self.concurrency)) as pool:
+            asked = [pool.submit(self._frame, n, (source[n], result[n]), text, grade) for n in chosen]
+            told = [future.result() for future in asked]
+        usage = sum((Counter(t.usage) for t in told), Counter())
         totals = []
-        for n in chosen:
-            source = reference.original if self.mode == "official" else reference.source
-            if n >= len(source):
-                return Unscored(f"frame {n} is judged, the source has {len(source)}")
-            pair = source[n], result[n]
+        for total in told:
+            if isinstance(total, Unscored):
+                return Unscored(total.reason, usage)
+            totals.append(total)
+        words = "\n".join(f"frame {n}: {t.words}" for n, t in zip(chosen, totals, strict=True))
+        return Worded(float(np.mean(totals)), words, usage)
+
+    def _frame(
+        self, n: int, pair: tuple[np.ndarray, np.ndarray], text: str, grade: Callable[..., Worded]
+    ) -> Worded | Unscored:
+        with spending() as spent:
             try:
-                totals.append(
-                    self._official(pair, text) if self.mode == "official" else self._own(pair, text)
-                )
+                total = grade(pair, text)
+                return Worded(total, total.words, spent)
             except AnnotatorError as error:
-                return Unscored(f"frame {n}: {error}")
+                return Unscored(f"frame {n}: {error}", spent)
             except AssetError as error:
                 raise RunStopped(f"judge: {error}") from error
-        words = "\n".join(f"frame {n}: {t.words}" for n, t in zip(chosen, totals, strict=True))
-        return Worded(float(np.mean(totals)), words)
 
     def _own(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> Worded:
         grades = ask_json(self.model, pair, text, Grades, ATTEMPTS)  # type: ignore[arg-type]

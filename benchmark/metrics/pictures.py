@@ -16,7 +16,7 @@ from benchmark.features.frames import Mode
 from benchmark.item import Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.judge import ATTEMPTS, Asked, Reason
 from curation.assets import AssetError
-from curation.vlm import AnnotatorError, Answer, ask_json
+from curation.vlm import AnnotatorError, Answer, ask_json, spending
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "pictures.txt"
 
@@ -53,6 +53,7 @@ class PictureJudge:
     higher_is_better: bool = True
     range: tuple[float, float] = (1.0, 5.0)
     version: int = 1
+    waits: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("instruction", "kind")
 
     def __post_init__(self) -> None:
@@ -79,20 +80,25 @@ class PictureJudge:
         if not instruction:
             return Unscored("the item has no instruction")
         pair = reference.original[0], result[0]
-        try:
-            return self._official(pair, instruction, kind) if self.prompts else self._own(pair, instruction)
-        except AnnotatorError as error:
-            return Unscored(str(error))
-        except AssetError as error:
-            raise RunStopped(f"judge: {error}") from error
+        with spending() as spent:
+            try:
+                own = self._own if self.prompts is None else self._published
+                told = own(pair, instruction, kind)
+            except AnnotatorError as error:
+                return Unscored(str(error), spent)
+            except AssetError as error:
+                raise RunStopped(f"judge: {error}") from error
+        if isinstance(told, Unscored):
+            return Unscored(told.reason, spent)
+        return Worded(told, told.words, spent)
 
-    def _own(self, pair: tuple[np.ndarray, np.ndarray], instruction: str) -> Worded:
+    def _own(self, pair: tuple[np.ndarray, np.ndarray], instruction: str, kind: str) -> Worded | Unscored:
         text = RUBRIC.read_text(encoding="utf-8").replace("{instruction}", instruction)
         told = ask_json(self.model, pair, text, Grades, ATTEMPTS)  # type: ignore[arg-type]
         grades = [told.instruction] + [min(g, told.instruction) for g in (told.seamlessness, told.fidelity)]
         return Worded(float(np.mean(grades)), told.model_dump_json())
 
-    def _official(
+    def _published(
         self, pair: tuple[np.ndarray, np.ndarray], instruction: str, kind: str
     ) -> Worded | Unscored:
         if kind not in self.published:

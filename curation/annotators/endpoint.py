@@ -17,7 +17,7 @@ import numpy as np
 from curation import checkpoints, vlm
 from curation.assets import AssetError
 from curation.ports import AnnotatorError, Backend, Rating
-from curation.vlm import expected, sampled
+from curation.vlm import expected, sampled, spend
 
 
 class Endpoint:
@@ -31,6 +31,7 @@ class Endpoint:
         tokens: of one answer at most.
         timeout: seconds of one request; retries: of one that failed.
         license: of the model, for the dry run.
+        structured: the endpoint takes a JSON schema that its answers follow.
     """
 
     code = (vlm,)
@@ -45,9 +46,11 @@ class Endpoint:
         timeout: float = 120.0,
         retries: int = 3,
         license: str = "as the endpoint's provider says",
+        structured: bool = False,
     ) -> None:
         self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
         self.timeout, self.retries, self.license = timeout, retries, license
+        self.structured = structured
 
     def describe(self) -> Backend:
         """The model; where it runs is no part of what it says."""
@@ -61,9 +64,16 @@ class Endpoint:
         key = os.environ.get(self.key) or "none"
         return openai.OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
 
-    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
-        """Its answer. Raises AnnotatorError when it is empty, or refused."""
-        choice = self._complete(media, text, max_tokens=self.tokens)
+    def ask(self, media: Sequence[np.ndarray], text: str, schema: dict[str, Any] | None = None) -> str:
+        """Its answer, by a JSON schema if the endpoint takes one.
+
+        Raises AnnotatorError when it is empty, or refused.
+        """
+        options: dict[str, Any] = {}
+        if schema is not None and self.structured:
+            named = {"name": "answer", "strict": True, "schema": schema}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        choice = self._complete(media, text, max_tokens=self.tokens, **options)
         told = (choice.message.content or "").strip()
         if getattr(choice.message, "refusal", None) or choice.finish_reason == "content_filter":
             raise AnnotatorError(f"{self.model}: refused to answer")
@@ -103,12 +113,18 @@ class Endpoint:
             for p in pictures
         ]
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+        spend(requests=1)
         with self._named():
             answer = self._client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0, seed=0, **options
             )
         if isinstance(answer, str):  # the client hands on whatever is not JSON
             raise AnnotatorError(f"{self.model}: answered {answer[:80]!r}, which is no chat completion")
+        if answer.usage is not None:
+            spend(
+                prompt_tokens=answer.usage.prompt_tokens or 0,
+                completion_tokens=answer.usage.completion_tokens or 0,
+            )
         if not answer.choices:
             raise AnnotatorError(f"{self.model}: answered nothing")
         return answer.choices[0]

@@ -28,7 +28,7 @@ from rich.table import Table
 from shards.files import write_json
 from tests.perf.measure import Figure
 
-GROUPS = ("media", "shards", "metrics", "report", "planning", "model", "packing", "loading", "truth")
+GROUPS = ("media", "shards", "metrics", "report", "suite", "planning", "model", "packing", "loading", "truth")
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
 
