@@ -1,4 +1,4 @@
-"""`python -m benchmark run|report|compare|study|gallery|tables|list`: scores, comparisons, pages and tables.
+"""`python -m benchmark run|report|compare|faults|...`: scores, comparisons, pages and tables.
 
 Errors are one line on stderr and exit status 2; a run in which nothing could be scored gives status 1.
 """
@@ -127,6 +127,53 @@ def compare(first: str, second: str, row: str = "model", out: str | None = None)
     console.print(comparison_table(first, second, found), correlation_table(correlations(items[1], row)))
     if out is not None:
         write_json(Path(out), found)
+
+
+def faults(
+    suite: str = "editversebench",
+    data: str = "data/EditVerseBench",
+    results: str = "results",
+    metrics: str | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+    out: str | None = None,
+) -> None:
+    """Say what each fault of the published code is worth: official scores with one mended at a time.
+
+    Args:
+        suite: whose items and metrics
+        data: the suite's data
+        results: folder of finished results
+        metrics: YAML file of metrics; the suite's own if not given
+        limit: only so many items, spread evenly over the suite
+        device: of the metrics' networks, cpu or cuda
+        out: file for the table as JSON
+    """
+    from dataclasses import asdict
+
+    from benchmark.faults import effects, table
+    from benchmark.metrics.config import read_metrics
+    from benchmark.runner import spread_out
+    from benchmark.suites import open_suite
+    from benchmark.systems import Finished
+    from shards.files import write_json
+
+    opened = open_suite(suite, Path(data))
+    chosen = metrics or opened.metrics
+    if chosen is None:
+        raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
+    items = [opened.items[n] for n in spread_out(len(opened.items), limit)]
+    with console.status("scoring") as status:
+        found = effects(
+            items,
+            Finished("results", Path(results)),
+            read_metrics(Path(chosen), "official", device),
+            status.update,
+        )
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table(found))
+    if out is not None:
+        write_json(Path(out), [asdict(effect) for effect in found])
 
 
 def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1) -> None:
@@ -299,6 +346,7 @@ def main() -> None:
                 "run": run,
                 "report": report,
                 "compare": compare,
+                "faults": faults,
                 "study": study,
                 "gallery": gallery,
                 "tables": tables,

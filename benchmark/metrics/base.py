@@ -6,13 +6,16 @@ A version is part of every cached score's address: raise it whenever a change ca
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from benchmark.item import NoTarget, Reference, Unscored
 
 Where = Literal["inside", "outside"]
+Faults = dict[
+    str, dict[str, Any]
+]  # what is wrong with the official mode, and the fields that mend that alone
 
 
 class Metric(Protocol):

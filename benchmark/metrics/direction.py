@@ -41,7 +41,9 @@ class VideoDirection:
         if not words.any():
             return Unscored("source and target have one description")
         scores = []
-        shown = (views(video, self.model.frames, self.mode) for video in (reference.source, result))
+        shown = (
+            views(video, self.model.frames, self.mode, self.mode) for video in (reference.source, result)
+        )
         for old, new in zip(*shown, strict=True):
             change = (self.model.video(new) - self.model.video(old)).double()
             if not change.any():

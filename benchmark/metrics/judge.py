@@ -20,6 +20,7 @@ from pydantic import Field
 
 from benchmark.features.frames import Mode
 from benchmark.item import Reference, RunStopped, Unscored, Worded
+from benchmark.metrics.base import Faults
 from curation.assets import AssetError
 from curation.vlm import AnnotatorError, Answer, ask_json, spending
 
@@ -72,6 +73,8 @@ class Judge:
         model: a `Vlm`, such as `curation.annotators.endpoint.Endpoint`.
         prompt: file with `{instruction}` in it; None is our rubric, which `official` cannot do without the
             published wording.
+        swap: whether red and blue are; as the mode says when None.
+        moments: which frames are judged, as in another mode.
         concurrency: frames that are asked about at a time.
     """
 
@@ -79,12 +82,18 @@ class Judge:
     prompt: str | None = None
     concurrency: int = 3
     mode: Mode = "corrected"
+    swap: bool | None = None
+    moments: Mode | None = None
     name: str = "judge"
     label: str = "Judge"
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 9.0)
     version: int = 2
+    faults: ClassVar[Faults] = {
+        "it sees red and blue swapped": {"swap": False},
+        "it judges 3 to 5 frames by length, never the last of 3 k": {"moments": "corrected"},
+    }
     waits: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("instruction",)
 
@@ -110,7 +119,7 @@ class Judge:
         instruction = reference.prompts.get("instruction")
         if not instruction:
             return Unscored("the item has no instruction")
-        chosen = judged(len(result), self.mode)
+        chosen = judged(len(result), self.moments or self.mode)
         if isinstance(chosen, Unscored):
             return chosen
         source = reference.original if self.mode == "official" else reference.source
@@ -148,7 +157,8 @@ class Judge:
 
     def _official(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> Worded:
         for _ in range(ATTEMPTS):
-            review = self.model.ask([picture[..., ::-1] for picture in pair], text)
+            swapped = self.swap is not False
+            review = self.model.ask([picture[..., ::-1] if swapped else picture for picture in pair], text)
             told = self.model.ask([], EXTRACT + review)
             if re.fullmatch("[0-9]", told):
                 return Worded(int(told), review)

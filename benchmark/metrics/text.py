@@ -13,6 +13,7 @@ import torch
 
 from benchmark.features.frames import Mode, crops, sampled, unit
 from benchmark.item import Reference, Unscored
+from benchmark.metrics.base import Faults
 
 LONGEST = 672  # pixels; the published PickScore shrinks larger frames to this first
 
@@ -40,17 +41,23 @@ class FrameAlignment:
 
     `official` looks at the middle square of a frame, `corrected` at squares that cover it. With `shrink`
     (PickScore's published code) frames longer than 672 pixels are first resized, in `official` alone.
+    `squares` says another mode for what is seen of a frame.
     """
 
     model: FrameText
     name: str
     label: str
     mode: Mode = "corrected"
+    squares: Mode | None = None
     shrink: bool = False
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
     version: int = 1
+    faults: ClassVar[Faults] = {
+        "it sees the middle square of a frame": {"squares": "corrected"},
+        "it shrinks long frames first (Pick)": {"shrink": False},
+    }
     reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
@@ -58,7 +65,7 @@ class FrameAlignment:
         if not prompt:
             return Unscored("the item has no description of its target")
         frames = [shrunk(f) for f in result] if self.shrink and self.mode == "official" else list(result)
-        shown = [c for frame in frames for c in crops(frame, self.mode)]
+        shown = [c for frame in frames for c in crops(frame, self.squares or self.mode)]
         cosines = unit(self.model.projected(shown).double()) @ unit(self.model.text(prompt).double())
         return self.model.scale() * float(cosines.mean())
 
@@ -68,17 +75,24 @@ class VideoAlignment:
     """100 times the cosine of the video with the target's description, by ViCLIP.
 
     `official` takes frame int(i n / 8) of n, which never is of the last eighth; `corrected` takes the middles
-    of eight equal intervals, and squares that cover the frame instead of the middle one.
+    of eight equal intervals, and squares that cover the frame instead of the middle one. `moments` and
+    `squares` say another mode for one of the two.
     """
 
     model: VideoText
     name: str = "video_text"
     label: str = "Video-text"
     mode: Mode = "corrected"
+    squares: Mode | None = None
+    moments: Mode | None = None
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
     version: int = 1
+    faults: ClassVar[Faults] = {
+        "it sees the middle square of a frame": {"squares": "corrected"},
+        "it samples starts of intervals, never the end": {"moments": "corrected"},
+    }
     reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
@@ -88,14 +102,16 @@ class VideoAlignment:
         text = self.model.text(prompt).double()
         cosines = [
             float(self.model.video(frames).double() @ text)
-            for frames in views(result, self.model.frames, self.mode)
+            for frames in views(
+                result, self.model.frames, self.squares or self.mode, self.moments or self.mode
+            )
         ]
         return 100 * float(np.mean(cosines))
 
 
-def views(video: np.ndarray, number: int, mode: Mode) -> list[list[np.ndarray]]:
+def views(video: np.ndarray, number: int, squares: Mode, moments: Mode) -> list[list[np.ndarray]]:
     """The sampled frames of a video, once per square of `crops`."""
-    shown = [crops(video[n], mode) for n in sampled(len(video), number, mode)]
+    shown = [crops(video[n], squares) for n in sampled(len(video), number, moments)]
     return [list(view) for view in zip(*shown, strict=True)]
 
 

@@ -61,7 +61,7 @@ def test_three_grades_of_three_frames(stub: Stub, endpoint: Endpoint) -> None:
         return said(f"Here you are:\n```json\n{json.dumps(grades)}\n```")
 
     stub.reply = reply
-    assert Judge(endpoint)(*pair()) == pytest.approx((6 + 0 + 9) / 3)
+    assert Judge(endpoint, concurrency=1)(*pair()) == pytest.approx((6 + 0 + 9) / 3)
     assert len(stub.requests) == 3
     for request, frame in zip(stub.requests, (0, 4, 8), strict=True):
         before, after = pictures(request)
@@ -85,7 +85,9 @@ def test_official_swaps_colours_and_asks_twice(stub: Stub, endpoint: Endpoint, t
         7: "0",
     }
     stub.reply = lambda n, request: said(answers[n])
-    assert Judge(endpoint, str(prompt), "official")(*pair()) == pytest.approx((7 + 5 + 0) / 3)
+    assert Judge(endpoint, concurrency=1, prompt=str(prompt), mode="official")(*pair()) == pytest.approx(
+        (7 + 5 + 0) / 3
+    )
     before, after = pictures(stub.requests[0])
     assert np.abs(before.astype(int) - (0, 0, 200)).max() < 12  # red was sent as blue
     assert np.abs(after.astype(int) - (200, 0, 0)).max() < 12
@@ -133,7 +135,7 @@ MISBEHAVIOURS: dict[str, Callable[[int, dict[str, Any]], Reply]] = {
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 def test_every_misbehaviour_ends_with_a_reason(stub: Stub, endpoint: Endpoint, name: str) -> None:
     stub.reply = MISBEHAVIOURS[name]
-    score = Judge(endpoint)(*pair())
+    score = Judge(endpoint, concurrency=1)(*pair())
     assert isinstance(score, Unscored)
     assert score.reason.startswith("frame 0: ")
     assert len(score.reason) > 20
@@ -150,7 +152,7 @@ def test_what_passes_is_waited_for(stub: Stub, endpoint: Endpoint) -> None:
         return first[n] if n < len(first) else said(GOOD)
 
     stub.reply = reply
-    assert Judge(endpoint)(*pair()) == 6
+    assert Judge(endpoint, concurrency=1)(*pair()) == 6
     assert times[1] - times[0] >= 0.2
     assert len(times) == 6
     assert "wrong" in str(stub.requests[3]) or "no JSON" in str(stub.requests[3])  # it is told what was wrong
@@ -158,10 +160,12 @@ def test_what_passes_is_waited_for(stub: Stub, endpoint: Endpoint) -> None:
 
 def test_bad_prompts_are_named(endpoint: Endpoint, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="published prompt"):
-        Judge(endpoint, mode="official")
+        Judge(endpoint, concurrency=1, mode="official")
     (tmp_path / "p.txt").write_text("Judge.")
     with pytest.raises(BenchmarkError, match=r"p\.txt: no \{instruction\}"):
-        Judge(endpoint, str(tmp_path / "p.txt"))
+        Judge(endpoint, concurrency=1, prompt=str(tmp_path / "p.txt"))
     with pytest.raises(BenchmarkError, match="cannot be read"):
-        Judge(endpoint, str(tmp_path / "none.txt"))
-    assert Judge(endpoint)(*pair(prompts={"target": "x"})) == Unscored("the item has no instruction")
+        Judge(endpoint, concurrency=1, prompt=str(tmp_path / "none.txt"))
+    assert Judge(endpoint, concurrency=1)(*pair(prompts={"target": "x"})) == Unscored(
+        "the item has no instruction"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -26,7 +28,7 @@ from benchmark.runner import claim, execute
 from benchmark.suites import open_suite
 from shards.media import read_video, write_image, write_video
 from tests.benchmark import synthetic
-from tests.benchmark.stub import Stub, said
+from tests.benchmark.stub import Reply, Stub, said
 
 EDITS = 10
 
@@ -347,3 +349,38 @@ def test_imgedit_grades_are_capped_by_the_first(tmp_path: Path, stub: Stub) -> N
     official = run("official", prompts=str(tmp_path / "prompts.json"))
     assert of(official, "a", "imgedit")["value"] == 3.5  # the published code drops the last line
     assert "Style Do 12." in json.dumps(stub.requests[-1]) or "Style Do 12." in json.dumps(stub.requests[-2])
+
+
+def test_each_fault_of_the_published_code_is_measured(
+    bench: Path,
+    ours: Path,
+    networks: dict[str, Path],
+    tmp_path: Path,
+    stub: Stub,
+    command: Callable[..., Any],
+) -> None:
+    def grade(n: int, request: dict[str, Any]) -> Reply:
+        """A total that falls with the blue of the second picture, then that total alone."""
+        content = request["messages"][0]["content"]
+        urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        if not urls:
+            return said(content[-1]["text"][-1])
+        data = np.frombuffer(base64.b64decode(urls[1].split(",", 1)[1]), np.uint8)
+        blue, _, red = cv2.imdecode(data, cv2.IMREAD_COLOR).mean((0, 1))
+        return said(f"Total: {2 if blue > red else 7}")
+
+    stub.reply = grade
+    (tmp_path / "prompt.txt").write_text("Review: {instruction}")
+    prompt = str(tmp_path / "prompt.txt")
+    file = synthetic.write_metrics(tmp_path / "metrics.yaml", networks, stub.url, prompt=prompt)
+    what = ("--suite", "editversebench", "--data", bench, "--results", ours, "--metrics", file, "--limit", 4)
+    done = command("faults", *what, "--out", tmp_path / "faults.json")
+    assert done.returncode == 0, done.stderr
+    found = {(e["metric"], e["fault"]): e for e in json.loads((tmp_path / "faults.json").read_text())}
+    swap = found["judge", "it sees red and blue swapped"]
+    assert (swap["official"], swap["mended"]) == (2, 7)  # the results are redder than blue
+    square = "it sees the middle square of a frame"
+    for name in ("pick", "frame_text", "video_text", "clip_temporal", "dino_temporal"):
+        assert found[name, square]["changed"] == 4
+    assert found["pick", "it shrinks long frames first (Pick)"]["changed"] == 0  # these are short
+    assert found["video_text", "it samples starts of intervals, never the end"]["largest"] > 1e-4
