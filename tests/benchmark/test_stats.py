@@ -55,17 +55,37 @@ def test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval() -> None:
     assert (once.low, once.high) == pytest.approx((thrice.low, thrice.high))
 
 
-def test_coverage_is_close_to_nominal_with_clustered_scores() -> None:
-    rng = np.random.default_rng(7)
-    hits, runs = 0, 400
-    labels = [str(n // 3) for n in range(45)]  # 15 clusters of 3
-    for _ in range(runs):
-        scores = np.repeat(rng.normal(size=15), 3) + 0.5 * rng.normal(size=45)
-        mean = mean_interval(scores.tolist(), labels, resamples=800)
+@pytest.mark.parametrize(
+    ("kind", "clusters"),
+    [("graded", 20), ("hit or miss", 20), ("graded", 100), ("hit or miss", 100), ("skewed", 100)],
+)
+def test_coverage_is_nominal_with_clustered_scores(kind: str, clusters: int) -> None:
+    """Clips with one to three edits each, as EditVerseBench has a hundred of.
+
+    Skewed scores of 20 clips are not among them: there it is 92.8 %, as docs/benchmark.md says.
+    """
+    rng, hits, runs = np.random.default_rng(7), 0, 1000
+    for run in range(runs):
+        sizes = rng.integers(1, 4, clusters)
+        labels = [str(n) for n in np.repeat(np.arange(clusters), sizes)]
+        if kind == "graded":
+            own, truth = rng.normal(0, 1, clusters), 0.0
+        elif kind == "hit or miss":
+            own, truth = rng.beta(2, 2, clusters), 0.5
+        else:
+            own, truth = rng.gamma(4, 0.5, clusters) - 2, 0.0
+        scores = np.repeat(own, sizes)
+        scores = (
+            rng.random(len(scores)) < scores
+            if kind == "hit or miss"
+            else scores + rng.normal(0, 0.5, len(scores))
+        )
+        mean = mean_interval(scores.astype(float).tolist(), labels, resamples=1000, seed=run)
         assert mean.low is not None
         assert mean.high is not None
-        hits += mean.low <= 0 <= mean.high
-    assert 0.92 <= hits / runs <= 0.98
+        hits += mean.low <= truth <= mean.high
+    print(f"coverage {kind}, {clusters} clusters: {hits / runs:.3f}")
+    assert 0.93 <= hits / runs <= 0.97
 
 
 def test_clusters_are_clips_when_there_are_enough_of_them() -> None:
