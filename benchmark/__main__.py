@@ -40,6 +40,7 @@ def run(
     limit: int | None = None,
     curves: str | None = None,
     gallery: int = 48,
+    page: Literal["file", "folder"] = "file",
     workers: int = 1,
     device: str = "cpu",
 ) -> None:
@@ -63,6 +64,7 @@ def run(
         limit: only so many items, spread evenly over the suite
         curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
+        page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
         workers: processes
         device: of the metrics' networks, cpu or cuda
     """
@@ -80,16 +82,22 @@ def run(
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device)
-    go(config, Path(out), curves, gallery, workers)
+    go(config, Path(out), curves, gallery, page == "file", workers)
 
 
-def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48) -> None:
+def report(
+    out: str = "runs/bench",
+    curves: str | None = None,
+    gallery: int = 48,
+    page: Literal["file", "folder"] = "file",
+) -> None:
     """Write the page of a finished run again, from what its folder holds.
 
     Args:
         out: the run's folder
         curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
+        page: as for run
     """
     from benchmark.editing import EditSettings
     from benchmark.outcome import RunConfig
@@ -106,7 +114,7 @@ def report(out: str = "runs/bench", curves: str | None = None, gallery: int = 48
         ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
-    go(config, Path(out), curves, gallery)
+    go(config, Path(out), curves, gallery, page == "file")
 
 
 def compare(first: str, second: str, row: str = "model", out: str | None = None) -> None:
@@ -258,7 +266,9 @@ def list_() -> None:
     console.print(suites, metrics)
 
 
-def go(config: Any, out: Path, curves: str | None, gallery: int, workers: int = 1) -> None:
+def go(
+    config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
+) -> None:
     """Execute a run and leave its table, summary and page."""
     from benchmark.curves import read_curves
     from benchmark.report import write_report
@@ -274,7 +284,7 @@ def go(config: Any, out: Path, curves: str | None, gallery: int, workers: int = 
     made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
     if found:
         made["training curves"] = ", ".join(str(path) for path in found)
-    write_report(out / "report.html", done, drawn, made)
+    write_report(out / "report.html", done, drawn, made, inside)
     seconds = {"edit_and_score": round(scoring, 3), "report": round(time.perf_counter() - begin - scoring, 3)}
     write_json(
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}

@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds its tables, curves and videos, and works from a file:// address.
+"""The report: one HTML file with its tables, figures and videos, which works from a file:// address.
 
 The page depends on the run alone, so writing it again gives the same bytes.
 """
@@ -6,13 +6,15 @@ The page depends on the run alone, so writing it again gives the same bytes.
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from benchmark import bars
 from benchmark.curves import Curve, svg
-from benchmark.item import Unscored
+from benchmark.item import Item, Unscored, Worded
 from benchmark.outcome import ROW_NOTES, Outcome, Run, label_of
 from benchmark.stats import Mean
 from benchmark.store import number_out
@@ -24,13 +26,16 @@ VIDEO_LABELS = {SOURCE: "Source", MODEL: "Model's edit", TARGET: "Curated target
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(path: Path, run: Run, curves: list[Curve], made: dict[str, str]) -> None:
+def write_report(
+    path: Path, run: Run, curves: list[Curve], made: dict[str, str], inside: bool = True
+) -> None:
     """Write the page, atomically.
 
     Args:
         path: the HTML file.
         run: what is shown; items whose `videos` are empty are left out of the gallery, and counted.
         curves: training curves, may be empty.
+        inside: the page holds its videos; else it names the files beside it, which go with it to a web host.
         made: what the page says about where the numbers come from (commit, date ...), in this order.
     """
     environment = jinja2.Environment(
@@ -51,10 +56,12 @@ def write_report(path: Path, run: Run, curves: list[Curve], made: dict[str, str]
         remarks=[*run.suite.remarks, *run.remarks],
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
-        cards=[card(run, o) for o in shown],
+        cards=[card(run, o, None if inside else path.parent) for o in shown],
+        bars=bars.figures(run),
         left_out=len(run.outcomes) - len(shown) - sum(o.geometry is None for o in run.outcomes),
         tasks=sorted({o.item.task for o in shown}),
-        categories=sorted({o.item.category for o in shown}),
+        categories=sorted({category(o.item) for o in shown}),
+        category_label="Wording" if any(o.item.category for o in shown) else "Orientation",
         sortable=[(m.name, heading(m)) for m in run.metrics],
         sort_row=label_of(scored_row(run)),
         failures=[(item, label_of(row), metric, reason) for item, row, metric, reason in run.failures()],
@@ -109,7 +116,7 @@ def table(run: Run, name: str, members: list[int]) -> dict[str, Any]:
     for row in run.rows:
         means: list[Mean] = [run.mean(row, m, members) for m in run.metrics]
         cells = [
-            {"value": number(mean.value, m), "interval": interval(mean, m), "best": False}
+            {"value": number(mean.value, m), "interval": interval(mean, m), "sort": sortable(mean)}
             for mean, m in zip(means, run.metrics, strict=True)
         ]
         rows.append(
@@ -126,8 +133,20 @@ def table(run: Run, name: str, members: list[int]) -> dict[str, Any]:
     return {"name": name, "items": len(members), "clusters": len(clusters), "rows": rows}
 
 
-def card(run: Run, outcome: Outcome) -> dict[str, Any]:
-    """One item of the gallery."""
+def category(item: Item) -> str:
+    """What the gallery is filtered by beside the task: the finer group, or the orientation."""
+    return item.category or item.facets.get("orientation", "")
+
+
+def sortable(mean: Mean) -> str:
+    """A mean as JavaScript reads it; empty where there is none."""
+    if mean.value is None:
+        return ""
+    return repr(mean.value) if math.isfinite(mean.value) else "Infinity" if mean.value > 0 else "-Infinity"
+
+
+def card(run: Run, outcome: Outcome, root: Path | None) -> dict[str, Any]:
+    """One item of the gallery; its videos are named relative to `root`, or in it where that is None."""
     geometry = outcome.geometry
     assert geometry is not None  # a card has videos, and those have a size
     row = scored_row(run)
@@ -152,7 +171,7 @@ def card(run: Run, outcome: Outcome) -> dict[str, Any]:
     return {
         "id": outcome.item.id,
         "task": outcome.item.task,
-        "category": outcome.item.category,
+        "category": category(outcome.item),
         "text": outcome.item.text,
         "fps": geometry.fps,
         "frames": geometry.frames,
@@ -162,10 +181,17 @@ def card(run: Run, outcome: Outcome) -> dict[str, Any]:
         "sort": keys,
         "scores": scores,
         "columns": [label_of(name) for name in run.rows],
+        "words": [
+            (label_of(name), metric.label, score.words)
+            for name in run.rows
+            for metric in run.metrics
+            if isinstance(score := outcome.scores[name][metric.name], Worded) and score.words
+        ],
         "videos": [
             {
                 "label": VIDEO_LABELS.get(name, name),
-                "data": base64.b64encode(path.read_bytes()).decode(),
+                "data": base64.b64encode(path.read_bytes()).decode() if root is None else "",
+                "src": "" if root is None else path.relative_to(root).as_posix(),
             }
             for name, path in outcome.videos.items()
         ],

@@ -167,8 +167,9 @@ class Worker:
 
     def _videos(self, done: Done, frames: Frames, results: dict[str, Result | Unscored]) -> None:
         """Small H.264 files of what was scored, for the page; even sides, as browsers need."""
-        item = done.outcome.item
-        for row, geometry in done.outcome.geometries.items():
+        item, scored = done.outcome.item, done.outcome.geometries
+        shown_too = {SOURCE: item.native} if item.native and SOURCE not in scored else {}
+        for row, geometry in (shown_too | scored).items():
             if row == MODEL_RAW:  # in the tables; a video more per item would say little
                 continue
             result = results.get(row)

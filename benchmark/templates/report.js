@@ -23,10 +23,11 @@ class Player {
   // Gives the videos their data, once; resolves when all can show a frame.
   load() {
     this.ready ??= Promise.all(this.videos.map((video) => new Promise((resolve) => {
-      const bytes = Uint8Array.from(atob(video.dataset.mp4), (c) => c.charCodeAt(0));
-      video.removeAttribute("data-mp4");
       video.addEventListener("loadeddata", resolve, { once: true });
       video.addEventListener("error", resolve, { once: true });
+      if (video.dataset.src) { video.src = video.dataset.src; return; }
+      const bytes = Uint8Array.from(atob(video.dataset.mp4), (c) => c.charCodeAt(0));
+      video.removeAttribute("data-mp4");
       video.src = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
     }))).then(() => { if (!this.playing) this.seek(this.frame); });
     return this.ready;
@@ -122,6 +123,23 @@ const nearby = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 cards.forEach((card) => nearby.observe(card));
+
+// The leaderboard: a click on a metric's name sorts the rows by it, a second one the other way round.
+for (const button of document.querySelectorAll("table.ranked .rank")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th"), table = head.closest("table");
+    const sign = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+    const value = (row) => { const text = row.cells[head.cellIndex].dataset.value; return text === "" ? null : Number(text); };
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      return x === y ? 0 : (x < y ? -1 : 1) * sign;
+    });
+    table.tBodies[0].append(...rows);
+  });
+}
 
 const pick = (id) => document.getElementById(id);
 function score(card, name) {

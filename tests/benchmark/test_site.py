@@ -1,0 +1,148 @@
+"""The page of several methods, as a folder for a web host: opened from its file in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.benchmark import synthetic
+from tests.benchmark.stub import Stub, said
+
+EDITS, FRAMES = 8, 16
+TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
+SETTLED = "card => [...card.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.seeking)"
+
+
+def redness(video: Any) -> float:
+    """Of what the screen shows of it; a page from a file may not read its pixels."""
+    picture = cv2.imdecode(np.frombuffer(video.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    blue, _, red = picture.mean((0, 1))
+    return float(red - blue)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> Path:
+    """A finished run of two methods, one of which lacks a result, with a judge."""
+    root = tmp_path_factory.mktemp("site")
+    stub = Stub()
+    good = {"instruction": 3, "preservation": 2, "quality": 1, "reason": "Redder <b>waves</b>."}
+    stub.reply = lambda n, request: said(json.dumps(good))
+    data = synthetic.write_benchmark(root / "bench", EDITS, FRAMES)
+    ours = synthetic.write_results(root / "ours", EDITS, 1.5, FRAMES)
+    theirs = synthetic.write_results(root / "theirs", EDITS, -1.5, FRAMES)
+    shutil.rmtree(theirs / "3")
+    metrics = synthetic.write_metrics(
+        root / "metrics.yaml", synthetic.write_networks(root / "nets"), stub.url
+    )
+    given = json.dumps({"ours": str(ours), "theirs": str(theirs)})
+    what = ("--suite", "editversebench", "--data", data, "--results", given, "--metrics", metrics)
+    done = command("run", *what, "--out", root / "out", "--page", "folder")
+    stub.server.shutdown()
+    assert done.returncode == 0, done.stderr
+    # somewhere else, as on a web host
+    shutil.copytree(root / "out" / "videos", root / "host" / "videos")
+    shutil.copy(root / "out" / "report.html", root / "host" / "report.html")
+    return root / "host" / "report.html"
+
+
+@pytest.fixture
+def page(site: Path) -> Iterator[Any]:
+    """The page; fails on console errors and on any request beyond its folder."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        faults: list[str] = []
+        opened.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
+        opened.on("pageerror", lambda error: faults.append(str(error)))
+        opened.on("requestfailed", lambda r: faults.append(r.url))
+        inside = site.parent.as_uri()
+        opened.on("request", lambda r: None if r.url.startswith((inside, "data:")) else faults.append(r.url))
+        opened.goto(site.as_uri())
+        yield opened
+        browser.close()
+        assert faults == []
+
+
+def ready(page: Any, number: int) -> Any:
+    card = page.locator(".card").nth(number)
+    card.scroll_into_view_if_needed()
+    page.wait_for_function(SETTLED, arg=card.element_handle())
+    return card
+
+
+@pytest.mark.browser
+def test_source_and_methods_stay_in_step(page: Any) -> None:
+    card = ready(page, 0)
+    labels = card.locator("figcaption").all_inner_texts()
+    assert labels == ["Source", "ours", "theirs"]
+    source, ours, theirs = (redness(video) for video in card.locator("video").all())
+    assert ours > source + 10
+    assert theirs < source - 10
+    fps, frames = (float(card.get_attribute(f"data-{n}")) for n in ("fps", "frames"))
+    for act in ("play", "seek", "speed", "keys"):
+        if act == "play":
+            card.locator(".play").click()
+            page.wait_for_timeout(400)
+        elif act == "seek":
+            card.locator(".scrub").fill(str(int(frames) // 2))
+        elif act == "speed":
+            card.locator(".rate").select_option("2")
+            card.locator(".play").click()
+            page.wait_for_timeout(300)
+        else:
+            card.focus()
+            page.keyboard.press("Space")
+            page.keyboard.press("End")
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_function(SETTLED, arg=card.element_handle())
+        times = card.evaluate(TIMES)
+        assert max(times) - min(times) <= 1 / fps, (act, times)
+    page.wait_for_function(SETTLED, arg=card.element_handle())
+    assert card.locator(".frame").inner_text() == f"{int(frames) - 1} / {int(frames)}"
+    assert {round(t * fps, 2) for t in card.evaluate(TIMES)} == {frames - 1.5}
+
+
+@pytest.mark.browser
+def test_the_leaderboard_sorts_and_kinds_have_bars(page: Any) -> None:
+    rows = page.locator("table.ranked tbody tr")
+
+    def column(index: int) -> list[float]:
+        return [float(r.locator("td").nth(index).get_attribute("data-value")) for r in rows.all()]
+
+    for number, button in enumerate(page.locator("table.ranked .rank").all()):
+        button.click()
+        assert column(number) == sorted(column(number), reverse=True)
+        button.click()
+        assert column(number) == sorted(column(number))
+    assert rows.locator(".bad").all_inner_texts() == ["1"]
+    figures = page.locator("section[aria-labelledby=kinds] figure")
+    assert figures.count() == 6
+    bars = figures.first.locator("rect")
+    names = figures.first.locator("text[text-anchor=end]").count()
+    assert bars.count() == 2 * names - 1  # the one edit of its kind that has no result
+    assert "failed" in bars.first.locator("title").text_content()
+
+
+@pytest.mark.browser
+def test_cards_filter_and_tell_what_the_judge_said(page: Any) -> None:
+    page.locator("#task").select_option("add object")
+    shown = page.locator(".card:visible")
+    assert {c.get_attribute("data-task") for c in shown.all()} == {"add object"}
+    page.locator("#category").select_option("vertical")
+    assert page.locator(".card:visible").count() < len(synthetic.CATEGORIES)
+    page.locator("#task").select_option("")
+    page.locator("#category").select_option("")
+    page.locator("#sort").select_option("frame_text")
+    card = ready(page, 0)
+    card.locator("details.words summary").click()
+    assert "Redder <b>waves</b>." in card.locator("details.words").inner_text()  # text, not markup
