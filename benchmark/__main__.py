@@ -137,6 +137,25 @@ def compare(first: str, second: str, row: str = "model", out: str | None = None)
         write_json(Path(out), found)
 
 
+def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendition: str = "large") -> None:
+    """Download EditVerseBench's source videos, which its authors may not pass on; go on where it ended.
+
+    Args:
+        data: folder with the list, test.json; videos come to the places that it names
+        key: environment variable that holds your own Pixabay key
+        rendition: large, medium, small or tiny
+    """
+    from benchmark.fetch import fetch as fetch_videos
+
+    with console.status("fetching") as status:
+        done = fetch_videos(Path(data), key, rendition, status.update)
+    print(f"{done.came} videos came, {done.there} were there, {len(done.failed)} failed")
+    for name, reason in done.failed.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    if done.failed:
+        raise SystemExit(1)
+
+
 def faults(
     suite: str = "editversebench",
     data: str = "data/EditVerseBench",
@@ -357,6 +376,7 @@ def main() -> None:
                 "report": report,
                 "compare": compare,
                 "faults": faults,
+                "fetch": fetch,
                 "study": study,
                 "gallery": gallery,
                 "tables": tables,
