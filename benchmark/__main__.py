@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import auto_cli
-from rich.console import Console
 
+from benchmark.cli_tables import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
 from benchmark.item import BenchmarkError
 
-console = Console()
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
-TABLE_WIDTH = 196  # columns that the score table needs
 
 
 def run(
@@ -117,26 +115,6 @@ def report(
     go(config, Path(out), curves, gallery, page == "file")
 
 
-def compare(first: str, second: str, row: str = "model", out: str | None = None) -> None:
-    """Compare two runs over the same items: by how much the second is better, and how surely.
-
-    Args:
-        first: output folder of a run
-        second: output folder of the other
-        row: which row of their tables
-        out: file for the comparison as JSON
-    """
-    from benchmark.compare import compare, correlations, read_items
-    from benchmark.tables import comparison_table, correlation_table
-    from shards.files import write_json
-
-    items = read_items(Path(first)), read_items(Path(second))
-    found = compare(*items, row)
-    console.print(comparison_table(first, second, found), correlation_table(correlations(items[1], row)))
-    if out is not None:
-        write_json(Path(out), found)
-
-
 def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendition: str = "large") -> None:
     """Download EditVerseBench's source videos, which its authors may not pass on; go on where it ended.
 
@@ -154,53 +132,6 @@ def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendi
         print(f"{name}: {reason}", file=sys.stderr)
     if done.failed:
         raise SystemExit(1)
-
-
-def faults(
-    suite: str = "editversebench",
-    data: str = "data/EditVerseBench",
-    results: str = "results",
-    metrics: str | None = None,
-    limit: int | None = None,
-    device: str = "cpu",
-    out: str | None = None,
-) -> None:
-    """Say what each fault of the published code is worth: official scores with one mended at a time.
-
-    Args:
-        suite: whose items and metrics
-        data: the suite's data
-        results: folder of finished results
-        metrics: YAML file of metrics; the suite's own if not given
-        limit: only so many items, spread evenly over the suite
-        device: of the metrics' networks, cpu or cuda
-        out: file for the table as JSON
-    """
-    from dataclasses import asdict
-
-    from benchmark.faults import effects, table
-    from benchmark.metrics.config import read_metrics
-    from benchmark.runner import spread_out
-    from benchmark.suites import open_suite
-    from benchmark.systems import Finished
-    from shards.files import write_json
-
-    opened = open_suite(suite, Path(data))
-    chosen = metrics or opened.metrics
-    if chosen is None:
-        raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
-    items = [opened.items[n] for n in spread_out(len(opened.items), limit)]
-    with console.status("scoring") as status:
-        found = effects(
-            items,
-            Finished("results", Path(results)),
-            read_metrics(Path(chosen), "official", device),
-            status.update,
-        )
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(table(found))
-    if out is not None:
-        write_json(Path(out), [asdict(effect) for effect in found])
 
 
 def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1) -> None:
@@ -244,45 +175,6 @@ def gallery(
 
     for line in write_gallery([Path(s) for s in shards], Path(checkpoint), Path(out), count, seed, steps):
         print(line)
-
-
-def tables(
-    table: str = "2", rows: str | None = None, format: Literal["text", "csv", "latex"] = "text"
-) -> None:
-    """Print a result table of the paper, with own rows in it; published rows are marked as such.
-
-    Args:
-        table: its number in the paper: 2, 3, 6, 7, 8 or 9
-        rows: YAML or JSON file of own rows, {method: {column: value}}; the CSV names the columns
-        format: text for the terminal, csv, or latex
-    """
-    from benchmark.paper import Filled, paper_table, read_rows
-
-    chosen = paper_table(table)
-    filled = Filled(chosen, read_rows(Path(rows), chosen) if rows else {})
-    if format == "text":
-        console.width = max(console.width, TABLE_WIDTH)
-        console.print(filled.text())
-    else:
-        print(filled.csv() if format == "csv" else filled.latex(), end="")
-
-
-def list_() -> None:
-    """List suites and metrics."""
-    from rich.table import Table
-
-    from benchmark.metrics import default_metrics
-    from benchmark.suites import describe, names
-    from benchmark.tables import heading
-
-    suites = Table("suite", "what", title="suites")
-    for name in names():
-        suites.add_row(name, describe(name))
-    metrics = Table("metric", "column", "range", "version", title="metrics")
-    for metric in default_metrics():
-        low, high = metric.range
-        metrics.add_row(metric.name, heading(metric), f"{low:g} to {high:g}", str(metric.version))
-    console.print(suites, metrics)
 
 
 def go(
@@ -377,6 +269,7 @@ def main() -> None:
                 "compare": compare,
                 "faults": faults,
                 "fetch": fetch,
+                "correlate": correlate,
                 "study": study,
                 "gallery": gallery,
                 "tables": tables,

@@ -90,9 +90,9 @@ def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
     return table
 
 
-def correlation_table(found: dict[tuple[str, str], Correlation]) -> Table:
-    """Metrics against each other, over the second run's items."""
-    table = Table("metrics", title="metrics of the second run against each other, over items")
+def correlation_table(found: dict[tuple[str, str], Correlation], title: str) -> Table:
+    """Pairs of what was correlated."""
+    table = Table("metrics", title=title)
     for name in ("n", "Pearson", "95 %", "Spearman", "Kendall"):
         table.add_column(name, justify="right")
     for (a, b), of in found.items():

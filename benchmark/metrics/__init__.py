@@ -5,6 +5,11 @@ One module each; `metrics_of` is the list that a run uses.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pkgutil
+from typing import Any
+
 from benchmark.metrics.background import BackgroundChange
 from benchmark.metrics.base import Metric
 from benchmark.metrics.hit import EditHit
@@ -37,3 +42,14 @@ def metrics_of(tasks: set[str]) -> list[Metric]:
     if "mask_detection" not in tasks:
         return [m for m in found if m.name != "mask_iou"]
     return found if tasks - {"mask_detection"} else [m for m in found if m.name in ("mask_iou", "warp_error")]
+
+
+def known_metrics() -> dict[str, Any]:
+    """Classes of metrics by class_path."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        for name, kind in vars(importlib.import_module(f"{__name__}.{module.name}")).items():
+            own = isinstance(kind, type) and kind.__module__ == f"{__name__}.{module.name}"
+            if own and dataclasses.is_dataclass(kind) and hasattr(kind, "higher_is_better"):
+                found[f"{kind.__module__}.{name}"] = kind
+    return found
