@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jsonargparse import auto_cli
 
+from benchmark.cli_external import collect, generate
 from benchmark.cli_tables import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
 from benchmark.item import BenchmarkError
 
@@ -269,6 +270,8 @@ def main() -> None:
                 "compare": compare,
                 "faults": faults,
                 "fetch": fetch,
+                "generate": generate,
+                "collect": collect,
                 "correlate": correlate,
                 "study": study,
                 "gallery": gallery,
