@@ -1,7 +1,7 @@
 """VBench (Huang et al. 2024): 946 prompts, sixteen dimensions, five videos each, found by their file's name.
 
-Run `vbench evaluate --videos_path <folder>` (the package `vbench`) on what `generate` made, for all dimensions;
-`collect` reads the folder of its `*_eval_results.json`.
+Run `vbench evaluate --videos_path <folder>` (the package `vbench`) on what `generate` made, for all
+dimensions; `collect` reads the folder of its `*_eval_results.json`.
 """
 
 from __future__ import annotations

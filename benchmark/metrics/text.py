@@ -72,11 +72,12 @@ class FrameAlignment:
 
 @dataclass(frozen=True)
 class VideoAlignment:
-    """100 times the cosine of the video with the target's description, by ViCLIP.
+    """`scale` times the cosine of the video with the target's description, by ViCLIP; 100 for EditVerseBench.
 
-    `official` takes frame int(i n / 8) of n, which never is of the last eighth; `corrected` takes the middles
-    of eight equal intervals, and squares that cover the frame instead of the middle one. `moments` and
-    `squares` say another mode for one of the two.
+    `official` takes frame int(i n / 8) of n, which never is of the last eighth; or with `stride`, as V2VBench,
+    every so manieth frame, which must be eight. `corrected` takes the middles of eight equal intervals, and
+    squares that cover the frame instead of the middle one. `moments` and `squares` say another mode for one
+    of the two.
     """
 
     model: VideoText
@@ -85,6 +86,8 @@ class VideoAlignment:
     mode: Mode = "corrected"
     squares: Mode | None = None
     moments: Mode | None = None
+    scale: float = 100.0
+    stride: int | None = None
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
@@ -99,14 +102,19 @@ class VideoAlignment:
         prompt = reference.prompts.get("target")
         if not prompt:
             return Unscored("the item has no description of its target")
+        number, moments = self.model.frames, self.moments or self.mode
+        if self.stride and moments == "official":
+            result = result[:: self.stride]
+            if len(result) != number:
+                return Unscored(
+                    f"with stride {self.stride} there are {len(result)} frames, ViCLIP takes {number}"
+                )
         text = self.model.text(prompt).double()
         cosines = [
             float(self.model.video(frames).double() @ text)
-            for frames in views(
-                result, self.model.frames, self.squares or self.mode, self.moments or self.mode
-            )
+            for frames in views(result, number, self.squares or self.mode, moments)
         ]
-        return 100 * float(np.mean(cosines))
+        return self.scale * float(np.mean(cosines))
 
 
 def views(video: np.ndarray, number: int, squares: Mode, moments: Mode) -> list[list[np.ndarray]]:
