@@ -72,7 +72,7 @@ class FrameAlignment:
 
 @dataclass(frozen=True)
 class VideoAlignment:
-    """`scale` times the cosine of the video with the target's description, by ViCLIP; 100 for EditVerseBench.
+    """`scale` times the cosine of the video with the target's description, by ViCLIP.
 
     `official` takes frame int(i n / 8) of n, which never is of the last eighth; or with `stride`, as V2VBench,
     every so manieth frame, which must be eight. `corrected` takes the middles of eight equal intervals, and

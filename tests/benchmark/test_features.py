@@ -202,12 +202,12 @@ def test_video_text(viclip: ViClip, viclip_state: dict[str, torch.Tensor], token
     assert abs(wanted) > 0.1
     # V2VBench: every third frame, which must be eight, and the bare cosine
     strided = VideoAlignment(viclip, mode="official", scale=1, stride=3)
-    video = clip_of(24)
-    same = np.repeat(video[::3], 3, axis=0)[:24]
+    whole = clip_of(24)
+    same = np.repeat(whole[::3], 3, axis=0)[:24]
     eighths = VideoAlignment(viclip, mode="official")(reference(same), same)
     assert isinstance(eighths, float)
-    assert strided(reference(video), video) == pytest.approx(eighths / 100, abs=1e-6)
-    assert isinstance(strided(reference(video), video[:19]), Unscored)
+    assert strided(reference(whole), whole) == pytest.approx(eighths / 100, abs=1e-6)
+    assert isinstance(strided(reference(whole), whole[:19]), Unscored)
     short = "A dog."  # zeros follow the end, and nobody looks at them
     ids = torch.tensor(CLIPTokenizer.from_pretrained(tokenizer)(short)["input_ids"])
     places = state["text_encoder.positional_embedding"][: len(ids)]
