@@ -74,10 +74,10 @@ class FrameAlignment:
 class VideoAlignment:
     """`scale` times the cosine of the video with the target's description, by ViCLIP.
 
-    `official` takes frame int(i n / 8) of n, which never is of the last eighth; or with `stride`, as V2VBench,
-    every so manieth frame, which must be eight. `corrected` takes the middles of eight equal intervals, and
-    squares that cover the frame instead of the middle one. `moments` and `squares` say another mode for one
-    of the two.
+    `official` takes frame int(i n / 8) of n, which never is of the last eighth; with `stride`, as V2VBench
+    does, every so manieth frame, which must be eight. `corrected` takes the middles of eight equal intervals,
+    and squares that cover the frame instead of the middle one. `moments` and `squares` say another mode for
+    one of the two.
     """
 
     model: VideoText
