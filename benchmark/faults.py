@@ -46,7 +46,8 @@ def effects(
     variants: dict[tuple[str, str], Metric] = {}
     for metric in metrics:
         official: Any = replace(metric, mode="official")  # type: ignore[type-var]
-        faults = getattr(metric, "faults", {})
+        every = getattr(metric, "faults", {}).items()
+        faults = {f: c for f, c in every if any(getattr(official, k) != v for k, v in c.items())}
         variants |= {(metric.name, ""): official}
         variants |= {(metric.name, fault): replace(official, **change) for fault, change in faults.items()}
         corrected: Any = replace(official, mode="corrected")
