@@ -32,6 +32,7 @@ class Endpoint:
         timeout: seconds of one request; retries: of one that failed.
         license: of the model, for the dry run.
         structured: the endpoint takes a JSON schema that its answers follow.
+        prices: of a million tokens asked and answered, in whatever currency, to count what is spent.
     """
 
     code = (vlm,)
@@ -47,10 +48,11 @@ class Endpoint:
         retries: int = 3,
         license: str = "as the endpoint's provider says",
         structured: bool = False,
+        prices: tuple[float, float] | None = None,
     ) -> None:
         self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
         self.timeout, self.retries, self.license = timeout, retries, license
-        self.structured = structured
+        self.structured, self.prices = structured, prices
 
     def describe(self) -> Backend:
         """The model; where it runs is no part of what it says."""
@@ -121,10 +123,10 @@ class Endpoint:
         if isinstance(answer, str):  # the client hands on whatever is not JSON
             raise AnnotatorError(f"{self.model}: answered {answer[:80]!r}, which is no chat completion")
         if answer.usage is not None:
-            spend(
-                prompt_tokens=answer.usage.prompt_tokens or 0,
-                completion_tokens=answer.usage.completion_tokens or 0,
-            )
+            told = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
+            spend(prompt_tokens=told[0], completion_tokens=told[1])
+            if self.prices is not None:  # tokens x price per million = millionths
+                spend(cost_millionths=round(sum(n * p for n, p in zip(told, self.prices, strict=True))))
         if not answer.choices:
             raise AnnotatorError(f"{self.model}: answered nothing")
         return answer.choices[0]

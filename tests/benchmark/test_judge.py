@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
+from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
 from benchmark.metrics.judge import Judge, judged
 from curation.annotators.endpoint import Endpoint
 from tests.benchmark.stub import GOOD, Reply, Stub, said
@@ -169,3 +169,33 @@ def test_bad_prompts_are_named(endpoint: Endpoint, tmp_path: Path) -> None:
     assert Judge(endpoint, concurrency=1)(*pair(prompts={"target": "x"})) == Unscored(
         "the item has no instruction"
     )
+
+
+def test_tokens_requests_and_cost_are_counted_with_the_score(stub: Stub) -> None:
+    def reply(n: int, request: dict[str, Any]) -> Reply:
+        status, headers, body = said(GOOD if n else "no JSON")
+        told = json.loads(body) | {
+            "usage": {"prompt_tokens": 700, "completion_tokens": 20, "total_tokens": 720}
+        }
+        return status, headers, json.dumps(told)
+
+    stub.reply = reply
+    priced = Endpoint(stub.url, "m", timeout=5, retries=2, prices=(2.5, 10.0))
+    score = Judge(priced, concurrency=1)(*pair())
+    assert isinstance(score, Worded)
+    assert score.usage == {
+        "requests": 4,  # the first answer did not fit
+        "prompt_tokens": 2800,
+        "completion_tokens": 80,
+        "cost_millionths": 4 * (1750 + 200),
+    }
+
+
+def test_a_schema_is_sent_where_the_endpoint_takes_one(stub: Stub) -> None:
+    Judge(Endpoint(stub.url, "m", timeout=5, structured=True))(*pair())
+    for request in stub.requests:
+        told = request["response_format"]
+        assert told["type"] == "json_schema"
+        assert set(told["json_schema"]["schema"]["properties"]) >= {"instruction", "preservation", "quality"}
+    Judge(Endpoint(stub.url, "m", timeout=5))(*pair())
+    assert "response_format" not in stub.requests[-1]
