@@ -18,6 +18,8 @@ DEVICES ?= 8
 CHECKPOINT ?= nano
 BENCH ?= runs/bench
 OUT ?= edit.mp4
+# true: first find the region that the words are about (removals and replacements by the shipped editor)
+GROUND ?= false
 JOBS ?= 2
 # folders of data/nano and the tasks that fill them, parents first
 NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mask_detection \
@@ -78,6 +80,7 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	$(PY) -m model ship --checkpoint runs/editor --out runs/editor/shipped
 	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
 	  $(PY) -m benchmark run --suite heldout --data data/nano/$$name --limit $${pair##*:} --gallery 24 \
+	    --ground '[object_removal,object_replacement]' \
 	    --checkpoint runs/editor/shipped --out runs/editor/bench-$$name || exit 1; done
 
 ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (hours)
@@ -89,8 +92,8 @@ train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yam
 slurm-train: $(READY) ## submit a training job: make slurm-train CONFIG=my.yaml NODES=2 DEVICES=8 SLURM="--partition=gpu"
 	$(PY) -m model submit --config $(CONFIG) --slurm.nodes $(NODES) --slurm.devices $(DEVICES) --slurm.options="$(SLURM)" $(ARGS)
 
-edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the red ball." OUT=out.mp4
-	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)"
+edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the red ball." OUT=out.mp4 [GROUND=true]
+	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)" --ground $(GROUND)
 
 app: $(READY) ## a page to edit in, at http://127.0.0.1:7860 (make app CHECKPOINT=runs/nano for your own weights)
 	$(PY) -m model app --checkpoint $(CHECKPOINT)

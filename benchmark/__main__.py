@@ -161,6 +161,7 @@ def gallery(
     count: int = 24,
     seed: int = 0,
     steps: int | None = None,
+    ground: tuple[str, ...] = (),
 ) -> None:
     """Edit held-out items drawn by lot, into one picture and a Markdown page beside it.
 
@@ -171,10 +172,12 @@ def gallery(
         count: how many
         seed: of the lot and of the noise
         steps: solver steps; the checkpoint's own when not given
+        ground: tasks whose edits first find their region, then edit within it
     """
     from benchmark.gallery import write_gallery
 
-    for line in write_gallery([Path(s) for s in shards], Path(checkpoint), Path(out), count, seed, steps):
+    folders = [Path(s) for s in shards]
+    for line in write_gallery(folders, Path(checkpoint), Path(out), count, seed, steps, ground):
         print(line)
 
 

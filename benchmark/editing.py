@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -149,4 +149,9 @@ class Edits:
 
     def _options(self, item: Item) -> dict[str, Any]:
         chosen = {n: v for n, v in asdict(self.settings).items() if v is not None and n != "ground"}
-        return chosen | {"ground": item.task in self.settings.ground and "<mask" not in item.text}
+        return chosen | {"ground": grounded(item, self.settings.ground)}
+
+
+def grounded(item: Item, tasks: Sequence[str]) -> bool:
+    """Whether an item's edit first finds its region: one of these tasks, by words alone."""
+    return item.task in tasks and "<mask" not in item.text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.editing import weights_folder
+from benchmark.editing import grounded, weights_folder
 from benchmark.item import BenchmarkError, Item
 from benchmark.suites import open_suite
 
@@ -30,9 +30,17 @@ def draw_items(folders: Sequence[Path], count: int, seed: int) -> list[Item]:
 
 
 def write_gallery(
-    folders: Sequence[Path], checkpoint: Path, out: Path, count: int, seed: int, steps: int | None
+    folders: Sequence[Path],
+    checkpoint: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    steps: int | None,
+    ground: Sequence[str] = (),
 ) -> list[str]:
     """Edit the items that the lot names and write `out` (a JPEG) and a Markdown page beside it.
+
+    Edits of the tasks in `ground` by words alone find their region first, as in a run.
 
     Returns:
         The instructions, in the picture's order.
@@ -44,7 +52,8 @@ def write_gallery(
     cells, told = [], []
     for number, item in enumerate(draw_items(folders, count, seed), 1):
         loaded = item.load()
-        edit = editor(item.text, **loaded.inputs, size="model", steps=steps, seed=seed)
+        first = grounded(item, ground)
+        edit = editor(item.text, **loaded.inputs, size="model", steps=steps, seed=seed, ground=first)
         size = edit.frames.shape[1:3]
         rows = (loaded.source, edit.frames, loaded.target)
         strips = [strip(frames, size) for frames in rows if frames is not None]

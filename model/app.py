@@ -133,6 +133,11 @@ def _build(desk: Desk) -> gr.Blocks:
                         frames = gr.Number(
                             0, precision=0, label="Frames", info="0: the video's, or the default."
                         )
+                    ground = gr.Checkbox(
+                        False,
+                        label="Find the region first",
+                        info="The model marks what the words are about, then edits there.",
+                    )
             with gr.Column(elem_id="made"):
                 with gr.Row():
                     start = gr.Button("Run", variant="primary", elem_id="run")
@@ -181,6 +186,7 @@ def _build(desk: Desk) -> gr.Blocks:
             guidance: float,
             seed: int | None,
             frames: int | None,
+            ground: bool,
             request: gr.Request,
             progress: Any = gr.Progress(),  # noqa: B008 (how gradio finds it)
         ) -> list[Any]:
@@ -199,6 +205,7 @@ def _build(desk: Desk) -> gr.Blocks:
                     frames=frames or None,
                     steps=steps,
                     guidance=guidance,
+                    ground=ground,
                 )
             except Stopped:
                 return [gr.skip()] * 6
@@ -246,7 +253,7 @@ def _build(desk: Desk) -> gr.Blocks:
             )
         running = start.click(
             run,
-            [text, *uploads.values(), steps, guidance, seed, frames],
+            [text, *uploads.values(), steps, guidance, seed, frames, ground],
             [line, video, image, download, video_beside, image_beside],
             show_progress_on=line,
             api_visibility="private",
