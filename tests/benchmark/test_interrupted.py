@@ -34,17 +34,19 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     made = synthetic.write_networks(tmp_path / "networks")
     metrics = synthetic.write_metrics(tmp_path / "metrics.yaml", made, stub.url)
 
-    def command(out: Path) -> list[str]:
+    def command(out: Path, workers: int = 1) -> list[str]:
         given = json.dumps({"ours": str(results)})
         what = ["--suite", "editversebench", "--data", str(data), "--results", given]
-        more = ["--metrics", str(metrics), "--workers", "2", "--gallery", "0", "--out", str(out)]
+        more = ["--metrics", str(metrics), "--workers", str(workers), "--gallery", "0", "--out", str(out)]
         return [sys.executable, "-m", "benchmark", "run", *what, *more]
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(command(whole), check=True, capture_output=True, timeout=900)
     assert lines(whole) == EDITS * METRICS
     for wanted in (100, 500, 900):
-        process = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(broken, workers=2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         children = []
         while lines(broken) < wanted:
             assert process.poll() is None, "it ended before it could be killed"
@@ -66,7 +68,4 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     # one line per score, whichever process it came from
     addresses = [json.loads(line)["address"] for line in (broken / "scores.jsonl").read_text().splitlines()]
     assert len(addresses) == len(set(addresses)) == EDITS * METRICS
-    asked = len(stub.requests)
-    subprocess.run(command(broken), check=True, capture_output=True, timeout=900)
-    assert len(stub.requests) == asked
     stub.server.shutdown()

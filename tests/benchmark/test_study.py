@@ -112,3 +112,10 @@ def test_studies_that_say_nothing_are_refused(study_file: Path, change: dict[str
     study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | change))
     with pytest.raises(BenchmarkError, match=said):
         read_study(study_file)
+
+
+def test_the_papers_study_can_be_read() -> None:
+    study = read_study(Path("configs/train/ablations/study.yaml"))
+    assert len(study.arms) == 6
+    for arm in study.arms.values():
+        assert all(Path(path).is_file() for path in (*arm.config, arm.mixture or study.train))
