@@ -13,13 +13,16 @@ console = Console()
 TABLE_WIDTH = 196  # columns that the score table needs
 
 
-def compare(first: str, second: str, row: str = "model", out: str | None = None) -> None:
-    """Compare two runs over the same items: by how much the second is better, and how surely.
+def compare(
+    first: str, second: str, row: str = "model", second_row: str | None = None, out: str | None = None
+) -> None:
+    """Compare two systems over the same items: by how much the second is better, and how surely.
 
     Args:
         first: output folder of a run
-        second: output folder of the other
+        second: output folder of the other, or of the same
         row: which row of their tables
+        second_row: the row of the second, if it is called otherwise
         out: file for the comparison as JSON
     """
     from benchmark.compare import compare, correlations, read_items
@@ -27,10 +30,11 @@ def compare(first: str, second: str, row: str = "model", out: str | None = None)
     from shards.files import write_json
 
     items = read_items(Path(first)), read_items(Path(second))
-    found = compare(*items, row)
+    found = compare(*items, row, second_row)
     title = "metrics of the second run against each other, over items"
     console.print(
-        comparison_table(first, second, found), correlation_table(correlations(items[1], row), title)
+        comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found),
+        correlation_table(correlations(items[1], found["second_row"]), title),
     )
     if out is not None:
         write_json(Path(out), found)

@@ -131,8 +131,11 @@ def read_items(folder: Path) -> Items:
         raise BenchmarkError(f"{path}: damaged ({error}); run the benchmark again into this folder") from None
 
 
-def compare(first: Items, second: Items, row: str = "model") -> dict[str, Any]:
-    """Differences by metric in a row of two runs, and what the intervals are clustered by.
+def compare(first: Items, second: Items, row: str = "model", second_row: str | None = None) -> dict[str, Any]:
+    """Differences by metric between a row of a run and a row of another, or of the same run.
+
+    `second_row` is of `second`, and called as `row` if it is not given. The result says what its intervals are
+    clustered by.
 
     Raises BenchmarkError when the runs are not over the same items, or have no such row.
     """
@@ -141,20 +144,25 @@ def compare(first: Items, second: Items, row: str = "model") -> dict[str, Any]:
         raise BenchmarkError(
             f"the runs are not of the same items: {odd[0]} and {len(odd) - 1} more are in one alone"
         )
-    for items in (first, second):
+    rows = row, second_row or row
+    for items, name in zip((first, second), rows, strict=True):
         for item in items.values():
-            if row not in item["scores"]:
-                raise BenchmarkError(f"--row {row}: {item['id']} has {', '.join(item['scores'])}")
+            if name not in item["scores"]:
+                raise BenchmarkError(f"--row {name}: {item['id']} has {', '.join(item['scores'])}")
     ids = sorted(first)
     by, clusters = choose_clusters([first[i]["clip"] for i in ids], [first[i]["pair"] for i in ids])
-    metrics = [m for m in first[ids[0]]["scores"][row] if m in second[ids[0]]["scores"][row]] if ids else []
+    known = (
+        [of[ids[0]]["scores"][name] for of, name in zip((first, second), rows, strict=True)] if ids else []
+    )
+    metrics = [m for m in known[0] if m in known[1]] if known else []
 
-    def scores(items: Items, metric: str) -> list[float | None]:
-        return [number_in(items[i]["scores"][row][metric]) for i in ids]
+    def scores(items: Items, name: str, metric: str) -> list[float | None]:
+        return [number_in(items[i]["scores"][name][metric]) for i in ids]
 
-    found = {m: difference(scores(first, m), scores(second, m), clusters) for m in metrics}
+    found = {m: difference(scores(first, rows[0], m), scores(second, rows[1], m), clusters) for m in metrics}
     return {
         "row": row,
+        "second_row": rows[1],
         "clustered_by": by,
         "items": len(ids),
         "metrics": {m: asdict(d) for m, d in found.items()},

@@ -100,6 +100,11 @@ def test_runs_are_compared_item_by_item(tmp_path: Path) -> None:
     assert found["metrics"]["hit"]["mean"]["failed"] == 6
     assert found["metrics"]["other"]["mean"]["scored"] == 5
     assert correlations(items(0))[("psnr", "other")].n == 5
+    both = items(0)
+    for name, item in items(3).items():
+        both[name]["scores"]["theirs"] = item["scores"]["model"]
+    found = compare(both, both, "model", "theirs")  # two rows of one run
+    assert found["metrics"]["psnr"]["mean"]["value"] == 3
     with pytest.raises(BenchmarkError, match="not of the same items: item5 and 0 more"):
         compare(items(0), items(0, 5))
     with pytest.raises(BenchmarkError, match="--row raw: item0 has model"):
