@@ -134,8 +134,7 @@ def read_items(folder: Path) -> Items:
 def compare(first: Items, second: Items, row: str = "model", second_row: str | None = None) -> dict[str, Any]:
     """Differences by metric between a row of a run and a row of another, or of the same run.
 
-    `second_row` is of `second`, and called as `row` if it is not given. The result says what its intervals are
-    clustered by.
+    `second_row` is of `second`, and called as `row` if it is not given.
 
     Raises BenchmarkError when the runs are not over the same items, or have no such row.
     """
