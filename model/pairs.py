@@ -121,9 +121,15 @@ class Pairs:
 
     @functools.cached_property
     def lengths(self) -> list[int]:
-        """Tokens of every sample's sequence; each distinct text that is not encoded is encoded for it."""
-        self._encode_texts()
-        return [self._length(i) for i in range(len(self))]
+        """Tokens of every sample's sequence; a text encoder that is not light encodes all texts for it."""
+        parts = self._texts()
+        if self.text.light:
+            counts = dict(zip(parts, self.text.count(parts), strict=True))
+        else:
+            for part, states in zip(parts, self.text.encode(parts) if parts else [], strict=True):
+                self._states[part] = states.cpu()
+            counts = {part: len(self._states[part]) for part in parts}
+        return [self._length(i, counts) for i in range(len(self))]
 
     @staticmethod
     def _open(folder: str, split: str) -> ShardSet | None:
@@ -174,22 +180,20 @@ class Pairs:
             self._states[text] = self.text.encode([text])[0].cpu()
         return self._states[text]
 
-    def _encode_texts(self) -> None:
-        """Token states of every distinct piece of text of the samples, encoded together."""
+    def _texts(self) -> list[str]:
+        """Every distinct piece of text of the samples that are not encoded."""
         from shards.sample import split_text
 
         texts = (s.entry(place).text for s, place in self._places if s not in self._encoded)
-        parts = dict.fromkeys(part for text in texts for kind, part in split_text(text) if kind == "text")
-        for part, states in zip(parts, self.text.encode(list(parts)) if parts else [], strict=True):
-            self._states[part] = states.cpu()
+        return list(dict.fromkeys(p for text in texts for kind, p in split_text(text) if kind == "text"))
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""
         multiple = self.codec.spatial * self.model.sequence.patch
         return fitted_size(height, width, self.model.media, multiple)
 
-    def _length(self, index: int) -> int:
-        """Tokens of a sample's sequence with its text, from the shard's index alone."""
+    def _length(self, index: int, counts: Mapping[str, int]) -> int:
+        """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
         from shards.sample import split_text
 
         shards, place = self._places[index]
@@ -198,7 +202,7 @@ class Pairs:
         total = sum(encoded.files.texts(entry.key)) if encoded else 0
         for kind, part in split_text(entry.text):
             if kind == "text":
-                total += 0 if encoded else len(self.states(part))
+                total += 0 if encoded else counts[part]
             else:
                 _, frames, height, width = entry.media[part]
                 size = self.frame_size(height, width)

@@ -39,12 +39,19 @@ class Codec(Protocol):
 
 
 class TextEncoder(Protocol):
-    """Text to token states; `width` numbers per token."""
+    """Text to token states; `width` numbers per token.
+
+    A `light` one is run when a sample is visited, by whoever loads it; others encode all texts beforehand.
+    """
 
     width: int
+    light: bool
 
     def encode(self, texts: list[str]) -> list[Tensor]:
         """One float32 [tokens, width] per text, of its real tokens only; an empty text has no tokens."""
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens that `encode` gives for each text, without encoding it."""
 
     def to(self, device: torch.device | str) -> Self:
         """Compute on a device; returns itself."""

@@ -58,6 +58,8 @@ class FlanT5:
         batch_tokens: most tokens in a row, whose attention bias takes heads x batch_tokens ** 2 numbers.
     """
 
+    light = False
+
     def __init__(
         self,
         path: str = "google/flan-t5-xxl",
@@ -158,11 +160,8 @@ class FlanT5:
         states = dict.fromkeys(texts, torch.zeros(0, self.width, device=self._device))
         ids: dict[str, list[int]] = {}
         for text in filter(None, states):
-            ids[text] = self._load()[0](text, verbose=False)["input_ids"]
-            if (count := len(ids[text]) - 1) > self.max_tokens:
-                raise ValueError(
-                    f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
-                )
+            ids[text] = self._ids(text)
+            self._count(text, len(ids[text]))
         wanted = [text for text, tokens in ids.items() if len(tokens) > 1]
         for row in pack_rows([len(ids[text]) for text in wanted], self.batch_tokens):
             names = [wanted[index] for index in row]
@@ -171,6 +170,22 @@ class FlanT5:
             for name, part in zip(names, hidden.split(lengths), strict=True):
                 states[name] = part[:-1].to(torch.float32, copy=True)
         return [states[text] for text in texts]
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, the closing </s> left out; an empty text has none. ValueError as `encode`."""
+        return [self._count(text, len(self._ids(text))) if text else 0 for text in texts]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._load()[0](text, verbose=False)["input_ids"]
+        return ids
+
+    def _count(self, text: str, length: int) -> int:
+        """Its own tokens of so many, the last of which closes it."""
+        if length - 1 > self.max_tokens:
+            raise ValueError(
+                f"text of {length - 1} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
+            )
+        return length - 1
 
     def _run(self, tokens: list[int], lengths: list[int]) -> Tensor:
         """States [L, width] of one row of texts of the given lengths."""

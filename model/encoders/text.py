@@ -39,6 +39,7 @@ class MiniLM:
     """
 
     width = 384
+    light = True
 
     def __init__(self, path: str | None = None, max_tokens: int = 256) -> None:
         self.path, self.max_tokens = path, max_tokens
@@ -65,6 +66,19 @@ class MiniLM:
         """It is small and stays on the CPU; returns itself."""
         return self
 
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, [CLS] and [SEP] left out; ValueError as `encode`."""
+        if not texts:
+            return []
+        counts = [len(ids) - 2 for ids in self._load()[0](texts)["input_ids"]]
+        for text, count in zip(texts, counts, strict=True):
+            self._check(text, count)
+        return counts
+
+    def _check(self, text: str, count: int) -> None:
+        if count > self.max_tokens:
+            raise ValueError(f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}")
+
     @torch.inference_mode(False)  # what is loaded and returned here serves training too
     @torch.no_grad()
     def encode(self, texts: list[str]) -> list[Tensor]:
@@ -77,10 +91,7 @@ class MiniLM:
         states = []
         for text in texts:
             ids = tokenizer(text, return_tensors="pt")["input_ids"]
-            if ids.shape[1] - 2 > self.max_tokens:
-                raise ValueError(
-                    f"text of {ids.shape[1] - 2} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
-                )
+            self._check(text, ids.shape[1] - 2)
             hidden = model(input_ids=ids).last_hidden_state[0, 1:-1]
             states.append(hidden.clone())
         return states

@@ -106,3 +106,12 @@ def test_text_states_are_of_real_tokens_only() -> None:
     assert not torch.allclose(longer[:3], alone)  # states are of the text in context
     with pytest.raises(ValueError, match="at most 4"):
         MiniLM(max_tokens=4).encode(["one two three four five six"])
+
+
+def test_texts_are_counted_as_they_are_encoded() -> None:
+    texts = ["", "Remove the red ball.", "I want to paint the egg blue. Detect the region", "é 漢字 <x>"]
+    encoder = MiniLM()
+    assert encoder.count(texts) == [len(states) for states in encoder.encode(texts)]
+    assert encoder.count([]) == []
+    with pytest.raises(ValueError, match="at most 4 are taken"):
+        MiniLM(max_tokens=4).count(texts)

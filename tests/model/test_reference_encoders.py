@@ -124,6 +124,11 @@ def test_states_are_those_of_each_text_alone(
     assert (states[3][1] - states[1][1]).abs().max() > 0.1
 
 
+def test_texts_are_counted_as_they_are_encoded(t5_folder: Path) -> None:
+    encoder = FlanT5(str(t5_folder), width=WIDTH, dtype="float32")
+    assert encoder.count(TEXTS) == [len(states) for states in encoder.encode(TEXTS)]
+
+
 def test_states_do_not_depend_on_what_is_beside_them(t5_folder: Path) -> None:
     encoder = FlanT5(str(t5_folder), width=WIDTH, dtype="float32")
     alone = torch.cat([encoder.encode([text])[0] for text in TEXTS])
