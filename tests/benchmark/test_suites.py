@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 
 from benchmark.features.clip import Clip
-from benchmark.item import BenchmarkError, Reference
+from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
 from benchmark.metrics.config import fingerprint, read_metrics
 from benchmark.metrics.motion import MotionAlignment
 from benchmark.metrics.temporal import TemporalConsistency
@@ -384,3 +384,51 @@ def test_each_fault_of_the_published_code_is_measured(
         assert found[name, square]["changed"] == 4
     assert found["pick", "it shrinks long frames first (Pick)"]["changed"] == 0  # these are short
     assert found["video_text", "it samples starts of intervals, never the end"]["largest"] > 1e-4
+
+
+def test_an_editor_gets_every_medium_that_an_entry_names(
+    metrics: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    data = synthetic.write_benchmark(tmp_path / "bench", 3, side=32)
+    held = json.loads((data / "test.json").read_text())
+    frames, _ = read_video(data / held["1"]["<video1>"])
+    write_image(data / "edited_first_frame" / "1.png", 255 - frames[0])
+    held["1"] |= {
+        "<text>": "<video1> edit the video following the first frame <image1>.",
+        "<image1>": "edited_first_frame/1.png",
+    }
+    hole, fps = read_video(data / held["2"]["<video1>"])
+    write_video(data / "inpaint_video_and_masks" / "2.mp4", 255 - hole, fps)
+    held["2"] |= {
+        "<text>": "Inpaint this video <video1> with mask <video2>. Waves.",
+        "<video2>": "inpaint_video_and_masks/2.mp4",
+    }
+    (data / "test.json").write_text(json.dumps(held))
+    config = RunConfig("editversebench", str(data), str(checkpoint), metrics=str(metrics))
+    run = execute(config, tmp_path / "out", Console(quiet=True), gallery=0)
+    assert run.failures() == []
+    assert of(run, "model", "frame_text")["scored"] == 3
+    assert run.counts["edits_made"] == 3
+    item = open_suite("editversebench", data).items[1]
+    assert set(item.load().inputs) == {"video1", "image1"}
+    # another picture is another edit
+    write_image(data / "edited_first_frame" / "1.png", frames[0])
+    again = execute(config, tmp_path / "out", Console(quiet=True), gallery=0)
+    assert (again.counts["edits_made"], again.counts["edits_reused"]) == (1, 2)
+
+
+def test_motion_alignment_by_hand() -> None:
+    """Minus the mean distance between the flows of neighbouring frames, of result and source."""
+    source, result = synthetic.drawn(0, 4, 48, 64), synthetic.drawn(1, 4, 48, 64)
+    apart = []
+    for n in range(3):
+        flows = []
+        for video in (source, result):
+            a, b = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video[n : n + 2])
+            flows.append(cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None))
+        apart.append(np.sqrt(((flows[0] - flows[1]).astype(np.float64) ** 2).sum(-1)))
+    reference = Reference(Loaded(source, None, None, 10, {}), Geometry(4, 48, 64, 10))
+    metric = MotionAlignment(mode="official")
+    assert metric(reference, result) == pytest.approx(-np.mean(apart), abs=1e-5)
+    assert np.mean(apart) > 0.05
+    assert isinstance(metric(reference, result[:, :40]), Unscored)
