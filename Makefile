@@ -27,6 +27,10 @@ NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mas
   text_to_video:text_to_video image_to_video:image_to_video sketch:sketch_to_video cg_depth:cg_depth \
   real_mask:mask_detection
 
+# a process per core, which train as one
+RANKS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m torch.distributed.run --nproc-per-node=$(JOBS) \
+  --master-addr=127.0.0.1 --master-port=29517
+
 CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
@@ -75,8 +79,8 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	@$(MAKE) --no-print-directory clips
 	@$(MAKE) --no-print-directory curate TASK=object_removal
 	@$(MAKE) --no-print-directory nano-data
-	$(PY) -m model fit --config configs/train/editor_stills.yaml
-	$(PY) -m model fit --config configs/train/editor.yaml
+	$(RANKS) -m model fit --config configs/train/editor_stills.yaml --parallel.sharding none
+	$(RANKS) -m model fit --config configs/train/editor.yaml --parallel.sharding none
 	$(PY) -m model ship --checkpoint runs/editor --out runs/editor/shipped
 	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
 	  $(PY) -m benchmark run --suite heldout --data data/nano/$$name --limit $${pair##*:} --gallery 24 \
