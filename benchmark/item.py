@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
 from shards.media import Size, resize
+
+Mode = Literal["official", "corrected"]  # as the published code computes, or without its faults
 
 # The band around the mask that counts neither as inside nor as outside, as a share of the shorter side.
 RING = 0.02

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.editing import EditSettings
-from benchmark.features.frames import Mode
-from benchmark.item import Geometry, Item, Unscored, Worded
+from benchmark.item import Geometry, Item, Mode, Unscored, Worded
 from benchmark.metrics import Metric
 from benchmark.metrics.config import fingerprint
 from benchmark.stats import Mean, choose_clusters, mean_interval

@@ -6,13 +6,14 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Mode = Literal["official", "corrected"]
+from benchmark.item import Mode
+
 BATCH = 16  # frames that pass a network together; bounds the memory of long videos
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from benchmark.features.checkpoints import read_checkpoint
-from benchmark.features.frames import Mode, crops, unit
-from benchmark.item import Reference, RunStopped, Unscored
+from benchmark.features.frames import crops, unit
+from benchmark.item import Mode, Reference, RunStopped, Unscored
 from benchmark.metrics.text import FrameText
 
 

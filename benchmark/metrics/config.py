@@ -21,8 +21,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.features.frames import Mode
-from benchmark.item import BenchmarkError
+from benchmark.item import BenchmarkError, Mode
 from benchmark.metrics.base import Metric
 
 ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.annotators.")

@@ -11,8 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.features.frames import Mode
-from benchmark.item import Reference, Unscored
+from benchmark.item import Mode, Reference, Unscored
 from benchmark.metrics.text import VideoText, views
 
 

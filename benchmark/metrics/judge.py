@@ -18,8 +18,7 @@ from typing import Annotated, ClassVar, Protocol
 import numpy as np
 from pydantic import Field
 
-from benchmark.features.frames import Mode
-from benchmark.item import Reference, RunStopped, Unscored, Worded
+from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.base import Faults
 from curation.assets import AssetError
 from curation.vlm import AnnotatorError, Answer, ask_json, spending

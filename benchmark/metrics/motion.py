@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmark.features.flow import Dis
-from benchmark.features.frames import Mode
-from benchmark.item import Reference, Unscored
+from benchmark.item import Mode, Reference, Unscored
 
 
 class Flow(Protocol):

@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from benchmark.features.frames import Mode
-from benchmark.item import Reference, RunStopped, Unscored, Worded
+from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.judge import ATTEMPTS, Asked, Reason
 from curation.assets import AssetError
 from curation.vlm import AnnotatorError, Answer, ask_json, spending

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,9 @@ def test_rebuilt_indexes_give_the_same_items(pairs_dir: Path, tmp_path: Path) ->
     rebuild(tmp_path / "shards")
     assert open_suite("heldout", tmp_path / "shards").items == before
     assert len({item.pair for item in before}) == 3  # removal, addition and both wordings are one pair
+
+
+def test_a_run_without_networks_does_not_import_torch() -> None:
+    """Its seconds would be most of a small run's time."""
+    code = "import benchmark.runner, benchmark.report, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
