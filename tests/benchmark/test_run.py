@@ -218,8 +218,10 @@ def test_an_output_folder_serves_one_configuration(
 def test_list_names_suites_and_metrics(command: Command) -> None:
     done = command("list")
     assert done.returncode == 0
-    assert "heldout" in done.stdout
-    assert "warp_error" in done.stdout
+    for name in ("heldout", "editversebench", "tgve_plus", "v2vbench", "imgedit"):
+        assert name in done.stdout
+    for name in ("warp.WarpError", "judge.Judge", "text.VideoAlignment"):
+        assert f"benchmark.metrics.{name}" in done.stdout
 
 
 def test_a_run_compared_with_itself_and_with_the_source(
