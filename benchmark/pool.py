@@ -7,10 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmark.item import RunStopped
 
 if TYPE_CHECKING:
     from benchmark.outcome import RunConfig
@@ -35,6 +38,11 @@ def in_processes(
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            raise RunStopped(
+                f"--workers {workers}: one of them died ({error}); short of memory? What is scored is kept: "
+                "run again, with fewer"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

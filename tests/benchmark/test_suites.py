@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -25,6 +28,7 @@ from benchmark.metrics.motion import MotionAlignment
 from benchmark.metrics.temporal import TemporalConsistency
 from benchmark.outcome import Run, RunConfig
 from benchmark.runner import claim, execute
+from benchmark.store import ScoreStore
 from benchmark.suites import open_suite
 from shards.media import read_video, write_image, write_video
 from tests.benchmark import synthetic
@@ -432,3 +436,26 @@ def test_motion_alignment_by_hand() -> None:
     assert metric(reference, result) == pytest.approx(-np.mean(apart), abs=1e-5)
     assert np.mean(apart) > 0.05
     assert isinstance(metric(reference, result[:, :40]), Unscored)
+
+
+def test_a_worker_that_dies_is_said_in_one_line(
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory is short; what was scored before stays."""
+    out, killed = tmp_path / "out", list[int]()
+    put = ScoreStore.put
+
+    def kill(self: ScoreStore, rows: Any) -> None:
+        put(self, rows)
+        if not killed:
+            children = psutil.Process().children(recursive=True)
+            killed.extend(c.pid for c in children if any("spawn_main" in part for part in c.cmdline()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(ScoreStore, "put", kill)
+    with pytest.raises(BenchmarkError, match="--workers 2: one of them died"):
+        scored(out, bench, {"ours": ours}, metrics, workers=2)
+    monkeypatch.undo()
+    run = scored(out, bench, {"ours": ours}, metrics)
+    assert run.counts["scores_reused"] >= 5
+    assert run.failures() == []
