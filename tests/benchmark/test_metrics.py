@@ -17,8 +17,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmark.item import Geometry, Loaded, Reference, Unscored, same_times, shrink_mask
 from benchmark.metrics import Metric, default_metrics
+from benchmark.metrics.base import score
 from benchmark.metrics.psnr import masked_mse
 from benchmark.metrics.ssim import ssim_map
+from benchmark.metrics.temporal import TemporalConsistency
 from benchmark.metrics.warp import backward_flow
 
 METRICS = {m.name: m for m in default_metrics()}
@@ -219,3 +221,12 @@ def test_an_edit_hits_its_object_and_no_other() -> None:
     shaded[:, 5:15, 26:38] = 40  # a shadow, which the mask leaves out and the target loses
     shadow = Reference(Loaded(shaded, right, mask, 10, {}), Geometry(2, 40, 60, 10))
     assert value(hit, shadow, right) == 1
+
+
+def test_features_that_are_no_numbers_are_a_reason(reference: Reference) -> None:
+    class Broken:
+        def pooled(self, frames: list[np.ndarray]) -> torch.Tensor:
+            return torch.full((len(frames), 4), torch.nan)
+
+    metric = TemporalConsistency(Broken(), "clip_temporal", "CLIP")
+    assert score(metric, reference, reference.source) == Unscored("not a number")
