@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.cli_external import generate
 from benchmark.external import geneval, vbench
 from benchmark.item import BenchmarkError
 from benchmark.paper import paper_table
@@ -33,17 +34,16 @@ def results(path: Path, shares: dict[str, float], prompts: int = 20) -> Path:
 
 
 def test_geneval_reads_what_generate_made(
-    tmp_path: Path, checkpoint: Path, command: Callable[..., Any]
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = [
         {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
         {"tag": "colors", "include": [{"class": "cow", "count": 1}], "prompt": "a photo of a red cow"},
     ]
     (tmp_path / "evaluation_metadata.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
-    what = ("generate", "--suite", "geneval", "--data", tmp_path, "--checkpoint", checkpoint)
-    done = command(*what, "--out", tmp_path / "out", "--samples", 2)
-    assert done.returncode == 0, done.stderr
-    assert "4 made, 0 were there" in done.stdout
+    what = {"data": str(tmp_path), "checkpoint": str(checkpoint), "out": str(tmp_path / "out")}
+    generate("geneval", samples=2, **what)
+    assert "4 made, 0 were there" in capsys.readouterr().out
     # what the published evaluate_images.py walks through
     for number, entry in enumerate(entries):
         folder = tmp_path / "out" / f"{number:05d}"
@@ -52,8 +52,8 @@ def test_geneval_reads_what_generate_made(
         assert pictures[0].shape == pictures[1].shape
         assert (pictures[0] != pictures[1]).any()  # another seed
     (tmp_path / "out" / "00001" / "samples" / "0001.png").unlink()
-    again = command(*what, "--out", tmp_path / "out", "--samples", 2)
-    assert "1 made, 3 were there" in again.stdout
+    generate("geneval", samples=2, **what)
+    assert "1 made, 3 were there" in capsys.readouterr().out
 
 
 def test_geneval_overall_is_the_mean_of_its_six_tasks(tmp_path: Path, command: Callable[..., Any]) -> None:
