@@ -70,14 +70,14 @@ curate-all: $(READY) ## every offline task, one after the other, and a table of 
 	@$(MAKE) --no-print-directory clips
 	$(PY) -m curation all --clips $(CLIPS)
 
-nano-data: $(READY) ## render what the nano editor is trained on, and derive its other tasks from that
+nano-data: $(READY) ## curate and render what the nano editor is trained on, and derive its other tasks from that
+	@$(MAKE) --no-print-directory clips
+	@$(MAKE) --no-print-directory curate TASK=object_removal
 	for pair in $(NANO); do name=$${pair%%:*}; task=$${pair##*:}; \
 	  $(PY) -m curation run $$task --config configs/curation/nano/$$name.yaml --out data/nano/$$name \
 	    --workspace $(WORKSPACE) || exit 1; done
 
 nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; interrupted, it goes on)
-	@$(MAKE) --no-print-directory clips
-	@$(MAKE) --no-print-directory curate TASK=object_removal
 	@$(MAKE) --no-print-directory nano-data
 	$(RANKS) -m model fit --config configs/train/editor_stills.yaml --parallel.sharding none
 	$(RANKS) -m model fit --config configs/train/editor.yaml --parallel.sharding none
