@@ -73,7 +73,8 @@ class Endpoint:
         """
         options: dict[str, Any] = {}
         if schema is not None and self.structured:
-            named = {"name": "answer", "strict": True, "schema": schema}
+            whole = schema | {"required": [*schema["properties"]]}  # strict ones have no optional fields
+            named = {"name": "answer", "strict": True, "schema": whole}
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         choice = self._complete(media, text, max_tokens=self.tokens, **options)
         told = (choice.message.content or "").strip()

@@ -197,5 +197,8 @@ def test_a_schema_is_sent_where_the_endpoint_takes_one(stub: Stub) -> None:
         told = request["response_format"]
         assert told["type"] == "json_schema"
         assert set(told["json_schema"]["schema"]["properties"]) >= {"instruction", "preservation", "quality"}
+        assert set(told["json_schema"]["schema"]["required"]) == set(
+            told["json_schema"]["schema"]["properties"]
+        )
     Judge(Endpoint(stub.url, "m", timeout=5))(*pair())
     assert "response_format" not in stub.requests[-1]
