@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -127,28 +127,16 @@ class Judge:
         text = self.text.replace("{instruction}", instruction)
         grade = self._official if self.mode == "official" else self._own
         with ThreadPoolExecutor(max(1, self.concurrency)) as pool:
-            asked = [pool.submit(self._frame, n, (source[n], result[n]), text, grade) for n in chosen]
+            asked = [pool.submit(answered, grade, (source[n], result[n]), text) for n in chosen]
             told = [future.result() for future in asked]
         usage = sum((Counter(t.usage) for t in told), Counter())
         totals = []
-        for total in told:
+        for n, total in zip(chosen, told, strict=True):
             if isinstance(total, Unscored):
-                return Unscored(total.reason, usage)
+                return Unscored(f"frame {n}: {total.reason}", usage)
             totals.append(total)
         words = "\n".join(f"frame {n}: {t.words}" for n, t in zip(chosen, totals, strict=True))
         return Worded(float(np.mean(totals)), words, usage)
-
-    def _frame(
-        self, n: int, pair: tuple[np.ndarray, np.ndarray], text: str, grade: Callable[..., Worded]
-    ) -> Worded | Unscored:
-        with spending() as spent:
-            try:
-                total = grade(pair, text)
-                return Worded(total, total.words, spent)
-            except AnnotatorError as error:
-                return Unscored(f"frame {n}: {error}", spent)
-            except AssetError as error:
-                raise RunStopped(f"judge: {error}") from error
 
     def _own(self, pair: tuple[np.ndarray, np.ndarray], text: str) -> Worded:
         grades = ask_json(self.model, pair, text, Grades, ATTEMPTS)  # type: ignore[arg-type]
@@ -162,6 +150,23 @@ class Judge:
             if re.fullmatch("[0-9]", told):
                 return Worded(int(told), review)
         raise AnnotatorError(f"no total in {ATTEMPTS} reviews; the last told {told[:80]!r}")
+
+
+def answered(grade: Callable[..., Worded | Unscored], *asked: Any) -> Worded | Unscored:
+    """What `grade(*asked)` says, with what asking took; an answer that cannot be had is a reason.
+
+    Raises RunStopped for an endpoint that cannot be asked at all.
+    """
+    with spending() as spent:
+        try:
+            told = grade(*asked)
+        except AnnotatorError as error:
+            return Unscored(str(error), spent)
+        except AssetError as error:
+            raise RunStopped(f"judge: {error}") from error
+    if isinstance(told, Unscored):
+        return Unscored(told.reason, spent)
+    return Worded(told, told.words, spent)
 
 
 def judged(frames: int, mode: Mode) -> list[int] | Unscored:

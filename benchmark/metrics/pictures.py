@@ -13,9 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
-from benchmark.metrics.judge import ATTEMPTS, Asked, Reason
-from curation.assets import AssetError
-from curation.vlm import AnnotatorError, Answer, ask_json, spending
+from benchmark.metrics.judge import ATTEMPTS, Asked, Reason, answered
+from curation.vlm import Answer, ask_json
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "pictures.txt"
 
@@ -79,20 +78,17 @@ class PictureJudge:
         if not instruction:
             return Unscored("the item has no instruction")
         pair = reference.original[0], result[0]
-        with spending() as spent:
-            try:
-                own = self._own if self.prompts is None else self._published
-                told = own(pair, instruction, kind)
-            except AnnotatorError as error:
-                return Unscored(str(error), spent)
-            except AssetError as error:
-                raise RunStopped(f"judge: {error}") from error
-        if isinstance(told, Unscored):
-            return Unscored(told.reason, spent)
-        return Worded(told, told.words, spent)
+        if self.prompts is None:
+            return answered(self._own, pair, instruction)
+        return answered(self._published, pair, instruction, kind)
 
-    def _own(self, pair: tuple[np.ndarray, np.ndarray], instruction: str, kind: str) -> Worded | Unscored:
-        text = RUBRIC.read_text(encoding="utf-8").replace("{instruction}", instruction)
+    @cached_property
+    def rubric(self) -> str:
+        """Our own prompt, with `{instruction}` in it."""
+        return RUBRIC.read_text(encoding="utf-8")
+
+    def _own(self, pair: tuple[np.ndarray, np.ndarray], instruction: str) -> Worded:
+        text = self.rubric.replace("{instruction}", instruction)
         told = ask_json(self.model, pair, text, Grades, ATTEMPTS)  # type: ignore[arg-type]
         grades = [told.instruction] + [min(g, told.instruction) for g in (told.seamlessness, told.fidelity)]
         return Worded(float(np.mean(grades)), told.model_dump_json())
