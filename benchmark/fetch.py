@@ -17,8 +17,7 @@ from typing import Any
 import httpx
 
 from benchmark.item import BenchmarkError
-from benchmark.listing import read_list
-from benchmark.suites.editversebench import LISTS
+from benchmark.suites.editversebench import read_entries
 from shards.media import MediaError, probe
 
 PIXABAY = "https://pixabay.com/api/videos/"
@@ -55,9 +54,9 @@ def fetch(
     secret = os.environ.get(key)
     if not secret:
         raise BenchmarkError(f"set {key} to your own Pixabay key (free, at https://pixabay.com/api/docs/)")
-    path = next((data / name for name in LISTS if (data / name).is_file()), data / LISTS[0])
-    held, _, _ = read_list(path, "EditVerseBench's list of edits by number")
-    links = {str(e.get("<video1>")): str(e.get("<video1> link")) for e in held.values()}
+    _, held, _, _ = read_entries(data)
+    entries = [e for e in held.values() if isinstance(e, dict)]  # the suite names those that are none
+    links = {str(e.get("<video1>")): str(e.get("<video1> link")) for e in entries}
     done = Fetched()
     with httpx.Client(timeout=60, follow_redirects=True) as client:
         for name, link in links.items():

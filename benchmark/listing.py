@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded
 from benchmark.metrics.config import content_of
@@ -49,11 +51,46 @@ def read_list(path: Path, what: str) -> tuple[Any, str, list[str]]:
     return value, hashlib.sha256(data).hexdigest(), remarks
 
 
+def unlike_published(path: Path, count: int, name: str, published: int) -> list[str]:
+    """A remark where a list is not as long as the published one."""
+    if count == published:
+        return []
+    return [
+        f"{path.name} lists {count} edits, {name} has {published}: means over it do not compare with "
+        "published ones"
+    ]
+
+
+def wrong_entry(path: Path, id: str, error: ValidationError) -> str:
+    """What is wrong with an entry, by its field."""
+    first = error.errors(include_url=False)[0]
+    return f"{path.name}: entry {id}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+class Media:
+    """A list's media under `root`; each is hashed and measured once, however many items name it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.content, self.geometry = functools.cache(self._content), functools.cache(self._geometry)
+
+    def _content(self, path: str) -> str:
+        digest = content_of(str(self.root / path))
+        if digest is None:
+            raise BenchmarkError(
+                f"{self.root / path} is missing; its suite's documentation says where to get it"
+            )
+        return digest
+
+    def _geometry(self, path: str) -> Geometry:
+        return geometry_of(self.root / path, RATE)
+
+
 def media_item(
     id: str,
     task: str,
     text: str,
-    root: Path,
+    kept: Media,
     media: Mapping[str, str],
     result: str,
     prompts: Mapping[str, str],
@@ -63,25 +100,21 @@ def media_item(
     """An item whose source is the first of its media.
 
     Args:
-        media: paths relative to `root` by element name.
+        media: paths below the root of `kept`, by element name.
         result: see `Item.result`.
         category, facets, prompts: see `Item`.
 
     A medium that is missing or unreadable is the item's fault.
     """
     facets = facets or {}
-    places = {name: root / path for name, path in media.items()}
-    source = next(iter(places.values()))
+    source = next(iter(media.values()))
     digests: dict[str, str] = {}
     native: Geometry | None = None
     fault = None
     try:
-        for name, place in places.items():
-            digest = content_of(str(place))
-            if digest is None:
-                raise BenchmarkError(f"{place} is missing; its suite's documentation says where to get it")
-            digests[name] = digest
-        native = geometry_of(source, RATE)
+        for name, path in media.items():
+            digests[name] = kept.content(path)
+        native = kept.geometry(source)
     except (BenchmarkError, MediaError, OSError, ValueError) as error:
         fault = str(error)
 
@@ -90,8 +123,9 @@ def media_item(
             raise BenchmarkError(fault)
         assert native is not None
         try:
+            places = {name: kept.root / path for name, path in media.items()}
             inputs = {name: place.read_bytes() for name, place in places.items() if place.is_file()}
-            return Loaded(read_frames(source), None, None, native.fps, inputs)
+            return Loaded(read_frames(kept.root / source), None, None, native.fps, inputs)
         except (OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 

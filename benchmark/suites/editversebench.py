@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field, ValidationError
 
 from benchmark.item import BenchmarkError, Item
-from benchmark.listing import faulty, media_item, read_list
+from benchmark.listing import Media, faulty, media_item, read_list, unlike_published, wrong_entry
 from benchmark.suites import instruction_of
 
 LISTS = ("test.json", "EditVerseBench.json")
@@ -40,27 +40,29 @@ class Suite:
     metrics: ClassVar[str | None] = "configs/benchmark/editversebench.yaml"
 
     def __init__(self, data: Path) -> None:
-        path = next((data / name for name in LISTS if (data / name).is_file()), data / LISTS[0])
-        held, self.sha256, self.remarks = read_list(path, "EditVerseBench's list of edits by number")
-        if not isinstance(held, dict) or not held:
-            raise BenchmarkError(f"{path}: holds no entries by number")
+        path, held, self.sha256, self.remarks = read_entries(data)
         ids = sorted(held, key=lambda i: (not i.isdigit(), int(i) if i.isdigit() else 0, i))
-        self.items: list[Item] = [item_of(data, path.name, i, held[i]) for i in ids]
-        if len(held) != PUBLISHED:
-            self.remarks.append(
-                f"{path.name} lists {len(held)} edits, EditVerseBench has {PUBLISHED}: means over it do not "
-                "compare with published ones"
-            )
+        media = Media(data)
+        self.items: list[Item] = [item_of(media, path, i, held[i]) for i in ids]
+        self.remarks += unlike_published(path, len(held), "EditVerseBench", PUBLISHED)
 
 
-def item_of(data: Path, name: str, id: str, held: Any) -> Item:
+def read_entries(data: Path) -> tuple[Path, dict[str, Any], str, list[str]]:
+    """(path, entries by number, sha256, remarks) of the list; BenchmarkError for one that is none."""
+    path = next((data / name for name in LISTS if (data / name).is_file()), data / LISTS[0])
+    held, digest, remarks = read_list(path, "EditVerseBench's list of edits by number")
+    if not isinstance(held, dict) or not held:
+        raise BenchmarkError(f"{path}: holds no entries by number")
+    return path, held, digest, remarks
+
+
+def item_of(kept: Media, path: Path, id: str, held: Any) -> Item:
     """The item of an entry; what is wrong with it is the item's fault."""
     result = f"{id}/generate.mp4"
     try:
         entry = Entry.model_validate(held)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return faulty(id, f"{name}: entry {id}: {'.'.join(map(str, first['loc']))}: {first['msg']}", result)
+        return faulty(id, wrong_entry(path, id, error), result)
     tags = re.findall(r"<((?:video|image)[0-9]+)>", entry.text)
     media = {"video1": entry.video1} | {t: str(held[f"<{t}>"]) for t in tags if f"<{t}>" in held}
     text = entry.text if "<video1>" in entry.text else f"<video1> {entry.text}"
@@ -70,4 +72,4 @@ def item_of(data: Path, name: str, id: str, held: Any) -> Item:
         "source": entry.source_prompt,
     }
     facets = {"orientation": entry.direction}
-    return media_item(id, entry.type, text, data, media, result, prompts, facets=facets)
+    return media_item(id, entry.type, text, kept, media, result, prompts, facets=facets)

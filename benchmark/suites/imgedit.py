@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field, ValidationError
 
 from benchmark.item import BenchmarkError, Item
-from benchmark.listing import faulty, media_item, read_list
+from benchmark.listing import Media, faulty, media_item, read_list, unlike_published, wrong_entry
 
 PUBLISHED = 737
 
@@ -38,20 +38,18 @@ class Suite:
         held, self.sha256, self.remarks = read_list(path, "ImgEdit-Bench's list of edits by key")
         if not isinstance(held, dict) or not held:
             raise BenchmarkError(f"{path}: holds no entries by key")
-        self.items: list[Item] = [item_of(data, key, held[key]) for key in sorted(held)]
-        if len(held) != PUBLISHED:
-            self.remarks.append(f"{path.name} lists {len(held)} edits, ImgEdit-Bench has {PUBLISHED}")
+        media = Media(data)
+        self.items: list[Item] = [item_of(media, path, key, held[key]) for key in sorted(held)]
+        self.remarks += unlike_published(path, len(held), "ImgEdit-Bench", PUBLISHED)
 
 
-def item_of(data: Path, key: str, held: Any) -> Item:
+def item_of(kept: Media, path: Path, key: str, held: Any) -> Item:
     """The item of an entry; what is wrong with it is the item's fault."""
     try:
         entry = Entry.model_validate(held)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return faulty(key, f"basic_edit.json: entry {key}: {where}: {first['msg']}", f"{key}.png")
-    under = "original_images/" if (data / "original_images").is_dir() else ""
+        return faulty(key, wrong_entry(path, key, error), f"{key}.png")
+    under = "original_images/" if (kept.root / "original_images").is_dir() else ""
     media, text = {"image1": under + entry.id}, f"<image1> {entry.prompt}"
     prompts = {"instruction": entry.prompt, "kind": entry.edit_type}
-    return media_item(key, entry.edit_type, text, data, media, f"{key}.png", prompts)
+    return media_item(key, entry.edit_type, text, kept, media, f"{key}.png", prompts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.item import BenchmarkError, Item
-from benchmark.listing import faulty, media_item, read_list
+from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
 from benchmark.metrics.config import content_of
 
 COLUMNS = ("instruction", "input_caption", "output_caption", "video", "task")
@@ -38,11 +38,11 @@ class Suite:
             names |= {k: v for k, v in held.items() if k in names}
         columns = {name: given or name for name, given in names.items()}
         self.sha256 = content_of(str(path)) or ""
+        media = Media(data)
         self.items: list[Item] = [
-            item_of(data, path.name, n, row, columns) for n, row in enumerate(rows_in(path, columns))
+            item_of(media, path.name, n, row, columns) for n, row in enumerate(rows_in(path, columns))
         ]
-        if len(self.items) != PUBLISHED:
-            self.remarks.append(f"{path.name} has {len(self.items)} rows, TGVE+ has {PUBLISHED}")
+        self.remarks += unlike_published(path, len(self.items), "TGVE+", PUBLISHED)
 
 
 def rows_in(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def rows_in(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
     return found
 
 
-def item_of(data: Path, name: str, number: int, row: dict[str, Any], columns: dict[str, str]) -> Item:
+def item_of(kept: Media, name: str, number: int, row: dict[str, Any], columns: dict[str, str]) -> Item:
     """The item of a row; what is wrong with it is the item's fault."""
     id, result = str(number), f"{number}.mp4"
     value = {key: row[column] for key, column in columns.items()}
@@ -79,4 +79,4 @@ def item_of(data: Path, name: str, number: int, row: dict[str, Any], columns: di
         "source": value["input_caption"],
     }
     text, media = f"<video1> {value['instruction']}", {"video1": value["video"]}
-    return media_item(id, value["task"], text, data, media, result, prompts)
+    return media_item(id, value["task"], text, kept, media, result, prompts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.item import BenchmarkError, Item
-from benchmark.listing import faulty, media_item, read_list
+from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
 
 PUBLISHED = 150
 
@@ -25,30 +25,31 @@ class Suite:
     metrics: ClassVar[str | None] = "configs/benchmark/v2vbench.yaml"
 
     def __init__(self, data: Path) -> None:
-        held, self.sha256, self.remarks = read_list(data / "config.yaml", "V2VBench's list of videos")
+        path = data / "config.yaml"
+        held, self.sha256, self.remarks = read_list(path, "V2VBench's list of videos")
         if not isinstance(held, dict) or not isinstance(held.get("data"), list):
-            raise BenchmarkError(f"{data / 'config.yaml'}: has no list `data`")
+            raise BenchmarkError(f"{path}: has no list `data`")
+        media = Media(data)
         self.items: list[Item] = []
         for number, entry in enumerate(held["data"]):
-            self.items += items_of(data, number, entry)
-        if len(self.items) != PUBLISHED:
-            self.remarks.append(f"config.yaml lists {len(self.items)} edits, V2VBench has {PUBLISHED}")
+            self.items += items_of(media, number, entry)
+        self.remarks += unlike_published(path, len(self.items), "V2VBench", PUBLISHED)
 
 
-def items_of(data: Path, number: int, entry: Any) -> list[Item]:
+def items_of(kept: Media, number: int, entry: Any) -> list[Item]:
     """The items of a video."""
     try:
         video, edits = str(entry["video_id"]), [str(edit["prompt"]) for edit in entry["edit"]]
     except (TypeError, KeyError) as error:
         return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
     places = [Path(folder) / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
-    source = next((place for place in places if (data / place).exists()), places[0])
+    source = next((place for place in places if (kept.root / place).exists()), places[0])
     found = []
     for n, prompt in enumerate(edits):
         prompts = {"instruction": prompt, "target": prompt, "source": str(entry.get("prompt") or "")}
         media = {"video1": str(source)}
         item = media_item(
-            f"{video}/{n}", "edit", f"<video1> {prompt}", data, media, f"{video}/{n}.mp4", prompts
+            f"{video}/{n}", "edit", f"<video1> {prompt}", kept, media, f"{video}/{n}.mp4", prompts
         )
         found.append(item)
     return found
