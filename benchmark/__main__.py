@@ -52,7 +52,7 @@ def run(
         data: the suite's data: a shard folder, or the benchmark's own
         checkpoint: folder with config.json and model.safetensors, whose edits are made and scored
         results: folders of finished results by name, as JSON: {"ours": "folder"}
-        metrics: YAML file of metrics, such as configs/benchmark/editverse.yaml; the suite's own if not given
+        metrics: YAML file of metrics, such as configs/benchmark/v2vbench.yaml; the suite's own if not given
         mode: corrected, or official: as the published code computes
         out: output folder; it serves one configuration
         steps: solver steps; the checkpoint's own when not given

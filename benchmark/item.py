@@ -43,6 +43,11 @@ class Unscored:
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, for one-line reports."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class Worded(float):
     """A score and what was said about it, such as a judge's words; they are kept and shown beside it.
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored, first_line
 from benchmark.metrics.config import content_of
 from shards.media import probe, read_image, read_video
 
@@ -109,8 +109,3 @@ def read_frames(path: Path) -> np.ndarray:
             raise ValueError(f"{path}: its pictures differ in size")
         return np.stack(pictures)
     return read_image(path)[None] if path.suffix in IMAGES else read_video(path)[0]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, for one-line reports."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -17,7 +17,7 @@ from benchmark.metrics.base import score
 from benchmark.metrics.config import fingerprint
 from benchmark.outcome import Outcome
 from benchmark.store import Score, ScoreStore, address
-from benchmark.systems import MODEL_RAW, SOURCE, TARGET, Result, System, read_frames
+from benchmark.systems import MODEL, MODEL_RAW, SOURCE, TARGET, Result, System, read_frames
 from shards.media import resize, write_video
 
 PAGE_CRF = 20  # of the videos inside the page; scores are taken before this encoding
@@ -144,7 +144,7 @@ class Worker:
             return
         done.outcome.scores[row] = {m.name: (scores | computed)[m.name] for m in self.metrics}
         done.outcome.geometries[row] = geometry
-        if result and item.native and row not in ("model", MODEL_RAW):
+        if result and item.native and row not in (MODEL, MODEL_RAW):
             done.outcome.notes[row] = differences(geometry, item.native)
         about = {"item": item.id, "row": row}
         done.fresh += [(missing[name], computed[name], about | {"metric": name}) for name in missing]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import pickle  # whose error torch raises for files of other kinds
 
-from benchmark.item import RunStopped
+from benchmark.item import RunStopped, first_line
 
 
 def read_checkpoint(path: Path, origin: str) -> dict[str, Tensor]:
@@ -23,8 +23,7 @@ def read_checkpoint(path: Path, origin: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RunStopped(f"{path}: not found; it is published as {origin}") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunStopped(f"{path}: cannot be read as a checkpoint: {first}") from error
+        raise RunStopped(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     state: dict[str, Tensor] = held["model"] if isinstance(held, dict) and "model" in held else held
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise RunStopped(f"{path}: holds no tensors by name; it is published as {origin}")

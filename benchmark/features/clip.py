@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from benchmark.features.frames import Remembered, batches
-from benchmark.item import RunStopped
+from benchmark.item import RunStopped, first_line
 
 TEXT_TOKENS = 77
 
@@ -67,10 +67,9 @@ class Pretrained:
                 return kind.from_pretrained(path)
             model = kind.from_pretrained(self.path, revision=self.revision or "main")
         except (OSError, ValueError, SafetensorError) as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
             raise RunStopped(
-                f"{path or self.path}: no {kind.__name__} to load: {first} (a folder or a hub id in the "
-                "metrics file)"
+                f"{path or self.path}: no {kind.__name__} to load: {first_line(error)} (a folder or a hub id "
+                "in the metrics file)"
             ) from error
         return model.to(self.device).eval()
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmark.features.checkpoints import read_checkpoint
-from benchmark.item import RunStopped
+from benchmark.item import RunStopped, first_line
 
 LEAST = 128  # pixels of a side, which RAFT needs
 
@@ -59,7 +59,7 @@ class Raft:
         try:
             network.load_state_dict(read_checkpoint(Path(self.path), "torchvision's RAFT"))
         except RuntimeError as error:
-            raise RunStopped(f"{self.path}: no raft_{self.size}: {str(error).splitlines()[0]}") from error
+            raise RunStopped(f"{self.path}: no raft_{self.size}: {first_line(error)}") from error
         return network.to(self.device).eval()
 
     @torch.no_grad()
