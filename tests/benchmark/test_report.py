@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,8 @@ import numpy as np
 import pytest
 
 from shards.media import read_video
+from tests.browser import TIMES, chromium, opened, ready_card, settle
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
-# Resolves when every video of the card has reached its place and can show it.
-SETTLED = "card => [...card.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.seeking)"
 PIXELS = """video => {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
@@ -40,51 +28,15 @@ PIXELS = """video => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import Error, sync_playwright
-
-    with sync_playwright() as playwright:
-        found = shutil.which("chromium") or shutil.which("google-chrome")
-        try:
-            running = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        except Error as error:
-            pytest.fail(
-                f"no Chromium: install the chromium package or run `playwright install chromium` ({error})"
-            )
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
 def page(browser: Any, scored: Path) -> Iterator[Any]:
-    """The report, opened from its file; fails on console errors and on any request beyond the file."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    faults: list[str] = []
-    opened.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on(
-        "request",
-        lambda r: faults.append(r.url) if not r.url.startswith(("file:", "blob:", "data:")) else None,
-    )
-    opened.goto((scored / "report.html").as_uri())
-    yield opened
-    context.close()
-    assert faults == []
-
-
-def settle(page: Any, card: Any) -> list[float]:
-    """Wait until the card's videos show what they were asked for; their times in seconds."""
-    page.wait_for_function(SETTLED, arg=card.element_handle())
-    times: list[float] = card.evaluate(TIMES)
-    return times
-
-
-def ready_card(page: Any, number: int = 0) -> tuple[Any, float, int]:
-    """A card scrolled into view with its videos loaded, its frame rate and its number of frames."""
-    card = page.locator(".card").nth(number)
-    card.scroll_into_view_if_needed()
-    settle(page, card)
-    return card, float(card.get_attribute("data-fps")), int(card.get_attribute("data-frames"))
+    """The report, opened from its file; nothing but the file may be asked for."""
+    with opened(browser, (scored / "report.html").as_uri(), "file:", "blob:", "data:") as page:
+        yield page
 
 
 @pytest.mark.browser

@@ -14,10 +14,9 @@ import pytest
 
 from tests.benchmark import synthetic
 from tests.benchmark.stub import Stub, said
+from tests.browser import chromium, opened, ready_card, settle
 
 EDITS, FRAMES = 8, 16
-TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
-SETTLED = "card => [...card.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.seeking)"
 
 
 def redness(video: Any) -> float:
@@ -54,47 +53,25 @@ def site(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) 
 
 @pytest.fixture
 def page(site: Path) -> Iterator[Any]:
-    """The page; fails on console errors and on any request beyond its folder."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        faults: list[str] = []
-        opened.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.on("requestfailed", lambda r: faults.append(r.url))
-        inside = site.parent.as_uri()
-        opened.on("request", lambda r: None if r.url.startswith((inside, "data:")) else faults.append(r.url))
-        opened.goto(site.as_uri())
-        yield opened
-        browser.close()
-        assert faults == []
-
-
-def ready(page: Any, number: int) -> Any:
-    card = page.locator(".card").nth(number)
-    card.scroll_into_view_if_needed()
-    page.wait_for_function(SETTLED, arg=card.element_handle())
-    return card
+    """The page; nothing beyond its folder may be asked for."""
+    with chromium() as browser, opened(browser, site.as_uri(), site.parent.as_uri(), "data:") as page:
+        yield page
 
 
 @pytest.mark.browser
 def test_source_and_methods_stay_in_step(page: Any) -> None:
-    card = ready(page, 0)
+    card, fps, frames = ready_card(page)
     labels = card.locator("figcaption").all_inner_texts()
     assert labels == ["Source", "ours", "theirs"]
     source, ours, theirs = (redness(video) for video in card.locator("video").all())
     assert ours > source + 10
     assert theirs < source - 10
-    fps, frames = (float(card.get_attribute(f"data-{n}")) for n in ("fps", "frames"))
     for act in ("play", "seek", "speed", "keys"):
         if act == "play":
             card.locator(".play").click()
             page.wait_for_timeout(400)
         elif act == "seek":
-            card.locator(".scrub").fill(str(int(frames) // 2))
+            card.locator(".scrub").fill(str(frames // 2))
         elif act == "speed":
             card.locator(".rate").select_option("2")
             card.locator(".play").click()
@@ -104,12 +81,11 @@ def test_source_and_methods_stay_in_step(page: Any) -> None:
             page.keyboard.press("Space")
             page.keyboard.press("End")
             page.keyboard.press("ArrowLeft")
-        page.wait_for_function(SETTLED, arg=card.element_handle())
-        times = card.evaluate(TIMES)
+        times = settle(page, card)
         assert max(times) - min(times) <= 1 / fps, (act, times)
-    page.wait_for_function(SETTLED, arg=card.element_handle())
-    assert card.locator(".frame").inner_text() == f"{int(frames) - 1} / {int(frames)}"
-    assert {round(t * fps, 2) for t in card.evaluate(TIMES)} == {frames - 1.5}
+    times = settle(page, card)
+    assert card.locator(".frame").inner_text() == f"{frames - 1} / {frames}"
+    assert {round(t * fps, 2) for t in times} == {frames - 1.5}
 
 
 @pytest.mark.browser
@@ -143,6 +119,6 @@ def test_cards_filter_and_tell_what_the_judge_said(page: Any) -> None:
     page.locator("#task").select_option("")
     page.locator("#category").select_option("")
     page.locator("#sort").select_option("frame_text")
-    card = ready(page, 0)
+    card, _, _ = ready_card(page)
     card.locator("details.words summary").click()
     assert "Redder <b>waves</b>." in card.locator("details.words").inner_text()  # text, not markup

@@ -67,7 +67,7 @@ def test_only_good_clips_go_on_and_each_once(videos: Path, tmp_path: Path, worke
         "picture too small": 1,
     }
     assert done.samples == 2  # a_good and i_other; b's bytes are a's
-    again = run("sketch_to_video", videos, tmp_path / "out", tmp_path / "workspace", path, workers)
+    again = run("sketch_to_video", videos, tmp_path / "out", tmp_path / "workspace", path, 0)
     assert not any(stage.computed for stage in again.stages.values())
 
 

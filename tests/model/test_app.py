@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,9 +26,9 @@ from model.config import ConfigError
 from model.desk import AppConfig, Desk, Refused, Stopped
 from model.forms import FORMS
 from shards.media import probe, write_image, write_video
+from tests.browser import chromium
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PLAYS = "video => video.readyState >= 2 && video.videoWidth > 0"
 
 
@@ -82,11 +81,7 @@ def url(editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 @pytest.fixture
 def page(url: str) -> Iterator[Any]:
     """The page, opened; nothing but it may be asked for."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+    with chromium() as browser:
         opened = browser.new_page(viewport={"width": 1280, "height": 1000})
         opened.set_default_timeout(60_000)
         hosts: set[str | None] = set()
@@ -94,7 +89,6 @@ def page(url: str) -> Iterator[Any]:
         opened.goto(url)
         opened.locator("#instruction textarea").wait_for()
         yield opened
-        browser.close()
     assert hosts - {None, ""} <= {"127.0.0.1"}  # None: blob and data addresses
 
 

@@ -242,9 +242,10 @@ def test_stopped_by_a_signal(config: FitConfig, alone: Path, tmp_path: Path, num
 def test_muon_on_one_rank_and_on_two(config: FitConfig, tmp_path: Path) -> None:
     """Its bf16 iterations magnify what the order of a sum changes; one rank resumed is equal to the bit."""
     optim = OptimConfig(method="muon", lr=3e-3, final_lr=1e-3, warmup=4, ema=0.0)
-    config = packing(dataclasses.replace(config, optim=optim), 200)
+    train = dataclasses.replace(config.train, steps=12)
+    config = packing(dataclasses.replace(config, optim=optim, train=train), 200)
     fit(config, tmp_path / "whole")
-    kill_after(config, tmp_path / "killed", 9)
+    kill_after(config, tmp_path / "killed", 5)
     run_ranks(config, tmp_path / "killed")
     assert (tmp_path / "killed" / "curve.csv").read_bytes() == (tmp_path / "whole" / "curve.csv").read_bytes()
     run_ranks(config, tmp_path / "two", 2)
