@@ -189,8 +189,7 @@ def edit(
         **given,
     )
     result.save(out)
-    frames_made, height, width = result.frames.shape[:3]
-    print(f"{out}: {frames_made} frames of {width}x{height} at {result.fps:g} fps")
+    print(f"{out}: {result.describe()}")
     return 0
 
 

@@ -113,7 +113,7 @@ class Desk:
         finally:
             if self._stops.get(session) is stop:
                 del self._stops[session]
-        line = f"{describe(result)} · seed {seed} · made in {time.monotonic() - began:.1f} s"
+        line = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
         path = result.save(folder / ("edit.png" if result.still else "edit.mp4"))
         shown = [name for name in media if name != "mask"]
         source = min(shown, key=lambda name: text.find(f"<{name}>"), default=None)
@@ -147,15 +147,6 @@ def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None
 def is_video(path: Path) -> bool:
     """Whether the editor reads the file as a video."""
     return path.suffix.lower() not in IMAGE_SUFFIXES
-
-
-def describe(result: Edit) -> str:
-    """Size and length in words."""
-    length, height, width = result.frames.shape[:3]
-    if result.still:
-        return f"image · {width}x{height}"
-    seconds = length / result.fps
-    return f"{length} frames · {width}x{height} · {result.fps:g} fps · {seconds:.2f} s"
 
 
 def write_beside(source: Path, result: Edit, folder: Path) -> Path:

@@ -50,6 +50,19 @@ class Edit:
     raw: np.ndarray
     region: np.ndarray | None = None
 
+    def describe(self) -> str:
+        """Length, size and rate in words, and how much was marked where a region was asked for."""
+        length, height, width = self.frames.shape[:3]
+        size = f"{width}x{height}"
+        words = f"image · {size}"
+        if not self.still:
+            words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
+        if self.region is None:
+            return words
+        if not self.region.any():
+            return f"{words} · no region marked, so edited by words alone"
+        return f"{words} · region of {self.region.mean():.1%} marked"
+
     def save(self, path: str | Path) -> Path:
         """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
 

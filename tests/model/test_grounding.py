@@ -38,6 +38,7 @@ def test_it_is_both_passes_in_one_call(editor: Editor, clip: np.ndarray, still: 
     region = asked.frames.astype(float).mean(-1) > 127.5
     assert np.array_equal(edit.region, region)
     assert 0 < region.mean() < 1  # noise, so some of it
+    assert edit.describe().endswith(f"region of {region.mean():.1%} marked")
     mask = region[0] if still else region
     by_hand = editor(
         f"<{source}> Use <mask> to remove the dog. <{target}>", steps=2, mask=mask, **{source: media}
@@ -54,6 +55,7 @@ def test_where_nothing_is_marked_the_words_alone_edit(
     assert np.array_equal(edit.frames, editor("<video1> Remove the dog.", video1=clip, steps=1).frames)
     assert edit.region is not None
     assert not edit.region.any()
+    assert edit.describe().endswith("no region marked, so edited by words alone")
 
 
 @pytest.mark.parametrize(
