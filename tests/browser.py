@@ -42,12 +42,13 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, url: str, *inside: str) -> Iterator[Any]:
-    """A page; fails on console errors and on any request whose address begins with none of `inside`."""
+    """A page; fails on console errors, failed requests, and requests that begin with none of `inside`."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda r: faults.append(r.url))
     page.on("request", lambda r: None if r.url.startswith(inside) else faults.append(r.url))
     page.goto(url)
     yield page
