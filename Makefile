@@ -87,7 +87,7 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	    --ground '[object_removal,object_replacement]' \
 	    --checkpoint runs/editor/shipped --out runs/editor/bench-$$name || exit 1; done
 
-ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (hours)
+ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (an hour, after nano-data)
 	$(PY) -m benchmark study --study configs/train/ablations/study.yaml --out runs/study --jobs $(JOBS)
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
