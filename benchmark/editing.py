@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import Geometry, Item, Loaded, RunStopped, Unscored, first_line
+from benchmark.item import Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.store import address
 from benchmark.systems import MODEL, MODEL_RAW, Result
+from shards.errors import first_line
 from shards.files import sha256_of, write_json
 from shards.media import write_lossless
 

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from shards.errors import EditVerseError
 from shards.media import Size, resize
 
 Mode = Literal["official", "corrected"]  # as the published code computes, or without its faults
@@ -20,7 +21,7 @@ Mode = Literal["official", "corrected"]  # as the published code computes, or wi
 RING = 0.02
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(EditVerseError, ValueError):
     """A request that cannot be carried out; the message names the file or setting and what to do."""
 
 
@@ -41,11 +42,6 @@ class Unscored:
 
     reason: str
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, for one-line reports."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 class Worded(float):

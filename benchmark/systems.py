@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored, first_line
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
 from benchmark.metrics.config import content_of
+from shards.errors import first_line
 from shards.media import probe, read_image, read_video
 
 SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"

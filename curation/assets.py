@@ -14,6 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.errors import EditVerseError
 from shards.files import sha256_of, write_bytes
 
 OPENCV_SOURCE = "opencv-python-headless==4.11.0.86"
@@ -47,7 +48,7 @@ SSDLITE_PIPELINE = """model { ssd { num_classes: 1
 """
 
 
-class AssetError(RuntimeError):
+class AssetError(EditVerseError, RuntimeError):
     """A file that could not be fetched or is not what it should be; one line that says what to do."""
 
 

@@ -25,6 +25,7 @@ from curation.clips import Clip
 from curation.ports import AnnotatorError
 from curation.screening import Screen, Seen
 from curation.workspace import Work, Workspace, digest
+from shards.errors import EditVerseError
 from shards.index import ShardError
 from shards.media import MediaError
 
@@ -33,7 +34,7 @@ RUN_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 ATTEMPTS = 3  # workers that one clip may kill
 
 
-class RunError(RuntimeError):
+class RunError(EditVerseError, RuntimeError):
     """Why a run could not start or go on; one line."""
 
 

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from shards.errors import EditVerseError
 
-class AnnotatorError(RuntimeError):
+
+class AnnotatorError(EditVerseError, RuntimeError):
     """A backend could not do its work on this input; one line. The candidate or clip is quarantined."""
 
 

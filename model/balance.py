@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from model.cost import CostModel, Floats
+from shards.errors import EditVerseError
 
 CRUMB = 0.01  # of a rank's share: a smaller gap is not worth a piece
 EPSILON = 1e-9  # what is whole but for rounding counts as whole
 
 
-class BalanceError(ValueError):
+class BalanceError(EditVerseError, ValueError):
     """Sequences that cannot be shared out within the budgets; the message names one."""
 
 

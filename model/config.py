@@ -17,9 +17,10 @@ from model.dit import DiTConfig
 from model.encoders import part
 from model.flow import FlowConfig
 from model.sequence import SequenceConfig
+from shards.errors import EditVerseError
 
 
-class ConfigError(ValueError):
+class ConfigError(EditVerseError, ValueError):
     """A configuration or checkpoint that cannot be used; the message names the file or field."""
 
 

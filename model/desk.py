@@ -17,6 +17,7 @@ import numpy as np
 
 from model.config import ConfigError
 from model.media_in import IMAGE_SUFFIXES
+from shards.errors import EditVerseError
 
 if TYPE_CHECKING:
     from model.editor import Edit, Editor
@@ -46,7 +47,7 @@ class AppConfig:
                 raise ConfigError(f"{name}: needs at least 1, got {getattr(self, name)}")
 
 
-class Refused(ValueError):
+class Refused(EditVerseError, ValueError):
     """An upload or a setting beyond this page's limits; the message is for the person at the page."""
 
 

@@ -12,10 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from shards.errors import EditVerseError
+
 TEXT, VISION, START, END, PAD = range(5)  # kinds of token
 
 
-class SequenceError(ValueError):
+class SequenceError(EditVerseError, ValueError):
     """Text and media that do not agree; the message names the element."""
 
 

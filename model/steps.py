@@ -18,13 +18,14 @@ from model.mixture import Draw, Order
 from model.pairs import Pairs
 from model.planning import Planner, StepPlan
 from model.ulysses import Route, Split
+from shards.errors import EditVerseError
 
 log = logging.getLogger(__name__)
 
 EMPTY = 2  # padding tokens of a rank that has nothing to do
 
 
-class SampleError(ValueError):
+class SampleError(EditVerseError, ValueError):
     """A sample that cannot be read or encoded; the message names it."""
 
 

@@ -6,6 +6,7 @@ Everything the project writes under a final name goes through `atomic_path`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,13 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shards.errors import EditVerseError
+
+
+class InUseError(EditVerseError):
+    """A folder that another process is writing to."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it to `path`.
 
     The temporary name keeps the suffix, since muxers choose the container by it. On any exception the
-    temporary file is removed and `path` stays as it was.
+    temporary file is removed and `path` stays as it was. An OSError names `path`, never the temporary file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,14 +37,38 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this process: two runs of any kind never write to one folder at once.
+
+    The lock is the kernel's (flock on `<folder>/lock`), so it ends with the process, however that ends.
+
+    Args:
+        what: the setting that chose the folder, for the message, e.g. "--out".
+
+    Raises:
+        InUseError: another process holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InUseError(f"{what} {folder}: another run is using it; wait, or choose another") from None
+        yield
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

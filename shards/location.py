@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from shards.errors import EditVerseError
+
 T = TypeVar("T")
 TRIES, WAIT = 3, 1.0  # of a remote read, and seconds before the second try, doubled before the third
 
 
-class ShardError(ValueError):
+class ShardError(EditVerseError, ValueError):
     """A shard folder that cannot be read; the message names the file and what to do."""
 
 

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from shards.errors import EditVerseError
 from shards.files import atomic_path, write_bytes
 
 Source = str | Path | bytes
@@ -31,7 +32,7 @@ _ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpol
 _SCALER, _SHRINKER = Interpolation.BICUBIC | _ACCURATE, Interpolation.AREA | _ACCURATE
 
 
-class MediaError(ValueError):
+class MediaError(EditVerseError, ValueError):
     """A file that cannot be read or written as media; the message names the file and the fault."""
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from shards.errors import EditVerseError
+
 Kind = Literal["video", "image", "mask"]
 Split = Literal["train", "heldout"]
 
@@ -22,7 +24,7 @@ SUFFIX = {"video": ".mp4", "image": ".png", "mask": ".mkv"}
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class SampleError(ValueError):
+class SampleError(EditVerseError, ValueError):
     """A sample that cannot be used; the message names the sample and the field."""
 
 

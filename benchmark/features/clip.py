@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from benchmark.features.frames import Remembered, batches
-from benchmark.item import RunStopped, first_line
+from benchmark.item import RunStopped
+from shards.errors import first_line
 
 TEXT_TOKENS = 77
 

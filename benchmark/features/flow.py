@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from benchmark.features.checkpoints import read_checkpoint
-from benchmark.item import RunStopped, first_line
+from benchmark.item import RunStopped
+from shards.errors import first_line
 
 LEAST = 128  # pixels of a side, which RAFT needs
 

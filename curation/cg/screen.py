@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from shards.errors import EditVerseError
 
-class RenderError(RuntimeError):
+
+class RenderError(EditVerseError, RuntimeError):
     """Why a scene cannot be rendered here, and what to install."""
 
 

@@ -1,6 +1,6 @@
 """`import model` and every module of it need torch, lightning, safetensors and numpy only.
 
-A GPU node has no PyAV, pydantic, transformers or jsonargparse.
+Besides what `shards` needs (PyAV, pydantic, OpenCV): a GPU node has no transformers, jsonargparse or rich.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import importlib, pkgutil, sys
 import lightning, lightning.pytorch.loggers
 
 class Blocker:
-    names = {"pydantic", "av", "cv2", "transformers", "tokenizers", "jsonargparse", "ray", "webdataset",
-             "shards", "curation", "benchmark", "PIL", "scipy", "cv2", "rich", "tensorboard"}
+    names = {"transformers", "tokenizers", "jsonargparse", "ray", "webdataset",
+             "curation", "benchmark", "PIL", "scipy", "rich", "tensorboard"}
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

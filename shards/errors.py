@@ -1,0 +1,17 @@
+"""The one base of the errors that a user can mend, and how an error is said in one line."""
+
+from __future__ import annotations
+
+
+class EditVerseError(Exception):
+    """A fault of what was asked for or given, not of this code.
+
+    Its message is one line that names the file, field or setting at fault and says what to do. Commands print
+    it and exit with status 2 (`shards.command`); any other exception is a fault of ours: a traceback.
+    """
+
+
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of an exception's message, else the name of its class."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
