@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from tests.mutants.mutant import ROOT, Mutant, all_mutants
-from tests.mutants.run import Result, copies, run_tests, try_all
+from tests.mutants.run import Result, copies, prepare, run_tests, try_all
 
 
 def table_of(mutants: list[Mutant]) -> str:
@@ -45,6 +45,7 @@ def main() -> int:
 
     console = Console()
     console.width = max(console.width, 110)
+    prepare()
     with copies(ROOT, min(arguments.jobs, len(mutants))) as trees:
         # a test that fails anyway catches nothing
         status, output = run_tests(trees[0], sorted({test for m in mutants for test in m.tests}))

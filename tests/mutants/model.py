@@ -230,7 +230,7 @@ MUTANTS = (
         "model/solvers.py",
         "x = x + (after - t) * velocity(x, t)",
         "x = x + (after - t) * velocity(x, after)",
-        (f"{EQUIVALENCE}::test_euler_is_diffusers_flow_match_euler",),
+        (f"{FLOW}::test_steps_take_the_velocity_at_their_start_or_middle",),
         "the explicit step takes the velocity where it stands",
     ),
     Mutant(
@@ -238,7 +238,7 @@ MUTANTS = (
         "model/solvers.py",
         "use_flow_sigmas=True)",
         "use_flow_sigmas=True, solver_order=1)",
-        (f"{EQUIVALENCE}::test_unipc_converges_at_second_order_and_euler_at_first",),
+        (f"{EQUIVALENCE}::test_unipc_is_diffusers_unipc",),
         "UniPC is chosen for its second order",
     ),
     Mutant(

@@ -22,15 +22,17 @@ COPIED = (*PACKAGES, "tests", "configs", "docs", "pyproject.toml", "Makefile", "
 LIMIT = 600.0  # seconds of one run of pytest
 # Imported once, in a process that every run of pytest is forked from: they take longer than most tests.
 HEAVY = [
-    "pytest",
-    "hypothesis",
-    "torch",
-    "lightning",
-    "diffusers",
-    "transformers",
-    "scipy.stats",
-    "cv2",
-    "av",
+    *(
+        "pytest",
+        "hypothesis",
+        "torch",
+        "torch.distributed.checkpoint",
+        "lightning.pytorch",
+        "pydantic",
+        "cv2",
+        "av",
+    ),
+    *("transformers.modeling_utils", "diffusers.schedulers", "scipy.stats", "jsonargparse"),
 ]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -86,11 +88,16 @@ def _pytest(copy: Path, tests: Sequence[str], output: Path) -> None:
     os._exit(status)
 
 
-def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
-    """pytest's exit status (None past the limit) and the end of what it printed."""
+def prepare() -> None:
+    """Set this process's environment, and what its runs of pytest are forked from. Before the first run."""
     os.environ |= ENVIRONMENT
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
+
+
+def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
+    """pytest's exit status (None past the limit) and the end of what it printed."""
+    context: Any = multiprocessing.get_context("forkserver")
     output = copy / "pytest.log"
     process = context.Process(target=_pytest, args=(copy, tests, output))
     process.start()
