@@ -61,7 +61,7 @@ def main() -> int:
                 progress.advance(bar)
     results.sort(key=lambda r: mutants.index(r.mutant))
     table = Table("mutant", "tests", "outcome", "seconds")
-    table.columns[3].justify = "right"
+    table.columns[1].overflow, table.columns[3].justify = "fold", "right"
     for result in results:
         mutant, marked = result.mutant, result.outcome if result.good else f"[red]{result.outcome}[/red]"
         table.add_row(
