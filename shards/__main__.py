@@ -40,13 +40,14 @@ def verify(directory: str, decode: bool = True) -> None:
         raise SystemExit(1)
 
 
-def index(directory: str) -> None:
+def index(directory: str, accept_loss: bool = False) -> None:
     """Rebuild the manifest and every index from the tars.
 
     Args:
         directory: a folder of .tar shards
+        accept_loss: keep what remains where samples are gone; otherwise nothing is written
     """
-    for row in rebuild(directory):
+    for row in rebuild(directory, accept_loss=accept_loss):
         print(f"{row.shard}: {row.samples} samples, {row.bytes} bytes")
 
 
