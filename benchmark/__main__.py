@@ -6,7 +6,6 @@ Errors are one line on stderr and exit status 2; a run in which nothing could be
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from jsonargparse import auto_cli
 from benchmark.cli_external import collect, generate
 from benchmark.cli_tables import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
 from benchmark.item import BenchmarkError
+from shards.errors import EditVerseError
+from shards.limits import read_json
 
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 
@@ -98,20 +99,22 @@ def report(
         gallery: items with videos on the page at most
         page: as for run
     """
-    from benchmark.editing import EditSettings
+    from pydantic import TypeAdapter, ValidationError
+
     from benchmark.outcome import RunConfig
 
     path = Path(out) / "config.json"
     try:
-        held = json.loads(path.read_text())
-        edit = held["edit"]
-        held["edit"] = EditSettings(**edit | {"ground": tuple(edit["ground"])})
-        config = RunConfig(**held)
+        config = TypeAdapter(RunConfig).validate_python(read_json(path))
     except FileNotFoundError:
         raise BenchmarkError(
             f"{path}: not found; `python -m benchmark run --out {out}` comes first"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:200]}"
+        raise BenchmarkError(f"{path}: damaged ({reason}); run again with another --out") from None
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
     go(config, Path(out), curves, gallery, page == "file")
 
@@ -245,7 +248,12 @@ def provenance(out: Path, fresh: bool) -> dict[str, str]:
         write_json(
             path, {"date": today, "commit": commit(), "machine": f"{platform.machine()} {platform.system()}"}
         )
-    made: dict[str, str] = json.loads(path.read_text())
+    try:
+        made = read_json(path)
+    except EditVerseError as error:
+        raise BenchmarkError(f"{error}; delete it, the next run writes it again") from None
+    if not isinstance(made, dict) or not all(isinstance(value, str) for value in made.values()):
+        raise BenchmarkError(f"{path}: should map texts to texts; delete it, the next run writes it again")
     return made
 
 

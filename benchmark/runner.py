@@ -25,7 +25,9 @@ from benchmark.store import ScoreStore
 from benchmark.suites import AnySuite, open_suite
 from benchmark.systems import Finished, System
 from benchmark.worker import Done, Worker, rows_of
+from shards.errors import EditVerseError
 from shards.files import write_json
+from shards.limits import read_json
 
 
 def claim(out: Path, config: RunConfig) -> None:
@@ -34,8 +36,8 @@ def claim(out: Path, config: RunConfig) -> None:
     wanted = json.loads(json.dumps(asdict(config)))
     if path.is_file():
         try:
-            held = json.loads(path.read_text())
-        except ValueError:
+            held = read_json(path)
+        except EditVerseError:
             raise BenchmarkError(f"{path}: damaged; choose another --out or delete {out}") from None
         different = [k for k in wanted if not isinstance(held, dict) or held.get(k) != wanted[k]]
         if different and {p.name for p in out.iterdir()} != {path.name}:  # a run that began to store things

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -17,8 +18,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from curation import screening
 from curation.assets import AssetError
 from curation.clips import Clip
@@ -27,6 +26,7 @@ from curation.screening import Screen, Seen
 from curation.workspace import Work, Workspace, digest
 from shards.errors import EditVerseError
 from shards.index import ShardError
+from shards.limits import read_yaml, shown
 from shards.media import MediaError
 
 # Errors of the machine, not of a clip: going on would only repeat them.
@@ -90,9 +90,9 @@ def load_config(task: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such config file")
     try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RunError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+        config = read_yaml(path)
+    except EditVerseError as error:
+        raise RunError(str(error)) from None
     if not isinstance(config, dict) or not str(config.get("class_path", "")).startswith(known[task] + "."):
         raise RunError(f"{path}: class_path must name a class of {known[task]}")
     return config
@@ -105,9 +105,14 @@ def build(config: dict[str, Any]) -> Any:
     module, _, name = config["class_path"].rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
     try:
-        parser.add_argument("--task", type=getattr(importlib.import_module(module), name))
+        kind = getattr(importlib.import_module(module), name)
+        if not inspect.isclass(kind) or kind.__module__ != module:  # what the module itself imports
+            raise RunError(f"class_path {shown(config['class_path'])}: no task")
+        parser.add_argument("--task", type=kind)
         return parser.instantiate(parser.parse_object({"task": config})).task
-    except (ArgumentError, AttributeError, ImportError, TypeError, ValueError) as error:
+    except RunError:
+        raise
+    except (ArgumentError, AttributeError, ImportError, TypeError, ValueError, ArithmeticError) as error:
         raise RunError(f"config of {name}: {_one_line(error)}") from None
 
 

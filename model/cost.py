@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from model.config import ConfigError
 from model.dit import DiTConfig
 from model.flops import blocks_work
+from shards.errors import EditVerseError
+from shards.limits import read_json
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +38,7 @@ class CostModel:
     step: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.linear <= 0 or self.quadratic < 0 or self.step < 0:
+        if not 0 < self.linear < math.inf or not all(0 <= n < math.inf for n in (self.quadratic, self.step)):
             raise ValueError(
                 f"cost: linear {self.linear} must be above 0, quadratic {self.quadratic} and "
                 f"step {self.step} not below"
@@ -51,9 +53,9 @@ class CostModel:
 def read_cost(path: str | Path) -> CostModel:
     """The coefficients that `python -m model cost` wrote, in seconds; raises ConfigError naming the file."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = read_json(path)
         return CostModel(*(float(value[name]) for name in ("linear", "quadratic", "step")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, EditVerseError) as error:
         raise ConfigError(
             f"{path}: not a measured cost ({error}); `python -m model cost` writes one"
         ) from error

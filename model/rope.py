@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shards.limits import MAX_WIDTH, in_range
+
 AXES = ("sequence", "time", "height", "width")
 
 
@@ -34,10 +36,12 @@ class RopeConfig:
     def __post_init__(self) -> None:
         if len(self.dims) != len(self.ntk):
             raise ValueError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
-        if any(dim < 0 or dim % 2 for dim in self.dims):
+        in_range("rope.theta", self.theta, 1, 1e12)
+        for dim, factor in zip(self.dims, self.ntk, strict=True):
+            in_range("rope.dims", dim, 0, MAX_WIDTH)
+            in_range("rope.ntk", factor, 1, 1e6)
+        if any(dim % 2 for dim in self.dims):
             raise ValueError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")
-        if any(factor < 1 for factor in self.ntk):
-            raise ValueError(f"rope.ntk: factors are at least 1, got {self.ntk}")
 
 
 def paper_dims(head_dim: int) -> tuple[int, int, int, int]:

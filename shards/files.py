@@ -71,6 +71,33 @@ def exclusive(folder: str | Path, what: str) -> Iterator[None]:
         yield
 
 
+class OutsideError(EditVerseError, ValueError):
+    """A path that leads out of the folder that it belongs to."""
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """The path below `folder` that a list, table or key from outside names.
+
+    Args:
+        name: relative to `folder`; symbolic links may not lead out of it either.
+
+    Raises:
+        OutsideError: absolute, outside of the folder, or no path at all.
+    """
+    folder = Path(folder)
+    place = folder / name
+    try:
+        if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError
+        place.resolve().relative_to(folder.resolve())
+    except (ValueError, OSError, RuntimeError):  # too long for a path, a surrogate, a loop of links
+        short = name if len(name) <= 80 else name[:77] + "..."
+        raise OutsideError(
+            f"{short!r} is no path inside {folder}; paths in a list are relative and stay in its folder"
+        ) from None
+    return place
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:

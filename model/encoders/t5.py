@@ -11,6 +11,9 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+from shards.limits import MAX_WIDTH, in_range, shown
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -71,11 +74,13 @@ class FlanT5:
     ) -> None:
         if dtype not in get_args(Precision):
             raise ValueError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
-        if min(width, max_tokens, batch_tokens) < 1:
-            raise ValueError(
-                f"text encoder: width {width}, max_tokens {max_tokens} and batch_tokens {batch_tokens} "
-                "must be at least 1"
-            )
+        if not isinstance(path, str) or not path:
+            raise SettingError(f"text encoder path: a folder or a hub id, got {shown(path)}")
+        sizes = {"width": width, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
+        for name, size in sizes.items():
+            if type(size) is not int:
+                raise SettingError(f"text encoder {name}: a whole number, got {shown(size)}")
+            in_range(f"text encoder {name}", size, 1, MAX_WIDTH)
         self.path, self.revision, self.width, self.dtype = path, revision, width, dtype
         self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
         self._device = torch.device("cpu")

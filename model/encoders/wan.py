@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+from shards.limits import MAX_PATCH, MAX_WIDTH, in_range, shown
+
 Precision = Literal["float32", "bfloat16"]
 CHUNK = 4  # frames that diffusers encodes at a time after the first; it drops those that fill no chunk
 
@@ -45,11 +48,15 @@ class WanVAE:
     ) -> None:
         if dtype not in get_args(Precision):
             raise ValueError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
-        if min(channels, spatial) < 1 or temporal not in (1, 2, 4):
+        if not isinstance(path, str) or not path:
+            raise SettingError(f"codec path: a folder or a hub id, got {shown(path)}")
+        if any(type(n) is not int for n in (channels, spatial, temporal)) or temporal not in (1, 2, 4):
             raise ValueError(
                 "codec: channels and spatial are at least 1, temporal is 1, 2 or 4, "
-                f"got {channels}, {spatial}, {temporal}"
+                f"got {shown(channels)}, {shown(spatial)}, {shown(temporal)}"
             )
+        in_range("codec channels", channels, 1, MAX_WIDTH)
+        in_range("codec spatial", spatial, 1, MAX_PATCH)
         self.path, self.subfolder, self.revision, self.dtype = path, subfolder, revision, dtype
         self.tiling, self.pad = tiling, pad
         self.channels, self.spatial, self.temporal = channels, spatial, temporal
@@ -128,6 +135,8 @@ class WanVAE:
             if self.tiling:
                 model.enable_tiling()
             mean, std = (torch.tensor(model.config[n]) for n in ("latents_mean", "latents_std"))
+            if not mean.isfinite().all() or not std.isfinite().all() or not (std > 0).all():
+                raise self._refusal("gives latents_mean or latents_std that are not finite, or a std of 0")
             self._loaded = model.eval().requires_grad_(False), mean, std
             self.to(self._device)
         return self._loaded
