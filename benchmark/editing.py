@@ -16,7 +16,7 @@ from benchmark.item import Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.store import address
 from benchmark.systems import MODEL, MODEL_RAW, Result
 from shards.errors import first_line
-from shards.files import sha256_of, write_json
+from shards.files import DISK_FAULTS, sha256_of, write_json
 from shards.media import write_lossless
 
 VERSION = 4  # raise when what is stored for the same checkpoint, item and settings changes
@@ -117,6 +117,8 @@ class Edits:
         except RunStopped:
             raise
         except (ValueError, RuntimeError, OSError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+                raise  # no fault of this edit
             return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
         frames, height, width = edit.frames.shape[:3]
         geometry = Geometry(frames, height, width, float(edit.fps))

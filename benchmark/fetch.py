@@ -18,6 +18,7 @@ import httpx
 
 from benchmark.item import BenchmarkError
 from benchmark.suites.editversebench import read_entries
+from shards.files import exclusive
 from shards.media import MediaError, probe
 
 PIXABAY = "https://pixabay.com/api/videos/"
@@ -58,7 +59,7 @@ def fetch(
     entries = [e for e in held.values() if isinstance(e, dict)]  # the suite names those that are none
     links = {str(e.get("<video1>")): str(e.get("<video1> link")) for e in entries}
     done = Fetched()
-    with httpx.Client(timeout=60, follow_redirects=True) as client:
+    with exclusive(data, "--data"), httpx.Client(timeout=60, follow_redirects=True) as client:
         for name, link in links.items():
             place = data / name
             if not place.resolve().is_relative_to(data.resolve()):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.item import BenchmarkError, Unscored, Worded
+from shards.files import naming
 
 Score = float | Unscored
 
@@ -89,7 +90,7 @@ class ScoreStore:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as handle:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as handle:
             handle.write("".join(lines))
             handle.flush()
             os.fsync(handle.fileno())

@@ -17,6 +17,7 @@ from model.blocks import Block, KeyValues, TimeEmbedding, modulate
 from model.copying import CopyHead
 from model.packing import PackedBatch
 from model.rope import RopeConfig, rotation
+from shards.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,20 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         if self.place_prior and not self.qkv_bias:
-            raise ValueError("dit.place_prior needs dit.qkv_bias")
+            raise SettingError("dit.place_prior needs dit.qkv_bias")
         shared = self.heads // (self.kv_heads or self.heads)  # queries per key
         if self.place_heads is not None and not (
             0 < self.place_heads <= self.heads and self.place_heads % shared == 0
         ):
-            raise ValueError(f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}")
+            raise SettingError(
+                f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"dit.width {self.width} does not divide into {self.heads} heads")
+            raise SettingError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+            raise SettingError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
         if sum(self.rope.dims) != self.width // self.heads:
-            raise ValueError(
+            raise SettingError(
                 f"dit.rope.dims {self.rope.dims} add up to {sum(self.rope.dims)}, "
                 f"heads have {self.width // self.heads}"
             )

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+
 
 @dataclass(frozen=True)
 class FlowConfig:
@@ -45,13 +47,13 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         if self.shift <= 0 or self.shift_tokens < 0:
-            raise ValueError(
+            raise SettingError(
                 f"flow.shift {self.shift} and shift_tokens {self.shift_tokens}: must be positive"
             )
         if not -1 <= self.mode_scale <= 2 / (math.pi - 2):
-            raise ValueError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
+            raise SettingError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
         if self.std <= 0 or not 0 < self.floor <= 1:
-            raise ValueError(f"flow.std {self.std}: above 0; flow.floor {self.floor}: above 0, at most 1")
+            raise SettingError(f"flow.std {self.std}: above 0; flow.floor {self.floor}: above 0, at most 1")
 
 
 def interpolate(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
@@ -125,7 +127,7 @@ def token_loss(velocity: Tensor, target: Tensor) -> Tensor:
 def time_grid(steps: int, shift: float) -> list[float]:
     """`steps + 1` times from 0 to 1, shifted as in training; raises ValueError for fewer than one step."""
     if steps < 1:
-        raise ValueError(f"steps: needs at least 1, got {steps}")
+        raise SettingError(f"steps: needs at least 1, got {steps}")
     return shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift).tolist()
 
 

@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from model.config import ConfigError, from_dict
+from shards.errors import SettingError
 
 Ints = NDArray[np.int64]
 
@@ -41,9 +42,9 @@ class Lengths:
         for name in ("frame", "frames", "text"):
             low, *rest = getattr(self, name)
             if len(rest) != 1 or not 0 < low <= rest[0]:
-                raise ValueError(f"{name}: least and most, from 1 on, got {getattr(self, name)}")
+                raise SettingError(f"{name}: least and most, from 1 on, got {getattr(self, name)}")
         if self.copies < 1 or self.weight <= 0:
-            raise ValueError("copies and weight must be positive")
+            raise SettingError("copies and weight must be positive")
 
     def draw(self, count: int, random: np.random.Generator) -> Ints:
         """int64 [count]."""
@@ -87,9 +88,9 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.ratio > 0 or math.isinf(self.ratio):
-            raise ValueError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
+            raise SettingError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
         if self.count < 0:
-            raise ValueError(f"count {self.count} is negative")
+            raise SettingError(f"count {self.count} is negative")
 
     def holds(self, task: str, text: str) -> bool:
         """Whether a sample of its shards belongs to the row."""

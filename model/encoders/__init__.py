@@ -11,6 +11,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from shards.errors import SettingError
+
 
 class Codec(Protocol):
     """Pixels to latents and back; the interface of a learned video VAE.
@@ -70,14 +72,14 @@ def build(spec: dict[str, Any]) -> Any:
     """
     path, args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(path, str) or not isinstance(args, dict) or set(spec) - {"class_path", "init_args"}:
-        raise ValueError(f"an encoder is given by class_path and init_args, got {spec}")
+        raise SettingError(f"an encoder is given by class_path and init_args, got {spec}")
     module, _, name = path.rpartition(".")
     if not module.startswith("model.encoders."):
-        raise ValueError(f"class_path {path!r}: only classes under model.encoders are allowed")
+        raise SettingError(f"class_path {path!r}: only classes under model.encoders are allowed")
     try:
         return getattr(importlib.import_module(module), name)(**args)
     except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"class_path {path!r}: {error}") from error
+        raise SettingError(f"class_path {path!r}: {error}") from error
 
 
 def count_parameters(module: nn.Module) -> int:

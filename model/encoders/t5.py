@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -70,9 +72,9 @@ class FlanT5:
         batch_tokens: int = 2048,
     ) -> None:
         if dtype not in get_args(Precision):
-            raise ValueError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+            raise SettingError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
         if min(width, max_tokens, batch_tokens) < 1:
-            raise ValueError(
+            raise SettingError(
                 f"text encoder: width {width}, max_tokens {max_tokens} and batch_tokens {batch_tokens} "
                 "must be at least 1"
             )
@@ -89,7 +91,7 @@ class FlanT5:
         return self
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"text encoder: {self.path} {reason}")
+        return SettingError(f"text encoder: {self.path} {reason}")
 
     def _unreadable(self, error: Exception) -> Exception:
         """What to say when transformers cannot read the path."""
@@ -182,7 +184,7 @@ class FlanT5:
     def _count(self, text: str, length: int) -> int:
         """Its own tokens of so many, the last of which closes it."""
         if length - 1 > self.max_tokens:
-            raise ValueError(
+            raise SettingError(
                 f"text of {length - 1} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
             )
         return length - 1

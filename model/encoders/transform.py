@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+
 # Rows: low, first half against second half, first pair's difference, second pair's difference.
 HAAR = torch.tensor(
     [
@@ -77,11 +79,11 @@ class TransformCodec:
         if not 1 <= len(keep) <= 4 or any(
             len(band) != 2 or not all(0 <= n <= block**2 for n in band) for band in keep
         ):
-            raise ValueError(
+            raise SettingError(
                 f"codec keep: one to four pairs (grey, colour) of 0 to {block**2} coefficients, got {keep}"
             )
         if not 0 <= whiten <= 1:
-            raise ValueError(f"codec whiten: between 0 and 1, got {whiten}")
+            raise SettingError(f"codec whiten: between 0 and 1, got {whiten}")
         self.spatial, self.whiten = block, whiten
         self.keep = [[int(n) for n in band] for band in keep]
         grey, colour = (max(band[i] for band in self.keep) for i in (0, 1))
@@ -108,7 +110,7 @@ class TransformCodec:
         self._scale = torch.tensor(scale if scale is not None else [1.0] * self.channels)
         for name, values in (("mean", self._mean), ("scale", self._scale)):
             if values.shape != (self.channels,):
-                raise ValueError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
+                raise SettingError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
 
     @property
     def init_args(self) -> dict[str, Any]:
