@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from benchmark.cli_tables import console
 from benchmark.item import BenchmarkError
+from shards.devices import check_device
+from shards.files import exclusive
 
 Name = Literal["geneval", "vbench"]
 
@@ -45,10 +47,11 @@ def generate(
     from benchmark.runner import spread_out
     from model import Editor
 
+    check_device(device)
     folder = weights_folder(Path(checkpoint))
     every = program(suite).wanted(Path(data), Path(out), samples)
     chosen = [every[n] for n in spread_out(len(every), limit)]
-    with console.status("generating") as status:
+    with exclusive(out, "--out"), console.status("generating") as status:
         editor = Editor.from_pretrained(str(folder), device)
         made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
     console.print(

@@ -15,7 +15,7 @@ from benchmark.item import BenchmarkError, Geometry, Item, Loaded, RunStopped, U
 from benchmark.store import address
 from benchmark.systems import MODEL, MODEL_RAW, Result
 from shards.errors import EditVerseError, first_line
-from shards.files import inside, sha256_of, write_json
+from shards.files import DISK_FAULTS, inside, sha256_of, write_json
 from shards.limits import read_json
 from shards.media import write_lossless
 
@@ -126,6 +126,8 @@ class Edits:
         except RunStopped:
             raise
         except (ValueError, RuntimeError, OSError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+                raise  # no fault of this edit
             return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
         frames, height, width = edit.frames.shape[:3]
         geometry = Geometry(frames, height, width, float(edit.fps))

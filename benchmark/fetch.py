@@ -19,7 +19,7 @@ import httpx
 from benchmark.item import BenchmarkError
 from benchmark.suites.editversebench import read_entries
 from shards.errors import EditVerseError
-from shards.files import OutsideError, inside
+from shards.files import OutsideError, exclusive, inside
 from shards.limits import parse_json
 from shards.media import MediaError, probe
 
@@ -61,7 +61,7 @@ def fetch(
     entries = [e for e in held.values() if isinstance(e, dict)]  # the suite names those that are none
     links = {str(e.get("<video1>")): str(e.get("<video1> link")) for e in entries}
     done = Fetched()
-    with httpx.Client(timeout=60, follow_redirects=True) as client:
+    with exclusive(data, "--data"), httpx.Client(timeout=60, follow_redirects=True) as client:
         for name, link in links.items():
             try:
                 place = inside(data, name)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.item import BenchmarkError, Unscored, Worded
 from shards.errors import EditVerseError
+from shards.files import naming
 from shards.limits import MAX_LINE_BYTES, parse_json
 
 Score = float | Unscored
@@ -119,7 +120,7 @@ class ScoreStore:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as handle:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as handle:
             handle.write("".join(lines))
             handle.flush()
             os.fsync(handle.fileno())

@@ -72,9 +72,9 @@ class Study:
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < 2:
-            raise ValueError("seeds: an interval needs two or more different ones")
+            raise BenchmarkError("seeds: an interval needs two or more different ones")
         if len(self.arms) < 2 or not self.columns:
-            raise ValueError("arms, columns: there must be two arms or more, and a column")
+            raise BenchmarkError("arms, columns: there must be two arms or more, and a column")
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,7 @@ def _call(arguments: Iterable[str], log: Path, threads: int) -> None:
     with log.open("w") as written:
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=subprocess.STDOUT,
             env=os.environ | limits,

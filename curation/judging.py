@@ -18,6 +18,7 @@ from curation.recipe import Recipe
 from curation.regions import bounds, grow
 from curation.vlm import sampled
 from curation.workspace import Workspace, digest
+from shards.errors import SettingError
 from shards.limits import in_range
 from shards.media import read_mask, read_video
 
@@ -59,7 +60,7 @@ class Judge:
         for name, least in self.thresholds.items():
             in_range(f"thresholds: {name}", least, 0, 10)
         if unknown := sorted(set(self.thresholds) - set(CRITERIA)):
-            raise ValueError(f"thresholds: {unknown[0]!r} is none of {', '.join(CRITERIA)}")
+            raise SettingError(f"thresholds: {unknown[0]!r} is none of {', '.join(CRITERIA)}")
 
     @property
     def parts(self) -> dict[str, Vlm]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 import time
@@ -25,10 +24,10 @@ from rich.progress import (
 from rich.table import Table
 
 from curation.dry_run import note_costs
-from curation.pipeline import Outcome, RunError, build, load_config, run_local, run_ray
+from curation.pipeline import MAX_SILENCE, Outcome, RunError, build, load_config, run_local, run_ray
 from curation.recipe import Recipe
 from curation.workspace import Work, Workspace, digest
-from shards.files import write_bytes, write_json
+from shards.files import exclusive, is_unused, write_bytes, write_json
 from shards.sample import Step
 from shards.writer import Item, write_shards
 
@@ -57,9 +56,16 @@ class Summary:
 
 
 def run(
-    task: str, clips: Path, out: Path, workspace: Path, config_path: Path, workers: int, gpus: float = 0.0
+    task: str,
+    clips: Path,
+    out: Path,
+    workspace: Path,
+    config_path: Path,
+    workers: int,
+    gpus: float = 0.0,
+    max_silence: float = MAX_SILENCE,
 ) -> Summary:
-    """Run a task. Raises RunError or MediaError, one line each; returns the summary that was written."""
+    """Run a task. Raises an EditVerseError, of one line; returns the summary that was written."""
     began = time.perf_counter()
     config = load_config(task, config_path)
     recipe = build(config)
@@ -68,12 +74,13 @@ def run(
         Console(stderr=True).print(f"{task}: {recipe.note}", highlight=False)
     files = recipe.find(clips)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
-    _claim(out, task, identity)
+    _check_folder(out)
     summary = Summary(task, identity, len(files))
-    with _locked(workspace):
+    with exclusive(out, "--out"), exclusive(workspace, "--workspace"):
+        _claim(out, task, identity)
         Workspace(workspace).sweep()
         outcomes = (
-            run_ray(files, config, workspace, workers, gpus)
+            run_ray(files, config, workspace, workers, gpus, max_silence)
             if workers
             else run_local(files, config, workspace)
         )
@@ -91,15 +98,15 @@ def run(
             write_gallery(out / "gallery.html", shown, task)
         shutil.rmtree(workspace / "attempts", ignore_errors=True)
         note_costs(workspace, task, summary.stages, summary.source_frames)
-    summary.seconds = round(time.perf_counter() - began, 2)
-    summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
-    cpu = sum(w.cpu_seconds for w in summary.stages.values())
-    summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
-    write_bytes(
-        out / "quarantine.jsonl",
-        "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
-    )
-    write_json(out / "summary.json", asdict(summary))
+        summary.seconds = round(time.perf_counter() - began, 2)
+        summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
+        cpu = sum(w.cpu_seconds for w in summary.stages.values())
+        summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
+        write_bytes(
+            out / "quarantine.jsonl",
+            "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
+        )
+        write_json(out / "summary.json", asdict(summary))
     return summary
 
 
@@ -129,6 +136,12 @@ def print_table(summary: Summary, out: Path) -> None:
         Console().print(f"shards, contact.png, gallery.html, summary.json: {out}", soft_wrap=True)
 
 
+def _check_folder(out: Path) -> None:
+    """Raise RunError for a folder that is no run's, before a lock is left in it."""
+    if not is_unused(out) and not (out / "run.json").is_file():
+        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
+
+
 def _claim(out: Path, task: str, identity: str) -> None:
     """Make `out` this run's folder; RunError when it is another's."""
     mark = out / "run.json"
@@ -138,24 +151,8 @@ def _claim(out: Path, task: str, identity: str) -> None:
             raise RunError(
                 f"{out}: holds a run of {held['task']} with another config; choose another --out or delete it"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
     else:
         write_json(mark, {"task": task, "config": identity})
-
-
-@contextlib.contextmanager
-def _locked(workspace: Path) -> Iterator[None]:
-    """Hold the workspace for one run; the lock ends with the process."""
-    workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{workspace}: another run uses this workspace; wait or give --workspace"
-            ) from None
-        yield
 
 
 def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from model.config import ConfigError
 from model.dit import DiTConfig
 from model.flops import blocks_work
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, SettingError
 from shards.limits import read_json
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ class CostModel:
 
     def __post_init__(self) -> None:
         if not 0 < self.linear < math.inf or not all(0 <= n < math.inf for n in (self.quadratic, self.step)):
-            raise ValueError(
+            raise SettingError(
                 f"cost: linear {self.linear} must be above 0, quadratic {self.quadratic} and "
                 f"step {self.step} not below"
             )
@@ -86,14 +86,16 @@ def fit(packs: Sequence[Sequence[int]], seconds: Sequence[float]) -> CostModel:
     from scipy.optimize import nnls
 
     if len(packs) != len(seconds) or len(packs) < 3:
-        raise ValueError(f"cost: {len(packs)} packs and {len(seconds)} timings; at least three of both")
+        raise SettingError(f"cost: {len(packs)} packs and {len(seconds)} timings; at least three of both")
     taken = np.asarray(seconds, np.float64)
     if (taken <= 0).any():
-        raise ValueError("cost: a timing is not above 0")
+        raise SettingError("cost: a timing is not above 0")
     rows = np.array([[sum(p), sum(n * n for n in p), 1.0] for p in packs], np.float64)
     scale = rows.max(0)
     found, _ = nnls(rows / scale / taken[:, None], np.ones(len(taken)))
     linear, quadratic, step = found / scale
     if linear <= 0:
-        raise ValueError("cost: the measured packs do not tell linear and quadratic cost apart; vary lengths")
+        raise SettingError(
+            "cost: the measured packs do not tell linear and quadratic cost apart; vary lengths"
+        )
     return CostModel(float(linear), float(quadratic), float(step))

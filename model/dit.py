@@ -83,18 +83,20 @@ class DiTConfig:
         if self.copy_prior is not None and len(self.copy_prior) != len(AXES):
             raise SettingError(f"dit.copy_prior: one number per axis of rope.dims, got {self.copy_prior}")
         if self.place_prior and not self.qkv_bias:
-            raise ValueError("dit.place_prior needs dit.qkv_bias")
+            raise SettingError("dit.place_prior needs dit.qkv_bias")
         shared = self.heads // (self.kv_heads or self.heads)  # queries per key
         if self.place_heads is not None and not (
             0 < self.place_heads <= self.heads and self.place_heads % shared == 0
         ):
-            raise ValueError(f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}")
+            raise SettingError(
+                f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"dit.width {self.width} does not divide into {self.heads} heads")
+            raise SettingError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+            raise SettingError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
         if sum(self.rope.dims) != self.width // self.heads:
-            raise ValueError(
+            raise SettingError(
                 f"dit.rope.dims {self.rope.dims} add up to {sum(self.rope.dims)}, "
                 f"heads have {self.width // self.heads}"
             )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import ConfigError, from_dict
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, SettingError
 from shards.limits import in_range, read_yaml, shown
 
 Ints = NDArray[np.int64]
@@ -44,11 +44,11 @@ class Lengths:
         for name in ("frame", "frames", "text"):
             ends = getattr(self, name)
             if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
-                raise ValueError(f"{name}: least and most, from 1 on, got {ends}")
+                raise SettingError(f"{name}: least and most, from 1 on, got {ends}")
             in_range(name, ends[1], 1, MOST_TOKENS)
         in_range("copies", self.copies, 1, MOST_TOKENS)
         if not 0 < self.weight < math.inf:
-            raise ValueError("copies and weight must be positive")
+            raise SettingError("copies and weight must be positive")
 
     def draw(self, count: int, random: np.random.Generator) -> Ints:
         """int64 [count]."""
@@ -92,9 +92,9 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.ratio > 0 or math.isinf(self.ratio):
-            raise ValueError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
+            raise SettingError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
         if self.count < 0:
-            raise ValueError(f"count {self.count} is negative")
+            raise SettingError(f"count {self.count} is negative")
         in_range("ratio", self.ratio, 1e-9, 1e9)
         in_range("count", self.count, 0, 1 << 40)
 

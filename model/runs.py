@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ConfigError
+from shards.files import is_unused, naming
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -34,7 +35,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         if difference:
             raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_unused(folder):
         raise ConfigError(f"{folder} exists and is no training run (no run.json); choose another --run")
     write_json(file, identity)
 
@@ -88,8 +89,9 @@ class Curve:
         if self.first_loss is None:
             self.first_loss = values["loss"]
         numbers = [f"{values[c]:.9g}" for c in self.columns[3:]]
-        self._file.write(",".join([str(step), str(self.samples), str(self.tokens), *numbers]) + "\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(",".join([str(step), str(self.samples), str(self.tokens), *numbers]) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -73,7 +73,7 @@ class FlanT5:
         batch_tokens: int = 2048,
     ) -> None:
         if dtype not in get_args(Precision):
-            raise ValueError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+            raise SettingError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
         if not isinstance(path, str) or not path:
             raise SettingError(f"text encoder path: a folder or a hub id, got {shown(path)}")
         sizes = {"width": width, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
@@ -94,7 +94,7 @@ class FlanT5:
         return self
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"text encoder: {self.path} {reason}")
+        return SettingError(f"text encoder: {self.path} {reason}")
 
     def _unreadable(self, error: Exception) -> Exception:
         """What to say when transformers cannot read the path."""
@@ -187,7 +187,7 @@ class FlanT5:
     def _count(self, text: str, length: int) -> int:
         """Its own tokens of so many, the last of which closes it."""
         if length - 1 > self.max_tokens:
-            raise ValueError(
+            raise SettingError(
                 f"text of {length - 1} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
             )
         return length - 1

@@ -82,7 +82,7 @@ class MiniLM:
 
     def _check(self, text: str, count: int) -> None:
         if count > self.max_tokens:
-            raise ValueError(f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}")
+            raise SettingError(f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}")
 
     @torch.inference_mode(False)  # what is loaded and returned here serves training too
     @torch.no_grad()

@@ -84,7 +84,7 @@ class TransformCodec:
         if not 1 <= len(keep) <= 4 or any(
             len(band) != 2 or not all(type(n) is int and 0 <= n <= block**2 for n in band) for band in keep
         ):
-            raise ValueError(
+            raise SettingError(
                 f"codec keep: one to four pairs (grey, colour) of 0 to {block**2} coefficients, "
                 f"got {shown(keep)}"
             )
@@ -116,7 +116,7 @@ class TransformCodec:
         self._scale = torch.tensor(scale if scale is not None else [1.0] * self.channels)
         for name, values in (("mean", self._mean), ("scale", self._scale)):
             if values.shape != (self.channels,):
-                raise ValueError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
+                raise SettingError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
             if not values.isfinite().all():
                 raise SettingError(f"codec {name}: holds values that are not finite")
         if not (self._scale > 0).all():

@@ -47,11 +47,11 @@ class WanVAE:
         temporal: int = 4,
     ) -> None:
         if dtype not in get_args(Precision):
-            raise ValueError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+            raise SettingError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
         if not isinstance(path, str) or not path:
             raise SettingError(f"codec path: a folder or a hub id, got {shown(path)}")
         if any(type(n) is not int for n in (channels, spatial, temporal)) or temporal not in (1, 2, 4):
-            raise ValueError(
+            raise SettingError(
                 "codec: channels and spatial are at least 1, temporal is 1, 2 or 4, "
                 f"got {shown(channels)}, {shown(spatial)}, {shown(temporal)}"
             )
@@ -72,7 +72,7 @@ class WanVAE:
         return self
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"codec: {self.path} {reason}")
+        return SettingError(f"codec: {self.path} {reason}")
 
     def _unreadable(self, error: Exception) -> Exception:
         """What to say when diffusers cannot read the path."""
@@ -151,14 +151,14 @@ class WanVAE:
         if not self.pad:
             first, s = 1 + (frames - 1) // self.temporal * self.temporal, self.spatial
             if frames != first:
-                raise ValueError(
+                raise SettingError(
                     f"video of {frames} frames: the codec takes 1 + {self.temporal} k, such as {first} or "
                     f"{first + self.temporal}; cut it, or set pad"
                 )
             for name, side in (("height", height), ("width", width)):
                 if side % s:
                     low = max(s, side // s * s)
-                    raise ValueError(
+                    raise SettingError(
                         f"video of {name} {side}: the codec takes multiples of {s}, such as {low} or "
                         f"{low + s}; resize it, or set pad"
                     )
@@ -176,7 +176,7 @@ class WanVAE:
         if video.ndim != 4 or video.shape[-1] != 3 or not video.is_floating_point():
             raise ValueError(f"encode: needs float [T, H, W, 3], got {video.dtype} {list(video.shape)}")
         if not video.isfinite().all():
-            raise ValueError("encode: the video holds values that are not finite")
+            raise SettingError("encode: the video holds values that are not finite")
         frames, height, width = video.shape[:3]
         t, h, w = self.latent_size(frames, height, width)
         model, mean, std = self._load()
