@@ -252,6 +252,8 @@ def app(
     queue: int = 8,
     max_upload_mb: int = 200,
     max_frames: int = 300,
+    max_stored_mb: int = 4000,
+    allowed_hosts: list[str] = [],  # noqa: B006 (never changed)
 ) -> int:
     """Serve a page that edits uploaded videos and images.
 
@@ -263,12 +265,16 @@ def app(
         queue: edits that may wait; more are refused.
         max_upload_mb: largest file that is taken, in megabytes.
         max_frames: longest video that is edited.
+        max_stored_mb: uploads and results that are kept at a time, in megabytes.
+        allowed_hosts: names under which a proxy serves the page, besides localhost and the host.
     """
     from model.app import AppConfig, serve
     from model.editor import Editor
 
     check_device(device)
-    serve(Editor.from_pretrained(checkpoint, device), AppConfig(host, port, queue, max_upload_mb, max_frames))
+    limits = (queue, max_upload_mb, max_frames, max_stored_mb)
+    config = AppConfig(host, port, *limits, tuple(allowed_hosts))
+    serve(Editor.from_pretrained(checkpoint, device), config)
     return 0
 
 

@@ -175,6 +175,7 @@ class Editor:
         seed: int = 0,
         carry: bool | None = None,
         ground: bool = False,
+        target: str | None = None,
         progress: Progress | bool | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
@@ -182,9 +183,10 @@ class Editor:
 
         Args:
             text: instruction with tags, e.g. `<video1> Remove the dog.`; the result's tag (here `<video2>`)
-                is appended when the text names nothing but the media given. A list of texts gives a list of
-                results, and every medium is then a list as long, None where a text has no such medium; all
-                are checked before the first is run.
+                is appended when the text names nothing but the media given. The only tag that may lack its
+                media is the one that the text ends in. A list of texts gives a list of results, and every
+                medium is then a list as long, None where a text has no such medium; all are checked before
+                the first is run.
             size: (height, width) of the result, sides dividing into tokens; the first video's or image's own
                 when None; "model" for the size that the model works at. The model works at the nearest size
                 that its preset allows, and the result is resized from there.
@@ -196,6 +198,7 @@ class Editor:
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.grounding`; for edits of one video or image by words. Where it marks nothing, the edit
                 is by words alone.
+            target: the tag that is generated, e.g. "video2", where the text does not end in it.
             progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `media_in.read_clip` for what is taken.
 
@@ -208,7 +211,7 @@ class Editor:
         items = [media] if isinstance(text, str) else split_media(texts, media)
         inference = self._inference(steps=steps, guidance=guidance, solver=solver, carry_over=carry)
         plans = [
-            plan_request(t, m, self.config.media, self.multiple, size, frames, fps)
+            plan_request(t, m, self.config.media, self.multiple, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
         regions = [region_request(plan) if ground else None for plan in plans]
