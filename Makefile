@@ -35,7 +35,7 @@ CHECKED := shards curation model benchmark tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm perf gpu lock clean
+.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm mutants perf gpu lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -127,6 +127,9 @@ test-slow: $(READY) ## the tests that take minutes
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600
+
+mutants: $(READY) ## small wrong changes, one at a time: a test must notice each (minutes)
+	$(PY) -m tests.mutants --jobs $(JOBS)
 
 perf: $(READY) ## run the benchmarks and print their tables
 	$(PY) -m tests.perf

@@ -54,6 +54,13 @@ def test_the_exact_p_by_hand() -> None:
     assert sign_flip_p(np.zeros(4)) == 1.0
 
 
+def test_whole_clusters_are_flipped() -> None:
+    """Ten wordings of each of two edits are two differences, however many items they are."""
+    gaps = [1.0] * 10 + [2.0] * 10
+    found = difference([0.0] * 20, gaps, ["a"] * 10 + ["b"] * 10)
+    assert found.p == 2 / 4
+
+
 def test_missing_scores_are_counted_not_guessed() -> None:
     found = difference([1.0, None, 3.0, float("inf")], [2.0, 2.0, None, 5.0], ["a", "b", "c", "d"])
     assert (found.mean.scored, found.mean.failed) == (1, 3)

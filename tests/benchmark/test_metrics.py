@@ -104,6 +104,18 @@ def test_psnr_of_a_constant_offset_is_known(reference: Reference) -> None:
     assert "covers everything" in outside.reason
 
 
+def test_a_background_is_kept_or_lost_against_the_source() -> None:
+    source, target = (np.full((2, 32, 32, 3), level, np.uint8) for level in (100, 130))
+    mask = np.zeros((2, 32, 32), bool)
+    mask[:, 12:20, 12:20] = True
+    item = Reference(Loaded(source, target, mask, 5, {}), Geometry(2, 32, 32, 5))
+    assert value(METRICS["background_change"], item, source) == 0
+    assert value(METRICS["background_change"], item, target) == 30
+    edited = source.copy()
+    edited[mask] = 0
+    assert value(METRICS["background_change"], item, edited) == 0
+
+
 def test_ssim_over_the_whole_frame_is_that_of_torchmetrics(reference: Reference) -> None:
     result = noisy(reference.target, 12)
     ours = np.mean([ssim_map(a, b) for a, b in zip(reference.target, result, strict=True)])

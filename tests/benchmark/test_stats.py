@@ -55,6 +55,23 @@ def test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval() -> None:
     assert (once.low, once.high) == pytest.approx((thrice.low, thrice.high))
 
 
+def test_large_clusters_weigh_as_much_as_their_items() -> None:
+    """The interval is that of the mean over items: whole clusters are drawn, then their items averaged."""
+    rng = np.random.default_rng(3)
+    groups = [1 + rng.normal(0, 0.1, 20) for _ in range(6)] + [rng.normal(0, 0.1, 1) for _ in range(12)]
+    scores = np.concatenate(groups)
+    labels = [str(n) for n, group in enumerate(groups) for _ in group]
+    mean = mean_interval(scores.tolist(), labels)
+    assert mean.low is not None
+    assert mean.high is not None
+    assert mean.value == pytest.approx(scores.mean())
+    assert 0.6 < mean.low < mean.value < mean.high < 1.1  # the mean of the clusters' means is 0.33
+    draws = rng.integers(0, len(groups), (2000, len(groups)))
+    means = [np.concatenate([groups[n] for n in draw]).mean() for draw in draws]
+    assert mean.low == pytest.approx(np.quantile(means, 0.02), abs=0.05)
+    assert mean.high == pytest.approx(np.quantile(means, 0.98), abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("kind", "clusters"),
     [("graded", 20), ("hit or miss", 20), ("graded", 100), ("hit or miss", 100), ("skewed", 100)],

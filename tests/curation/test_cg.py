@@ -43,6 +43,41 @@ def test_a_seed_is_a_scene_and_names_fit_one_object(seed: int) -> None:
     assert words.caption(scene).count(" a ") >= len(scene.things) - 1
 
 
+@pytest.mark.parametrize("azimuth", [90.0, 80.0])
+@pytest.mark.parametrize(
+    ("sides", "places"),
+    [
+        (("to the left of", "to the right of"), ((-1.0, 0.0), (1.0, 0.0))),
+        (("in front of", "behind"), ((0.0, -0.9), (0.0, 0.9))),
+    ],
+)
+def test_a_relation_is_that_of_the_picture(
+    sides: tuple[str, str], places: tuple[tuple[float, float], tuple[float, float]], azimuth: float
+) -> None:
+    """Two balls on either side of a cube: what is left is left in the picture, what is in front is lower."""
+    cube = Thing("cube", "cube", "large", "blue", "matte", "rests", (0, 0, 0.3), (0, 0, 0), (0, 0, 0))
+    balls = [
+        Thing(f"ball{n}", "ball", "small", "red", "matte", "rests", (*place, 0.16), (0, 0, 0), (0, 0, 0))
+        for n, place in enumerate(places)
+    ]
+    scene = Scene(0, SMALL, (cube, *balls), "grey", "pale", ((0.5, -1.0, 3.0),), 0.8, azimuth, -20.0, 4.0)
+    pose, positions = stand(azimuth, -20.0, 4.0), np.array([thing.position for thing in scene.things])
+    pixels = pose.project(positions, SMALL.height, SMALL.width)  # x, y from the upper left corner
+    axis, sign = (0, 1) if "left" in sides[0] else (1, -1)
+    assert sign * pixels[1, axis] < sign * pixels[0, axis] < sign * pixels[2, axis]
+    for number, side in enumerate(sides, 1):
+        assert words.names(scene, number, positions, pose) == [
+            f"ball {side} the cube",
+            f"red ball {side} the cube",
+        ]
+
+
+def test_the_last_scenes_are_held_out(tmp_path: Path) -> None:
+    task = CgRemoval(SMALL, scenes=5, first=10, heldout_fraction=0.4)
+    splits = [task.units(source, Workspace(tmp_path))[0].split for source in task.find(tmp_path)]
+    assert splits == ["train"] * 3 + ["heldout"] * 2
+
+
 def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
     task = CgRemoval(SMALL, scenes=2)
     accepted = 0

@@ -109,6 +109,18 @@ def test_twins_are_found_as_by_comparing_all_with_all(marks: list[tuple[int, int
             kept.append(hashes)
 
 
+def test_a_twin_shows_the_same_at_the_same_times() -> None:
+    first, middle, last = (f"{value:016x}" for value in (0x0123456789ABCDEF, 0xFFFF00000000FFFF, 0xF0F0F0F0))
+    clip = [first, middle, last]
+    assert alike(clip, clip, 0)
+    assert not alike(clip, clip[::-1], 4)  # backwards
+    assert not alike(clip, [first, last, middle], 4)
+    assert not alike(clip, [first, middle, first], 4)  # one that begins alike
+    near = f"{0xF0F0F0F0 ^ 0b1011:016x}"
+    assert alike(clip, [first, middle, near], 3)
+    assert not alike(clip, [first, middle, near], 2)
+
+
 @given(
     st.integers(0, 50),
     st.integers(17, 400),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from model.attention import attention, choose_backend
+from model.blocks import modulate
 from model.dit import DiT, DiTConfig
 from model.packing import PackedBatch, pack
 from model.rope import RopeConfig, inverse_frequencies, paper_dims, rotate, rotation
@@ -55,6 +56,40 @@ def test_every_input_reaches_the_target(trained_like: DiT, make_sequence: Callab
     later = run(trained_like, [sequence], [0.6])[0]
     for other in (text, source, later):
         assert (base - other).abs().max() > 1e-3
+
+
+def test_norms_of_queries_and_keys_take_out_their_length(
+    trained_like: DiT, make_sequence: Callable[..., Sequence]
+) -> None:
+    bare = DiT(dataclasses.replace(trained_like.config, qk_norm=False)).eval()
+    bare.load_state_dict(trained_like.state_dict(), strict=False)
+    for name in ("q", "k"):
+        for dit, changes in ((trained_like, False), (bare, True)):
+            before = run(dit, [make_sequence()], [0.5])[0]
+            with torch.no_grad():
+                for block in dit.blocks:
+                    getattr(block.attention, name).weight.mul_(5.0)
+            gap = (run(dit, [make_sequence()], [0.5])[0] - before).abs().max()
+            assert (gap > 1e-2) if changes else (gap < 1e-4), (name, gap)
+
+
+def test_modulation_of_nought_leaves_tokens_and_each_segment_has_its_own() -> None:
+    x, nought = torch.randn(3, 4), torch.zeros(2, 4)
+    segment = torch.tensor([0, 1, 1])
+    assert torch.equal(modulate(x, nought, nought, segment), x)
+    shift, scale = torch.randn(2, 4), torch.randn(2, 4)
+    moved = modulate(x, shift, scale, segment)
+    torch.testing.assert_close(moved[2], x[2] * (1 + scale[1]) + shift[1])
+
+
+def test_each_axis_turns_its_own_channels() -> None:
+    config = RopeConfig(dims=(2, 4, 6, 8))
+    channels = {0: [0], 1: [1, 2], 2: [3, 4, 5], 3: [6, 7, 8, 9]}
+    for axis, own in channels.items():
+        position = torch.zeros(1, 4)
+        position[0, axis] = 0.5
+        _, sin = rotation(position, config)
+        assert sin[0].nonzero().flatten().tolist() == own
 
 
 def test_output_starts_at_zero(dit_config: DiTConfig, make_sequence: Callable[..., Sequence]) -> None:

@@ -81,6 +81,21 @@ def test_solvers_follow_a_straight_path_exactly(name: str) -> None:
     torch.testing.assert_close(seen[-1], x1, atol=1e-5, rtol=1e-4)
 
 
+def test_steps_take_the_velocity_at_their_start_or_middle() -> None:
+    """dx/dt = 2 t from 0 to 1, in two steps by hand."""
+    zero, asked = torch.zeros(1), []
+
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        asked.append(t)
+        return torch.full_like(x, 2 * t)
+
+    euler = [float(x) for x in SOLVERS["euler"](velocity, zero, [0.0, 0.5, 1.0])]
+    assert (euler, asked) == ([0.0, 0.5], [0.0, 0.5])
+    asked.clear()
+    midpoint = [float(x) for x in SOLVERS["midpoint"](velocity, zero, [0.0, 0.5, 1.0])]
+    assert (midpoint, asked) == ([0.25, 1.0], [0.0, 0.25, 0.5, 0.75])
+
+
 def test_midpoint_and_unipc_converge_faster_than_euler() -> None:
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
         """The flow from N(0, 1) to N(2, 1/4), which takes x to 2 + x / 2."""

@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from model.checkpoint import StateWriter, load_state, states
 from model.config import ConfigError
-from model.data import StepBatch, collate
+from model.data import StepBatch, collate, keyed
 from model.lit import EditModule, learning_rate, micro_loss, token_shares
 from model.mixture import Row
 from model.opening import open_data
 from model.pairs import Pairs, mirrored
+from model.sequence import unpatchify
 from model.settings import FitConfig, OptimConfig
 from model.steps import Steps
 from model.train import fit
@@ -113,6 +114,49 @@ def test_lengths_from_the_index_are_those_of_the_sequences(fit_config: FitConfig
 
 def test_mirrored_text_swaps_sides() -> None:
     assert mirrored("Left of the man on the right, leftover") == "Right of the man on the left, leftover"
+
+
+@pytest.mark.parametrize(("chance", "visits"), [(0.3, 60), (0.0, 5), (1.0, 5)])
+def test_texts_are_dropped_as_often_as_asked(
+    fit_config: FitConfig, opened: Opened, chance: float, visits: int
+) -> None:
+    pairs, _ = opened
+    config = dataclasses.replace(fit_config.data, text_dropout=chance)
+    key = pairs.entry(0).key
+    dropped = [not len(pairs.example(0, 0, step, 7, config).sequence.text) for step in range(visits)]
+    # a draw of its own, by seed, step, pass and sample
+    drawn = [float(torch.rand((), generator=keyed(7, step, 0, key, "text"))) for step in range(visits)]
+    assert dropped == [value < chance for value in drawn]
+    assert abs(sum(dropped) / visits - chance) < 0.15
+
+
+def test_a_mirrored_visit_mirrors_words_and_pictures(fit_config: FitConfig, opened: Opened) -> None:
+    pairs, _ = opened
+    index = next(i for i in range(len(pairs)) if "left" in pairs.entry(i).text)
+
+    def visit(flip: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The words' states, and the source as decoded again."""
+        config = dataclasses.replace(fit_config.data, flip=flip, text_dropout=0.0)
+        sequence = pairs.example(index, 0, 0, 0, config).sequence
+        size = next(s.size for s in sequence.segments if s.name == "video1")
+        latents = unpatchify(sequence.vision[: math.prod(size)], size, pairs.model.sequence.patch)
+        return sequence.text, pairs.codec.decode(latents, (9, 48, 64))
+
+    (words, video), (other_words, other_video) = visit(0.0), visit(1.0)
+    assert torch.equal(words, pairs.states("Remove the disc on the left."))
+    assert torch.equal(other_words, pairs.states("Remove the disc on the right."))
+    torch.testing.assert_close(other_video, video.flip(2), atol=1e-4, rtol=0)
+    assert (video - video.flip(2)).abs().max() > 0.5
+
+
+def test_the_target_is_drawn(fit_config: FitConfig, opened: Opened) -> None:
+    pairs, _ = opened
+    record = pairs.record(0)
+    both = pairs.entry(0).model_copy(update={"targets": ["video1", "video2"]})
+    seen = [pairs.visit(both, lambda: record, 0, step, 0, fit_config.data) for step in range(24)]
+    names = [example.sequence.target.name for example in seen]
+    assert 5 <= names.count("video1") <= 19
+    assert set(names) == {"video1", "video2"}
 
 
 def test_schedule() -> None:

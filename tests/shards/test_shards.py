@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards.index import ShardError, rebuild
+from shards.index import ShardError, TokenGeometry, rebuild
 from shards.media import read_video
 from shards.reader import ShardSet, stream
 from shards.sample import SampleError
@@ -96,6 +98,22 @@ def test_tokens_follow_the_geometry(shard_dir: Path) -> None:
     assert entry.tokens >= 2 * 3 * 256
 
 
+@pytest.mark.parametrize(
+    ("frames", "size", "tokens"),
+    [
+        (1, (256, 256), 256),  # a token is 16x16 pixels
+        (1, (512, 256), 512),
+        (4, (256, 256), 2 * 256),  # the first frame alone, then one latent for up to four
+        (5, (256, 256), 2 * 256),
+        (6, (256, 256), 3 * 256),
+        (33, (256, 256), 9 * 256),
+        (1, (1024, 1024), 1024),  # shrunk to 512x512
+    ],
+)
+def test_tokens_of_the_paper_s_codec(frames: int, size: tuple[int, int], tokens: int) -> None:
+    assert TokenGeometry().tokens(frames, *size) == tokens
+
+
 def test_refuses_what_cannot_be_written(tmp_path: Path, make_items: Callable[..., list[Item]]) -> None:
     items = make_items(tmp_path, pairs=2, heldout=0)
     with pytest.raises(SampleError, match="two samples have this key"):
@@ -117,6 +135,31 @@ def test_a_shard_being_written_has_no_final_name(
     with pytest.raises(OSError, match="No space left"):
         write_shards(tmp_path / "out", items)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_broken_off_anywhere_a_folder_names_nothing_that_is_not_whole(
+    tmp_path: Path, make_items: Callable[..., list[Item]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = make_items(tmp_path, pairs=3, height=16, width=16)
+    synced, sync = itertools.count(), os.fsync
+    limit = 0
+
+    def breaks(handle: int) -> None:
+        if next(synced) >= limit:
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    for limit in range(100):
+        folder, synced = tmp_path / f"out{limit}", itertools.count()
+        with monkeypatch.context() as patch, contextlib.suppress(OSError):
+            patch.setattr(os, "fsync", breaks)
+            write_shards(folder, items, max_samples=1)
+            break
+        if (folder / "manifest.jsonl").is_file():  # the last of all files
+            report = verify(folder, decode=False)
+            assert (report.samples, report.faults) == (3, [])
+    assert limit > 10
+    assert verify(folder).samples == 3
 
 
 def flip_a_byte(directory: Path) -> str:
@@ -173,6 +216,16 @@ def test_verify_passes_and_then_fails_by_name(shard_dir: Path, damage: Callable[
     assert done.returncode == 1
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_byte_that_belongs_to_no_sample_is_noticed(shard_dir: Path) -> None:
+    path = shard_dir / "train-000000.tar"
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        member = next(m for m in tar if m.name.endswith(".mp4") and m.size % 512)
+    data[member.offset_data + member.size] ^= 1  # what fills the last block
+    path.write_bytes(data)
+    assert any("its sha256 is not the manifest's" in fault for fault in verify(shard_dir).faults)
 
 
 def test_random_access_notices_damage(shard_dir: Path) -> None:

@@ -1,0 +1,60 @@
+"""A run's means: failures are counted and not scored, and intervals are over source clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.item import Item, Loaded, Unscored
+from benchmark.metrics.psnr import Psnr
+from benchmark.outcome import Outcome, Run, RunConfig
+from benchmark.stats import mean_interval
+from benchmark.store import Score
+from benchmark.suites.heldout import Suite
+
+PSNR = Psnr("inside")
+
+
+def load() -> Loaded:
+    raise NotImplementedError("nothing here looks at pixels")
+
+
+def run_of(pairs_dir: Path, scores: list[tuple[str, Score]]) -> Run:
+    """A run whose only metric gave these scores of items of these clips."""
+    outcomes = [
+        Outcome(
+            Item(f"item{n}", "removal", "", "", "", clip, f"pair{n}", None, load),
+            {"model": {PSNR.name: score}},
+        )
+        for n, (clip, score) in enumerate(scores)
+    ]
+    config = RunConfig("heldout", str(pairs_dir), None)
+    return Run(config, Suite(pairs_dir), [PSNR], outcomes, ["model"], None, {})
+
+
+def test_a_failure_is_counted_and_is_no_score(pairs_dir: Path) -> None:
+    scores: list[tuple[str, Score]] = [(f"clip{n}", 30.0 + n) for n in range(6)]
+    run = run_of(pairs_dir, [*scores, ("clip6", Unscored("no mask"))])
+    mean = run.mean("model", PSNR, list(range(7)))
+    assert (mean.value, mean.scored, mean.failed) == (32.5, 6, 1)
+    assert mean.low is not None
+    assert mean.low > 29
+    assert run.failures() == [("item6", "model", "all", "no mask")]
+    assert run.items_out()["items"][6]["scores"]["model"][PSNR.name] is None
+
+
+def test_edits_of_one_clip_are_one_cluster(pairs_dir: Path) -> None:
+    values = np.repeat(np.random.default_rng(0).normal(30, 2, 6), 4).tolist()
+    clips = [f"clip{n // 4}" for n in range(24)]
+    run = run_of(pairs_dir, list(zip(clips, values, strict=True)))
+    mean = run.mean("model", PSNR, list(range(24)))
+    assert run.clusters == ("source clip", clips)
+    assert mean == mean_interval(values, clips)
+    alone = mean_interval(values, [str(n) for n in range(24)])
+    assert mean.clusters == 6
+    assert mean.high is not None
+    assert alone.high is not None
+    assert mean.high - mean.value > 1.5 * (alone.high - alone.value)  # type: ignore[operator]
+    assert mean.value == pytest.approx(np.mean(values))

@@ -1,0 +1,76 @@
+"""Both directions of a pair: what is told to go is in the source, what is told to come is in the target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from curation.cg import words
+from curation.cg.scene import SceneSettings
+from curation.clips import Clip
+from curation.naming import ADD, ADD_MASKED, REMOVE, REMOVE_MASKED
+from curation.recipe import Draft
+from curation.tasks.cg_removal import CgRemoval
+from curation.tasks.object_addition import ObjectAddition
+from curation.tasks.object_removal import ObjectRemoval
+
+CLIP = Clip("seed 3", "a" * 64, "scene", 0, 9, 10.0, 96, 128, "train")
+FILES = {
+    "source": ("source.mp4", "video", 9, 10.0, 96, 128),
+    "target": ("target.mp4", "video", 9, 10.0, 96, 128),
+    "mask": ("mask.mkv", "mask", 9, 10.0, 96, 128),
+}
+
+
+def person() -> tuple[ObjectRemoval, dict[str, Any], str]:
+    """The task (words need none of its annotators), a result, and what both captions tell apart."""
+    none: Any = None
+    look = {"upper": "red", "lower": "dark", "place": "on the left", "motion": ""}
+    task = ObjectRemoval(none, none, none, none, none, none)
+    return task, {"files": FILES, "appearance": look}, "without"
+
+
+def rendered() -> tuple[CgRemoval, dict[str, Any], str]:
+    """The same of a rendered scene."""
+    task = CgRemoval(SceneSettings(height=96, width=128, frames=9), scenes=4)
+    thing = task.scene_of(CLIP.source).things[0]
+    return task, {"files": FILES, "object": 0, "names": [thing.shape]}, thing.shape
+
+
+@pytest.mark.parametrize("make", [person, rendered])
+def test_removal_starts_with_the_object_and_addition_without(make: Any) -> None:
+    task, result, _ = make()
+    drafts: list[Draft] = task.drafts(CLIP, result, 0)
+    assert [d.task for d in drafts] == ["object_removal"] * 2 + ["object_addition"] * 2
+    for draft, forms in zip(drafts, (REMOVE, REMOVE_MASKED, ADD, ADD_MASKED), strict=True):
+        first, second = draft.media["video1"], draft.media["video2"]
+        with_object = "video1" if draft.task == "object_removal" else "video2"
+        assert draft.media[with_object] == "source"  # the files are named from the removal's side
+        assert {first, second} == {"source", "target"}
+        assert draft.targets == ("video2",)
+        instruction = draft.text.removeprefix("<video1> ").removesuffix(" <video2>")
+        begins = {form.partition("{what}")[0] for form in forms}
+        assert any(instruction.startswith(start) for start in begins), draft.text
+
+
+def test_captions_follow_their_videos() -> None:
+    task, result, _ = rendered()
+    scene = task.scene_of(CLIP.source)
+    both = words.caption(scene), words.caption(scene, without=0)
+    for draft in task.drafts(CLIP, result, 0):
+        wanted = both if draft.task == "object_removal" else both[::-1]
+        assert (draft.captions["source"], draft.captions["target"]) == wanted
+    task_, result_, _ = person()
+    for draft in task_.drafts(replace(CLIP, source="street.mp4"), result_, 0):
+        empty = "target" if draft.task == "object_removal" else "source"
+        assert "without" in draft.captions[empty]
+        assert "without" not in draft.captions["source" if empty == "target" else "target"]
+
+
+def test_addition_alone_is_the_additions() -> None:
+    none: Any = None
+    addition = ObjectAddition(none, none, none, none, none, none)
+    _, result, _ = person()
+    assert {draft.task for draft in addition.drafts(CLIP, result, 0)} == {"object_addition"}

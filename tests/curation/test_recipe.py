@@ -1,0 +1,84 @@
+"""What every task gets from `Recipe`: results by what they depend on, failures, where a sample comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation.clips import Clip
+from curation.ports import AnnotatorError, Backend
+from curation.recipe import Draft, Recipe, Shelf, attempt
+from curation.workspace import Workspace
+
+CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout")
+
+
+class Marker:
+    """An annotator: a shade of grey."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def describe(self) -> Backend:
+        return Backend("grey", settings={"level": self.level})
+
+
+class Grey(Recipe):
+    """A task that makes grey videos."""
+
+    name = "grey"
+
+    def __init__(self, level: int = 9, length: int = 8, least: int = 0) -> None:
+        super().__init__()
+        self.marker, self.length, self.least = Marker(level), length, least
+
+    def settings(self) -> dict[str, Any]:
+        return {"length": self.length}
+
+    def thresholds(self) -> dict[str, Any]:
+        return {"least": self.least}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        return {"candidates": [self.once(space, "paint", clip, self._paint, [self.marker])]}
+
+    def _paint(self, clip: Clip, folder: Path) -> dict[str, Any]:
+        shelf = Shelf(folder, clip.fps)
+        shelf.video("made", np.full((self.length, 16, 16, 3), self.marker.level, np.uint8))
+        return shelf.done(first=4, stop=4 + self.length)
+
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+        return [Draft("", "grey", "Grey. <video1>", ("video1",), {"video1": "made"})]
+
+
+def test_a_result_is_kept_for_its_settings_and_annotators_alone(tmp_path: Path) -> None:
+    def computed(recipe: Grey) -> int:
+        space = Workspace(tmp_path)
+        recipe.process(CLIP, space)
+        return space.work["paint"].computed
+
+    assert computed(Grey()) == 1
+    assert computed(Grey()) == 0
+    assert computed(Grey(length=4)) == 1
+    assert computed(Grey(level=10)) == 1
+    assert computed(Grey(least=3)) == 0  # a threshold accepts or refuses what is there
+    assert computed(Grey(length=4)) == 0
+
+
+def test_a_sample_says_which_seconds_of_its_source_it_shows(tmp_path: Path) -> None:
+    recipe = Grey()
+    (result,) = recipe.process(CLIP, Workspace(tmp_path))["candidates"]
+    ((sample, files),) = recipe.samples(CLIP, result, 0, recipe.steps())
+    assert sample.provenance.clip.span == (10.4, 11.2)  # frames 4 to 12 of a clip that begins at frame 100
+    assert sample.provenance.clip.sha256 == CLIP.sha256
+    assert sample.split == "heldout"
+    assert files["video1"].is_file()
+
+
+def test_what_a_backend_could_not_make_is_not_accepted() -> None:
+    def fails() -> dict[str, Any]:
+        raise AnnotatorError("out of memory")
+
+    assert attempt(fails) == {"reason": "quarantined", "error": "out of memory"}
+    assert attempt(lambda: {"reason": ""}) == {"reason": ""}

@@ -1,0 +1,172 @@
+"""One optimizer step of a real trainer: what it weighs, clips, accumulates and averages.
+
+Random sequences of different lengths and a tiny network; nothing is read or encoded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from model.config import ModelConfig
+from model.data import Example, StepBatch, collate
+from model.dit import DiT, DiTConfig
+from model.lit import EditModule, micro_loss, token_shares
+from model.sequence import Sequence
+from model.settings import OptimConfig
+
+
+@pytest.fixture
+def steps(make_sequence: Callable[..., Sequence]) -> list[StepBatch]:
+    """Five steps of three samples whose targets have 6, 12 and 18 tokens, in two micro-batches."""
+
+    def example(step: int, number: int) -> Example:
+        seed = 10 * step + number
+        sequence = make_sequence(seed, frames=number + 1)
+        tokens = 6 * (number + 1)
+        random = torch.Generator().manual_seed(seed)
+        noise = torch.randn(tokens, sequence.vision.shape[1], generator=random)
+        time = torch.rand((), generator=random)
+        return Example(f"sample{seed}", "edit", sequence, noise, time, torch.ones(tokens), tokens)
+
+    made = [[example(step, number) for number in range(3)] for step in range(5)]
+    return [StepBatch(n, (collate(e[:1]), collate(e[1:])), 3) for n, e in enumerate(made)]
+
+
+@pytest.fixture
+def module_of(dit_config: DiTConfig, trained_like: DiT) -> Callable[..., EditModule]:
+    """A module of five steps with the same weights each time; arguments are the optimizer's settings."""
+
+    def make(**optim: Any) -> EditModule:
+        config = OptimConfig(**{"lr": 1e-2, "warmup": 2, **optim})
+        return EditModule(ModelConfig(dit=dit_config), config, 5, copy.deepcopy(trained_like).train())
+
+    return make
+
+
+class Record(Callback):
+    """What is seen after each step."""
+
+    def __init__(self) -> None:
+        self.weights: list[list[torch.Tensor]] = []
+        self.gradients: list[list[torch.Tensor]] = []
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
+        self.weights.append([p.detach().clone() for p in module.dit.parameters()])
+        self.gradients.append([p.grad.clone() for p in module.dit.parameters()])
+        self.rows.append(module.row)
+
+    def norms(self) -> list[float]:
+        """Of the gradients that the optimizer saw."""
+        return [float(torch.cat([g.flatten() for g in step]).norm()) for step in self.gradients]
+
+
+def train(module: EditModule, steps: list[StepBatch]) -> Record:
+    """Take the steps with Lightning's trainer."""
+    record = Record()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[record],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(steps, batch_size=None))
+    assert module.done == len(steps)
+    return record
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.3, 0.0])
+def test_the_average_follows_the_weights_by_its_decay(
+    module_of: Callable[..., EditModule], steps: list[StepBatch], decay: float
+) -> None:
+    module = module_of(ema=decay)
+    wanted = [p.detach().clone() for p in module.ema.parameters()]
+    record = train(module, steps)
+    for n, weights in enumerate(record.weights, 1):
+        keep = min(decay, (1 + n) / (10 + n))  # a young average forgets the start sooner
+        wanted = [keep * a + (1 - keep) * w for a, w in zip(wanted, weights, strict=True)]
+    saved = list(module.whole().parameters())  # what becomes the checkpoint
+    for average, known in zip(saved, wanted, strict=True):
+        torch.testing.assert_close(average, known, atol=1e-6, rtol=1e-5)
+    gaps = [(a - w).abs().max() for a, w in zip(saved, record.weights[-1], strict=True)]
+    assert (max(gaps) > 1e-3) == (decay > 0)
+
+
+@pytest.mark.parametrize("clip", [0.05, 0.0])
+def test_gradients_are_clipped_after_warm_up_alone(
+    module_of: Callable[..., EditModule], steps: list[StepBatch], clip: float
+) -> None:
+    record = train(module_of(clip=clip, warmup=2), steps)
+    for step, (norm, row) in enumerate(zip(record.norms(), record.rows, strict=True)):
+        assert row["grad_norm"] > 0.1  # before clipping
+        bounded = clip if clip and step >= 2 else row["grad_norm"]
+        assert norm == pytest.approx(bounded, rel=1e-3)
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+def test_shares_count_samples_or_tokens_alike(
+    steps: list[StepBatch], average: Literal["sample", "token"]
+) -> None:
+    batch = steps[0]
+    shares = torch.cat(token_shares(batch, average))
+    first, second = batch.micro
+    samples = torch.cat([first.batch.target_sequence, 1 + second.batch.target_sequence])
+    assert samples.bincount().tolist() == [6, 12, 18]
+    by_sample = torch.zeros(3).index_add(0, samples, shares)
+    wanted = [1 / 3] * 3 if average == "sample" else [6 / 36, 12 / 36, 18 / 36]
+    torch.testing.assert_close(by_sample, torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+def test_a_step_has_the_gradient_of_its_whole_batch(
+    module_of: Callable[..., EditModule], steps: list[StepBatch], average: Literal["sample", "token"]
+) -> None:
+    """However many micro-batches it has, and whatever the steps before it were."""
+    module = module_of(lr=0.0, final_lr=0.0, clip=0.0, average=average)  # the weights stay
+    record = train(module, steps[:2])
+    other = module_of()
+    for step, gradients in zip(steps[:2], record.gradients, strict=True):
+        other.dit.zero_grad()
+        losses = [micro_loss(other.dit, micro, other.config) for micro in step.micro]
+        sizes = [6, 12, 18]
+        samples = torch.cat(losses).split(sizes)
+        means = [loss.mean() for loss in samples]
+        total = sum(means) / 3 if average == "sample" else torch.cat(losses).mean()
+        total.backward()  # type: ignore[union-attr]
+        for ours, theirs in zip(gradients, other.dit.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_in_training_the_context_is_clean(
+    module_of: Callable[..., EditModule], steps: list[StepBatch]
+) -> None:
+    """It is given as it is, with t = 1; the target is mixed with noise, with its own t."""
+    module, micro = module_of(), steps[0].micro[1]
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    module.dit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1:3]))
+    micro_loss(module.dit, micro, module.config)
+    ((vision, timestep),) = seen
+    batch = micro.batch
+    assert timestep[batch.target_segment].tolist() == micro.time.tolist()
+    clean = torch.ones(batch.segments, dtype=torch.bool)
+    clean[batch.target_segment] = False
+    assert clean.sum() > 2
+    assert (timestep[clean] == 1).all()
+    same = (vision == batch.vision).all(1)
+    assert same.nonzero().flatten().tolist() == sorted(
+        set(range(len(vision))) - set(batch.target_vision.tolist())
+    )
+    t = micro.time[batch.target_sequence, None]
+    mixed = t * batch.vision[batch.target_vision] + (1 - t) * micro.noise
+    torch.testing.assert_close(vision[batch.target_vision], mixed)
