@@ -51,7 +51,10 @@ def generate(
     folder = weights_folder(Path(checkpoint))
     every = program(suite).wanted(Path(data), Path(out), samples)
     chosen = [every[n] for n in spread_out(len(every), limit)]
-    with exclusive(out, "--out"), console.status("generating") as status:
+    # beside the folder: the program that is run on it takes every file for a result
+    place = Path(out).absolute()
+    lock = exclusive(place.parent, f"--out {place.name} in", f".{place.name}.lock")
+    with lock, console.status("generating") as status:
         editor = Editor.from_pretrained(str(folder), device)
         made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
     console.print(

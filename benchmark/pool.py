@@ -46,6 +46,8 @@ def in_processes(
                 "run again, with fewer"
             ) from error
         except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # an item may take minutes, and what is written is written whole
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -145,7 +145,11 @@ def carry_out(study: Study, out: Path, jobs: int, say: Callable[[str], None]) ->
             faults.append(str(error))
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda run: one(*run), runs))
+        try:
+            list(pool.map(lambda run: one(*run), runs))
+        except BaseException:  # Ctrl-C ends what runs; nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if faults:
         raise BenchmarkError(faults[0])
     result = collect(study, out)

@@ -22,6 +22,8 @@ from shards.index import ShardError, rebuild
 from shards.reader import ShardSet
 from shards.verify import verify as verify_folder
 
+FIELDS = ("key", "split", "task", "tokens", "media", "text")
+
 
 def verify(directory: str, decode: bool = True) -> None:
     """Check checksums, schema, index and media of every shard.
@@ -68,25 +70,20 @@ def ls(
         format: table, tsv or json; a table in a terminal and tsv elsewhere when not given
     """
     samples = ShardSet(directory, split)
-    rows: list[dict[str, Any]] = [
-        {
-            "key": key,
-            "split": entry.split,
-            "task": entry.task,
-            "tokens": entry.tokens,
-            "media": {n: f"{f}x{w}x{h}" for n, (_, f, h, w) in entry.media.items()},
-            "text": entry.text,
-        }
-        for key, entry in ((key, samples.entry(key)) for key in samples.keys)
-    ]
+    rows: list[dict[str, Any]] = []
+    for key in samples.keys:
+        entry = samples.entry(key)
+        media = {n: f"{f}x{w}x{h}" for n, (_, f, h, w) in entry.media.items()}
+        values = (key, entry.split, entry.task, entry.tokens, media, entry.text)
+        rows.append(dict(zip(FIELDS, values, strict=True)))
     format = format or ("table" if sys.stdout.isatty() else "tsv")
     if format == "json":
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif format == "tsv":
-        print("\t".join(rows[0]))
+        print("\t".join(FIELDS))
         for row in rows:
-            values = row | {"media": _in_words(row["media"])}
-            print("\t".join(" ".join(str(value).split()) for value in values.values()))
+            written = row | {"media": _in_words(row["media"])}
+            print("\t".join(" ".join(str(value).split()) for value in written.values()))
     else:
         _print_table(rows, directory)
 
@@ -98,7 +95,7 @@ def _in_words(media: dict[str, str]) -> str:
 def _print_table(rows: list[dict[str, Any]], title: str) -> None:
     """Keys are whole at any width, since the next command needs them; only other columns are folded."""
     console = Console()
-    longest = max(len(row["key"]) for row in rows)
+    longest = max((len(row["key"]) for row in rows), default=3)
     table = Table(title=title)
     table.add_column("key", overflow="fold", min_width=min(longest, console.width - 4))
     table.add_column("split, task, tokens", overflow="fold")

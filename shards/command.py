@@ -102,7 +102,8 @@ def nearest(key: str, keys: Iterable[str], dashes: str = "") -> str:
     """ "; did you mean ...?" with the one of `keys` that is most like `key`, or "" when none is."""
     known = [k for k in keys if k != key]
     last = key.rpartition(".")[2]
-    close = get_close_matches(key, known, 1, 0.7) or [k for k in known if k.rpartition(".")[2] == last][:1]
+    close = get_close_matches(key, known, 1, 0.7)
+    close = close or sorted((k for k in known if k.rpartition(".")[2] == last), key=len)
     return f"; did you mean {dashes}{close[0]}?" if close else ""
 
 
