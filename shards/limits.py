@@ -19,6 +19,7 @@ MAX_SIDE = 16_384  # pixels, of an image or frame
 MAX_PIXELS = 1 << 26  # of an image or frame: 8192x8192
 MAX_FRAMES = 1 << 20  # of a video; nine hours at 30 frames per second
 MAX_SECONDS = 12 * 3600.0  # of a video
+MAX_FPS = 1000.0  # frames per second of a video
 MAX_DECODED_BYTES = 4 << 30  # of the frames of one array: about 5,000 frames of 480x640
 MAX_JSON_BYTES = 64 << 20  # of a JSON or YAML document, except the index of a shard
 MAX_INDEX_BYTES = 1 << 30  # of a manifest, or of the index of one shard
