@@ -140,25 +140,28 @@ def test_a_shard_being_written_has_no_final_name(
 def test_broken_off_anywhere_a_folder_names_nothing_that_is_not_whole(
     tmp_path: Path, make_items: Callable[..., list[Item]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = make_items(tmp_path, pairs=3, height=16, width=16)
-    synced, sync = itertools.count(), os.fsync
-    limit = 0
+    items, sync = make_items(tmp_path, pairs=3, height=16, width=16), os.fsync
 
-    def breaks(handle: int) -> None:
-        if next(synced) >= limit:
-            raise OSError(28, "No space left on device")
-        sync(handle)
+    def breaking(limit: int) -> Callable[[int], None]:
+        calls = itertools.count()
 
-    for limit in range(100):
-        folder, synced = tmp_path / f"out{limit}", itertools.count()
+        def fsync(handle: int) -> None:
+            if next(calls) >= limit:
+                raise OSError(28, "No space left on device")
+            sync(handle)
+
+        return fsync
+
+    for limit in itertools.count():
+        folder = tmp_path / f"out{limit}"
         with monkeypatch.context() as patch, contextlib.suppress(OSError):
-            patch.setattr(os, "fsync", breaks)
+            patch.setattr(os, "fsync", breaking(limit))
             write_shards(folder, items, max_samples=1)
             break
         if (folder / "manifest.jsonl").is_file():  # the last of all files
             report = verify(folder, decode=False)
             assert (report.samples, report.faults) == (3, [])
-    assert limit > 10
+    assert limit > 10  # a file and its folder, for three shards, their indices and the manifest
     assert verify(folder).samples == 3
 
 
