@@ -23,6 +23,7 @@ from curation import screening
 from curation.assets import AssetError
 from curation.clips import Clip
 from curation.ports import AnnotatorError
+from curation.progress import RunProgress
 from curation.screening import Screen, Seen
 from curation.workspace import Work, Workspace, digest
 from shards.errors import EditVerseError
@@ -202,11 +203,15 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {_one_line(error)}"
 
 
-def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
+def run_local(
+    files: list[str], config: dict[str, Any], workspace: Path, progress: RunProgress
+) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    cut = until_fault(outcome for file in files for outcome in worker.cut(file))
-    for outcome in without_twins(cut, worker.task.cut.screen):
+    cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
+    cut = without_twins(cut, worker.task.cut.screen)
+    progress.clips(cut)
+    for outcome in cut:
         yield worker.process(outcome)
 
 
@@ -233,7 +238,13 @@ def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
 
 
 def run_ray(
-    files: list[str], config: dict[str, Any], workspace: Path, workers: int, gpus: float = 0.0
+    files: list[str],
+    config: dict[str, Any],
+    workspace: Path,
+    workers: int,
+    gpus: float = 0.0,
+    *,
+    progress: RunProgress,
 ) -> Generator[Outcome, None, None]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
     import logging
@@ -275,8 +286,9 @@ def run_ray(
             max_task_retries=-1,
         )
         # All clips are known before any is worked on: twins can only be told then.
-        cut = until_fault(Outcome.from_row(row) for row in rows.iter_rows())
+        cut = until_fault(progress.cutting(Outcome.from_row(row) for row in rows.iter_rows()))
         cut = without_twins(cut, build(config).cut.screen)
+        progress.clips(cut)
         # One clip a block, so that the clips of one file spread over the workers.
         rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
         rows = rows.map(
