@@ -19,7 +19,7 @@ from shards.errors import EditVerseError
 from shards.limits import read_text
 
 WIDTH, HEIGHT = 560, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 26, 12, 40  # the last step's number is centred on the right edge
 SMOOTH_FROM = 60  # curves with at least this many points also get a running mean
 SKIP = {"epoch", "step", "time", "samples", "tokens"}  # where the run stands, not how it goes
 

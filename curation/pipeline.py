@@ -24,6 +24,7 @@ from curation import screening, watchdog
 from curation.assets import AssetError
 from curation.clips import Clip
 from curation.ports import AnnotatorError
+from curation.progress import RunProgress
 from curation.screening import Screen, Seen
 from curation.workspace import Work, Workspace, digest
 from shards.errors import EditVerseError
@@ -251,11 +252,15 @@ def attempts_of(root: Path, run: str) -> Path:
     return root / "attempts" / run
 
 
-def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
+def run_local(
+    files: list[str], config: dict[str, Any], workspace: Path, progress: RunProgress
+) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    cut = until_fault(outcome for file in files for outcome in worker.cut(file))
-    for outcome in without_twins(cut, worker.task.cut.screen):
+    cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
+    cut = without_twins(cut, worker.task.cut.screen)
+    progress.clips(cut)
+    for outcome in cut:
         yield worker.process(outcome)
 
 
@@ -288,6 +293,8 @@ def run_ray(
     workers: int,
     gpus: float = 0.0,
     max_silence: float = MAX_SILENCE,
+    *,
+    progress: RunProgress,
 ) -> Generator[Outcome, None, None]:
     """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call.
 
@@ -331,8 +338,9 @@ def run_ray(
         )
         # All clips are known before any is worked on: twins can only be told then.
         with dog:
-            cut = until_fault(_outcomes(rows, dog))
+            cut = until_fault(progress.cutting(_outcomes(rows, dog)))
         cut = without_twins(cut, build(config).cut.screen)
+        progress.clips(cut)
         # One clip a block, so that the clips of one file spread over the workers.
         rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
         rows = rows.map(

@@ -32,7 +32,7 @@ from model.lora import add_adapter
 from model.opening import open_data, starting_point
 from model.progress import Watch, export, render
 from model.recompute import prepare_blocks
-from model.runs import Curve, claim, finished
+from model.runs import Curve, claim, finished, record_model, requested
 from model.settings import FitConfig
 from model.steps import SampleError, Steps
 from model.watch import codec_psnr
@@ -83,14 +83,17 @@ def locked(run: Path, world: World) -> Iterator[None]:
 
 
 def identity_of(config: FitConfig) -> dict[str, Any]:
-    """What makes a run this run: all settings but where its data lies, and how and on what it is computed."""
+    """What makes a run this run: all settings but where its data lies, and how and on what it is computed.
+
+    With `train.start` the model is the checkpoint's, so that there is no model among the settings.
+    """
     settings = to_dict(config)
     del settings["parallel"]
     for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
         del settings["data"][name]
     for name in ("keep", "threads", "wandb"):
         del settings["train"][name]
-    return {"config": settings, "data": data_fingerprint(rows_of(config.data))}
+    return requested({"config": settings, "data": data_fingerprint(rows_of(config.data))})
 
 
 def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
@@ -112,6 +115,8 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     base = starting_point(config)
     with first_alone(world):
         train, heldout, model = open_data(config, run, base)
+        if world.first:
+            record_model(run, model)
     if config.data.encoded is not None:
         train.read_encoded(config.data.encoded, config.data)
     module, optimizer = make_module(config, model, base, world, train.tasks)
