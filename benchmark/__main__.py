@@ -6,7 +6,6 @@ Errors are one line on stderr and exit status 2; a run in which nothing could be
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 import subprocess
 import sys
@@ -19,6 +18,11 @@ from jsonargparse import auto_cli
 from benchmark.cli_external import collect, generate
 from benchmark.cli_tables import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
 from benchmark.item import BenchmarkError
+from shards.command import Parser, run_command
+from shards.devices import check_device
+from shards.errors import EditVerseError
+from shards.files import exclusive
+from shards.limits import read_json
 
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 
@@ -79,6 +83,7 @@ def run(
     ):
         if value is not None and value < least:
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
+    check_device(device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device)
     go(config, Path(out), curves, gallery, page == "file", workers)
@@ -98,20 +103,22 @@ def report(
         gallery: items with videos on the page at most
         page: as for run
     """
-    from benchmark.editing import EditSettings
+    from pydantic import TypeAdapter, ValidationError
+
     from benchmark.outcome import RunConfig
 
     path = Path(out) / "config.json"
     try:
-        held = json.loads(path.read_text())
-        edit = held["edit"]
-        held["edit"] = EditSettings(**edit | {"ground": tuple(edit["ground"])})
-        config = RunConfig(**held)
+        config = TypeAdapter(RunConfig).validate_python(read_json(path))
     except FileNotFoundError:
         raise BenchmarkError(
             f"{path}: not found; `python -m benchmark run --out {out}` comes first"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:200]}"
+        raise BenchmarkError(f"{path}: damaged ({reason}); run again with another --out") from None
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
     go(config, Path(out), curves, gallery, page == "file")
 
@@ -150,7 +157,8 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
     if jobs < 1:
         raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
     read = read_study(Path(study))
-    made = carry_out(read, Path(out), jobs, lambda line: console.print(line, highlight=False))
+    with exclusive(out, "--out"):
+        made = carry_out(read, Path(out), jobs, lambda line: console.print(line, highlight=False))
     print(markdown(read, made))
 
 
@@ -184,7 +192,14 @@ def gallery(
 def go(
     config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
 ) -> None:
-    """Execute a run and leave its table, summary and page."""
+    """Execute a run and leave its table, summary and page; InUseError when another run has the folder."""
+    from benchmark.runner import held
+
+    with held(out):
+        _go(config, out, curves, gallery, inside, workers)
+
+
+def _go(config: Any, out: Path, curves: str | None, gallery: int, inside: bool, workers: int) -> None:
     from benchmark.curves import read_curves
     from benchmark.report import write_report
     from benchmark.runner import execute
@@ -245,7 +260,12 @@ def provenance(out: Path, fresh: bool) -> dict[str, str]:
         write_json(
             path, {"date": today, "commit": commit(), "machine": f"{platform.machine()} {platform.system()}"}
         )
-    made: dict[str, str] = json.loads(path.read_text())
+    try:
+        made = read_json(path)
+    except EditVerseError as error:
+        raise BenchmarkError(f"{error}; delete it, the next run writes it again") from None
+    if not isinstance(made, dict) or not all(isinstance(value, str) for value in made.values()):
+        raise BenchmarkError(f"{path}: should map texts to texts; delete it, the next run writes it again")
     return made
 
 
@@ -254,39 +274,32 @@ def commit() -> str:
     root = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
 
 
-def main() -> None:
-    """Run the command; known faults become one line and exit status 2."""
-    from shards.index import ShardError
-    from shards.sample import SampleError
-
-    try:
-        auto_cli(
-            {
-                "run": run,
-                "report": report,
-                "compare": compare,
-                "faults": faults,
-                "fetch": fetch,
-                "generate": generate,
-                "collect": collect,
-                "correlate": correlate,
-                "study": study,
-                "gallery": gallery,
-                "tables": tables,
-                "list": list_,
-            },
-            prog="python -m benchmark",
-        )
-    except (BenchmarkError, ShardError, SampleError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+def main() -> int:
+    """Entry point; returns the exit status."""
+    commands: dict[str, Any] = {
+        "run": run,
+        "report": report,
+        "compare": compare,
+        "faults": faults,
+        "fetch": fetch,
+        "generate": generate,
+        "collect": collect,
+        "correlate": correlate,
+        "study": study,
+        "gallery": gallery,
+        "tables": tables,
+        "list": list_,
+    }
+    return run_command(lambda: auto_cli(commands, prog="python -m benchmark", parser_class=Parser))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Bars of means by group, one figure per metric, as SVG: which system does what kind of edit how well."""
+"""Bars of means by group, one figure per metric: which system does what kind of edit how well."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from benchmark.outcome import Run, label_of
 from benchmark.stats import Mean
 from benchmark.systems import TARGET
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 440, 150, 24, 6, 26
-BAR, GAP = 10, 10  # pixels: of a bar, between groups
+BAR = 10  # pixels from a bar to the next
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Figure:
     name: str
     note: str
     rows: list[str]
-    svg: str
+    html: str
 
 
 def figures(run: Run) -> list[Figure]:
@@ -37,7 +36,7 @@ def figures(run: Run) -> list[Figure]:
         if len(known) < 2:
             continue
         note = f"{metric.unit} {'higher' if metric.higher_is_better else 'lower'} is better".strip()
-        found.append(Figure(metric.label, note, [label_of(r) for r in rows], svg(metric, known)))
+        found.append(Figure(metric.label, note, [label_of(r) for r in rows], plot(metric, known)))
     return found
 
 
@@ -46,47 +45,43 @@ def finite(mean: Mean) -> bool:
     return mean.value is not None and math.isfinite(mean.value)
 
 
-def svg(metric: Metric, groups: dict[str, list[Mean]]) -> str:
-    """Horizontal bars with their intervals, a block of systems per group."""
+def plot(metric: Metric, groups: dict[str, list[Mean]]) -> str:
+    """Horizontal bars with their intervals, a block of systems per group, as HTML.
+
+    Not SVG: its text neither wraps nor has a width that is known here, so that long names would be cut.
+    """
     ends = [v for of in groups.values() for m in of if finite(m) for v in (m.value, m.low, m.high)]
     numbers = [v for v in ends if v is not None]
     low, high = min(0.0, *numbers), max(0.0, *numbers)
     if low >= 0 and min(numbers) > 0.6 * high:  # bars from 0 would all look alike; the axis says so
         low = min(numbers) - 0.25 * (high - min(numbers) or high)
-    rows = len(next(iter(groups.values())))
-    height = TOP + BOTTOM + len(groups) * (rows * BAR + GAP)
     span = (high - low) or 1.0
 
     def x(value: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / span
+        return 100 * (value - low) / span
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(metric.label)} by group">']
-    for tick in nice_ticks(low, high, 4):
-        at = f'x1="{x(tick):.1f}" x2="{x(tick):.1f}"'
-        parts.append(f'<line class="grid" {at} y1="{TOP}" y2="{height - BOTTOM}"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
-    y = float(TOP) + GAP / 2
+    ticks = nice_ticks(low, high, 4)
+    grid = "".join(f'<i class="grid" style="left:{x(tick):.2f}%"></i>' for tick in ticks)
     start = x(max(low, 0.0))
+    parts = [f'<div class="plot" role="group" aria-label="{escape(metric.label)} by group">']
     for name, of in groups.items():
-        middle = y + rows * BAR / 2 + 4
-        parts.append(f'<text x="{LEFT - 8}" y="{middle:.1f}" text-anchor="end">{escape(short(name))}</text>')
+        parts.append(f'<div class="name">{escape(name)}</div>')
+        parts.append(f'<div class="track" style="height:{len(of) * BAR}px">{grid}')
         for number, mean in enumerate(of):
             if finite(mean) and mean.value is not None:
                 left, right = sorted((start, x(mean.value)))
                 label = f"{name}: {mean.value:.4g}, {mean.scored} scored, {mean.failed} failed"
-                place = f'x="{left:.1f}" y="{y + number * BAR:.1f}" width="{max(1.0, right - left):.1f}"'
-                title = f"<title>{escape(label)}</title>"
-                parts.append(f'<rect class="bar s{number % 6}" {place} height="{BAR - 2}">{title}</rect>')
+                parts.append(
+                    f'<div class="bar s{number % 6}" role="img" aria-label="{escape(label)}" '
+                    f'title="{escape(label)}" style="left:{left:.2f}%;width:{right - left:.2f}%;'
+                    f'top:{number * BAR}px;height:{BAR - 2}px"></div>'
+                )
                 if mean.low is not None and mean.high is not None:
-                    line = y + number * BAR + BAR / 2 - 1
+                    first, last = x(max(low, mean.low)), x(mean.high)
                     parts.append(
-                        f'<line class="axis" x1="{x(max(low, mean.low)):.1f}" x2="{x(mean.high):.1f}" '
-                        f'y1="{line:.1f}" y2="{line:.1f}"/>'
+                        f'<i class="interval" style="left:{first:.2f}%;width:{last - first:.2f}%;'
+                        f'top:{number * BAR + BAR / 2 - 1:g}px"></i>'
                     )
-        y += rows * BAR + GAP
-    return "".join(parts) + "</svg>"
-
-
-def short(name: str, most: int = 24) -> str:
-    """Names that fit beside the bars."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+        parts.append("</div>")
+    marks = "".join(f'<span style="left:{x(tick):.2f}%">{tick:g}</span>' for tick in ticks)
+    return "".join(parts) + f'<div class="ticks">{marks}</div></div>'

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from benchmark.cli_tables import console
 from benchmark.item import BenchmarkError
+from shards.devices import check_device
+from shards.files import exclusive
 
 Name = Literal["geneval", "vbench"]
 
@@ -45,10 +47,14 @@ def generate(
     from benchmark.runner import spread_out
     from model import Editor
 
+    check_device(device)
     folder = weights_folder(Path(checkpoint))
     every = program(suite).wanted(Path(data), Path(out), samples)
     chosen = [every[n] for n in spread_out(len(every), limit)]
-    with console.status("generating") as status:
+    # beside the folder: the program that is run on it takes every file for a result
+    place = Path(out).absolute()
+    lock = exclusive(place.parent, f"--out {place.name} in", f".{place.name}.lock")
+    with lock, console.status("generating") as status:
         editor = Editor.from_pretrained(str(folder), device)
         made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
     console.print(

@@ -8,6 +8,7 @@ from typing import Literal
 from rich.console import Console
 
 from benchmark.item import BenchmarkError
+from shards.devices import check_device
 
 console = Console()
 TABLE_WIDTH = 196  # columns that the score table needs
@@ -87,6 +88,7 @@ def faults(
     from benchmark.systems import Finished
     from shards.files import write_json
 
+    check_device(device)
     opened = open_suite(suite, Path(data))
     chosen = metrics or opened.metrics
     if chosen is None:

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from benchmark.item import BenchmarkError
 from benchmark.stats import Mean, choose_clusters, mean_interval
+from benchmark.store import number_in
+from shards.errors import EditVerseError
+from shards.limits import read_json
 
 EXACT = 14  # clusters up to which all sign patterns are gone through
 DRAWS = 20_000
@@ -117,18 +120,42 @@ def correlation(a: Sequence[float | None], b: Sequence[float | None]) -> Correla
 
 
 Items = dict[str, dict[str, Any]]
+Number = Annotated[Any, AfterValidator(number_in)]
+
+
+class ItemEntry(BaseModel):
+    """One item of `items.json`; what else it holds is kept as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    clip: str
+    pair: str
+    scores: dict[str, dict[str, Number]]
+
+
+class ItemsFile(BaseModel):
+    """`items.json`, as far as it is compared."""
+
+    items: list[ItemEntry]
 
 
 def read_items(folder: Path) -> Items:
     """A run's items by id, as `items.json` has them; BenchmarkError says what is wrong with the file."""
     path = folder / "items.json"
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return {item["id"]: item for item in held["items"]}
+        listed = ItemsFile.model_validate(read_json(path)).items
     except FileNotFoundError:
         raise BenchmarkError(f"{path}: not found; `python -m benchmark run` writes it") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(f"{path}: damaged ({error}); run the benchmark again into this folder") from None
+    except (OSError, EditVerseError, ValidationError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:200]}"
+        raise BenchmarkError(
+            f"{path}: damaged ({reason}); run the benchmark again into this folder"
+        ) from None
+    return {item.id: item.model_dump() for item in listed}
 
 
 def compare(first: Items, second: Items, row: str = "model", second_row: str | None = None) -> dict[str, Any]:
@@ -156,7 +183,7 @@ def compare(first: Items, second: Items, row: str = "model", second_row: str | N
     metrics = [m for m in known[0] if m in known[1]] if known else []
 
     def scores(items: Items, name: str, metric: str) -> list[float | None]:
-        return [number_in(items[i]["scores"][name][metric]) for i in ids]
+        return [number_in(items[i]["scores"][name].get(metric)) for i in ids]
 
     found = {m: difference(scores(first, rows[0], m), scores(second, rows[1], m), clusters) for m in metrics}
     return {
@@ -176,8 +203,3 @@ def correlations(items: Items, row: str = "model") -> dict[tuple[str, str], Corr
         name: [number_in(scores.get(name)) for scores in listed] for name in names
     }
     return {(a, b): correlation(values[a], values[b]) for a, b in itertools.combinations(names, 2)}
-
-
-def number_in(value: Any) -> float | None:
-    """A score as JSON has it: a number, "inf" as a word, or null where it is missing."""
-    return None if value is None else float(value)

@@ -6,6 +6,7 @@ Any CSV with a `step` column will do; every other numeric column with two values
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from html import escape
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.item import BenchmarkError
+from shards.errors import EditVerseError
+from shards.limits import read_text
 
 WIDTH, HEIGHT = 560, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 26, 12, 40  # the last step's number is centred on the right edge
 SMOOTH_FROM = 60  # curves with at least this many points also get a running mean
 SKIP = {"epoch", "step", "time", "samples", "tokens"}  # where the run stands, not how it goes
 
@@ -40,9 +43,9 @@ def read_curves(path: Path) -> list[Curve]:
     if not path.is_file():
         raise BenchmarkError(f"--curves {path}: no such file")
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with io.StringIO(read_text(path), newline="") as handle:
             rows = list(csv.DictReader(handle))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (EditVerseError, csv.Error) as error:
         raise BenchmarkError(f"--curves {path}: not a CSV file ({error})") from None
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:

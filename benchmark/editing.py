@@ -5,18 +5,18 @@ The only place where the benchmark meets the model, through `model.Editor`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import Geometry, Item, Loaded, RunStopped, Unscored
+from benchmark.item import BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.store import address
 from benchmark.systems import MODEL, MODEL_RAW, Result
-from shards.errors import first_line
-from shards.files import sha256_of, write_json
+from shards.errors import EditVerseError, first_line
+from shards.files import DISK_FAULTS, inside, sha256_of, write_json
+from shards.limits import read_json
 from shards.media import write_lossless
 
 VERSION = 4  # raise when what is stored for the same checkpoint, item and settings changes
@@ -66,9 +66,9 @@ def checkpoint_sha256(folder: Path) -> str:
 def carries_over(folder: Path) -> bool:
     """Whether the checkpoint's edits are blended with the source (`inference.carry_over` of its config)."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         return bool(config.get("inference", {}).get("carry_over", False))
-    except (ValueError, AttributeError) as error:
+    except (EditVerseError, OSError, AttributeError) as error:
         raise RunStopped(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
 
 
@@ -96,11 +96,20 @@ class Edits:
         facts_path = self._facts_path(item)
         if not facts_path.is_file():
             return None
-        facts = json.loads(facts_path.read_text())
-        files = {row: (self.folder / name, digest) for row, (name, digest) in facts["files"].items()}
+        try:
+            facts = read_json(facts_path)
+            held = {
+                row: (inside(self.folder, name), digest) for row, (name, digest) in facts["files"].items()
+            }
+            files = {row: held[row] for row in self.rows}
+            geometry, seconds = Geometry(**facts["geometry"]), float(facts["seconds"])
+        except (EditVerseError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BenchmarkError(
+                f"{facts_path}: damaged ({first_line(error)}); delete it, the edit is then made again"
+            ) from error
         if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
             return None
-        return Result(files, Geometry(**facts["geometry"]), facts["seconds"])
+        return Result(files, geometry, seconds)
 
     def make(self, item: Item, loaded: Loaded) -> Result | Unscored:
         """Edit an item and store the result; a fault of this edit is the reason that comes back."""
@@ -117,6 +126,8 @@ class Edits:
         except RunStopped:
             raise
         except (ValueError, RuntimeError, OSError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+                raise  # no fault of this edit
             return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
         frames, height, width = edit.frames.shape[:3]
         geometry = Geometry(frames, height, width, float(edit.fps))

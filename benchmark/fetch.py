@@ -18,6 +18,9 @@ import httpx
 
 from benchmark.item import BenchmarkError
 from benchmark.suites.editversebench import read_entries
+from shards.errors import EditVerseError
+from shards.files import OutsideError, exclusive, inside
+from shards.limits import parse_json
 from shards.media import MediaError, probe
 
 PIXABAY = "https://pixabay.com/api/videos/"
@@ -58,19 +61,21 @@ def fetch(
     entries = [e for e in held.values() if isinstance(e, dict)]  # the suite names those that are none
     links = {str(e.get("<video1>")): str(e.get("<video1> link")) for e in entries}
     done = Fetched()
-    with httpx.Client(timeout=60, follow_redirects=True) as client:
+    with exclusive(data, "--data"), httpx.Client(timeout=60, follow_redirects=True) as client:
         for name, link in links.items():
-            place = data / name
-            if not place.resolve().is_relative_to(data.resolve()):
-                done.failed[name] = "is outside the benchmark's folder"
-            elif place.is_file():
+            try:
+                place = inside(data, name)
+            except OutsideError:
+                done.failed[name[:200]] = "is outside the benchmark's folder"
+                continue
+            if place.is_file():
                 done.there += 1
             else:
                 tell(name)
                 try:
                     _fetch(client, place, link, secret, rendition, api, sleep)
                     done.came += 1
-                except (MediaError, httpx.HTTPError, LookupError, OSError, ValueError) as error:
+                except (EditVerseError, httpx.HTTPError, LookupError, OSError, ValueError) as error:
                     if isinstance(error, BenchmarkError):
                         raise
                     done.failed[name] = str(error).replace(secret, "***") or type(error).__name__
@@ -86,13 +91,17 @@ def _fetch(
     api: str,
     sleep: Callable[[float], None],
 ) -> None:
-    number = re.search(r"(\d+)/?$", link)
+    number = re.search(r"([0-9]{1,20})/?$", link)
     if number is None:
         raise LookupError(f"its link {link!r} ends in no number")
     asked = _patiently(client, "GET", api, sleep, params={"key": secret, "id": number[1]})
-    hits: list[dict[str, Any]] = asked.json().get("hits") or []
-    url = (hits[0]["videos"].get(rendition) or {}).get("url") if hits else None
-    if not url:
+    told = parse_json(asked.content, api)
+    try:
+        hits = told.get("hits") or []
+        url = (hits[0]["videos"].get(rendition) or {}).get("url") if hits else None
+    except (AttributeError, TypeError, LookupError):
+        raise LookupError(f"{api} answered something else than a list of videos") from None
+    if not isinstance(url, str) or not url:
         raise LookupError(f"Pixabay has no {rendition} rendition of {number[1]}")
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(place.name + ".part")

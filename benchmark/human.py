@@ -7,6 +7,7 @@ of one result are averaged. Given item by item and, where there are three system
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.compare import Correlation, Items, correlation, number_in
+from benchmark.compare import Correlation, Items, correlation
 from benchmark.item import BenchmarkError
+from benchmark.store import number_in
+from shards.errors import EditVerseError
+from shards.limits import read_text
 
 COLUMNS = ("item", "row", "score")
 Ratings = dict[tuple[str, str], float]
@@ -33,7 +37,7 @@ def read_ratings(path: Path) -> Ratings:
     """Mean rating by (item, row); BenchmarkError names the file, the line and what is wrong with it."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with io.StringIO(read_text(path), newline="") as handle:
             rows = csv.DictReader(handle)
             missing = sorted(set(COLUMNS) - set(rows.fieldnames or ()))
             if missing:
@@ -48,7 +52,9 @@ def read_ratings(path: Path) -> Ratings:
                         f"{path}: line {rows.line_num}: score {row['score']!r} is no number"
                     ) from None
                 found[str(row["item"]), str(row["row"])].append(score)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except BenchmarkError:
+        raise
+    except (OSError, EditVerseError, csv.Error) as error:
         raise BenchmarkError(f"{path}: cannot be read: {error}") from error
     if not found:
         raise BenchmarkError(f"{path}: holds no ratings")

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded
 from benchmark.metrics.config import content_of
-from benchmark.systems import geometry_of, read_frames
-from shards.media import MediaError
+from benchmark.systems import geometry_of, locate, read_frames
+from shards.errors import EditVerseError
+from shards.limits import MAX_JSON_BYTES, parse_json, parse_yaml, read_bytes
 
 RATE = 10.0  # of sources that are pictures: nobody says one
 
@@ -36,16 +36,15 @@ def read_list(path: Path, what: str) -> tuple[Any, str, list[str]]:
         return found
 
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-8")
+        data = read_bytes(path, MAX_JSON_BYTES)
         value = (
-            yaml.safe_load(text)
+            parse_yaml(data.decode("utf-8"), str(path))
             if path.suffix in (".yaml", ".yml")
-            else json.loads(text, object_pairs_hook=first_ones)
+            else parse_json(data, str(path), object_pairs_hook=first_ones)
         )
     except FileNotFoundError:
         raise BenchmarkError(f"{path}: not found; it should be {what}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: cannot be read ({error}); it should be {what}") from error
     remarks = [f"{path.name}: {key} is listed {n + 1} times; the first counts" for key, n in twice.items()]
     return value, hashlib.sha256(data).hexdigest(), remarks
@@ -68,14 +67,22 @@ def wrong_entry(path: Path, id: str, error: ValidationError) -> str:
 
 
 class Media:
-    """A list's media under `root`; each is hashed and measured once, however many items name it."""
+    """A list's media under `root`; each is hashed and measured once, however many items name it.
+
+    What lies outside of `root` is refused: lists come from elsewhere, and what they name is shown to a judge
+    and on the page.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.content, self.geometry = functools.cache(self._content), functools.cache(self._geometry)
 
+    def place(self, path: str) -> Path:
+        """Where a medium lies; OutsideError for one that is not under `root`."""
+        return locate(self.root, path)
+
     def _content(self, path: str) -> str:
-        digest = content_of(str(self.root / path))
+        digest = content_of(str(self.place(path)))
         if digest is None:
             raise BenchmarkError(
                 f"{self.root / path} is missing; its suite's documentation says where to get it"
@@ -83,7 +90,7 @@ class Media:
         return digest
 
     def _geometry(self, path: str) -> Geometry:
-        return geometry_of(self.root / path, RATE)
+        return geometry_of(self.place(path), RATE)
 
 
 def media_item(
@@ -115,7 +122,7 @@ def media_item(
         for name, path in media.items():
             digests[name] = kept.content(path)
         native = kept.geometry(source)
-    except (BenchmarkError, MediaError, OSError, ValueError) as error:
+    except (EditVerseError, OSError, ValueError) as error:
         fault = str(error)
 
     def load() -> Loaded:
@@ -123,10 +130,10 @@ def media_item(
             raise BenchmarkError(fault)
         assert native is not None
         try:
-            places = {name: kept.root / path for name, path in media.items()}
+            places = {name: kept.place(path) for name, path in media.items()}
             inputs = {name: place.read_bytes() for name, place in places.items() if place.is_file()}
-            return Loaded(read_frames(kept.root / source), None, None, native.fps, inputs)
-        except (OSError, ValueError) as error:
+            return Loaded(read_frames(places[next(iter(media))]), None, None, native.fps, inputs)
+        except (EditVerseError, OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 
     content = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -17,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as RichTable
 
 from benchmark.item import BenchmarkError
+from shards.errors import EditVerseError
+from shards.limits import read_yaml, shown
 
 TABLES = Path(__file__).resolve().parent / "published" / "tables.yaml"
 OURS = "measured here"
+LARGEST = 1e12  # number of a table
 Cell = Decimal | str | None
 
 
@@ -107,8 +110,8 @@ def read_rows(path: Path, table: PaperTable) -> dict[str, dict[str, Cell]]:
     Raises BenchmarkError naming the row and the column at fault.
     """
     try:
-        held: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        held: Any = read_yaml(path)
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: {error}") from error
     if not isinstance(held, dict) or not all(isinstance(row, dict) for row in held.values()):
         raise BenchmarkError(f"{path}: should map each method to its values by column")
@@ -118,11 +121,13 @@ def read_rows(path: Path, table: PaperTable) -> dict[str, dict[str, Cell]]:
         rows[str(name)] = {}
         for key, value in row.items():
             if key not in known:
-                raise BenchmarkError(f"{path}: {name}: no column {key!r}; there are {', '.join(known)}")
+                raise BenchmarkError(f"{path}: {name}: no column {shown(key)}; there are {', '.join(known)}")
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (known[key].text or number):
-                raise BenchmarkError(f"{path}: {name}: {key}: {value!r} is no number")
-            cell = value if value is None or known[key].text else Decimal(str(value))
+            if value is not None and not (number or (known[key].text and isinstance(value, str))):
+                raise BenchmarkError(f"{path}: {name}: {key}: {shown(value)} is no number")
+            if number and not known[key].text and abs(value) > LARGEST:
+                raise BenchmarkError(f"{path}: {name}: {key}: {shown(value)} is too large to be printed")
+            cell = value if value is None else str(value) if known[key].text else Decimal(str(value))
             if isinstance(cell, Decimal) and not cell.is_finite():
                 raise BenchmarkError(f"{path}: {name}: {key}: {value!r} is not finite; leave it out")
             rows[str(name)][key] = cell

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.item import RunStopped
+from shards.processes import background_processes
 
 if TYPE_CHECKING:
     from benchmark.outcome import RunConfig
@@ -34,7 +35,8 @@ def in_processes(
     context = multiprocessing.get_context("spawn")
     turns = context.Value("i", 0)
     with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers)) as pool:
-        waiting = {pool.submit(_item, *job): job[0] for job in jobs}
+        with background_processes():  # they are started by the first submissions
+            waiting = {pool.submit(_item, *job): job[0] for job in jobs}
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
@@ -44,6 +46,8 @@ def in_processes(
                 "run again, with fewer"
             ) from error
         except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # an item may take minutes, and what is written is written whole
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from benchmark.store import ScoreStore
 from benchmark.suites import AnySuite, open_suite
 from benchmark.systems import Finished, System
 from benchmark.worker import Done, Worker, rows_of
-from shards.files import write_json
+from shards.errors import EditVerseError
+from shards.files import LOCK, exclusive, is_unused, write_json
+from shards.limits import read_json
 
 
 def claim(out: Path, config: RunConfig) -> None:
@@ -34,11 +37,13 @@ def claim(out: Path, config: RunConfig) -> None:
     wanted = json.loads(json.dumps(asdict(config)))
     if path.is_file():
         try:
-            held = json.loads(path.read_text())
-        except ValueError:
+            held = read_json(path)
+        except EditVerseError:
             raise BenchmarkError(f"{path}: damaged; choose another --out or delete {out}") from None
         different = [k for k in wanted if not isinstance(held, dict) or held.get(k) != wanted[k]]
-        if different and {p.name for p in out.iterdir()} != {path.name}:  # a run that began to store things
+        if different and {p.name for p in out.iterdir()} - {LOCK} != {
+            path.name
+        }:  # a run that began to store things
             name = different[0]
             was = held.get(name) if isinstance(held, dict) else None
             raise BenchmarkError(
@@ -48,11 +53,24 @@ def claim(out: Path, config: RunConfig) -> None:
         if different:
             write_json(path, wanted)
         return
+    check_folder(out)
+    write_json(path, wanted)
+
+
+def check_folder(out: Path) -> None:
+    """Raise BenchmarkError unless a run can have its folder here."""
     if out.exists() and not out.is_dir():
         raise BenchmarkError(f"--out {out}: is not a folder")
-    if out.is_dir() and any(out.iterdir()):
+    if not is_unused(out) and not (out / "config.json").is_file():
         raise BenchmarkError(f"--out {out}: not empty and no benchmark run (no config.json); choose another")
-    write_json(path, wanted)
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold a run's folder: a second run of it, or one that writes its page, is refused (InUseError)."""
+    check_folder(out)  # no lock is left in what is no run's folder
+    with exclusive(out, "--out"):
+        yield
 
 
 class Bench:

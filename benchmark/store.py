@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.item import BenchmarkError, Unscored, Worded
+from shards.errors import EditVerseError
+from shards.files import naming
+from shards.limits import MAX_LINE_BYTES, parse_json
 
 Score = float | Unscored
 
@@ -39,12 +42,33 @@ def score_out(score: Score) -> dict[str, Any]:
 
 
 def score_in(row: dict[str, Any]) -> Score:
-    """The score that `score_out` wrote."""
+    """The score that `score_out` wrote; ValueError or KeyError for what it never writes."""
     usage = row.get("usage", {})
+    if not isinstance(usage, dict) or not all(type(n) is int and n >= 0 for n in usage.values()):
+        raise ValueError("usage counts requests and tokens")
+    words = row.get("unscored", row.get("words", ""))
+    if not isinstance(words, str):
+        raise ValueError("a reason and words are texts")
     if "unscored" in row:
-        return Unscored(row["unscored"], usage)
-    value = float(row["value"])
-    return Worded(value, row["words"], usage) if "words" in row else value
+        return Unscored(words, usage)
+    value = number_in(row["value"])
+    if value is None:
+        raise ValueError("a score is a number")
+    return Worded(value, words, usage) if "words" in row else value
+
+
+def number_in(value: Any) -> float | None:
+    """A score as JSON has it: a number, "inf" as a word, or null where it is missing.
+
+    Raises ValueError for anything else, such as what is not a number.
+    """
+    if value is None or value in ("inf", "-inf"):
+        return value if value is None else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError("a score is a number, or inf as a word")
+    if isinstance(value, int) and abs(value) > 1 << 53:
+        raise ValueError("a score is no number as large as this")
+    return float(value)
 
 
 class ScoreStore:
@@ -59,19 +83,26 @@ class ScoreStore:
         self._scores: dict[str, Score] = {}
         if not path.exists():
             return
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                row = json.loads(line)
-                self._scores[row["address"]] = score_in(row)
-            except (ValueError, KeyError, TypeError):
-                raise BenchmarkError(
-                    f"{path}: line {number} is damaged; delete the line or the file"
-                ) from None
-        if len(whole) < len(data) and not read_only:
+        if not path.is_file():
+            raise BenchmarkError(f"{path}: not a regular file")
+        whole = number = 0  # bytes and count of the lines that end
+        with path.open("rb") as handle:
+            while line := handle.readline(MAX_LINE_BYTES):
+                if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+                    break
+                whole, number = whole + len(line), number + 1
+                try:
+                    row = parse_json(line, f"line {number}")
+                    if not isinstance(row, dict) or not isinstance(row["address"], str):
+                        raise ValueError("a line is an object with an address")
+                    self._scores[row["address"]] = score_in(row)
+                except (EditVerseError, ValueError, KeyError):
+                    raise BenchmarkError(
+                        f"{path}: line {number} is damaged; delete the line or the file"
+                    ) from None
+        if whole < path.stat().st_size and not read_only:
             with path.open("r+b") as handle:
-                handle.truncate(len(whole))
+                handle.truncate(whole)
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -89,7 +120,7 @@ class ScoreStore:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as handle:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as handle:
             handle.write("".join(lines))
             handle.flush()
             os.fsync(handle.fileno())

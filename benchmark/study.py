@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmark.item import BenchmarkError
 from benchmark.systems import MODEL
-from model.config import ConfigError, from_dict
+from model.config import from_dict
+from shards.errors import EditVerseError
+from shards.limits import read_yaml, shown
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Study:
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < 2:
-            raise ValueError("seeds: an interval needs two or more different ones")
+            raise BenchmarkError("seeds: an interval needs two or more different ones")
         if len(self.arms) < 2 or not self.columns:
-            raise ValueError("arms, columns: there must be two arms or more, and a column")
+            raise BenchmarkError("arms, columns: there must be two arms or more, and a column")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Cell:
 def read_study(path: Path) -> Study:
     """Read a study's file; BenchmarkError names the field that is wrong."""
     try:
-        value = yaml.safe_load(path.read_text())
+        value = read_yaml(path)
         study: Study = from_dict(Study, value, str(path))
         made = Study(
             study.train,
@@ -108,8 +110,13 @@ def read_study(path: Path) -> Study:
             {n: from_dict(Scores, s, f"{path}: scores.{n}") for n, s in study.scores.items()},
             [from_dict(Column, c, f"{path}: columns") for c in study.columns],
         )
-    except (OSError, yaml.YAMLError, ConfigError) as error:
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(str(error)) from error
+    for name in [*made.arms, *made.scores]:  # folders of the output
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+=-]{0,99}", name):
+            raise BenchmarkError(
+                f"{path}: the name {shown(name)} cannot be a folder's: letters, digits, spaces and . + = -"
+            )
     for column in made.columns:
         if column.score not in made.scores:
             raise BenchmarkError(f"{path}: columns: {column.label}: no score {column.score!r}")
@@ -138,7 +145,11 @@ def carry_out(study: Study, out: Path, jobs: int, say: Callable[[str], None]) ->
             faults.append(str(error))
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda run: one(*run), runs))
+        try:
+            list(pool.map(lambda run: one(*run), runs))
+        except BaseException:  # Ctrl-C ends what runs; nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if faults:
         raise BenchmarkError(faults[0])
     result = collect(study, out)
@@ -175,6 +186,7 @@ def _call(arguments: Iterable[str], log: Path, threads: int) -> None:
     with log.open("w") as written:
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=subprocess.STDOUT,
             env=os.environ | limits,

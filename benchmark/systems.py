@@ -12,6 +12,7 @@ import numpy as np
 from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Unscored
 from benchmark.metrics.config import content_of
 from shards.errors import first_line
+from shards.files import OutsideError, inside
 from shards.media import probe, read_image, read_video
 
 SOURCE, MODEL, MODEL_RAW, TARGET = "source", "model", "model_raw", "target"
@@ -63,7 +64,10 @@ class Finished:
 
     def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
         """Its file and geometry; pictures have the source's rate."""
-        path = self.path(item)
+        try:
+            path = self.path(item)
+        except (OutsideError, OSError) as error:
+            return Unscored(f"no result: {first_line(error)}")
         if path is None:
             return Unscored(f"no result: {self.folder / item.result} is missing")
         try:
@@ -75,19 +79,34 @@ class Finished:
         return Result({self.rows[0]: (path, digest)}, geometry)
 
     def path(self, item: Item) -> Path | None:
-        """Where the item's result lies: at its name, or, for frames as pictures, a folder of that stem."""
-        named = self.folder / item.result
+        """Where the item's result lies: at its name, or, for frames as pictures, a folder of that stem.
+
+        Raises OutsideError for a name that leads out of the folder of results.
+        """
+        named = locate(self.folder, item.result)
         if named.is_file():
             return named
-        folder = named.with_suffix("")
+        folder = locate(self.folder, str(Path(item.result).with_suffix("")))
         return folder if folder.is_dir() and any(p.suffix in IMAGES for p in folder.iterdir()) else None
 
     def extra(self, items: list[Item]) -> list[str]:
         """Results that belong to no item: entries beside those that items name."""
-        known = {Path(item.result).parts[0] for item in items}
+        known = {part for item in items for part in Path(item.result).parts[:1]}
         known |= {Path(name).stem for name in known}
         odd = sorted(p.name for p in self.folder.iterdir() if p.name not in known and p.stem not in known)
         return [f"{self.rows[0]}: {name} in {self.folder} belongs to no item" for name in odd]
+
+
+def locate(folder: Path, name: str) -> Path:
+    """Where a video, a picture or a folder of pictures lies that a list names; see `shards.files.inside`.
+
+    Raises OutsideError for what is not under `folder`, as every picture of a folder must be.
+    """
+    place = inside(folder, name)
+    if place.is_dir():
+        for entry in place.iterdir():
+            inside(folder, str(entry.relative_to(folder)))
+    return place
 
 
 def geometry_of(path: Path, fps: float) -> Geometry:

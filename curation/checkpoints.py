@@ -15,6 +15,7 @@ from typing import Any
 
 from curation.assets import AssetError
 from curation.workspace import digest
+from shards.errors import SettingError
 from shards.files import sha256_of
 
 
@@ -123,5 +124,5 @@ def dtype_of(dtype: str, device: str) -> Any:
         return torch.bfloat16 if device_of(device) == "cuda" else torch.float32
     found = getattr(torch, dtype, None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"dtype: {dtype!r} is none of torch's; use float32, bfloat16 or auto")
+        raise SettingError(f"dtype: {dtype!r} is none of torch's; use float32, bfloat16 or auto")
     return found

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scenedetect.detectors import ContentDetector
 
 from curation.screening import Screen
 from shards.files import sha256_of
 from shards.media import MediaError, iter_frames, probe, read_video
+from shards.processes import no_terminal_input
+
+with no_terminal_input():  # this package starts ffmpeg, which touches its terminal's settings
+    from scenedetect.detectors import ContentDetector
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
 

@@ -48,7 +48,7 @@ def run_all(
         began, out = time.perf_counter(), root / task
         command = [sys.executable, "-m", "curation", "run", task, "--clips", str(clips), "--out", str(out)]
         command += ["--workspace", str(workspace), *more]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         row: dict[str, Any] = {"task": task, "seconds": round(time.perf_counter() - began, 1), "error": ""}
         if done.returncode:
             row["error"] = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]

@@ -18,6 +18,8 @@ from curation.recipe import Recipe
 from curation.regions import bounds, grow
 from curation.vlm import sampled
 from curation.workspace import Workspace, digest
+from shards.errors import SettingError
+from shards.limits import in_range
 from shards.media import read_mask, read_video
 
 VERSION = 1  # of the questions; their text is part of the provenance too
@@ -55,8 +57,10 @@ class Judge:
 
     def __init__(self, vlm: Vlm, thresholds: dict[str, float] | None = None, frames: int = 4) -> None:
         self.vlm, self.thresholds, self.frames = vlm, thresholds or {}, frames
+        for name, least in self.thresholds.items():
+            in_range(f"thresholds: {name}", least, 0, 10)
         if unknown := sorted(set(self.thresholds) - set(CRITERIA)):
-            raise ValueError(f"thresholds: {unknown[0]!r} is none of {', '.join(CRITERIA)}")
+            raise SettingError(f"thresholds: {unknown[0]!r} is none of {', '.join(CRITERIA)}")
 
     @property
     def parts(self) -> dict[str, Vlm]:

@@ -6,32 +6,38 @@ with its error and is quarantined; a fault of the whole run (a full disk, a miss
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import inspect
 import json
 import os
 import pkgutil
+import re
 import uuid
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from curation import screening
+from curation import screening, watchdog
 from curation.assets import AssetError
 from curation.clips import Clip
 from curation.ports import AnnotatorError
+from curation.progress import RunProgress
 from curation.screening import Screen, Seen
 from curation.workspace import Work, Workspace, digest
 from shards.errors import EditVerseError
+from shards.files import DISK_FAULTS, naming
 from shards.index import ShardError
+from shards.limits import read_yaml, shown
 from shards.media import MediaError
+from shards.processes import background_processes, close_terminal_input, uninterrupted
 
-# Errors of the machine, not of a clip: going on would only repeat them.
-RUN_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+RUN_FAULTS = DISK_FAULTS | {errno.EACCES, errno.EPERM}  # going on would only repeat them
 ATTEMPTS = 3  # workers that one clip may kill
+STARTS = 3  # of Ray, which gives up after 30 seconds; a busy machine may need longer
+MAX_SILENCE = 30.0  # seconds without a result after which the run says what its workers do
 
 
 class RunError(EditVerseError, RuntimeError):
@@ -90,9 +96,9 @@ def load_config(task: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such config file")
     try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RunError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+        config = read_yaml(path)
+    except EditVerseError as error:
+        raise RunError(str(error)) from None
     if not isinstance(config, dict) or not str(config.get("class_path", "")).startswith(known[task] + "."):
         raise RunError(f"{path}: class_path must name a class of {known[task]}")
     return config
@@ -105,10 +111,28 @@ def build(config: dict[str, Any]) -> Any:
     module, _, name = config["class_path"].rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
     try:
-        parser.add_argument("--task", type=getattr(importlib.import_module(module), name))
+        kind = getattr(importlib.import_module(module), name)
+        if not inspect.isclass(kind) or kind.__module__ != module:  # what the module itself imports
+            raise RunError(f"class_path {shown(config['class_path'])}: no task")
+        parser.add_argument("--task", type=kind)
         return parser.instantiate(parser.parse_object({"task": config})).task
-    except (ArgumentError, AttributeError, ImportError, TypeError, ValueError) as error:
-        raise RunError(f"config of {name}: {_one_line(error)}") from None
+    except RunError:
+        raise
+    except (ArgumentError, AttributeError, ImportError, TypeError, ValueError, ArithmeticError) as error:
+        raise RunError(f"config of {name}: {_one_line(error)}{_nearest(str(error))}") from None
+
+
+def _nearest(message: str) -> str:
+    """The option that an unknown one was probably meant to be, of the class that the message names last."""
+    from shards.command import nearest
+
+    option = re.search(r"Option '(\w+)' is not accepted", message)
+    classes = re.findall(r"class_path '([\w.]+)'", message)
+    if option is None or not classes:
+        return ""
+    module, _, name = classes[-1].rpartition(".")
+    known = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return nearest(option[1], known)
 
 
 def _one_line(error: BaseException) -> str:
@@ -126,11 +150,13 @@ class Worker:
         os.chdir(folder)  # paths in a config are relative to the folder of the command
         cv2.setNumThreads(1)
         cv2.ocl.setUseOpenCL(False)
-        self.task, self.root, self.run = build(config), Path(workspace), run
+        self.root, self.run = Path(workspace), run
+        with self._noted("loading", "the task's models"):
+            self.task = build(config)
 
     def cut(self, file: str) -> list[Outcome]:
         """The clips of a file, as outcomes without candidates."""
-        space, made = Workspace(self.root), [Outcome(file)]
+        space, made = self._workspace(file), [Outcome(file)]
         mark = self._attempts("cut-" + digest(file))
         if self._deaths(mark) >= ATTEMPTS:
             return [Outcome(file, error=f"{file}: its worker died {ATTEMPTS} times; the file is left out")]
@@ -144,7 +170,8 @@ class Worker:
                 for clip, f in zip(units, found, strict=True)
             ]
 
-        _guarded(attempt, made)
+        with self._noted("reading", file):
+            _guarded(attempt, made)
         mark.unlink(missing_ok=True)
         if made:
             made[0].work = space.work
@@ -154,7 +181,9 @@ class Worker:
         """All candidates of a clip."""
         if outcome.clip is None or outcome.error or outcome.fault or outcome.refused:
             return outcome
-        clip, space = outcome.clip, Workspace(self.root)
+        clip = outcome.clip
+        unit = f"{outcome.file}, frames {clip.start} to {clip.stop}"
+        space = self._workspace(unit)
         mark = self._attempts(clip.key)
         if self._deaths(mark) >= ATTEMPTS:
             return replace(
@@ -165,19 +194,35 @@ class Worker:
         def attempt() -> None:
             done.candidates = self.task.process(clip, space)["candidates"]
 
-        _guarded(attempt, [done])
+        with self._noted("editing", unit):
+            _guarded(attempt, [done])
         mark.unlink(missing_ok=True)
         done.work = {**outcome.work, **space.work}
         return done
 
     def _attempts(self, key: str) -> Path:
-        return self.root / "attempts" / self.run / key
+        return attempts_of(self.root, self.run) / key
+
+    def _workspace(self, unit: str) -> Workspace:
+        """A workspace whose stages are noted for the watchdog, as being of a file or clip."""
+        folder = attempts_of(self.root, self.run)
+        return Workspace(self.root, begin=lambda stage: watchdog.note(folder, stage, unit))
+
+    @contextlib.contextmanager
+    def _noted(self, stage: str, unit: str) -> Iterator[None]:
+        """Note for the watchdog what this process is at in the block."""
+        folder = attempts_of(self.root, self.run)
+        watchdog.note(folder, stage, unit)
+        try:
+            yield
+        finally:
+            watchdog.forget(folder)
 
     @staticmethod
     def _deaths(path: Path) -> int:
         """How many workers began this in this run and did not end it; counts this one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as handle:
+        with naming(path), path.open("ab") as handle:
             handle.write(b".")
         return path.stat().st_size - 1
 
@@ -202,11 +247,20 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {_one_line(error)}"
 
 
-def run_local(files: list[str], config: dict[str, Any], workspace: Path) -> Generator[Outcome, None, None]:
+def attempts_of(root: Path, run: str) -> Path:
+    """Where the workers of a run mark what they begin."""
+    return root / "attempts" / run
+
+
+def run_local(
+    files: list[str], config: dict[str, Any], workspace: Path, progress: RunProgress
+) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    cut = until_fault(outcome for file in files for outcome in worker.cut(file))
-    for outcome in without_twins(cut, worker.task.cut.screen):
+    cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
+    cut = without_twins(cut, worker.task.cut.screen)
+    progress.clips(cut)
+    for outcome in cut:
         yield worker.process(outcome)
 
 
@@ -233,9 +287,20 @@ def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
 
 
 def run_ray(
-    files: list[str], config: dict[str, Any], workspace: Path, workers: int, gpus: float = 0.0
+    files: list[str],
+    config: dict[str, Any],
+    workspace: Path,
+    workers: int,
+    gpus: float = 0.0,
+    max_silence: float = MAX_SILENCE,
+    *,
+    progress: RunProgress,
 ) -> Generator[Outcome, None, None]:
-    """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call."""
+    """All outcomes as they are ready, from `workers` processes of a Ray that lives as long as this call.
+
+    Args:
+        max_silence: seconds without a result after which it is said on stderr what the workers do.
+    """
     import logging
     import warnings
 
@@ -247,17 +312,14 @@ def run_ray(
     # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
 
-    arguments = (config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
+    run = uuid.uuid4().hex[:8]
+    arguments = (config, str(workspace), os.getcwd(), run)  # noqa: PTH109
+    dog = watchdog.Watchdog(attempts_of(workspace, run), max_silence)
     try:
-        ray.init(
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            object_store_memory=128 << 20,  # rows are small
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
-        )
+        _start_ray(workers)
+        there = ray.cluster_resources().get("GPU", 0.0)
+        if gpus > there:
+            raise RunError(f"--gpus {gpus:g}: no worker would ever start, this machine has {there:g} GPUs")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -275,8 +337,10 @@ def run_ray(
             max_task_retries=-1,
         )
         # All clips are known before any is worked on: twins can only be told then.
-        cut = until_fault(Outcome.from_row(row) for row in rows.iter_rows())
+        with dog:
+            cut = until_fault(progress.cutting(_outcomes(rows, dog)))
         cut = without_twins(cut, build(config).cut.screen)
+        progress.clips(cut)
         # One clip a block, so that the clips of one file spread over the workers.
         rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
         rows = rows.map(
@@ -288,16 +352,53 @@ def run_ray(
             max_restarts=-1,
             max_task_retries=2 * ATTEMPTS,
         )
-        for row in rows.iter_rows():
-            yield Outcome.from_row(row)
+        with watchdog.Watchdog(dog.folder, max_silence) as dog:
+            yield from _outcomes(rows, dog)
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise RunError(f"Ray: {_one_line(error)}") from None
     finally:
-        ray.shutdown()
+        with uninterrupted():
+            ray.shutdown()
+
+
+def _start_ray(workers: int) -> None:
+    """Start a Ray on this machine; RunError when it does not come up."""
+    import logging
+
+    import ray
+
+    for _ in range(STARTS):
+        try:
+            with background_processes():  # workers inherit their standard input from what is started here
+                ray.init(
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=True,
+                    object_store_memory=128 << 20,  # rows are small
+                    runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
+                )
+            return
+        except Exception as error:  # Ray has no class of its own for this
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise RunError(
+        f"Ray: did not start within 30 s, {STARTS} times; wait until the machine is less busy, or work "
+        "without Ray: --workers 0"
+    )
+
+
+def _outcomes(rows: Any, dog: watchdog.Watchdog) -> Iterator[Outcome]:
+    for row in rows.iter_rows():
+        dog.beat()
+        yield Outcome.from_row(row)
 
 
 class _CutStage:
     def __init__(self, *arguments: Any) -> None:
+        close_terminal_input()  # a Ray that was started elsewhere may have given it one
         self.worker = Worker(*arguments)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, str]]:
@@ -306,6 +407,7 @@ class _CutStage:
 
 class _ProcessStage:
     def __init__(self, *arguments: Any) -> None:
+        close_terminal_input()
         self.worker = Worker(*arguments)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 import time
@@ -11,24 +10,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from curation.dry_run import note_costs
-from curation.pipeline import Outcome, RunError, build, load_config, run_local, run_ray
+from curation.gallery import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
+from curation.pipeline import MAX_SILENCE, Outcome, RunError, build, load_config, run_local, run_ray
+from curation.progress import RunProgress
 from curation.recipe import Recipe
 from curation.workspace import Work, Workspace, digest
-from shards.files import write_bytes, write_json
+from shards.files import exclusive, is_unused, write_bytes, write_json
 from shards.sample import Step
 from shards.writer import Item, write_shards
 
@@ -57,9 +49,16 @@ class Summary:
 
 
 def run(
-    task: str, clips: Path, out: Path, workspace: Path, config_path: Path, workers: int, gpus: float = 0.0
+    task: str,
+    clips: Path,
+    out: Path,
+    workspace: Path,
+    config_path: Path,
+    workers: int,
+    gpus: float = 0.0,
+    max_silence: float = MAX_SILENCE,
 ) -> Summary:
-    """Run a task. Raises RunError or MediaError, one line each; returns the summary that was written."""
+    """Run a task. Raises an EditVerseError, of one line; returns the summary that was written."""
     began = time.perf_counter()
     config = load_config(task, config_path)
     recipe = build(config)
@@ -68,38 +67,37 @@ def run(
         Console(stderr=True).print(f"{task}: {recipe.note}", highlight=False)
     files = recipe.find(clips)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
-    _claim(out, task, identity)
+    _check_folder(out)
     summary = Summary(task, identity, len(files))
-    with _locked(workspace):
+    with exclusive(out, "--out"), exclusive(workspace, "--workspace"):
+        _claim(out, task, identity)
         Workspace(workspace).sweep()
-        outcomes = (
-            run_ray(files, config, workspace, workers, gpus)
-            if workers
-            else run_local(files, config, workspace)
-        )
-        with contextlib.closing(outcomes):
-            done = _collect(outcomes, summary)
+        with RunProgress(len(files)) as progress:
+            outcomes = (
+                run_ray(files, config, workspace, workers, gpus, max_silence, progress=progress)
+                if workers
+                else run_local(files, config, workspace, progress)
+            )
+            with contextlib.closing(outcomes):
+                done = _collect(outcomes, summary, progress)
         items, shown = _items(recipe, done, steps)
         summary.accepted = len(shown)
-        summary.accepted_by_split = dict(sorted(Counter(pair["split"] for pair in shown).items()))
+        summary.accepted_by_split = dict(sorted(Counter(pair.split for pair in shown).items()))
         if items:
             summary.samples = len(items)
             summary.shards = len(write_shards(out, items))
-            from curation.gallery import write_contact_sheet, write_gallery
-
-            write_contact_sheet(out / "contact.png", shown)
-            write_gallery(out / "gallery.html", shown, task)
+        _write_pictures(out, task, shown, done, summary)
         shutil.rmtree(workspace / "attempts", ignore_errors=True)
         note_costs(workspace, task, summary.stages, summary.source_frames)
-    summary.seconds = round(time.perf_counter() - began, 2)
-    summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
-    cpu = sum(w.cpu_seconds for w in summary.stages.values())
-    summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
-    write_bytes(
-        out / "quarantine.jsonl",
-        "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
-    )
-    write_json(out / "summary.json", asdict(summary))
+        summary.seconds = round(time.perf_counter() - began, 2)
+        summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
+        cpu = sum(w.cpu_seconds for w in summary.stages.values())
+        summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
+        write_bytes(
+            out / "quarantine.jsonl",
+            "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
+        )
+        write_json(out / "summary.json", asdict(summary))
     return summary
 
 
@@ -126,7 +124,13 @@ def print_table(summary: Summary, out: Path) -> None:
         table.add_row(f"  {name}", f"{work.computed} computed, {work.reused} reused, {each:.1f} ms")
     Console().print(table)
     if summary.accepted:
-        Console().print(f"shards, contact.png, gallery.html, summary.json: {out}", soft_wrap=True)
+        Console().print(f"shards, contact.jpg, gallery.html, summary.json: {out}", soft_wrap=True)
+
+
+def _check_folder(out: Path) -> None:
+    """Raise RunError for a folder that is no run's, before a lock is left in it."""
+    if not is_unused(out) and not (out / "run.json").is_file():
+        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
 
 
 def _claim(out: Path, task: str, identity: str) -> None:
@@ -138,54 +142,24 @@ def _claim(out: Path, task: str, identity: str) -> None:
             raise RunError(
                 f"{out}: holds a run of {held['task']} with another config; choose another --out or delete it"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
     else:
         write_json(mark, {"task": task, "config": identity})
 
 
-@contextlib.contextmanager
-def _locked(workspace: Path) -> Iterator[None]:
-    """Hold the workspace for one run; the lock ends with the process."""
-    workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{workspace}: another run uses this workspace; wait or give --workspace"
-            ) from None
-        yield
-
-
-def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
-    """Take in outcomes under a progress bar and count them."""
+def _collect(outcomes: Iterator[Outcome], summary: Summary, progress: RunProgress) -> list[Outcome]:
+    """Take in outcomes as they are finished, and count them."""
     done: list[Outcome] = []
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("files", total=summary.files)
-        seen: set[str] = set()
-        for outcome in outcomes:
-            if outcome.fault:
-                raise RunError(outcome.fault)
-            done.append(outcome)
-            seen.add(outcome.file)
-            for stage, work in outcome.work.items():
-                into = summary.stages.setdefault(stage, Work())
-                into.computed += work.computed
-                into.reused += work.reused
-                into.cpu_seconds = round(into.cpu_seconds + work.cpu_seconds, 3)
-                into.seconds = round(into.seconds + work.seconds, 3)
-            accepted = sum(not c["reason"] for o in done for c in o.candidates)
-            progress.update(
-                bar, completed=len(seen), description=f"{len(done)} clips, {accepted} pairs accepted; files"
-            )
+    for outcome in outcomes:
+        if outcome.fault:
+            raise RunError(outcome.fault)
+        done.append(outcome)
+        for stage, work in outcome.work.items():
+            into = summary.stages.setdefault(stage, Work())
+            into.computed += work.computed
+            into.reused += work.reused
+            into.cpu_seconds = round(into.cpu_seconds + work.cpu_seconds, 3)
+            into.seconds = round(into.seconds + work.seconds, 3)
+        progress.add(outcome)
     # The order in which workers finish must not show.
     done.sort(key=lambda o: o.place)
     rejected: Counter[str] = Counter()
@@ -211,10 +185,10 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary) -> list[Outcome]:
     return done
 
 
-def _items(recipe: Recipe, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[dict[str, Any]]]:
+def _items(recipe: Recipe, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
     """Samples with their files, and what the gallery shows of each accepted candidate."""
     items: list[Item] = []
-    shown: list[dict[str, Any]] = []
+    shown: list[Pair] = []
     seen: set[str] = set()
     for outcome in done:
         clip = outcome.clip
@@ -225,14 +199,33 @@ def _items(recipe: Recipe, done: list[Outcome], steps: list[Step]) -> tuple[list
         for number, candidate in enumerate(accepted):
             made = recipe.samples(clip, candidate, number, steps)
             items += made
-            shown.append(
-                {
-                    "key": made[0][0].key,
-                    "split": clip.split,
-                    "texts": [sample.text for sample, _ in made],
-                    "folder": candidate["folder"],
-                    "media": [str(f) for n, f in made[0][1].items() if made[0][0].media[n].kind != "mask"],
-                    "scores": candidate.get("scores", {}),
-                }
-            )
+            sample, files = made[0]
+            media = [
+                Shown(name, name in sample.targets, file)
+                for name, file in files.items()
+                if sample.media[name].kind != "mask"
+            ]
+            texts = [each.text for each, _ in made]
+            folder, scores = Path(candidate["folder"]), candidate.get("scores", {})
+            shown.append(Pair(sample.key, clip.split, texts, folder, media, scores))
     return items, shown
+
+
+def _write_pictures(out: Path, task: str, shown: list[Pair], done: list[Outcome], summary: Summary) -> None:
+    """The contact sheet, where there is a pair, and the page; what an earlier run called them goes."""
+    (out / "contact.png").unlink(missing_ok=True)
+    if shown:
+        write_contact_sheet(out / "contact.jpg", shown)
+    else:
+        (out / "contact.jpg").unlink(missing_ok=True)
+    candidates = []
+    for outcome in done:
+        if clip := outcome.clip:
+            for candidate in outcome.candidates:
+                if candidate["reason"] and not candidate.get("error"):
+                    first, stop = candidate.get("first", 0), candidate.get("stop", clip.frames)
+                    folder = Path(candidate["folder"]) if "folder" in candidate else None
+                    span = clip.start + first, clip.start + stop
+                    candidates.append(Rejected(candidate["reason"], clip.source, *span, clip.fps, folder))
+    rejections = Rejections(candidates, summary.refused_clips, summary.quarantined)
+    write_gallery(out / "gallery.html", shown, task, rejections)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from curation.ports import AnnotatorError, Rating, Vlm
+from shards.errors import EditVerseError
+from shards.limits import MAX_ANSWER, parse_json
 
 REFUSALS = ("i'm sorry", "i am sorry", "i cannot", "i can't", "as an ai", "unable to")
 
@@ -81,8 +81,8 @@ def ask_json(vlm: Vlm, media: Sequence[np.ndarray], prompt: str, kind: type[A], 
             return kind.model_validate(object_in(told))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            wrong = f"was wrong in {where!r}: {first['msg']}"
+            where = ".".join(map(str, first["loc"]))[:80]
+            wrong = f"was wrong in {where!r}: {first['msg'][:200]}"
         except ValueError as error:
             wrong = str(error)
     model = vlm.describe().model
@@ -93,10 +93,12 @@ def ask_json(vlm: Vlm, media: Sequence[np.ndarray], prompt: str, kind: type[A], 
 
 def object_in(text: str) -> object:
     """The JSON object in an answer, bare or with words or a code fence around it. ValueError if none is."""
-    for candidate in (text, *re.findall(r"\{.*\}", text, re.DOTALL)):
+    if len(text) > MAX_ANSWER:
+        raise ValueError(f"held {len(text)} characters")
+    for candidate in (text, text[text.find("{") : text.rfind("}") + 1]):
         try:
-            value = json.loads(candidate)
-        except json.JSONDecodeError:
+            value: Any = parse_json(candidate, "the answer")
+        except EditVerseError:  # nested too deep, or no JSON
             continue
         if isinstance(value, dict):
             return value

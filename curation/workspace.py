@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.files import naming
+
 RESULT = "result.json"
 
 
@@ -58,6 +60,7 @@ class Workspace:
 
     root: Path
     work: dict[str, Work] = field(default_factory=dict)
+    begin: Callable[[str], None] = lambda stage: None  # told of every stage that is computed
 
     def once(
         self, stage: str, depends_on: Any, make: Callable[[Path], dict[str, Any]]
@@ -74,16 +77,18 @@ class Workspace:
         if (final / RESULT).is_file():
             work.reused += 1
             return final, json.loads((final / RESULT).read_text())
+        self.begin(stage)
         began, cpu = time.perf_counter(), time.process_time()
         temporary = self.root / "tmp" / f"{key}.{uuid.uuid4().hex[:8]}"
         temporary.mkdir(parents=True)
         try:
-            result = make(temporary)
-            (temporary / RESULT).write_text(canonical(result))
-            for path in temporary.iterdir():
-                _sync(path)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            first = _rename_folder(temporary, final)
+            with naming(final, temporary):
+                result = make(temporary)
+                (temporary / RESULT).write_text(canonical(result))
+                for path in temporary.iterdir():
+                    _sync(path)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                first = _rename_folder(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -101,11 +106,13 @@ class Workspace:
     def _note(self, line: dict[str, Any]) -> None:
         """One ledger line in one write, which the kernel appends whole."""
         data = ("\n" + canonical(line) + "\n").encode()  # apart from a line that a full disk cut short
-        handle = os.open(self.root / "ledger.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        path = self.root / "ledger.jsonl"
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            if os.write(handle, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.root / "ledger.jsonl"))
-            os.fsync(handle)
+            with naming(path):
+                if os.write(handle, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
         finally:
             os.close(handle)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from curation import vlm as asking
 from curation.ports import Backend, Vlm
@@ -41,7 +43,7 @@ PROMPTS = {"names": NAMES, "removal": REMOVAL, "replacement": REPLACEMENT, "capt
 class Names(Answer):
     """Kinds of objects in a video."""
 
-    objects: list[Sentence]
+    objects: Annotated[list[Sentence], Field(max_length=50)]
 
 
 class RemovalWords(Answer):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+
 Backend = Literal["auto", "flash", "varlen", "sdpa", "matmul"]
 Resolved = Literal["flash", "varlen", "sdpa", "matmul"]
 
@@ -50,17 +52,19 @@ def choose_backend(
         else:
             name = "flash" if importlib.util.find_spec("flash_attn") else "varlen"
     if name not in get_args(Resolved):
-        raise ValueError(f"attention: unknown backend {name!r}; choose auto, {', '.join(get_args(Resolved))}")
+        raise SettingError(
+            f"attention: unknown backend {name!r}; choose auto, {', '.join(get_args(Resolved))}"
+        )
     if name == "flash" and not importlib.util.find_spec("flash_attn"):
-        raise ValueError("attention: backend 'flash' needs flash-attn; install it or choose 'auto'")
+        raise SettingError("attention: backend 'flash' needs flash-attn; install it or choose 'auto'")
     if name in ("flash", "varlen") and (device.type != "cuda" or not half):
-        raise ValueError(
+        raise SettingError(
             f"attention: {name!r} needs CUDA and half precision, not {device.type} {dtype}; choose 'auto'"
         )
     # the backward passes of these two run after this call and look at PyTorch's global switch alone
     follows_switch = device.type == "cuda" and name in ("varlen", "sdpa")
     if deterministic and follows_switch and not torch.are_deterministic_algorithms_enabled():
-        raise ValueError(
+        raise SettingError(
             f"attention: {name!r} is deterministic on CUDA only under "
             "torch.use_deterministic_algorithms(True) (train.deterministic sets it); or choose 'flash'"
         )

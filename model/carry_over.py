@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+
 
 def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius: int = 3) -> Tensor:
     """How much of each pixel is the edit's own: 0 untouched, 1 edited, a smooth step between.
@@ -25,7 +27,7 @@ def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius
         float [T, H, W, 1] in [0, 1].
     """
     if not 0 <= agree < differ:
-        raise ValueError(f"carry-over: needs 0 <= agree < differ, got {agree} and {differ}")
+        raise SettingError(f"carry-over: needs 0 <= agree < differ, got {agree} and {differ}")
     squared = ((edit - source) * 127.5).square().mean(-1)[None, None]  # [1, 1, T, H, W]
     window = (3 if len(edit) > 2 else 1, 2 * radius + 1, 2 * radius + 1)
     padding = tuple(side // 2 for side in window)

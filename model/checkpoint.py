@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from model.config import ConfigError
 from model.lit import EditModule
 from model.optimizer import blank_state
+from shards.files import naming
 
 FAULTS = (dcp.api.CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
 STATE = re.compile(r"^step-(\d{8})$")
@@ -56,7 +59,7 @@ class StateWriter:
             writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
             tensors = tensors_of(self.module, self.optimizer)
             if self._group is None:
-                with warnings.catch_warnings(action="ignore"):  # that it is one process
+                with self._named(temporary), warnings.catch_warnings(action="ignore"):  # that it is one
                     dcp.save(tensors, storage_writer=writer, no_dist=True)
                 self._complete(temporary)
             else:
@@ -73,7 +76,8 @@ class StateWriter:
         if self._pending is not None:
             future, temporary = self._pending
             self._pending = None
-            future.result()
+            with self._named(temporary):
+                future.result()
             if self.module.world.first:
                 self._complete(temporary)
 
@@ -82,10 +86,19 @@ class StateWriter:
         if self._pending is not None and self._pending[0].done():
             self.finish()
 
+    @contextmanager
+    def _named(self, temporary: Path) -> Iterator[None]:
+        """Errors of writing, such as a full disk, name the state's folder."""
+        with naming(self.folder / _final_name(temporary), temporary):
+            try:
+                yield
+            except dcp.api.CheckpointException as error:  # no Exception; holds what any rank met
+                raise RuntimeError(str(error)) from error
+
     def _complete(self, temporary: Path) -> None:
         from shards.files import write_json
 
-        name = temporary.name.removeprefix(".").removesuffix(".tmp")
+        name = _final_name(temporary)
         files = [p for p in temporary.rglob("*") if p.is_file()]
         for path in files:
             with path.open("rb") as file:
@@ -95,6 +108,10 @@ class StateWriter:
         temporary.rename(self.folder / name)
         for old in states(self.folder)[: -self.keep]:
             shutil.rmtree(old)
+
+
+def _final_name(temporary: Path) -> str:
+    return temporary.name.removeprefix(".").removesuffix(".tmp")
 
 
 def tensors_of(module: EditModule, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

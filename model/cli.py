@@ -16,6 +16,8 @@ from model.data import DataConfig
 from model.lora import LoraConfig
 from model.settings import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.slurm import SlurmConfig
+from shards.devices import check_device
+from shards.errors import SettingError
 
 STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
 
@@ -113,6 +115,7 @@ def encode(
     """
     from model.encode import encode as encode_samples
 
+    check_device(device)
     done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
     print(
         f"{data.encoded}: {done.shards} shards encoded, {done.there} were there; {done.samples} samples, "
@@ -173,7 +176,8 @@ def edit(
     text, target = name_target(text, given)
     suffix = ".png" if target.startswith("image") else ".mp4"
     if out.suffix.lower() != suffix:
-        raise ValueError(f"--out {out}: the result <{target}> must end in {suffix}")
+        raise SettingError(f"--out {out}: the result <{target}> must end in {suffix}")
+    check_device(device)
     editor = Editor.from_pretrained(checkpoint, device, dtype, revision, lora)
     result = editor(
         text,
@@ -248,6 +252,8 @@ def app(
     queue: int = 8,
     max_upload_mb: int = 200,
     max_frames: int = 300,
+    max_stored_mb: int = 4000,
+    allowed_hosts: list[str] = [],  # noqa: B006 (never changed)
 ) -> int:
     """Serve a page that edits uploaded videos and images.
 
@@ -259,11 +265,16 @@ def app(
         queue: edits that may wait; more are refused.
         max_upload_mb: largest file that is taken, in megabytes.
         max_frames: longest video that is edited.
+        max_stored_mb: uploads and results that are kept at a time, in megabytes.
+        allowed_hosts: names under which a proxy serves the page, besides localhost and the host.
     """
     from model.app import AppConfig, serve
     from model.editor import Editor
 
-    serve(Editor.from_pretrained(checkpoint, device), AppConfig(host, port, queue, max_upload_mb, max_frames))
+    check_device(device)
+    limits = (queue, max_upload_mb, max_frames, max_stored_mb)
+    config = AppConfig(host, port, *limits, tuple(allowed_hosts))
+    serve(Editor.from_pretrained(checkpoint, device), config)
     return 0
 
 
@@ -303,37 +314,26 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     from jsonargparse import auto_cli
 
+    from shards.command import Parser, run_command
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        return int(
-            auto_cli(
-                {
-                    "fit": fit,
-                    "encode": encode,
-                    "submit": submit,
-                    "edit": edit,
-                    "app": app,
-                    "merge": merge,
-                    "ship": ship,
-                    "forms": forms,
-                    "info": info,
-                    "plan": plan,
-                    "cost": cost,
-                },
-                args=argv,
-                as_positional=False,
-                prog="python -m model",
-            )
-            or 0
+    commands: dict[str, Any] = {
+        "fit": fit,
+        "encode": encode,
+        "submit": submit,
+        "edit": edit,
+        "app": app,
+        "merge": merge,
+        "ship": ship,
+        "forms": forms,
+        "info": info,
+        "plan": plan,
+        "cost": cost,
+    }
+    return run_command(
+        lambda: auto_cli(
+            commands, args=argv, as_positional=False, prog="python -m model", parser_class=Parser
         )
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from model.config import ModelConfig
 from model.recompute import Checkpointing
+from shards.devices import check_device
 
 
 def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 34_342)) -> int:  # noqa: B008
@@ -96,5 +97,6 @@ def cost(
     from model.info import with_widths
     from model.timing import report
 
+    check_device(device)
     report(with_widths(model), token_budget, device, checkpointing, precision, out)
     return 0

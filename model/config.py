@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -14,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from model.dit import DiTConfig
-from model.encoders import part
+from model.encoders import build, part
 from model.flow import FlowConfig
 from model.sequence import SequenceConfig
 from shards.errors import EditVerseError
+from shards.limits import (
+    MAX_DECODED_BYTES,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MAX_SOLVER_STEPS,
+    check_nesting,
+    in_range,
+    read_json,
+    shown,
+)
 
 
 class ConfigError(EditVerseError, ValueError):
@@ -39,6 +50,12 @@ class MediaConfig:
     max_area: int = 512 * 512
     frames: int = 17
     fps: float = 10.0
+
+    def __post_init__(self) -> None:
+        in_range("media.min_area", self.min_area, 1, MAX_PIXELS)
+        in_range("media.max_area", self.max_area, self.min_area, MAX_PIXELS)
+        in_range("media.frames", self.frames, 1, min(MAX_FRAMES, MAX_DECODED_BYTES // (3 * self.max_area)))
+        in_range("media.fps", self.fps, 0.01, 1000)
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,12 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps: needs at least 1, got {self.steps}")
+        in_range("steps", self.steps, 1, MAX_SOLVER_STEPS)
+        in_range("guidance", self.guidance, -1000, 1000)
+        in_range("agree", self.agree, 0, 255)
+        in_range("differ", self.differ, 0, 1000)
+        if self.carry_over and self.agree >= self.differ:
+            raise ValueError(f"agree {self.agree} must be below differ {self.differ}")
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ValueError(f"interval: two times from 0 to 1 in order, got {self.interval}")
         if not 0 <= self.rescale <= 1:
@@ -97,17 +120,21 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: Any, value: Any, where: str) -> Any:
-    """Build a dataclass from JSON values; raises ConfigError naming the field that is unknown or wrong."""
+    """Build a dataclass from JSON values.
+
+    Raises:
+        ConfigError: a field is unknown, of another type, no finite number, or out of range; it is named.
+    """
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: expected an object, got {type(value).__name__}")
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(value) - set(hints))
+    unknown = [name for name in value if name not in hints]
     if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; it has {', '.join(hints)}")
+        raise ConfigError(f"{where}: unknown field {shown(unknown[0])}; it has {', '.join(hints)}")
     given = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return cls(**given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -117,7 +144,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_dict(hint, value, where)
     if origin is typing.Literal:
         if value not in args:
-            raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, args))}")
+            raise ConfigError(f"{where}: {shown(value)} is none of {', '.join(map(str, args))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -125,26 +152,50 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(args[0], item, where) for item in value)
-    if origin in (dict, list) or hint is Any:
+    if hint is Any:
         return value
-    if hint is float and type(value) is int:
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    kind = origin or hint
+    if kind is float and type(value) is int and abs(value) < 2**63:
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {kind.__name__}, got {shown(value)}")
+    check_finite(value, where)
     return value
+
+
+def check_finite(value: Any, where: str) -> None:
+    """Raise ConfigError for a number that is not finite, in `value` or anywhere in its lists and objects."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value} is not finite")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{where}: {shown(value)} is too large")
+    if isinstance(value, dict | list):
+        check_nesting(value, where)
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            check_finite(item, f"{where}.{shown(name).strip(chr(39))}")
+
+
+def build_part(spec: dict[str, Any], port: type, where: str) -> Any:
+    """`model.encoders.build`, whose refusal becomes a ConfigError that begins with `where`."""
+    try:
+        return build(spec, port)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def load_config(path: Path) -> ModelConfig:
     """Read a checkpoint's `config.json`; raises ConfigError naming the file and the fault."""
     try:
-        value = json.loads(path.read_text())
+        value = read_json(path)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: not found; a checkpoint folder holds config.json and model.safetensors"
         ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
     config: ModelConfig = from_dict(ModelConfig, value, str(path))
     return config

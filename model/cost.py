@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from model.config import ConfigError
 from model.dit import DiTConfig
 from model.flops import blocks_work
+from shards.errors import EditVerseError, SettingError
+from shards.limits import read_json
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +38,8 @@ class CostModel:
     step: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.linear <= 0 or self.quadratic < 0 or self.step < 0:
-            raise ValueError(
+        if not 0 < self.linear < math.inf or not all(0 <= n < math.inf for n in (self.quadratic, self.step)):
+            raise SettingError(
                 f"cost: linear {self.linear} must be above 0, quadratic {self.quadratic} and "
                 f"step {self.step} not below"
             )
@@ -51,9 +53,9 @@ class CostModel:
 def read_cost(path: str | Path) -> CostModel:
     """The coefficients that `python -m model cost` wrote, in seconds; raises ConfigError naming the file."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = read_json(path)
         return CostModel(*(float(value[name]) for name in ("linear", "quadratic", "step")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, EditVerseError) as error:
         raise ConfigError(
             f"{path}: not a measured cost ({error}); `python -m model cost` writes one"
         ) from error
@@ -84,14 +86,16 @@ def fit(packs: Sequence[Sequence[int]], seconds: Sequence[float]) -> CostModel:
     from scipy.optimize import nnls
 
     if len(packs) != len(seconds) or len(packs) < 3:
-        raise ValueError(f"cost: {len(packs)} packs and {len(seconds)} timings; at least three of both")
+        raise SettingError(f"cost: {len(packs)} packs and {len(seconds)} timings; at least three of both")
     taken = np.asarray(seconds, np.float64)
     if (taken <= 0).any():
-        raise ValueError("cost: a timing is not above 0")
+        raise SettingError("cost: a timing is not above 0")
     rows = np.array([[sum(p), sum(n * n for n in p), 1.0] for p in packs], np.float64)
     scale = rows.max(0)
     found, _ = nnls(rows / scale / taken[:, None], np.ones(len(taken)))
     linear, quadratic, step = found / scale
     if linear <= 0:
-        raise ValueError("cost: the measured packs do not tell linear and quadratic cost apart; vary lengths")
+        raise SettingError(
+            "cost: the measured packs do not tell linear and quadratic cost apart; vary lengths"
+        )
     return CostModel(float(linear), float(quadratic), float(step))

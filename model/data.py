@@ -16,6 +16,7 @@ from model.mixture import Row
 from model.packing import PackedBatch, pack
 from model.sequence import VISION, Sequence
 from model.ulysses import Route
+from shards.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.windows is not None and self.windows < 1:
-            raise ValueError(f"data.windows must be at least 1, got {self.windows}")
+            raise SettingError(f"data.windows must be at least 1, got {self.windows}")
         if self.encoded is not None and self.windows is None:
-            raise ValueError("data.encoded needs data.windows, the number that was encoded")
+            raise SettingError("data.encoded needs data.windows, the number that was encoded")
 
 
 def keyed(*parts: object) -> torch.Generator:

@@ -6,6 +6,7 @@ No Gradio here; `model.app` is the page.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from model.editor import Edit, Editor
 
 
+MAX_TEXT = 4000  # characters of an instruction
+
+
 @dataclass(frozen=True)
 class AppConfig:
     """Where the page is served and what it takes.
@@ -33,6 +37,9 @@ class AppConfig:
         queue: edits that may wait; more are refused.
         max_upload_mb: largest file, in megabytes.
         max_frames: longest video, in and out.
+        max_stored_mb: uploads and results of all sessions together, in megabytes.
+        allowed_hosts: names under which the page is served besides the loopback ones and `host`, such as a
+            proxy's.
     """
 
     host: str = "127.0.0.1"
@@ -40,11 +47,20 @@ class AppConfig:
     queue: int = 8
     max_upload_mb: int = 200
     max_frames: int = 300
+    max_stored_mb: int = 4000
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("port", "queue", "max_upload_mb", "max_frames"):
+        for name in ("port", "queue", "max_upload_mb", "max_frames", "max_stored_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: needs at least 1, got {getattr(self, name)}")
+        if self.port > 65535:
+            raise ConfigError(f"port: must be at most 65535, got {self.port}")
+        for host in self.allowed_hosts:
+            if not re.fullmatch(r"[a-z0-9._-]+", host):
+                raise ConfigError(
+                    f"allowed_hosts: {host!r} is no host name; give it in lower case, without port or scheme"
+                )
 
 
 class Refused(EditVerseError, ValueError):

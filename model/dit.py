@@ -16,7 +16,9 @@ from model.attention import Backend
 from model.blocks import Block, KeyValues, TimeEmbedding, modulate
 from model.copying import CopyHead
 from model.packing import PackedBatch
-from model.rope import RopeConfig, rotation
+from model.rope import AXES, RopeConfig, rotation
+from shards.errors import SettingError
+from shards.limits import MAX_DEPTH, MAX_HEADS, MAX_WIDTH, in_range
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,40 @@ class DiTConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        for name, least, most in (
+            ("text_dim", 0, MAX_WIDTH),
+            ("vision_dim", 0, MAX_WIDTH),
+            ("width", 1, MAX_WIDTH),
+            ("depth", 1, MAX_DEPTH),
+            ("heads", 1, MAX_HEADS),
+            ("kv_heads", 1, MAX_HEADS),
+            ("hidden", 1, 8 * MAX_WIDTH),
+            ("place_prior", -1000, 1000),
+            ("norm_eps", 0, 1),
+        ):
+            if getattr(self, name) is not None:
+                in_range(f"dit.{name}", getattr(self, name), least, most)
+        if len(self.rope.dims) != len(AXES):
+            raise SettingError(f"dit.rope.dims: one number each for {', '.join(AXES)}, got {self.rope.dims}")
+        for prior in self.copy_prior or ():
+            in_range("dit.copy_prior", prior, -1000, 1000)
+        if self.copy_prior is not None and len(self.copy_prior) != len(AXES):
+            raise SettingError(f"dit.copy_prior: one number per axis of rope.dims, got {self.copy_prior}")
         if self.place_prior and not self.qkv_bias:
-            raise ValueError("dit.place_prior needs dit.qkv_bias")
+            raise SettingError("dit.place_prior needs dit.qkv_bias")
         shared = self.heads // (self.kv_heads or self.heads)  # queries per key
         if self.place_heads is not None and not (
             0 < self.place_heads <= self.heads and self.place_heads % shared == 0
         ):
-            raise ValueError(f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}")
+            raise SettingError(
+                f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"dit.width {self.width} does not divide into {self.heads} heads")
+            raise SettingError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+            raise SettingError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
         if sum(self.rope.dims) != self.width // self.heads:
-            raise ValueError(
+            raise SettingError(
                 f"dit.rope.dims {self.rope.dims} add up to {sum(self.rope.dims)}, "
                 f"heads have {self.width // self.heads}"
             )

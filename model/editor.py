@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from model.carry_over import blend, change_map, limit_to_mask
-from model.config import ConfigError, InferenceConfig, ModelConfig, load_config, to_dict
+from model.config import ConfigError, InferenceConfig, ModelConfig, build_part, load_config, to_dict
 from model.data import keyed, to_float
 from model.dit import DiT
-from model.encoders import Codec, TextEncoder, build
+from model.encoders import Codec, TextEncoder
 from model.grounding import masked_request, region_of, region_request
 from model.media_in import Size, fitted_size
 from model.request import Request, plan_request, windows
-from model.sampling import sample
+from model.sampling import check_finite, sample
 from model.sequence import Sequence, SequenceError, build_sequence, interleave, unpatchify
-from model.weights import CONFIG, WEIGHTS, find_checkpoint, read_weights, write_weights
+from model.weights import CONFIG, WEIGHTS, find_checkpoint, read_weights, weight_shapes, write_weights
 
 Progress = Callable[[int, int], None]
 
@@ -87,8 +87,8 @@ class Editor:
         self, dit: DiT, config: ModelConfig, codec: Codec | None = None, text: TextEncoder | None = None
     ):
         self.dit, self.config = dit, config
-        self.codec: Codec = (codec or build(config.codec)).to(self.device)
-        self.text: TextEncoder = (text or build(config.text)).to(self.device)
+        self.codec: Codec = (codec or build_part(config.codec, Codec, "config.codec")).to(self.device)
+        self.text: TextEncoder = (text or build_part(config.text, TextEncoder, "config.text")).to(self.device)
         wanted = self.codec.channels * config.sequence.patch**2, self.text.width
         if (config.dit.vision_dim, config.dit.text_dim) != wanted:
             raise ConfigError(
@@ -120,19 +120,26 @@ class Editor:
             lora: folder of an adapter that is merged into the weights, see `model.lora`.
 
         Raises:
-            ConfigError: a file is missing, damaged, or not of this model; a pickle is never read.
+            ConfigError: a file is missing, damaged, or not of this model, or asks for more than
+                `shards.limits` allows; a pickle is never read.
         """
         folder = find_checkpoint(path, revision)
         config = load_config(folder / CONFIG)
+        state = read_weights(
+            folder / WEIGHTS, weight_shapes(config.dit), str(folder / CONFIG), device
+        )  # before the transformer is built: a configuration that asks for too much does not fit its weights
         with torch.device("meta"):
             dit = DiT(config.dit)
-        shapes = {name: value.shape for name, value in dit.state_dict().items()}
-        state = read_weights(folder / WEIGHTS, shapes, str(folder / CONFIG), device)
         dit.load_state_dict(state, assign=True)
         if dtype is None and dit.bounds.dtype == torch.float16 and dit.bounds.device.type == "cpu":
             dtype = "float32"
         if dtype is not None:
             dit.to(getattr(torch, dtype))
+            for name, weight in dit.named_parameters():
+                if not torch.isfinite(weight).all():
+                    raise ConfigError(
+                        f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
+                    )
         if lora is not None:
             from model.lora import merge_adapter
 
@@ -168,6 +175,7 @@ class Editor:
         seed: int = 0,
         carry: bool | None = None,
         ground: bool = False,
+        target: str | None = None,
         progress: Progress | bool | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
@@ -175,9 +183,10 @@ class Editor:
 
         Args:
             text: instruction with tags, e.g. `<video1> Remove the dog.`; the result's tag (here `<video2>`)
-                is appended when the text names nothing but the media given. A list of texts gives a list of
-                results, and every medium is then a list as long, None where a text has no such medium; all
-                are checked before the first is run.
+                is appended when the text names nothing but the media given. The only tag that may lack its
+                media is the one that the text ends in. A list of texts gives a list of results, and every
+                medium is then a list as long, None where a text has no such medium; all are checked before
+                the first is run.
             size: (height, width) of the result, sides dividing into tokens; the first video's or image's own
                 when None; "model" for the size that the model works at. The model works at the nearest size
                 that its preset allows, and the result is resized from there.
@@ -189,18 +198,20 @@ class Editor:
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.grounding`; for edits of one video or image by words. Where it marks nothing, the edit
                 is by words alone.
+            target: the tag that is generated, e.g. "video2", where the text does not end in it.
             progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `media_in.read_clip` for what is taken.
 
         Raises:
             SequenceError: text and media disagree, or a value is out of range; shards.media.MediaError: an
                 unreadable file. Nothing heavy has been done by then.
+            NotFiniteError: the network or the codec gave values that are no numbers; nothing is made of them.
         """
         texts = [text] if isinstance(text, str) else list(text)
         items = [media] if isinstance(text, str) else split_media(texts, media)
         inference = self._inference(steps=steps, guidance=guidance, solver=solver, carry_over=carry)
         plans = [
-            plan_request(t, m, self.config.media, self.multiple, size, frames, fps)
+            plan_request(t, m, self.config.media, self.multiple, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
         regions = [region_request(plan) if ground else None for plan in plans]
@@ -275,6 +286,8 @@ class Editor:
         shape = (frames, *plan.work)
         videos = {name: to_float(self._fit(piece)).to(self.device) for name, piece in pieces.items()}
         latents = {name: self.codec.encode(video).to(self.device) for name, video in videos.items()}
+        for name, value in latents.items():
+            check_finite(value, f"the latents of <{name}>", "the codec's settings or weights are damaged")
         latents[plan.target] = torch.zeros(
             *self.codec.latent_size(*shape), self.codec.channels, device=self.device
         )
@@ -283,7 +296,9 @@ class Editor:
         noise = torch.randn(count, self.config.dit.vision_dim, generator=keyed("edit", seed))
         tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick)
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-        edit = self.codec.decode(made, shape).clamp(-1, 1)
+        edit = self.codec.decode(made, shape)
+        check_finite(edit, "the decoded pixels", "the codec's settings or weights are damaged")
+        edit = edit.clamp(-1, 1)
         if followed is None or videos[followed].shape != edit.shape:
             return edit.cpu(), torch.ones(*shape, 1)
         coded = self.codec.decode(latents[followed], shape).clamp(-1, 1)

@@ -19,6 +19,7 @@ from model.encoded import DESCRIPTION, check, digest_of, encoding_of, latent_nam
 from model.opening import open_data, starting_point
 from model.pairs import Pairs, mirrored
 from model.settings import FitConfig
+from shards.files import LOCK, exclusive
 
 if TYPE_CHECKING:
     from shards.reader import ShardSet
@@ -61,9 +62,6 @@ def encode(
         ConfigError: a setting that cannot be used, or a folder that holds another encoding.
         shards.location.ShardError, shards.media.MediaError: a sample that cannot be read.
     """
-    from shards.encoded import read_encoded_index, write_encoded
-    from shards.files import write_json
-
     if config.data.encoded is None:
         raise ConfigError("data.encoded: name the folder to encode into")
     if "://" in config.data.encoded:
@@ -71,6 +69,15 @@ def encode(
     if not 0 <= part < parts:
         raise ConfigError(f"part {part} of {parts}: parts are numbered from 0")
     folder = Path(config.data.encoded)
+    # calls that share the shards share the folder; none of them runs twice at once
+    with exclusive(folder, "data.encoded", LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"):
+        return _encode(config, folder, device, dtype, part, parts)
+
+
+def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int, parts: int) -> Encoding:
+    from shards.encoded import read_encoded_index, write_encoded
+    from shards.files import write_json
+
     pairs, _, model = open_data(config, None, starting_point(config))
     encoding = encoding_of(model, config.data)
     if read_encoding(str(folder)) is None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from model.config import ConfigError, ModelConfig
 from model.data import DataConfig
+from shards.errors import EditVerseError
+from shards.limits import parse_json
 
 if TYPE_CHECKING:
     from shards.index import ManifestRow
@@ -46,14 +48,14 @@ def read_encoding(folder: str) -> dict[str, Any] | None:
 
     location = Location(folder)
     try:
-        value = json.loads(location.read(DESCRIPTION))
+        value = parse_json(location.read(DESCRIPTION), location.path(DESCRIPTION))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        if isinstance(error, ShardError):
-            raise
-        raise ConfigError(f"{location.path(DESCRIPTION)}: {error}") from error
-    if not isinstance(value, dict) or "codec" not in value:
+    except ShardError:
+        raise
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(value, dict) or not isinstance(value.get("codec"), dict):
         raise ConfigError(f"{location.path(DESCRIPTION)}: describes no encoding")
     return value
 

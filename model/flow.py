@@ -12,6 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+from shards.limits import in_range
+
 
 @dataclass(frozen=True)
 class FlowConfig:
@@ -44,14 +47,18 @@ class FlowConfig:
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.shift <= 0 or self.shift_tokens < 0:
-            raise ValueError(
+        if not self.shift > 0 or self.shift_tokens < 0:
+            raise SettingError(
                 f"flow.shift {self.shift} and shift_tokens {self.shift_tokens}: must be positive"
             )
+        in_range("flow.shift", self.shift, 1e-6, 1e6)
+        in_range("flow.shift_tokens", self.shift_tokens, 0, 1 << 40)
+        in_range("flow.mean", self.mean, -100, 100)
+        in_range("flow.std", self.std, 1e-6, 100)
         if not -1 <= self.mode_scale <= 2 / (math.pi - 2):
-            raise ValueError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
-        if self.std <= 0 or not 0 < self.floor <= 1:
-            raise ValueError(f"flow.std {self.std}: above 0; flow.floor {self.floor}: above 0, at most 1")
+            raise SettingError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
+        if not 0 < self.floor <= 1:
+            raise SettingError(f"flow.floor {self.floor}: above 0, at most 1")
 
 
 def interpolate(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
@@ -125,7 +132,7 @@ def token_loss(velocity: Tensor, target: Tensor) -> Tensor:
 def time_grid(steps: int, shift: float) -> list[float]:
     """`steps + 1` times from 0 to 1, shifted as in training; raises ValueError for fewer than one step."""
     if steps < 1:
-        raise ValueError(f"steps: needs at least 1, got {steps}")
+        raise SettingError(f"steps: needs at least 1, got {steps}")
     return shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift).tolist()
 
 

@@ -10,6 +10,8 @@ import re
 import string
 from dataclasses import dataclass
 
+from shards.errors import SettingError
+
 _TAG = re.compile(r"<((?:video|image)[1-9][0-9]?|mask[0-9]{0,2})>")
 
 
@@ -40,10 +42,10 @@ class Form:
         wanted = {name for _, name, _, _ in string.Formatter().parse(self.text) if name}
         for name in sorted(wanted ^ set(fields)):
             problem = "is missing" if name in wanted else "is unknown"
-            raise ValueError(f"form {self.name}: field {name!r} {problem}; it has {sorted(wanted)}")
+            raise SettingError(f"form {self.name}: field {name!r} {problem}; it has {sorted(wanted)}")
         for name, value in fields.items():
             if not value.strip() or _TAG.search(value):
-                raise ValueError(f"form {self.name}: field {name!r} needs text without tags, got {value!r}")
+                raise SettingError(f"form {self.name}: field {name!r} needs text without tags, got {value!r}")
         return self.text.format(**fields)
 
     @property

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from model.config import ConfigError, ModelConfig
+from model.config import ConfigError, ModelConfig, build_part
 from model.dit import DiTConfig
-from model.encoders import build
+from model.encoders import Codec, TextEncoder
 from model.flops import Shape, backward_flops, edit_flops, forward_flops, parameter_count
 
 WORDS = 16  # of the instruction that the work is counted for
@@ -20,7 +20,8 @@ def with_widths(model: ModelConfig) -> DiTConfig:
     config = model.dit
     if config.text_dim and config.vision_dim:
         return config
-    codec, text = build(model.codec), build(model.text)
+    codec = build_part(model.codec, Codec, "model.codec")
+    text = build_part(model.text, TextEncoder, "model.text")
     return dataclasses.replace(
         config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2
     )

@@ -23,8 +23,13 @@ from model.lora import LoraConfig, add_adapter
 from model.optimizer import optimizer_of
 from model.parallel import Sharding, before_micro_batch, copy_whole, gathered, mesh_of, shard
 from model.settings import OptimConfig
+from shards.errors import EditVerseError
 
 BINS = 10  # of the timestep, for losses apart
+
+
+class DivergedError(EditVerseError, FloatingPointError):
+    """A step whose gradient is not finite: its state is not saved."""
 
 
 def learning_rate(step: int, last: int, config: OptimConfig) -> float:
@@ -159,7 +164,10 @@ class EditModule(L.LightningModule):
         loss_sum, stop, *values = self._sum([total, float(self.stop_wanted), *apart.flatten()])
         self.stopping = stop > 0
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"step {self.done}: the gradient is not finite (loss {loss_sum})")
+            raise DivergedError(
+                f"step {self.done}: the gradient is not finite (loss {loss_sum}); lower "
+                "optim.lr, or lengthen optim.warmup"
+            )
         optimizer.step()
         self.done += 1
         self._average()

@@ -47,6 +47,8 @@ def read_clip(name: str, value: Any) -> Clip:
         SequenceError: of another type, shape or kind (a video given as an image), naming the element.
         shards.media.MediaError: an unreadable file.
     """
+    if isinstance(value, str | bytes) and not value:
+        raise SequenceError(f"{name}: is empty; give a file")
     clip = _read_file(name, value) if isinstance(value, str | Path | bytes) else _read_pixels(name, value)
     if name.startswith("image") and not clip.still:
         if len(clip.frames) > 1:

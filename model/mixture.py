@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from model.config import ConfigError, from_dict
+from shards.errors import EditVerseError, SettingError
+from shards.limits import in_range, read_yaml, shown
 
 Ints = NDArray[np.int64]
+MOST_BASES = 16  # of a mixture, one on the other
+MOST_TOKENS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Lengths:
 
     def __post_init__(self) -> None:
         for name in ("frame", "frames", "text"):
-            low, *rest = getattr(self, name)
-            if len(rest) != 1 or not 0 < low <= rest[0]:
-                raise ValueError(f"{name}: least and most, from 1 on, got {getattr(self, name)}")
-        if self.copies < 1 or self.weight <= 0:
-            raise ValueError("copies and weight must be positive")
+            ends = getattr(self, name)
+            if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
+                raise SettingError(f"{name}: least and most, from 1 on, got {ends}")
+            in_range(name, ends[1], 1, MOST_TOKENS)
+        in_range("copies", self.copies, 1, MOST_TOKENS)
+        if not 0 < self.weight < math.inf:
+            raise SettingError("copies and weight must be positive")
 
     def draw(self, count: int, random: np.random.Generator) -> Ints:
         """int64 [count]."""
@@ -87,9 +92,11 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.ratio > 0 or math.isinf(self.ratio):
-            raise ValueError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
+            raise SettingError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
         if self.count < 0:
-            raise ValueError(f"count {self.count} is negative")
+            raise SettingError(f"count {self.count} is negative")
+        in_range("ratio", self.ratio, 1e-9, 1e9)
+        in_range("count", self.count, 0, 1 << 40)
 
     def holds(self, task: str, text: str) -> bool:
         """Whether a sample of its shards belongs to the row."""
@@ -103,30 +110,43 @@ class Mixture:
     rows: dict[str, Row] = field(default_factory=dict)
 
 
-def read_mixture(path: str | Path) -> Mixture:
+def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     """Read a mixture file.
 
     Its fields: `rows` (name -> `Row`); or `base` (another file, relative to this one) and what is changed of
     it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
     `Row`), and `rows` that are added.
 
+    Args:
+        depth: how many mixtures have this one as their base.
+
     Raises:
         ConfigError: the file cannot be read, or names a row or group that its base does not have.
     """
     path = Path(path)
+    if depth > MOST_BASES:
+        raise ConfigError(f"{path}: base: more than {MOST_BASES} files on each other; is it its own base?")
     try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        value = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected `rows`, or `base` and changes to it")
     known = ("base", "drop", "keep", "change", "rows")
-    unknown = sorted(set(value) - set(known))
+    unknown = [name for name in value if name not in known]
     if unknown:
-        raise ConfigError(f"{path}: unknown field {unknown[0]!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{path}: unknown field {shown(unknown[0])}; it has {', '.join(known)}")
+    for field_name, kind in (("drop", list), ("keep", list), ("change", dict), ("rows", dict)):
+        if not isinstance(value.get(field_name) or kind(), kind):
+            raise ConfigError(
+                f"{path}: {field_name}: expected a {'list' if kind is list else 'mapping'}, "
+                f"got {shown(value[field_name])}"
+            )
     rows: dict[str, Row] = {}
     if "base" in value:
-        rows = dict(read_mixture(path.parent / str(value["base"])).rows)
+        rows = dict(read_mixture(path.parent / str(value["base"]), depth + 1).rows)
 
     def named(names: Any, field_name: str) -> set[str]:
         found: set[str] = set()
@@ -145,6 +165,9 @@ def read_mixture(path: str | Path) -> Mixture:
     if "keep" in value:
         dropped |= set(rows) - named(value["keep"], "keep")
     rows = {name: row for name, row in rows.items() if name not in dropped}
+    for name in [*(value.get("change") or {}), *(value.get("rows") or {})]:
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: {shown(name)}: a row's name is a text")
     for name, change in (value.get("change") or {}).items():
         if name not in rows:
             raise ConfigError(f"{path}: change: no row {name!r}; rows are {', '.join(rows) or 'none'}")
@@ -155,7 +178,7 @@ def read_mixture(path: str | Path) -> Mixture:
             raise ConfigError(f"{path}: change.{name}: {error}") from error
     for name, row in (value.get("rows") or {}).items():
         if name in rows:
-            raise ConfigError(f"{path}: rows: {name!r} is in {value['base']} already; put it under `change`")
+            raise ConfigError(f"{path}: rows: {name!r} is in its base already; put it under `change`")
         rows[name] = from_dict(Row, row, f"{path}: rows.{name}")
     if not rows:
         raise ConfigError(f"{path}: no rows are left")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.config import ConfigError, ModelConfig, load_config, to_dict
+from model.config import ConfigError, ModelConfig, build_part, load_config, to_dict
 from model.data import rows_of, to_float
 from model.editor import Editor
 from model.encoded import known_codec
-from model.encoders import build, part
+from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
 from model.pairs import Pairs
 from model.settings import FitConfig
@@ -47,12 +47,12 @@ def open_data(
     from shards.location import ShardError
 
     model = base.config if base else config.model
-    text = base.text if base else build(model.text)
+    text = base.text if base else build_part(model.text, TextEncoder, "model.text")
     if run is not None and (run / "model.json").is_file():
         model = load_config(run / "model.json")
     elif config.data.encoded is not None:
         model = dataclasses.replace(model, codec=known_codec(config.data.encoded, model.codec))
-    codec = build(model.codec)
+    codec = build_part(model.codec, Codec, "model.codec")
     rows = rows_of(config.data)
     train = Pairs(rows, "train", model, codec, text, config.data.cache_gib)
     refuse_mixed_generators(train)

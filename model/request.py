@@ -49,6 +49,7 @@ def plan_request(
     size: Size | Literal["model"] | None = None,
     frames: int | None = None,
     fps: float | None = None,
+    target: str | None = None,
 ) -> Request:
     """Check what was asked for.
 
@@ -57,14 +58,14 @@ def plan_request(
         media: values by name, as `media_in.read_clip` takes them; None counts as not given.
         config: sizes that the model works at.
         multiple: pixels per token, which the model's sides divide into.
-        size, frames, fps: see `Editor.__call__`.
+        size, frames, fps, target: see `Editor.__call__`.
 
     Raises:
         SequenceError: text and media disagree, or a value is out of range.
         shards.media.MediaError: an unreadable file.
     """
     given = {name: value for name, value in media.items() if value is not None}
-    text, target = name_target(text, given)
+    text, target = name_target(text, given, target)
     if frames is not None and frames < 1:
         raise SequenceError(f"frames: needs at least 1, got {frames}")
     if fps is not None and not fps > 0:
@@ -112,11 +113,15 @@ def check_size(size: Size, multiple: int) -> None:
         )
 
 
-def name_target(text: str, given: Mapping[str, Any]) -> tuple[str, str]:
+def name_target(text: str, given: Mapping[str, Any], target: str | None = None) -> tuple[str, str]:
     """(text with the target's tag, name of the target).
 
-    The one tag without media is the target. Without such a tag a new one is appended: an image when only
-    images are given, else a video.
+    The tag without media that the text ends in is the target. A tag without media anywhere else names a
+    medium that was forgotten, unless it is `target`. Where every tag has its media, a new one is appended: an
+    image when only images are given, else a video.
+
+    Raises:
+        SequenceError: text, media and target disagree; the message names the element.
     """
     if not TAG.sub("", text).strip():
         raise SequenceError("the text is empty: say what to do, e.g. '<video1> Remove the dog.'")
@@ -132,20 +137,36 @@ def name_target(text: str, given: Mapping[str, Any]) -> tuple[str, str]:
     for name in tags:
         if tags.count(name) > 1:
             raise SequenceError(f"the text names <{name}> more than once")
+    if target is not None and (target not in tags or target in given or target.startswith("mask")):
+        raise SequenceError(f"target {target!r}: must be a video or image that the text names, without media")
     open_tags = [name for name in tags if name not in given]
-    for name in open_tags:
-        if name.startswith("mask"):
-            raise SequenceError(f"the text names <{name}> but no such media is given")
-    if len(open_tags) > 1:
+    target = target or next((name for name in open_tags if _ends_in(text, name)), None)
+    forgotten = [name for name in open_tags if name != target]
+    if forgotten:
+        names = ", ".join(f"<{name}>" for name in forgotten)
+        options = " ".join(f"--{name} FILE" for name in forgotten)
         raise SequenceError(
-            f"the text names {', '.join(f'<{n}>' for n in open_tags)}; give media for all but one"
+            f"the text names {names} but no such media is given ({options}); only the tag that a text ends "
+            "in, as in 'A red fox. <video1>', is generated"
         )
-    if open_tags:
-        return text, open_tags[0]
+    if target is not None:
+        return text, target
     kinds = {name.rstrip("0123456789") for name in given} - {"mask"}
     kind = "image" if kinds == {"image"} else "video"
     number = 1 + max((int(n.removeprefix(kind)) for n in given if n.startswith(kind)), default=0)
     return f"{text.rstrip()} <{kind}{number}>", f"{kind}{number}"
+
+
+def _ends_in(text: str, name: str) -> bool:
+    """Whether a text ends in the tag of a video or image.
+
+    Punctuation may follow the tag, but not close the sentence that the tag is part of: "Remove the dog from
+    <video1>." speaks of a video that is there.
+    """
+    before, _, after = text.partition(f"<{name}>")
+    if name.startswith("mask") or after.strip(" \t\r\n.,;:!?"):
+        return False
+    return not after.strip() or before.rstrip().endswith((".", "!", "?"))
 
 
 def windows(length: int, most: int) -> list[int]:

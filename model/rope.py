@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+from shards.limits import MAX_WIDTH, in_range
+
 AXES = ("sequence", "time", "height", "width")
 
 
@@ -33,11 +36,13 @@ class RopeConfig:
 
     def __post_init__(self) -> None:
         if len(self.dims) != len(self.ntk):
-            raise ValueError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
-        if any(dim < 0 or dim % 2 for dim in self.dims):
-            raise ValueError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")
-        if any(factor < 1 for factor in self.ntk):
-            raise ValueError(f"rope.ntk: factors are at least 1, got {self.ntk}")
+            raise SettingError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
+        in_range("rope.theta", self.theta, 1, 1e12)
+        for dim, factor in zip(self.dims, self.ntk, strict=True):
+            in_range("rope.dims", dim, 0, MAX_WIDTH)
+            in_range("rope.ntk", factor, 1, 1e6)
+        if any(dim % 2 for dim in self.dims):
+            raise SettingError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")
 
 
 def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
@@ -46,7 +51,7 @@ def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
     Raises ValueError when `head_dim` is not a multiple of 8 or is below 16.
     """
     if head_dim % 8 or head_dim < 16:
-        raise ValueError(f"head size {head_dim}: needs a multiple of 8, at least 16")
+        raise SettingError(f"head size {head_dim}: needs a multiple of 8, at least 16")
     space = 2 * (head_dim * 56 // 256)
     time = max(2, 2 * (head_dim * 4 // 256))
     return head_dim - 2 * space - time, time, space, space

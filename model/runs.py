@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.config import ConfigError
+from model.config import ConfigError, ModelConfig, to_dict
+from shards.files import is_unused, naming
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -30,13 +31,39 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             theirs = json.loads(file.read_text())
         except ValueError as error:
             raise ConfigError(f"{file}: {error}; delete {folder} or choose another --run") from error
-        difference = first_difference(theirs, identity)
+        difference = first_difference(requested(theirs), identity)
         if difference:
             raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_unused(folder):
         raise ConfigError(f"{folder} exists and is no training run (no run.json); choose another --run")
     write_json(file, identity)
+
+
+def requested(held: Any) -> Any:
+    """What a run's `run.json` says was asked for: without the model that came of it.
+
+    With `train.start` no model is asked for. Runs that were begun before 2026-11-28 have the default one
+    there, which is not what they trained.
+    """
+    if not isinstance(held, dict):
+        return held
+    config = held.get("config")
+    if isinstance(config, dict) and isinstance(config.get("train"), dict) and config["train"].get("start"):
+        config = {name: value for name, value in config.items() if name != "model"}
+    return {name: value for name, value in held.items() if name != "model"} | {"config": config}
+
+
+def record_model(folder: Path, model: ModelConfig) -> None:
+    """Add to a claimed folder's `run.json` the model that is trained, as the checkpoint's `config.json` is.
+
+    It is not always the requested one: `train.start` brings a checkpoint's, and the codec's statistics and
+    the widths of the encoders are only known once the data is open.
+    """
+    from shards.files import write_json
+
+    file = folder / "run.json"
+    write_json(file, requested(json.loads(file.read_text())) | {"model": to_dict(model)})
 
 
 def first_difference(theirs: Any, ours: Any, where: str = "") -> str:
@@ -88,8 +115,9 @@ class Curve:
         if self.first_loss is None:
             self.first_loss = values["loss"]
         numbers = [f"{values[c]:.9g}" for c in self.columns[3:]]
-        self._file.write(",".join([str(step), str(self.samples), str(self.tokens), *numbers]) + "\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(",".join([str(step), str(self.samples), str(self.tokens), *numbers]) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

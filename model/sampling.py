@@ -16,6 +16,17 @@ from model.flow import FlowConfig, guide, shift_of, time_grid, to_velocity
 from model.packing import pack
 from model.sequence import Sequence
 from model.solvers import SOLVERS
+from shards.errors import EditVerseError
+
+
+class NotFiniteError(EditVerseError, ValueError):
+    """Values of an edit that are infinite or no numbers; the message says where they arose."""
+
+
+def check_finite(values: Tensor, what: str, cause: str) -> None:
+    """Raise NotFiniteError, saying what holds such values and why it may, unless all are finite."""
+    if not torch.isfinite(values).all():
+        raise NotFiniteError(f"{what} are not finite: {cause}")
 
 
 class Branch:
@@ -57,6 +68,9 @@ def sample(
 
     Returns:
         float32 [M, D], clean tokens.
+
+    Raises:
+        NotFiniteError: naming the step after which the tokens were no finite numbers.
     """
     conditional = Branch(dit, with_text, flow)
     unconditional = Branch(dit, without_text, flow) if config.guidance != 1 else None
@@ -70,7 +84,10 @@ def sample(
 
     x = noise.to(dit.bounds.device)
     grid = time_grid(config.steps, shift_of(flow, len(noise)))
-    for after in SOLVERS[config.solver](velocity, x, grid):
+    half = dit.bounds.dtype == torch.float16
+    cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
+    for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
         x = after
+        check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
         tick()
     return x

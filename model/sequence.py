@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shards.errors import EditVerseError
+from shards.limits import MAX_PATCH, in_range
 
 TEXT, VISION, START, END, PAD = range(5)  # kinds of token
 
@@ -38,6 +39,9 @@ class SequenceConfig:
     pixel_positions: bool = True
     interleaved: bool = True
     sequential: bool = True
+
+    def __post_init__(self) -> None:
+        in_range("sequence.patch", self.patch, 1, MAX_PATCH)
 
 
 @dataclass(frozen=True)

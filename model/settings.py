@@ -12,6 +12,7 @@ from model.config import ModelConfig
 from model.data import DataConfig
 from model.lora import LoraConfig
 from model.recompute import Checkpointing
+from shards.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "keep", "sample_every", "samples"):
             if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+                raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         if self.degree < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
-            raise ValueError("parallel.degree and parallel.peak_tflops must be positive")
+            raise SettingError("parallel.degree and parallel.peak_tflops must be positive")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from model.balance import BalanceError, Cluster
 from model.config import ConfigError, to_dict
 from model.mixture import read_mixture
 from model.settings import FitConfig
+from shards.errors import SettingError
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "configs" / "slurm" / "train.sbatch"
@@ -48,7 +49,7 @@ class SlurmConfig:
     def __post_init__(self) -> None:
         for name in ("nodes", "devices", "cpus"):
             if getattr(self, name) < 1:
-                raise ValueError(f"slurm.{name} must be at least 1, got {getattr(self, name)}")
+                raise SettingError(f"slurm.{name} must be at least 1, got {getattr(self, name)}")
 
     def arguments(self) -> list[str]:
         """Of sbatch."""
@@ -91,7 +92,13 @@ def submit(config: FitConfig, run: Path, slurm: SlurmConfig) -> tuple[str, Path]
         str(folder / "train.sbatch"),
     ]
     done = subprocess.run(
-        command, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=120
+        command,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     if done.returncode:
         raise ConfigError(f"sbatch: {done.stderr.strip()} (the job's files are in {folder})")

@@ -18,6 +18,7 @@ from model.dit import DiT, DiTConfig
 from model.packing import PackedBatch, pack
 from model.recompute import Checkpointing, prepare_blocks
 from model.sequence import SequenceConfig, TextElement, VisionElement, build_sequence
+from shards.errors import SettingError
 
 SHORTEST, REPEATS = 128, 3
 
@@ -37,7 +38,7 @@ def packs_up_to(budget: int) -> list[tuple[int, ...]]:
         ValueError: a budget below 512 tokens, with too few lengths to tell terms apart.
     """
     if budget < 4 * SHORTEST:
-        raise ValueError(f"token_budget {budget}: needs at least {4 * SHORTEST} to vary lengths")
+        raise SettingError(f"token_budget {budget}: needs at least {4 * SHORTEST} to vary lengths")
     lengths = [SHORTEST * 2**i for i in range(int(math.log2(budget // SHORTEST)) + 1)]
     packs = {(n,) * (part // n) for n in lengths for part in (budget // 2, budget) if part >= n}
     return sorted(packs)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,21 @@ from model.lora import add_adapter
 from model.opening import open_data, starting_point
 from model.progress import Watch, export, render
 from model.recompute import prepare_blocks
-from model.runs import Curve, claim, finished
+from model.runs import Curve, claim, finished, record_model, requested
 from model.settings import FitConfig
 from model.steps import SampleError, Steps
 from model.watch import codec_psnr
+from shards.devices import check_device
+from shards.errors import EditVerseError
+from shards.files import exclusive, is_unused, naming
+from shards.processes import background_processes
 
 log = logging.getLogger(__name__)
 
 READING = ("workers", "prefetch", "on_error", "encoded", "cache_gib")  # how data is read, not which
 
 
-class Stopped(RuntimeError):
+class Stopped(EditVerseError, RuntimeError):
     """A signal ended the run; its state is saved, and the same command goes on."""
 
 
@@ -58,19 +64,36 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
         ConfigError: a setting or folder that cannot be used; shards.index.ShardError: unreadable shards;
         SampleError: a sample that cannot be read, unless such are replaced; Stopped: by a signal.
     """
-    with joined(config.train.accelerator) as world:
+    accelerator = config.train.accelerator
+    if accelerator in ("cuda", "gpu"):
+        check_device("cuda", "train.accelerator")
+    with joined(accelerator) as world, locked(run, world):
         return _fit(config, run, world)
 
 
+@contextmanager
+def locked(run: Path, world: World) -> Iterator[None]:
+    """Hold the run's folder, by rank 0 for all; InUseError when another run holds it."""
+    # what is no run's folder is refused by name later, without a lock left in it
+    if not world.first or not (is_unused(run) or (run / "run.json").is_file()):
+        yield
+        return
+    with exclusive(run, "--run"):
+        yield
+
+
 def identity_of(config: FitConfig) -> dict[str, Any]:
-    """What makes a run this run: all settings but where its data lies, and how and on what it is computed."""
+    """What makes a run this run: all settings but where its data lies, and how and on what it is computed.
+
+    With `train.start` the model is the checkpoint's, so that there is no model among the settings.
+    """
     settings = to_dict(config)
     del settings["parallel"]
     for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
         del settings["data"][name]
     for name in ("keep", "threads", "wandb"):
         del settings["train"][name]
-    return {"config": settings, "data": data_fingerprint(rows_of(config.data))}
+    return requested({"config": settings, "data": data_fingerprint(rows_of(config.data))})
 
 
 def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
@@ -92,6 +115,8 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     base = starting_point(config)
     with first_alone(world):
         train, heldout, model = open_data(config, run, base)
+        if world.first:
+            record_model(run, model)
     if config.data.encoded is not None:
         train.read_encoded(config.data.encoded, config.data)
     module, optimizer = make_module(config, model, base, world, train.tasks)
@@ -127,7 +152,8 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     if len(steps):
         trainer = trainer_of(config, run, world, module, watch)
         try:
-            trainer.fit(module, loader(steps))
+            with naming(run):  # a logger's thread names no file
+                trainer.fit(module, loader(steps))
         except SampleError as error:  # from a worker, with its traceback
             raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
     writer.finish()
@@ -232,6 +258,14 @@ def wandb_logger(config: FitConfig, run: Path) -> Logger:
         ) from error
 
 
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader whose worker processes have no terminal and leave Ctrl-C to this process."""
+
+    def __iter__(self) -> Any:
+        with background_processes():
+            return super().__iter__()
+
+
 def loader(steps: Steps) -> DataLoader[Any]:
     """Steps in order, prepared ahead by worker processes if the configuration has any."""
     import resource
@@ -242,7 +276,7 @@ def loader(steps: Steps) -> DataLoader[Any]:
     # every tensor that a worker hands over is an open file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=steps.config.prefetch)
+    return WorkerLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=steps.config.prefetch)
 
 
 def bounds(values: list[int]) -> tuple[int, int]:

@@ -115,7 +115,7 @@ def render_pairs(
             if n != target and f"<{n}>" in sample.text
         }
         height, width = media[target].shape[1:3]
-        edit = editor(sample.text, size=(height, width), frames=len(media[target]), **given)
+        edit = editor(sample.text, size=(height, width), frames=len(media[target]), target=target, **given)
         mask = (
             media["mask"][..., 0] > 127
             if "mask" in media and len(media["mask"]) == len(edit.frames)

@@ -5,6 +5,7 @@ A folder, or a repository of the hub, with config.json and model.safetensors. Pi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import torch
 from torch import Tensor
 
 from model.config import ConfigError
+from model.dit import DiT, DiTConfig
+from shards.errors import EditVerseError
+from shards.limits import read_text, shown
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
 SHIPPED = Path(__file__).resolve().parent / "weights"  # what comes with the package, by name
+FLOATS = {"F16", "BF16", "F32", "F64"}  # types of a weight, as safetensors names them
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -58,14 +63,18 @@ def shipped(path: Path) -> Path:
 
 def check_sums(folder: Path) -> None:
     """Compare the files of a folder with its SHA256SUMS, if there; ConfigError names the one at fault."""
-    from shards.files import sha256_of
+    from shards.files import inside, sha256_of
 
     sums = folder / SUMS
-    if not sums.is_file():
+    if not sums.exists():
         return
-    for line in sums.read_text().splitlines():
-        wanted, _, name = line.partition("  ")
-        if not (folder / name).is_file() or sha256_of(folder / name) != wanted:
+    try:
+        lines = [line.partition("  ") for line in read_text(sums).splitlines()]
+        files = [(wanted, name, inside(folder, name)) for wanted, _, name in lines]
+    except (EditVerseError, OSError) as error:
+        raise ConfigError(f"{sums}: {error}") from error
+    for wanted, name, file in files:
+        if not file.is_file() or sha256_of(file) != wanted:
             raise ConfigError(
                 f"{folder / name}: is not the file that {sums} names ({wanted[:12]}...); get the folder "
                 f"again, or remove {SUMS} if the change was meant"
@@ -100,30 +109,75 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """Read a safetensors file that must hold exactly the tensors of `shapes`, all finite.
 
+    The header is compared before any tensor is read.
+
     Args:
         owner: what the shapes come from, for the message.
 
     Raises:
         ConfigError: the file is truncated or no safetensors, or a weight is missing, unknown, of another
-            shape or not finite; the message names it.
+            shape, no floating-point number or not finite; the message names it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_header(file, shapes, owner)
     try:
         state: dict[str, Tensor] = load_file(file, device=str(device))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"{file}: {error}; is the file complete?") from error
-    for name in sorted(set(shapes) | set(state)):
-        if name not in state or name not in shapes:
-            problem = "is missing" if name not in state else "is unknown"
-            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} {problem}")
-        if state[name].shape != shapes[name]:
-            sizes = f"{list(state[name].shape)}, not {list(shapes[name])}"
-            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} is {sizes}")
-        if not torch.isfinite(state[name]).all():
+    for name, weight in state.items():
+        if not torch.isfinite(weight).all():
             raise ConfigError(f"{file}: weight {name!r} holds values that are not finite")
     return state
+
+
+def check_header(file: Path, shapes: Mapping[str, torch.Size], owner: str) -> None:
+    """Compare the header of a safetensors file with the tensors that it must hold.
+
+    Raises:
+        ConfigError: as `read_weights`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ConfigError(f"{file}: not a regular file")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            held = {name: (torch.Size(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{file}: {error}; is the file complete?") from error
+    for name in sorted(set(shapes) | set(held)):
+        if name not in held or name not in shapes:
+            problem = "is missing" if name not in held else "is unknown"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {shown(name)} {problem}")
+        shape, kind = held[name]
+        if shape != shapes[name]:
+            sizes = f"{list(shape)}, not {list(shapes[name])}"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} is {sizes}")
+        if kind not in FLOATS:
+            raise ConfigError(
+                f"{file}: weight {name!r} is {kind}; weights are floating-point numbers, "
+                f"{', '.join(sorted(FLOATS))}"
+            )
+    if len(kinds := sorted({kind for _, kind in held.values()})) > 1:
+        raise ConfigError(f"{file}: its weights are of several types ({', '.join(kinds)}); store all as one")
+
+
+def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
+    """Names and shapes of a transformer's weights, without building more than one of its blocks.
+
+    A configuration from outside may ask for many blocks, which take long to build even without memory.
+    """
+    with torch.device("meta"):
+        one = DiT(dataclasses.replace(config, depth=1)).state_dict()
+    shapes: dict[str, torch.Size] = {}
+    for name, value in one.items():
+        rest = name.removeprefix("blocks.0.")
+        names = [f"blocks.{n}.{rest}" for n in range(config.depth)] if rest != name else [name]
+        shapes |= dict.fromkeys(names, value.shape)
+    return shapes
 
 
 def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:

@@ -5,21 +5,24 @@ Errors are one line on stderr and exit status 2; faults found by `verify` give e
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from shards.files import write_bytes
+from shards.command import Parser, run_command
+from shards.files import exclusive, write_bytes
 from shards.index import ShardError, rebuild
 from shards.reader import ShardSet
-from shards.sample import SampleError
 from shards.verify import verify as verify_folder
 
-console = Console(soft_wrap=True)
+FIELDS = ("key", "split", "task", "tokens", "media", "text")
 
 
 def verify(directory: str, decode: bool = True) -> None:
@@ -40,31 +43,68 @@ def verify(directory: str, decode: bool = True) -> None:
         raise SystemExit(1)
 
 
-def index(directory: str) -> None:
+def index(directory: str, accept_loss: bool = False) -> None:
     """Rebuild the manifest and every index from the tars.
 
     Args:
         directory: a folder of .tar shards
+        accept_loss: keep what remains where samples are gone; otherwise nothing is written
     """
-    for row in rebuild(directory):
-        print(f"{row.shard}: {row.samples} samples, {row.bytes} bytes")
+    if not any(Path(directory).glob("*.tar")):  # and no lock is left in a folder that is none of ours
+        raise ShardError(f"{directory}: holds no .tar shard")
+    with exclusive(directory, "directory"):
+        for row in rebuild(directory, accept_loss=accept_loss):
+            print(f"{row.shard}: {row.samples} samples, {row.bytes} bytes")
 
 
-def ls(directory: str, split: str | None = None) -> None:
+def ls(
+    directory: str,
+    split: str | None = None,
+    format: Literal["table", "tsv", "json"] | None = None,
+) -> None:
     """List the samples.
 
     Args:
         directory: a shard folder
         split: train or heldout; both when not given
+        format: table, tsv or json; a table in a terminal and tsv elsewhere when not given
     """
     samples = ShardSet(directory, split)
-    table = Table("key", "split", "task", "text", "media", "tokens", title=str(directory))
+    rows: list[dict[str, Any]] = []
     for key in samples.keys:
         entry = samples.entry(key)
-        media = ", ".join(f"{n} {f}x{w}x{h}" for n, (_, f, h, w) in entry.media.items())
-        table.add_row(key, entry.split, entry.task, entry.text, media, str(entry.tokens))
+        media = {n: f"{f}x{w}x{h}" for n, (_, f, h, w) in entry.media.items()}
+        values = (key, entry.split, entry.task, entry.tokens, media, entry.text)
+        rows.append(dict(zip(FIELDS, values, strict=True)))
+    format = format or ("table" if sys.stdout.isatty() else "tsv")
+    if format == "json":
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif format == "tsv":
+        print("\t".join(FIELDS))
+        for row in rows:
+            written = row | {"media": _in_words(row["media"])}
+            print("\t".join(" ".join(str(value).split()) for value in written.values()))
+    else:
+        _print_table(rows, directory)
+
+
+def _in_words(media: dict[str, str]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in media.items())
+
+
+def _print_table(rows: list[dict[str, Any]], title: str) -> None:
+    """Keys are whole at any width, since the next command needs them; only other columns are folded."""
+    console = Console()
+    longest = max((len(row["key"]) for row in rows), default=3)
+    table = Table(title=title)
+    table.add_column("key", overflow="fold", min_width=min(longest, console.width - 4))
+    table.add_column("split, task, tokens", overflow="fold")
+    table.add_column("text, media", overflow="fold")
+    for row in rows:
+        about = f"{row['split']}\n{row['task']}\n{row['tokens']}"
+        table.add_row(row["key"], Text(about), Text(f"{row['text']}\n{_in_words(row['media'])}"))
     console.print(table)
-    counts = Counter((samples.entry(k).task, samples.entry(k).split) for k in samples.keys)
+    counts = Counter((row["task"], row["split"]) for row in rows)
     for (task, part), count in sorted(counts.items()):
         print(f"{task} {part}: {count} samples")
 
@@ -86,14 +126,12 @@ def show(directory: str, key: str, out: str | None = None) -> None:
             print(path)
 
 
-def main() -> None:
-    """Run the command; known faults become one line and exit status 2."""
-    try:
-        auto_cli([verify, index, ls, show], prog="python -m shards")
-    except (ShardError, SampleError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+def main() -> int:
+    """Entry point; returns the exit status."""
+    return run_command(
+        lambda: auto_cli([verify, index, ls, show], prog="python -m shards", parser_class=Parser)
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

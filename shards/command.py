@@ -7,26 +7,118 @@ line and status 130; a reader that goes away (`| head`) is no error.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
+import yaml
 
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, first_line
+
+EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: ")
+LONGEST = 400  # characters of an error's line
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse's parser, whose errors are one line without the usage."""
+    """jsonargparse's parser, whose errors are one line: the file at fault and the nearest key."""
+
+    # Of one command line, whose main parser and subcommands' parsers are objects of their own.
+    _files: ClassVar[list[str]] = []  # configuration files in the order of reading
+    _reading: ClassVar[list[str]] = []  # those that are being read now
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's."""
+        self._files.clear()
+        return super().parse_args(*args, **kwargs)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; errors name the file."""
+        self._files.append(str(path))
+        self._reading.append(str(path))
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except (ValueError, RecursionError) as error:  # not UTF-8; nested too deeply
+            self.error(first_line(error))
+        finally:
+            self._reading.pop()
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; what a dataclass says of its own fields is a user's error too."""
+        try:
+            return super().instantiate(*args, **kwargs)
+        except ValueError as error:
+            self.error(str(error), error)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error as one line and exit with status 2."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        words = "; ".join(line.strip() for line in message.splitlines() if line.strip())
+        command = re.search(r"arguments are required: ([a-z_]+)\.", message)
+        parsers = parser._subcommands_action._name_parser_map if parser._subcommands_action else {}
+        if command and command[1] in parsers:
+            message, parser = message.replace(f"{command[1]}.", ""), parsers[command[1]]
+        words = explain(message, keys_of(parser))
+        file = self._reading[-1] if self._reading else self._file_with(words)
+        if file and file not in words:
+            words = f"{file}: {words}"
         print(f"error: {words} (see {parser.prog.replace(' [options]', '')} --help)", file=sys.stderr)
         raise SystemExit(2)
+
+    def _file_with(self, words: str) -> str:
+        """The last configuration file that sets the key with which `words` begin, "" if none does."""
+        key = words.partition(":")[0]
+        return next((file for file in reversed(self._files) if _sets(file, key)), "")
+
+
+def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
+    """The parser's options as in a file (`train.steps`), and its subcommands."""
+    keys = [action.dest for action in parser._actions if action.option_strings and "." not in action.dest[:1]]
+    return keys + list(parser._subcommands_action.choices if parser._subcommands_action else [])
+
+
+def explain(message: str, keys: Iterable[str]) -> str:
+    """A parser's message as one line that begins with the key at fault, with the nearest of `keys`."""
+    words = "; ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+    if match := re.search(r"unrecognized arguments: ([^\s=]+)", words):
+        dashes = "--" if match[1].startswith("--") else ""
+        return f"{match[1]}: no such argument{nearest(match[1].lstrip('-'), keys, dashes)}"
+    if match := re.search(r"(?:Subcommand|Group) '([^']*)' does not accept option '([^']*)'", words):
+        key = match[2] if words.startswith("Subcommand") else f"{match[1]}.{match[2]}"
+        return f"{key}: no such setting{nearest(key, keys)}"
+    if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", words):
+        return f"{match[1]}: no such command{nearest(match[1], keys)}; there are {match[2]}".replace("'", "")
+    words = re.sub(r'^Parser key "([^"]*)":;?', r"\1:", words)
+    words = EXPECTED.sub(r"expected \1\2, got ", words)
+    words = re.sub(r"Problems parsing config: ", "not YAML: ", words)
+    words = re.sub(r'in "<unicode string>", ', "", words)
+    return words if len(words) <= LONGEST else words[:LONGEST] + "..."
+
+
+def nearest(key: str, keys: Iterable[str], dashes: str = "") -> str:
+    """ "; did you mean ...?" with the one of `keys` that is most like `key`, or "" when none is."""
+    known = [k for k in keys if k != key]
+    last = key.rpartition(".")[2]
+    close = get_close_matches(key, known, 1, 0.7)
+    close = close or sorted((k for k in known if k.rpartition(".")[2] == last), key=len)
+    return f"; did you mean {dashes}{close[0]}?" if close else ""
+
+
+def _sets(file: str, key: str) -> bool:
+    """Whether a YAML file sets a dotted key, itself or for a subcommand."""
+    try:
+        with open(file, encoding="utf-8") as handle:  # noqa: PTH123
+            value = yaml.safe_load(handle)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True
 
 
 def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
@@ -41,18 +133,30 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
         sys.stdout.flush()
         return status
     except EditVerseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
     except BrokenPipeError:
-        # Whoever read our output has left. Python would say so once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno is None:
+        return _reader_left()
+    except SystemExit as error:
+        # rich ends the process with status 1 when whoever read its output has left
+        if not isinstance(error.__context__, BrokenPipeError):
             raise
+        return _reader_left()
+    except OSError as error:  # of the machine: a full disk, a folder that cannot be written, a network
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
-        return 2
+        return _fail(f"{where}{error.strerror or first_line(error)}")
     except KeyboardInterrupt:
         print("interrupted" + ("; run the same command again to go on" if resumes else ""), file=sys.stderr)
         return 130
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _reader_left() -> int:
+    # Python would say once more that nobody reads when it flushes stdout at exit.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return 0

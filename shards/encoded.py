@@ -6,32 +6,38 @@ those of any number of shard folders, can be filled by many processes, and is ne
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shards.files import atomic_path, sha256_of, write_bytes
-from shards.index import ManifestRow, index_name, index_path
+from shards.index import Bytes, ManifestRow, index_name, index_path
+from shards.limits import MAX_INDEX_BYTES
 from shards.location import Location, ShardError
 from shards.sample import Sha256, Strict, explain
+from shards.tar import TarReader
 from shards.writer import add_member
+
+SUFFIX = ".safetensors"
 
 
 class EncodedEntry(Strict):
     """Where the member of a sample lies, and how many tokens its pieces of text have, in order."""
 
-    offset: int
-    size: int
-    texts: list[int]
+    offset: Bytes
+    size: Bytes
+    texts: list[Bytes]
+    sha256: Sha256 | None = None  # of the member; none in older folders
 
 
 class EncodedIndex(Strict):
     """The index beside one tar of encoded samples.
 
     `source` is the sha256 of the shard it was made from, `encoding` that of the description of what made it,
-    `sha256` its own.
+    `sha256` its own; `index_sha256` is that of the index without this field, none in older folders.
     """
 
     shard: str
@@ -39,6 +45,11 @@ class EncodedIndex(Strict):
     encoding: Sha256
     sha256: Sha256
     samples: dict[str, EncodedEntry]
+    index_sha256: Sha256 | None = None
+
+    def seal(self) -> str:
+        """What `index_sha256` should be."""
+        return hashlib.sha256(self.model_dump_json(exclude={"index_sha256"}).encode()).hexdigest()
 
 
 def encoded_name(row: ManifestRow) -> str:
@@ -57,10 +68,12 @@ def write_encoded(
     with atomic_path(folder / name) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
             for key, data, texts in samples:
-                offset, size = add_member(tar, f"{key}.safetensors", data)
-                entries[key] = EncodedEntry(offset=offset, size=size, texts=texts)
+                offset, size = add_member(tar, f"{key}{SUFFIX}", data)
+                own = hashlib.sha256(data).hexdigest()
+                entries[key] = EncodedEntry(offset=offset, size=size, texts=texts, sha256=own)
         digest = sha256_of(temporary)
     index = EncodedIndex(shard=name, source=row.sha256, encoding=encoding, sha256=digest, samples=entries)
+    index = index.model_copy(update={"index_sha256": index.seal()})
     write_bytes(index_path(folder, name), index.model_dump_json().encode() + b"\n")
     return index
 
@@ -73,16 +86,56 @@ def read_encoded_index(folder: str | Path, row: ManifestRow, encoding: str) -> E
     """
     location, name = Location(folder), index_name(encoded_name(row))
     try:
-        index = EncodedIndex.model_validate_json(location.read(name))
+        index = _parse(location.read(name, limit=MAX_INDEX_BYTES), location.path(name))
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise ShardError(f"{location.path(name)}: {explain(error)}; remove it and encode again") from None
+    if index.shard != encoded_name(row):
+        raise ShardError(
+            f"{location.path(name)}: is the index of {index.shard!r}; remove it and encode again"
+        )
     if (index.source, index.encoding) != (row.sha256, encoding):
         raise ShardError(
             f"{location.path(name)}: was encoded with other settings; remove it and encode again"
         )
     return index
+
+
+def _parse(data: bytes, path: str) -> EncodedIndex:
+    try:
+        index = EncodedIndex.model_validate_json(data)
+    except ValidationError as error:
+        raise ShardError(f"{path}: {explain(error)}; remove it and encode again") from None
+    if index.index_sha256 not in (None, index.seal()):
+        raise ShardError(f"{path}: damaged, its sha256 is not its own; remove it and encode again")
+    return index
+
+
+def encoded_faults(folder: Path) -> Iterator[str]:
+    """Compare every tar of encoded samples in a folder with its index; one line per fault."""
+    for path in sorted(folder.glob("*.index.json")):
+        try:
+            index = _parse(Location(folder).read(path.name, limit=MAX_INDEX_BYTES), str(path))
+            if index_name(index.shard) != path.name:
+                yield f"{path}: is the index of {index.shard!r}"
+                continue
+            tar_path = folder / index.shard
+            with Location(folder).open(index.shard) as handle:
+                tar = TarReader(handle, str(tar_path))
+                members = [(m.name, m.offset, len(m.data), hashlib.sha256(m.data).hexdigest()) for m in tar]
+        except FileNotFoundError:
+            yield f"{folder / index.shard}: missing; its index is there"
+            continue
+        except ShardError as error:
+            yield str(error)
+            continue
+        if tar.sha256 != index.sha256:
+            yield f"{tar_path}: its sha256 is not the index's"
+        expected = [(key + SUFFIX, e.offset, e.size) for key, e in index.samples.items()]
+        if [member[:3] for member in members] != expected:
+            yield f"{tar_path}: holds other samples than its index"
+        for (name, *_, digest), entry in zip(members, index.samples.values(), strict=False):
+            if entry.sha256 not in (None, digest):
+                yield f"{tar_path}: {name}: damaged, its sha256 is not the index's"
 
 
 class EncodedSet:
@@ -114,6 +167,9 @@ class EncodedSet:
             raise ShardError(f"{self.location}: {key} was left out when the others were encoded")
         shard, entry = self._entries[key]
         try:
-            return self.location.read(shard, entry.offset, entry.size)
+            data = self.location.read(shard, entry.offset, entry.size)
         except FileNotFoundError:
             raise ShardError(f"{self.location.path(shard)}: missing; its index is there") from None
+        if entry.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise ShardError(f"{self.location.path(shard)}: {key} is damaged; remove it and encode again")
+        return data

@@ -11,6 +11,10 @@ class EditVerseError(Exception):
     """
 
 
+class SettingError(EditVerseError, ValueError):
+    """A setting, or an argument of a public function, that cannot be used; the message names it."""
+
+
 def first_line(error: BaseException) -> str:
     """The first non-empty line of an exception's message, else the name of its class."""
     lines = (line.strip() for line in str(error).splitlines())

@@ -6,20 +6,55 @@ Everything the project writes under a final name goes through `atomic_path`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shards.errors import EditVerseError
+
+# Errors of the machine, not of one file: going on would only repeat them.
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class InUseError(EditVerseError):
     """A folder that another process is writing to."""
+
+
+NUMBER = re.compile(r"\((?:os )?error (\d+)\)|\[Errno (\d+)\]")  # as Rust's and Python's messages have it
+
+
+@contextlib.contextmanager
+def naming(path: str | Path, temporary: str | Path | None = None) -> Iterator[None]:
+    """Make errors of the machine in the block, such as a full disk, name what was to be written.
+
+    An OSError that names no file, or `temporary` or a file in it, is raised again with `path` (or the file in
+    it). So is an error of another library that quotes an OSError's number, as safetensors and torch do.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or "")
+        if error.errno and not name:
+            raise _os_error(error.errno, str(path)) from error
+        if error.errno and temporary is not None and name.startswith(str(temporary)):
+            raise _os_error(error.errno, str(path) + name[len(str(temporary)) :]) from error
+        raise
+    except Exception as error:
+        number = NUMBER.search(str(error))
+        if number is None or isinstance(error, EditVerseError):
+            raise
+        raise _os_error(int(number[1] or number[2]), str(path)) from error
+
+
+def _os_error(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)
 
 
 @contextlib.contextmanager
@@ -33,14 +68,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path, temporary):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -49,26 +83,80 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(directory)
 
 
+LOCK = "lock"  # file of a folder that a run holds; it stays behind, empty
+_locks: set[IO[str]] = set()
+
+
+def _forget_locks() -> None:
+    for handle in _locks:
+        handle.close()
+    _locks.clear()
+
+
+# A forked worker (a DataLoader's) shares its parent's open files, and would hold the lock after a kill -9.
+os.register_at_fork(after_in_child=_forget_locks)
+
+
 @contextlib.contextmanager
-def exclusive(folder: str | Path, what: str) -> Iterator[None]:
+def exclusive(folder: str | Path, what: str, name: str = LOCK) -> Iterator[None]:
     """Hold `folder` for this process: two runs of any kind never write to one folder at once.
 
     The lock is the kernel's (flock on `<folder>/lock`), so it ends with the process, however that ends.
 
     Args:
         what: the setting that chose the folder, for the message, e.g. "--out".
+        name: of the lock's file, where several calls share a folder and each holds its part.
 
     Raises:
         InUseError: another process holds it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as handle:
+    with (folder / name).open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InUseError(f"{what} {folder}: another run is using it; wait, or choose another") from None
-        yield
+        _locks.add(handle)
+        try:
+            yield
+        finally:
+            _locks.discard(handle)
+
+
+def is_unused(folder: str | Path) -> bool:
+    """Whether a run may take `folder`: it is not there, or is a folder with nothing but a lock in it."""
+    folder = Path(folder)
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.name == LOCK for path in folder.iterdir())
+
+
+class OutsideError(EditVerseError, ValueError):
+    """A path that leads out of the folder that it belongs to."""
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """The path below `folder` that a list, table or key from outside names.
+
+    Args:
+        name: relative to `folder`; symbolic links may not lead out of it either.
+
+    Raises:
+        OutsideError: absolute, outside of the folder, or no path at all.
+    """
+    folder = Path(folder)
+    place = folder / name
+    try:
+        if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError
+        place.resolve().relative_to(folder.resolve())
+    except (ValueError, OSError, RuntimeError):  # too long for a path, a surrogate, a loop of links
+        short = name if len(name) <= 80 else name[:77] + "..."
+        raise OutsideError(
+            f"{short!r} is no path inside {folder}; paths in a list are relative and stay in its folder"
+        ) from None
+    return place
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -1,33 +1,60 @@
 """The manifest of a shard folder and the index of each shard; both can be rebuilt from the tars.
 
-`manifest.jsonl` is written last, so a shard that it names is complete.
+`manifest.jsonl` is written last, so a shard that it names is complete. A chain of checksums binds them: a row
+of the manifest holds that of the manifest, of the index and of the tar; the index that of each sample's JSON;
+the JSON those of its media. So a reader notices any damage in what it reads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from shards.files import sha256_of, write_bytes
+from shards.files import write_bytes
+from shards.limits import MAX_INDEX_BYTES
 from shards.location import Location, ShardError
 from shards.media import fit_size
-from shards.sample import Kind, Sample, SampleError, Sha256, Strict, explain, parse_sample, tags_of
+from shards.sample import (
+    Frames,
+    Kind,
+    Sample,
+    SampleError,
+    Sha256,
+    Side,
+    Strict,
+    explain,
+    parse_sample,
+    tags_of,
+)
+from shards.tar import MAX_EXTENSION, Member, TarReader
 
 MANIFEST = "manifest.jsonl"
+MAX_HEADERS = 2 * MAX_EXTENSION  # bytes between two members that belong together
+
+Bytes = Annotated[int, Field(ge=0, lt=1 << 62)]  # a size or an offset
 
 
 class ManifestRow(Strict):
-    """One line of the manifest."""
+    """One line of the manifest; `index_sha256` is that of the index file, none in older folders."""
 
     shard: str
     sha256: Sha256
-    samples: int
-    bytes: int
+    samples: Bytes
+    bytes: Bytes
+    index_sha256: Sha256 | None = None
+
+
+class _SealedRow(ManifestRow):
+    """A row as it is written: with the sha256 of all rows, so that none can change or go unnoticed."""
+
+    manifest_sha256: Sha256 | None = None
 
 
 class IndexEntry(Strict):
@@ -38,9 +65,10 @@ class IndexEntry(Strict):
     task: str
     text: str
     targets: list[str]
-    media: dict[str, tuple[Kind, int, int, int]]  # name -> kind, frames, height, width
-    members: dict[str, tuple[int, int]]  # member suffix ("json", "video1.mp4") -> byte offset, size
-    tokens: int
+    media: dict[str, tuple[Kind, Frames, Side, Side]]  # name -> kind, frames, height, width
+    members: dict[str, tuple[Bytes, Bytes]]  # member suffix ("json", "video1.mp4") -> byte offset, size
+    tokens: Bytes
+    json_sha256: Sha256 | None = None  # of the JSON member; none in older folders
 
 
 class ShardIndex(Strict):
@@ -66,9 +94,23 @@ class TokenGeometry:
         return (1 + -(-(frames - 1) // self.temporal)) * (h // self.spatial) * (w // self.spatial)
 
 
-def entry_of(sample: Sample, members: dict[str, tuple[int, int]], geometry: TokenGeometry) -> IndexEntry:
-    """Index entry of a sample; `tokens` counts vision tokens only, since text depends on a tokenizer."""
+def entry_of(
+    sample: Sample, members: dict[str, tuple[int, int]], geometry: TokenGeometry, document: bytes
+) -> IndexEntry:
+    """Index entry of a sample; `tokens` counts vision tokens only, since text depends on a tokenizer.
+
+    Args:
+        members: byte offset and size of each.
+        document: the JSON member.
+
+    Raises:
+        SampleError: no size near that of an element is allowed.
+    """
     media = {n: (m.kind, m.frames, m.height, m.width) for n, m in sorted(sample.media.items())}
+    try:
+        tokens = sum(geometry.tokens(*media[name][1:]) for name in tags_of(sample.text))
+    except ValueError as error:
+        raise SampleError(f"{sample.key}: {error}") from None
     return IndexEntry(
         key=sample.key,
         split=sample.split,
@@ -77,7 +119,8 @@ def entry_of(sample: Sample, members: dict[str, tuple[int, int]], geometry: Toke
         targets=sample.targets,
         media=media,
         members=dict(sorted(members.items())),
-        tokens=sum(geometry.tokens(*media[name][1:]) for name in tags_of(sample.text)),
+        tokens=tokens,
+        json_sha256=hashlib.sha256(document).hexdigest(),
     )
 
 
@@ -91,122 +134,291 @@ def index_path(directory: Path, shard: str) -> Path:
     return directory / index_name(shard)
 
 
+def seal(lines: Iterable[bytes]) -> str:
+    """The checksum that every row carries: sha256 of the rows without it, each on a line."""
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _line(row: ManifestRow) -> bytes:
+    value = row.model_dump(mode="json", exclude={"manifest_sha256"}, exclude_none=True)
+    return (json.dumps(value, sort_keys=True) + "\n").encode()
+
+
 def write_manifest(directory: Path, rows: list[ManifestRow]) -> None:
     """Write the manifest, sorted by shard name, atomically."""
     ordered = sorted(rows, key=lambda row: row.shard)
-    lines = [json.dumps(row.model_dump(mode="json"), sort_keys=True) + "\n" for row in ordered]
-    write_bytes(directory / MANIFEST, "".join(lines).encode())
+    digest = seal(map(_line, ordered))
+    lines = [json.loads(_line(row)) | {"manifest_sha256": digest} for row in ordered]
+    write_bytes(directory / MANIFEST, "".join(json.dumps(x, sort_keys=True) + "\n" for x in lines).encode())
 
 
-def write_index(directory: Path, index: ShardIndex) -> None:
-    """Write one shard's index, atomically."""
+def write_index(directory: Path, index: ShardIndex) -> str:
+    """Write one shard's index, atomically; returns its sha256 for the manifest."""
     text = json.dumps(index.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n"
     write_bytes(index_path(directory, index.shard), text.encode())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(directory: str | Path) -> list[ManifestRow]:
-    """The manifest's rows; raises ShardError when the folder or URL has none or a line is malformed."""
+    """The manifest's rows.
+
+    Raises:
+        ShardError: the folder or URL has none, a line is malformed, a shard is named twice, or its name is
+            not that of a tar in the folder.
+    """
     location = Location(directory)
     path = location.path(MANIFEST)
     try:
-        text = location.read(MANIFEST).decode()
+        data = location.read(MANIFEST, limit=MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             f"{directory}: no {MANIFEST} here; is this a shard folder, and has packing finished?"
         ) from None
-    except UnicodeDecodeError as error:
-        raise ShardError(f"{path}: {error}") from None
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    rows: list[_SealedRow] = []
+    names: set[str] = set()
+    # Lines end in \n alone: a damaged end of line must not pass as another kind of it.
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else [], 1):
         try:
-            row = ManifestRow.model_validate_json(line)
+            row = _SealedRow.model_validate_json(line)
         except ValidationError as error:
             raise ShardError(f"{path}:{number}: {explain(error)}") from None
-        if Path(row.shard).name != row.shard:
+        if Path(row.shard).name != row.shard or not row.shard.isprintable() or "\\" in row.shard:
             raise ShardError(f"{path}:{number}: shard name {row.shard!r} leaves the folder")
+        if not row.shard.endswith(".tar"):
+            raise ShardError(f"{path}:{number}: shard name {row.shard!r} does not end in .tar")
+        if row.shard in names:
+            raise ShardError(f"{path}:{number}: names {row.shard} a second time")
+        names.add(row.shard)
         rows.append(row)
-    return rows
+    seals = {row.manifest_sha256 for row in rows}
+    plain = [ManifestRow(**row.model_dump(exclude={"manifest_sha256"})) for row in rows]
+    if seals - {None} and seals != {seal(map(_line, plain))}:
+        raise ShardError(
+            f"{path}: damaged, its rows are not those that were written (manifest_sha256); "
+            f"run `python -m shards index {directory}`"
+        )
+    return plain
 
 
 _INDEX: TypeAdapter[ShardIndex] = TypeAdapter(ShardIndex)
 
 
 def read_index(directory: str | Path, row: ManifestRow) -> ShardIndex:
-    """A shard's index; raises ShardError when it is missing, malformed, or made from another tar."""
+    """A shard's index.
+
+    Raises:
+        ShardError: it is missing, damaged, made from another tar, or of another length than promised.
+    """
     location, name = Location(directory), index_name(row.shard)
     path, remedy = location.path(name), f"run `python -m shards index {directory}`"
     try:
-        index = _INDEX.validate_json(location.read(name))
+        data = location.read(name, limit=MAX_INDEX_BYTES)
+        index = _INDEX.validate_json(data)
     except FileNotFoundError:
         raise ShardError(f"{path}: missing; {remedy}") from None
     except ValidationError as error:
         raise ShardError(f"{path}: {explain(error)}; {remedy}") from None
-    if index.sha256 != row.sha256:
+    if index.sha256 != row.sha256 or index.shard != row.shard:
         raise ShardError(f"{path}: was made from another {row.shard}; {remedy}")
+    if row.index_sha256 is not None and hashlib.sha256(data).hexdigest() != row.index_sha256:
+        raise ShardError(f"{path}: its sha256 is not the manifest's; {remedy}")
+    if len(index.samples) != row.samples:
+        raise ShardError(
+            f"{path}: names {len(index.samples)} samples, the manifest promises {row.samples}; {remedy}"
+        )
     return index
 
 
-def scan(path: Path, geometry: TokenGeometry | None = None) -> list[tuple[Sample, IndexEntry]]:
-    """Read the samples of a tar in order, with the place of every member.
+def samples_of(tar: TarReader) -> Iterator[tuple[Sample, dict[str, Member]]]:
+    """The samples of a tar in order, each with its members by suffix ("json", "video1.mp4").
 
-    Raises ShardError naming the tar and the member for a truncated tar, a member without its sample, a
-    sample whose members are missing, not contiguous or superfluous, or JSON that is no sample.
+    Raises:
+        ShardError: naming the tar and the member, for a damaged tar, a member without its sample, a sample
+            whose members are missing, repeated, not contiguous or superfluous, or JSON that is no sample.
     """
-    geometry = geometry or TokenGeometry()
-    found: list[tuple[Sample, IndexEntry]] = []
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
-    documents: dict[str, bytes] = {}
+    seen: set[str] = set()
+    group: dict[str, Member] = {}
     last = ""
+    for member in tar:
+        key, _, suffix = member.name.partition(".")
+        if "/" in member.name or not suffix or not key:
+            raise ShardError(f"{tar.path}: member {member.name!r} is not {{key}}.{{element}}")
+        if key != last:
+            if group:
+                yield _sample_of(tar.path, last, group), group
+            if key in seen:
+                raise ShardError(f"{tar.path}: the members of {key!r} are not contiguous")
+            seen.add(key)
+            group, last = {}, key
+        if suffix in group:
+            raise ShardError(f"{tar.path}: {member.name!r} is there twice")
+        group[suffix] = member
+    if group:
+        yield _sample_of(tar.path, last, group), group
+
+
+def _sample_of(path: str, key: str, members: dict[str, Member]) -> Sample:
+    if "json" not in members:
+        raise ShardError(f"{path}: {key!r} has no {key + '.json'!r}")
+    sample = parse_document(members["json"].data, path, key)
+    expected = {"json", *(m.file for m in sample.media.values())}
+    if sample.key != key or expected != set(members):
+        odd = sorted(expected ^ set(members)) or [f"key {sample.key}"]
+        raise ShardError(f"{path}: {key!r} and its members disagree about {', '.join(map(repr, odd))}")
+    return sample
+
+
+def parse_document(data: bytes, path: str, key: str) -> Sample:
+    """The sample of a JSON member; raises ShardError naming the tar, the member and the field at fault."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            size = path.stat().st_size
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                if not member.isfile() or "/" in member.name or not suffix:
-                    raise ShardError(f"{path}: member {member.name!r} is not {{key}}.{{element}}")
-                if member.offset_data + member.size > size:
-                    raise ShardError(f"{path}: truncated inside {member.name}")
-                if key != last and key in groups:
-                    raise ShardError(f"{path}: the members of {key} are not contiguous")
-                if suffix in groups.setdefault(key, {}):
-                    raise ShardError(f"{path}: {member.name} is there twice")
-                groups[key][suffix] = (member.offset_data, member.size)
-                last = key
-                if suffix == "json":
-                    handle: Any = tar.extractfile(member)
-                    documents[key] = handle.read()
-            if size % 512 or size < tar.offset + 512:
-                raise ShardError(f"{path}: truncated, the end-of-archive blocks are missing")
-    except (tarfile.TarError, EOFError) as error:
-        raise ShardError(f"{path}: not a complete tar ({error})") from None
-    for key, members in groups.items():
-        if key not in documents:
-            raise ShardError(f"{path}: {key} has no {key}.json")
-        try:
-            sample = parse_sample(documents[key], f"{path}: {key}.json")
-        except SampleError as error:
-            raise ShardError(str(error)) from None
-        wanted = {"json", *(m.file for m in sample.media.values())}
-        if sample.key != key or wanted != set(members):
-            odd = sorted(wanted ^ set(members)) or [f"key {sample.key}"]
-            raise ShardError(f"{path}: {key} and its members disagree about {', '.join(odd)}")
-        found.append((sample, entry_of(sample, members, geometry)))
-    return found
+        return parse_sample(data, f"{path}: {key}.json")
+    except SampleError as error:
+        raise ShardError(str(error)) from None
 
 
-def rebuild(directory: str | Path) -> list[ManifestRow]:
-    """Rebuild every index and the manifest from the tars of a folder."""
+def damaged_media(sample: Sample, members: dict[str, Member]) -> list[str]:
+    """Files whose sha256 is not the one that the sample gives, where it gives one."""
+    return [
+        media.file
+        for media in sample.media.values()
+        if media.sha256 is not None and hashlib.sha256(members[media.file].data).hexdigest() != media.sha256
+    ]
+
+
+def check_against_index(sample: Sample, document: bytes, entry: IndexEntry, path: str) -> None:
+    """Raise ShardError where a sample's JSON is not the one that the index was made from."""
+    media = {name: (m.kind, m.frames, m.height, m.width) for name, m in sample.media.items()}
+    pairs = {
+        "key": (sample.key, entry.key),
+        "split": (sample.split, entry.split),
+        "task": (sample.task, entry.task),
+        "text": (sample.text, entry.text),
+        "targets": (sample.targets, entry.targets),
+        "media": (media, entry.media),
+        "members": ({"json", *(m.file for m in sample.media.values())}, set(entry.members)),
+    }
+    for field, (here, indexed) in pairs.items():
+        if here != indexed:
+            raise ShardError(f"{path}: {sample.key}.json and the index disagree about its {field}")
+    if entry.json_sha256 is not None and hashlib.sha256(document).hexdigest() != entry.json_sha256:
+        raise ShardError(f"{path}: {sample.key}.json: damaged, its sha256 is not the index's")
+
+
+def extent(entry: IndexEntry, path: str) -> tuple[int, int]:
+    """Byte offsets at which the members of a sample begin and end; they lie side by side, headers between.
+
+    Raises:
+        ShardError: the index places them elsewhere, or has no JSON member.
+    """
+    first = min((offset for offset, _ in entry.members.values()), default=0)
+    last = max((offset + size for offset, size in entry.members.values()), default=0)
+    room = sum(size + MAX_HEADERS for _, size in entry.members.values())
+    if "json" not in entry.members or last - first > room:
+        raise ShardError(f"{path}: its index is damaged: the members of {entry.key!r} are not side by side")
+    return first, last
+
+
+def entry_in_tar(sample: Sample, members: dict[str, Member], path: str) -> IndexEntry:
+    """`entry_of` of a sample that was read from a tar; raises ShardError."""
+    places = {suffix: (member.offset, len(member.data)) for suffix, member in members.items()}
+    try:
+        return entry_of(sample, places, TokenGeometry(), members["json"].data)
+    except SampleError as error:
+        raise ShardError(f"{path}: {error}") from None
+
+
+def rebuild(directory: str | Path, accept_loss: bool = False) -> list[ManifestRow]:
+    """Rebuild every index and the manifest from the tars of a folder.
+
+    Args:
+        accept_loss: keep what remains where samples that the manifest or an index names are gone. A damaged
+            tar is then left out, and renamed to `NAME.tar.damaged`.
+
+    Raises:
+        ShardError: a tar is damaged, two hold one key, or samples would be lost; nothing was written then.
+    """
     directory = Path(directory)
-    tars = sorted(directory.glob("*.tar"))
+    tars = [path for path in sorted(directory.glob("*.tar")) if not path.name.startswith(".")]
     if not tars:
         raise ShardError(f"{directory}: holds no .tar shard")
-    rows = []
+    indexes: dict[str, tuple[ShardIndex, int]] = {}
+    damaged: dict[Path, ShardError] = {}
+    shard_of: dict[str, str] = {}
     for path in tars:
-        entries = [entry for _, entry in scan(path)]
-        row = ManifestRow(
-            shard=path.name, sha256=sha256_of(path), samples=len(entries), bytes=path.stat().st_size
+        try:
+            indexes[path.name] = _index_of(path)
+        except ShardError as error:
+            damaged[path] = error
+            continue
+        for entry in indexes[path.name][0].samples:
+            other = shard_of.setdefault(entry.key, path.name)
+            if other != path.name:
+                raise ShardError(f"{path}: {entry.key} is also in {other}; remove one of the two")
+    choice = "or pass --accept_loss true to keep what remains; nothing was changed"
+    if damaged and not accept_loss:
+        more = f" ({len(damaged)} tars are damaged)" if len(damaged) > 1 else ""
+        raise ShardError(f"{next(iter(damaged.values()))}{more}; restore it from a copy, {choice}")
+    losses = list(_losses(directory, {name: index for name, (index, _) in indexes.items()}))
+    if losses and not accept_loss:
+        raise ShardError(f"{directory}: samples would be lost: {'; '.join(losses)}; restore them, {choice}")
+    for path in damaged:
+        path.rename(path.with_name(path.name + ".damaged"))
+    rows = []
+    for name, (index, size) in indexes.items():
+        digest = write_index(directory, index)
+        rows.append(
+            ManifestRow(
+                shard=name,
+                sha256=index.sha256,
+                samples=len(index.samples),
+                bytes=size,
+                index_sha256=digest,
+            )
         )
-        write_index(directory, ShardIndex(shard=row.shard, sha256=row.sha256, samples=entries))
-        rows.append(row)
     write_manifest(directory, rows)
     return rows
+
+
+def _index_of(path: Path) -> tuple[ShardIndex, int]:
+    """The index that a tar should have, and its size; ShardError when it is damaged."""
+    entries = []
+    with Location(path.parent).open(path.name) as handle:
+        tar = TarReader(handle, str(path))
+        for sample, members in samples_of(tar):
+            for file in damaged_media(sample, members):
+                raise ShardError(f"{path}: {sample.key}.{file}: its sha256 is not the sample's")
+            entries.append(entry_in_tar(sample, members, str(path)))
+    return ShardIndex(shard=path.name, sha256=tar.sha256, samples=entries), tar.bytes
+
+
+def _losses(directory: Path, present: dict[str, ShardIndex]) -> Iterator[str]:
+    """What the manifest and the indexes of a folder promise and its tars lack, one phrase per shard.
+
+    Files that are damaged themselves promise nothing: to rebuild them is what `rebuild` is for.
+    """
+    keys = {entry.key for index in present.values() for entry in index.samples}
+    rows: dict[str, ManifestRow] = {}
+    with contextlib.suppress(ShardError):
+        rows = {row.shard: row for row in read_manifest(directory)}
+    beside = {path.name.removesuffix(".index.json") + ".tar" for path in directory.glob("*.index.json")}
+    for shard in sorted({*rows, *beside}):
+        row, older, now = rows.get(shard), _older_index(directory, shard), present.get(shard)
+        if row is not None and older is not None and row.index_sha256 not in (None, older[1]):
+            older = None
+        if now is not None and now.sha256 in (row and row.sha256, older and older[0].sha256):
+            continue  # the very tar that was promised
+        lost = sorted({entry.key for entry in older[0].samples} - keys) if older else []
+        total = max(row.samples if row else 0, len(older[0].samples) if older else 0)
+        fewer = row.samples - (len(now.samples) if now else 0) if row and not older else 0
+        if lost or fewer > 0:
+            names = f" ({', '.join(map(repr, lost[:3]))}{', ...' * (len(lost) > 3)})" if lost else ""
+            yield f"{len(lost) or fewer} of the {total} of {shard}{names}"
+
+
+def _older_index(directory: Path, shard: str) -> tuple[ShardIndex, str] | None:
+    """The index that is there and its sha256; None where it cannot be read."""
+    try:
+        data = Location(directory).read(index_name(shard), limit=MAX_INDEX_BYTES)
+        return _INDEX.validate_json(data), hashlib.sha256(data).hexdigest()
+    except (FileNotFoundError, ShardError, ValidationError):
+        return None

@@ -9,6 +9,7 @@ import contextlib
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,9 +20,11 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from PIL import Image, ImageOps
 
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, first_line
 from shards.files import atomic_path, write_bytes
+from shards.limits import MAX_DECODED_BYTES, MAX_FPS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MAX_SIDE
 
 Source = str | Path | bytes
 Size = tuple[int, int]  # (height, width)
@@ -30,6 +33,19 @@ _BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}  # SMPTE 170M, 
 # swscale's default rounds down: one grey level darker on every read
 _ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _SCALER, _SHRINKER = Interpolation.BICUBIC | _ACCURATE, Interpolation.AREA | _ACCURATE
+
+# FFmpeg's containers that hold a video. Playlists and scripts (m3u8, ffconcat, sdp) are none: they name other
+# files, which FFmpeg would open.
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,flv,ogg,asf,ivf,nut,mxf,dv,wtv,rm,yuv4mpegpipe,"
+    "h264,hevc,av1,obu,m4v,mpegvideo,vc1"
+)
+_READING = {
+    "format_whitelist": _CONTAINERS,
+    "protocol_whitelist": "file",
+    "max_pixels": str(MAX_PIXELS),  # of every decoder, also where the frame size changes inside the file
+}
+_IMAGE_BYTES = 8 * MAX_PIXELS  # of an image file: 16 bits of four channels, not compressed
 
 
 class MediaError(EditVerseError, ValueError):
@@ -54,52 +70,98 @@ class VideoInfo:
 
 def name_of(source: Source) -> str:
     """How an error message calls the source."""
-    return "<bytes>" if isinstance(source, bytes) else str(source)
+    text = "<bytes>" if isinstance(source, bytes) else str(source)
+    return text if text.isprintable() else repr(text)
+
+
+def _check_file(source: Source) -> None:
+    """Raise MediaError where the source is missing, empty, or no regular file (a pipe never ends)."""
+    name = name_of(source)
+    if isinstance(source, bytes):
+        if not source:
+            raise MediaError(f"{name}: the file is empty")
+        return
+    path = Path(source)
+    try:
+        if not path.is_file():
+            what = "not a regular file" if path.exists() else "no such file"
+            raise MediaError(f"{name}: {what}")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{name}: the file is empty")
+    except OSError as error:
+        raise MediaError(f"{name}: {error.strerror}") from None
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    """Raise MediaError for a picture or frame beyond the limits."""
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        raise MediaError(
+            f"{name}: {width}x{height} pixels; at most {MAX_PIXELS} and sides of {MAX_SIDE} are read"
+        )
+
+
+def _check_decoded(frames: int, height: int, width: int, channels: int, name: str) -> None:
+    """Raise MediaError where an array of all frames would be beyond the limit."""
+    size = frames * height * width * channels
+    if size > MAX_DECODED_BYTES:
+        raise MediaError(
+            f"{name}: {frames} frames of {width}x{height} are {size / 2**30:.1f} GiB; at most "
+            f"{MAX_DECODED_BYTES / 2**30:g} GiB are read at once"
+        )
 
 
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """The container and its video stream; FFmpeg's errors become one MediaError that names the file."""
     name = name_of(source)
-    if not isinstance(source, bytes):
-        path = Path(source)
-        if not path.is_file():
-            raise MediaError(f"{name}: no such file")
-        if path.stat().st_size == 0:
-            raise MediaError(f"{name}: the file is empty")
-    elif not source:
-        raise MediaError(f"{name}: the file is empty")
+    _check_file(source)
+    # Without file: FFmpeg takes what precedes a colon in a name for a protocol.
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     try:
-        container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except (av.FFmpegError, OSError, ValueError) as error:
+        container = av.open(file, options=_READING)
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise MediaError(f"{name}: not a video file that FFmpeg can open ({_reason(error)})") from None
     with container:
         if not container.streams.video:
             raise MediaError(f"{name}: no video stream (audio only?)")
-        if container.format.name.endswith("_pipe") or container.format.name in ("image2", "tty"):
-            raise MediaError(f"{name}: a still picture or text, not a video ({container.format.name})")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:
+            raise MediaError(f"{name}: no decoder for its video stream")
+        _check_size(context.height, context.width, name)
+        # One thread: every further one of a decoder would hold frames of its own.
+        stream.thread_type = "NONE"
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
-            yield container, container.streams.video[0]
-        except av.FFmpegError as error:
+            yield container, stream
+        except MediaError:
+            raise
+        except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
             raise MediaError(f"{name}: does not decode ({_reason(error)})") from None
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).split(";")[0]
+    return str(getattr(error, "strerror", None) or first_line(error)).split(";")[0]
 
 
 def _timing(container: Any, stream: Any, name: str) -> tuple[list[float], float, bool]:
     """Display times in seconds (sorted, from 0) of every packet, the nominal rate, whether it varies."""
-    ticks = [p.pts if p.pts is not None else p.dts for p in container.demux(stream) if p.size]
-    known = sorted(t for t in ticks if t is not None)
+    ticks: list[int | None] = []
+    for packet in container.demux(stream):
+        if packet.size:
+            ticks.append(packet.pts if packet.pts is not None else packet.dts)
+        if len(ticks) > MAX_FRAMES:
+            raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
     if not ticks:
         raise MediaError(f"{name}: holds no video frames")
+    known = sorted(t for t in ticks if t is not None)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
-    if len(known) < len(ticks) or len(set(known)) < len(known):  # raw streams without timestamps
+    rate = rate if 0 < rate <= MAX_FPS else 0.0
+    unit = float(stream.time_base or 0)
+    if len(known) < len(ticks) or len(set(known)) < len(known) or unit <= 0:  # raw streams without timestamps
         if not rate:
-            raise MediaError(f"{name}: no timestamps and no frame rate")
+            raise MediaError(f"{name}: no timestamps and no frame rate from 0 to {MAX_FPS:g}")
         return [i / rate for i in range(len(ticks))], rate, False
-    unit = float(stream.time_base)
     times = [(t - known[0]) * unit for t in known]
     steps = [b - a for a, b in itertools.pairwise(times)]
     if not steps:
@@ -107,8 +169,15 @@ def _timing(container: Any, stream: Any, name: str) -> tuple[list[float], float,
     typical = float(np.median(steps))
     varies = max(abs(s - typical) for s in steps) > max(2.5 * unit, 0.1 * typical)
     if varies:
-        return times, 1.0 / typical, True
-    return times, rate if rate and abs(rate * typical - 1) < 0.05 else (len(steps) / times[-1]), False
+        fps = 1.0 / typical
+    else:
+        fps = rate if rate and abs(rate * typical - 1) < 0.05 else len(steps) / times[-1]
+    if times[-1] > MAX_SECONDS or fps > MAX_FPS or times[-1] * fps >= MAX_FRAMES:
+        raise MediaError(
+            f"{name}: its time stamps ask for {times[-1]:.4g} seconds at {fps:.4g} frames per second; at "
+            f"most {MAX_SECONDS:g} seconds, {MAX_FPS:g} frames per second and {MAX_FRAMES} frames are read"
+        )
+    return times, fps, varies
 
 
 def _constant_rate(times: list[float], fps: float) -> int:
@@ -137,6 +206,7 @@ def probe(source: Source) -> VideoInfo:
         if first is None:
             raise MediaError(f"{name}: holds no video frames that decode")
         height, width, turns = _upright(first)
+        _check_size(height, width, name)
         frames = _constant_rate(times, fps) if varies else len(times)
         return VideoInfo(
             path=name,
@@ -173,7 +243,6 @@ def iter_frames(
         shown = np.bincount(np.clip(grid, 0, len(times) - 1), minlength=len(times))
     position = decoded = 0
     with _opened(source) as (container, stream):
-        stream.thread_type = "NONE"
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise MediaError(f"{name}: damaged at frame {decoded} of {len(times)}")
@@ -182,7 +251,7 @@ def iter_frames(
             first, position = position, position + repeats
             if position <= start or not repeats:
                 continue
-            picture = _picture(frame, size)
+            picture = _picture(frame, size, name)
             for index in range(max(first, start), min(position, stop)):
                 yield picture if index == first else picture.copy()
             if position >= stop:
@@ -191,16 +260,17 @@ def iter_frames(
             raise MediaError(f"{name}: truncated, {decoded} of {len(times)} frames decode")
 
 
-def _picture(frame: Any, size: Size | None) -> np.ndarray:
+def _picture(frame: Any, size: Size | None, name: str) -> np.ndarray:
     """A decoded frame as upright RGB, at `size` when given."""
     height, width, turns = _upright(frame)
+    _check_size(height, width, name)
     if size is not None and not turns and size[0] <= height and size[1] <= width:
         # Shrinking inside the colour conversion: the same picture as `resize` gives in a third of the time.
         scaled = frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation=_SHRINKER)
         return np.ascontiguousarray(scaled.to_ndarray())
     picture = np.rot90(frame.reformat(format="rgb24", interpolation=_SCALER).to_ndarray(), turns)
     if picture.shape[:2] != (height, width):
-        raise MediaError(f"frame size changes to {picture.shape[:2]} inside the file")
+        raise MediaError(f"{name}: frame size changes to {picture.shape[:2]} inside the file")
     picture = np.ascontiguousarray(picture)
     return picture if size is None else resize(picture, size)
 
@@ -208,14 +278,25 @@ def _picture(frame: Any, size: Size | None) -> np.ndarray:
 def read_video(
     source: Source, start: int = 0, stop: int | None = None, size: Size | None = None
 ) -> tuple[np.ndarray, float]:
-    """All frames of `iter_frames` as one uint8 RGB array [T, H, W, 3], and the frame rate."""
-    info = probe(source)
-    frames = list(iter_frames(source, start, stop, size))
-    if not frames:
-        raise MediaError(f"{name_of(source)}: no frames between {start} and {stop}, it has {info.frames}")
-    if len({f.shape for f in frames}) > 1:
-        raise MediaError(f"{name_of(source)}: the frame size changes inside the file")
-    return np.stack(frames), info.fps
+    """All frames of `iter_frames` as one uint8 RGB array [T, H, W, 3], and the frame rate.
+
+    Raises MediaError as `iter_frames` does, and for an array of more than `limits.MAX_DECODED_BYTES`.
+    """
+    info, name = probe(source), name_of(source)
+    count = (info.frames if stop is None else min(stop, info.frames)) - max(0, start)
+    if count < 1:
+        raise MediaError(f"{name}: no frames between {start} and {stop}, it has {info.frames}")
+    height, width = size or (info.height, info.width)
+    _check_decoded(count, height, width, 3, name)
+    try:
+        frames = np.empty((count, height, width, 3), np.uint8)
+    except MemoryError:
+        raise MediaError(f"{name}: no memory for {count} frames of {width}x{height}") from None
+    for number, picture in enumerate(iter_frames(source, start, stop, size)):
+        if picture.shape != frames.shape[1:]:
+            raise MediaError(f"{name}: the frame size changes inside the file")
+        frames[number] = picture
+    return frames, info.fps
 
 
 def write_video(
@@ -249,13 +330,28 @@ def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
 
 
 def read_mask(source: Source) -> np.ndarray:
-    """Read a mask written by `write_mask` as bool [T, H, W]."""
+    """Read a mask written by `write_mask` as bool [T, H, W].
+
+    Raises MediaError as `read_video` does.
+    """
+    name = name_of(source)
     with _opened(source) as (container, stream):
-        stream.thread_type = "NONE"
-        frames = [frame.to_ndarray(format="gray") > 127 for frame in container.decode(stream)]
-    if not frames:
-        raise MediaError(f"{name_of(source)}: holds no mask frames")
-    return np.stack(frames)
+        packets = list(itertools.islice(container.demux(stream), MAX_FRAMES + 2))  # the last one is empty
+        count = sum(packet.size > 0 for packet in packets)
+        if count > MAX_FRAMES:
+            raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
+        height, width = stream.codec_context.height, stream.codec_context.width
+        _check_decoded(count, height, width, 1, name)
+        masks: list[np.ndarray] = []
+        for packet in packets:
+            for frame in packet.decode():
+                if masks and masks[0].shape != (frame.height, frame.width):
+                    raise MediaError(f"{name}: the frame size changes inside the file")
+                _check_decoded(len(masks) + 1, frame.height, frame.width, 1, name)
+                masks.append(frame.to_ndarray(format="gray") > 127)
+        if not masks:
+            raise MediaError(f"{name}: holds no mask frames")
+        return np.stack(masks)
 
 
 def _write(
@@ -277,7 +373,7 @@ def _write(
         raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
     muxing = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if Path(path).suffix == ".mp4" else {})
     with atomic_path(path) as temporary, av.open(
-        str(temporary), "w", options=muxing
+        f"file:{temporary}", "w", options=muxing
     ) as container:  # fmt: skip
         rate = Fraction(fps).limit_denominator(1001)
         stream: Any = container.add_stream(codec, rate=rate, options=options)
@@ -311,17 +407,38 @@ def _write(
 
 
 def read_image(source: Source) -> np.ndarray:
-    """Read an image file as uint8 RGB [H, W, 3]."""
+    """Read an image file as uint8 RGB [H, W, 3], turned as its EXIF says; of an animation the first frame.
+
+    Raises MediaError for what is no image, or larger than the limits: its header is read first.
+    """
+    name = name_of(source)
     data = source if isinstance(source, bytes) else _bytes(source)
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if picture is None:
-        raise MediaError(f"{name_of(source)}: not an image that OpenCV can read")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
+        # Pillow would allocate the canvas to open it.
+        _check_size(*(1 + int.from_bytes(data[i : i + 3], "little") for i in (27, 24)), name)
+    # Not by OpenCV: a damaged animated PNG ends the process with a segmentation fault there.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow's own, higher limit, and of oddities in metadata
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(image.height, image.width, name)
+                ImageOps.exif_transpose(image, in_place=True)
+                if image.mode.startswith("I"):  # 16 bits of grey; convert would clip them
+                    grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                return np.array(image.convert("RGB"))
+    except MediaError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise MediaError(f"{name}: not an image that Pillow can read") from None
+    except Exception as error:  # whatever Pillow's readers raise for a damaged file
+        raise MediaError(f"{name}: not an image that Pillow can read ({first_line(error)})") from error
 
 
 def _bytes(path: str | Path) -> bytes:
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: no such file")
+    _check_file(path)
+    if Path(path).stat().st_size > _IMAGE_BYTES:
+        raise MediaError(f"{path}: {Path(path).stat().st_size} bytes, an image may have {_IMAGE_BYTES}")
     return Path(path).read_bytes()
 
 

@@ -7,36 +7,61 @@ from __future__ import annotations
 
 import bisect
 import functools
+import hashlib
 import itertools
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from shards.index import IndexEntry, ManifestRow, read_index, read_manifest
+from shards.index import (
+    IndexEntry,
+    ManifestRow,
+    check_against_index,
+    extent,
+    parse_document,
+    read_index,
+    read_manifest,
+    samples_of,
+)
 from shards.location import Location, ShardError
 from shards.media import read_image, read_mask, read_video
-from shards.sample import Sample, parse_sample
+from shards.sample import Sample
+from shards.tar import TarReader
 
 
 class Record:
-    """A sample and access to its media. Nothing is decoded before it is asked for."""
+    """A sample and access to its media. Nothing is decoded before it is asked for.
 
-    def __init__(self, sample: Sample, read: Callable[[str], bytes]) -> None:
+    Args:
+        read: gives the bytes of a member by its suffix, e.g. "video1.mp4".
+        where: the tar, for messages.
+    """
+
+    def __init__(self, sample: Sample, read: Callable[[str], bytes], where: str = "") -> None:
         self.sample = sample
         self._read = read
+        self._where = where
+        self._checked: set[str] = set()
 
     @property
     def key(self) -> str:
         return self.sample.key
 
     def bytes(self, name: str) -> bytes:
-        """The encoded file of a media element."""
-        if name not in self.sample.media:
+        """The encoded file of a media element; ShardError for one that is damaged or not there."""
+        media = self.sample.media.get(name)
+        if media is None:
             raise ShardError(f"{self.key}: no media element {name!r}; it has {', '.join(self.sample.media)}")
-        return self._read(self.sample.media[name].file)
+        data = self._read(media.file)
+        if name not in self._checked and media.sha256 is not None:
+            if hashlib.sha256(data).hexdigest() != media.sha256:
+                where = f"{self._where}: " if self._where else ""
+                raise ShardError(
+                    f"{where}{self.sample.member(name)}: damaged, its sha256 is not the sample's"
+                )
+            self._checked.add(name)
+        return data
 
     def video(self, name: str) -> tuple[np.ndarray, float]:
         """uint8 RGB [T, H, W, 3] and the frame rate."""
@@ -76,35 +101,44 @@ def rows_of(directory: str | Path, split: str | None) -> list[ManifestRow]:
 
 
 def stream(directory: str | Path, split: str | None = None) -> Iterator[Record]:
-    """Read all samples in shard order, one pass over each tar, from a folder or URL."""
+    """Read all samples in shard order, one pass over each tar, from a folder or URL.
+
+    Each sample is compared with the index before it is yielded, and each tar with the manifest at its end.
+
+    Raises:
+        ShardError: a file is missing or damaged, or a tar holds other samples than the index promises.
+    """
     location = Location(directory)
     for row in rows_of(directory, split):
         path = location.path(row.shard)
+        entries = read_index(directory, row).samples
+        count = 0
         try:
-            with location.open(row.shard) as handle, tarfile.open(fileobj=handle, mode="r|") as tar:
-                members = ((m.name.partition("."), _data(tar, m)) for m in tar)
-                for key, group in itertools.groupby(members, key=lambda item: item[0][0]):
-                    files = {name[2]: data for name, data in group}
-                    if "json" not in files:
-                        raise ShardError(f"{path}: {key} has no {key}.json")
-                    yield Record(parse_sample(files["json"], f"{path}: {key}.json"), files.__getitem__)
-        except (tarfile.TarError, OSError) as error:
-            raise ShardError(f"{path}: {error}") from None
-
-
-def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    handle: Any = tar.extractfile(member)
-    data: bytes = handle.read()
-    if len(data) != member.size:
-        raise tarfile.ReadError(f"truncated inside {member.name}")
-    return data
+            with location.open(row.shard) as handle:
+                tar = TarReader(handle, path)
+                for sample, members in samples_of(tar):
+                    if count == len(entries):
+                        raise ShardError(f"{path}: {sample.key} is in the tar but not in its index")
+                    check_against_index(sample, members["json"].data, entries[count], path)
+                    count += 1
+                    files = {suffix: member.data for suffix, member in members.items()}
+                    yield Record(sample, files.__getitem__, path)
+        except FileNotFoundError:
+            raise ShardError(f"{path}: missing; the manifest names it") from None
+        if count != len(entries):
+            raise ShardError(f"{path}: holds {count} samples, its index promises {len(entries)}")
+        if (tar.sha256, tar.bytes) != (row.sha256, row.bytes):
+            raise ShardError(f"{path}: damaged, its sha256 or size is not the manifest's")
 
 
 class ShardSet:
     """Random access to the samples of a shard folder or URL (one split, or all), by number or by key.
 
     Opening reads the indexes only. A record reads all its members, which lie side by side, with one `pread`
-    or one request to a URL, from any process.
+    or one request to a URL, from any process. What is read is compared with its checksums.
+
+    Raises:
+        ShardError: by opening or reading, where something is missing, damaged or there twice.
     """
 
     def __init__(self, directory: str | Path, split: str | None = None) -> None:
@@ -114,6 +148,9 @@ class ShardSet:
         self._ends = list(itertools.accumulate(len(index) for index in self._indexes))
         self.keys = [entry.key for index in self._indexes for entry in index]
         self._number = {key: number for number, key in enumerate(self.keys)}
+        if len(self._number) < len(self.keys):
+            twice = next(key for number, key in enumerate(self.keys) if self._number[key] != number)
+            raise ShardError(f"{directory}: {twice!r} is there twice; the indexes name it more than once")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -148,8 +185,7 @@ class ShardSet:
         shard, place = self._locate(which)
         name, entry = self.rows[shard].shard, self._indexes[shard][place]
         path = self.location.path(name)
-        first = min(offset for offset, _ in entry.members.values())
-        last = max(offset + size for offset, size in entry.members.values())
+        first, last = extent(entry, path)
 
         @functools.cache
         def all_members() -> bytes:
@@ -158,10 +194,13 @@ class ShardSet:
             except FileNotFoundError:
                 raise ShardError(f"{path}: missing; the manifest names it") from None
             except ShardError as error:
-                raise ShardError(f"{error}, inside {entry.key}") from error
+                raise ShardError(f"{error}, inside {entry.key!r}") from error
 
         def read(suffix: str) -> bytes:
             offset, size = entry.members[suffix]
             return all_members()[offset - first : offset - first + size]
 
-        return Record(parse_sample(read("json"), f"{path}: {entry.key}.json"), read)
+        document = read("json")
+        sample = parse_document(document, path, entry.key)
+        check_against_index(sample, document, entry, path)
+        return Record(sample, read, path)

@@ -12,15 +12,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shards.errors import EditVerseError
+from shards.limits import MAX_FRAMES, MAX_SIDE
 
 Kind = Literal["video", "image", "mask"]
 Split = Literal["train", "heldout"]
 
 KEY_PATTERN = r"^[a-z0-9_-]{1,100}$"
-MEDIA_NAME = re.compile(r"^(video|image)[1-9][0-9]?$|^mask[0-9]{0,2}$")
+MEDIA_NAME = re.compile(r"(video|image)[1-9][0-9]?\Z|mask[0-9]{0,2}\Z")
 TAG = re.compile(r"<((?:video|image)[1-9][0-9]?|mask[0-9]{0,2})>")
 SUFFIX = {"video": ".mp4", "image": ".png", "mask": ".mkv"}
 
+Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -39,10 +42,10 @@ class Media(Strict):
 
     file: str
     kind: Kind
-    frames: Annotated[int, Field(ge=1)]
-    fps: Annotated[float, Field(gt=0)] | None = None
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
+    frames: Frames
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    height: Side
+    width: Side
     sha256: Sha256 | None = None  # of the member's bytes; the shard writer fills it in
 
     @model_validator(mode="after")
@@ -159,8 +162,10 @@ def parse_sample(data: bytes | str, where: str) -> Sample:
 
 
 def explain(error: ValidationError) -> str:
-    """The first fault of a pydantic error in one line: field, what is wrong."""
+    """The first fault of a pydantic error in one line of at most 300 characters: field, what is wrong."""
     first: Any = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message
+    words = f"{field}: {message}" if field else message
+    # Field names come from the file: they may be long, or hold line breaks.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[:300])

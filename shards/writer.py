@@ -97,13 +97,16 @@ def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
                     for name, m in sample.media.items()
                 }
                 sealed = sample.model_copy(update={"media": media})
-                members = {"json": add_member(tar, f"{sample.key}.json", sealed.to_json())}
+                document = sealed.to_json()
+                members = {"json": add_member(tar, f"{sample.key}.json", document)}
                 for name in data:
                     members[media[name].file] = add_member(tar, sealed.member(name), data[name])
-                entries.append(entry_of(sealed, members, geometry))
+                entries.append(entry_of(sealed, members, geometry, document))
         size, digest = temporary.stat().st_size, sha256_of(temporary)
-    write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
-    return ManifestRow(shard=shard, sha256=digest, samples=len(entries), bytes=size)
+    sealed_index = write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
+    return ManifestRow(
+        shard=shard, sha256=digest, samples=len(entries), bytes=size, index_sha256=sealed_index
+    )
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:

@@ -13,7 +13,9 @@ from typing import Any
 from benchmark.external import Collected, Wanted
 from benchmark.item import BenchmarkError
 from benchmark.stats import mean_interval
+from shards.errors import EditVerseError
 from shards.files import write_bytes
+from shards.limits import parse_json, read_text
 
 LIST = "evaluation_metadata.jsonl"
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -32,6 +34,8 @@ def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
         for field in ("tag", "prompt", "include"):
             if field not in entry:
                 raise BenchmarkError(f"{data / LIST}: line {number + 1} has no {field!r}")
+        if not isinstance(entry["prompt"], str):
+            raise BenchmarkError(f"{data / LIST}: line {number + 1}: its prompt is no text")
         folder = f"{number:05d}"
         if not (out / folder / "metadata.jsonl").is_file():
             write_bytes(out / folder / "metadata.jsonl", json.dumps(entry).encode())
@@ -47,7 +51,8 @@ def collect(results: Path) -> Collected:
     """
     by_task: dict[str, list[tuple[float, str]]] = {}
     for number, row in enumerate(_lines(results)):
-        if not isinstance(row.get("correct"), bool) or "tag" not in row or "prompt" not in row:
+        words = row.get("tag"), row.get("prompt")
+        if not isinstance(row.get("correct"), bool) or not all(isinstance(w, str) for w in words):
             raise BenchmarkError(f"{results}: line {number + 1} is no result of GenEval's program")
         by_task.setdefault(row["tag"], []).append((100.0 * row["correct"], row["prompt"]))
     parts = {
@@ -67,16 +72,16 @@ def collect(results: Path) -> Collected:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: cannot be read: {error}") from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = parse_json(line, "the line")
+        except EditVerseError as error:
             raise BenchmarkError(f"{path}: line {number} is no JSON: {error}") from error
         if not isinstance(value, dict):
             raise BenchmarkError(f"{path}: line {number} is no object")

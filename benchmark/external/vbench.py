@@ -6,13 +6,14 @@ dimensions; `collect` reads the folder of its `*_eval_results.json`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from benchmark.external import Collected, Wanted
 from benchmark.item import BenchmarkError
 from benchmark.listing import read_list
 from benchmark.stats import Mean
+from shards.errors import EditVerseError
+from shards.limits import read_json, shown
 
 LIST = "VBench_full_info.json"
 PROMPTS, SAMPLES = 946, 5
@@ -51,7 +52,7 @@ def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
         raise BenchmarkError(f"{data / LIST}: should be a list of objects with `prompt_en`")
     prompts = list(dict.fromkeys(str(entry["prompt_en"]) for entry in held))
     for prompt in prompts:
-        if "/" in prompt or len(prompt.encode()) > 240:
+        if "/" in prompt or "\0" in prompt or prompt.startswith(".") or len(prompt.encode()) > 240:
             raise BenchmarkError(f"{data / LIST}: the prompt {prompt!r} cannot be a file's name")
     return [
         Wanted(prompt, f"{prompt}-{n}.mp4", n, False) for prompt in prompts for n in range(samples or SAMPLES)
@@ -68,11 +69,13 @@ def collect(results: Path) -> Collected:
     raw: dict[str, float] = {}
     for file in files:
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            held = read_json(file)
+        except (OSError, EditVerseError) as error:
             raise BenchmarkError(f"{file}: cannot be read: {error}") from error
         for name, value in held.items() if isinstance(held, dict) else ():
             if isinstance(value, list) and value and isinstance(value[0], int | float):
+                if not abs(value[0]) <= 1e6:  # what is no number is refused too
+                    raise BenchmarkError(f"{file}: {name}: {shown(value[0])} is no score")
                 raw[name.replace(" ", "_")] = float(value[0])
     known = QUALITY | SEMANTIC
     if not raw.keys() & known.keys():

@@ -15,14 +15,15 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmark.item import BenchmarkError, Mode
 from benchmark.metrics.base import Metric
+from shards.errors import EditVerseError, first_line
+from shards.limits import read_yaml, shown
 
 ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.annotators.")
 
@@ -39,8 +40,8 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
         BenchmarkError: naming the file, the entry and the fault.
     """
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        held = read_yaml(path)
+    except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: cannot be read: {error}") from error
     if not isinstance(held, dict) or not isinstance(held.get("metrics"), list) or not held["metrics"]:
         raise BenchmarkError(f"{path}: needs `metrics`, a list of class_path and init_args")
@@ -51,12 +52,18 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
     metrics: list[Metric] = []
     for number, spec in enumerate(held["metrics"]):
         where = f"{path}: metrics[{number}]"
-        args = dict(spec.get("init_args") or {}) if isinstance(spec, dict) else {}
+        args = _args(spec, where)
         if "model" in args:
-            if args["model"] not in made:
-                raise BenchmarkError(f"{where}: no model {args['model']!r}; there are {', '.join(made)}")
-            args["model"] = made[args["model"]]
-        metrics.append(_build({**spec, "init_args": args}, {"mode": mode}, where))
+            name = args["model"]
+            if not isinstance(name, str) or name not in made:
+                raise BenchmarkError(
+                    f"{where}: no model {shown(name)}; there are {', '.join(map(str, made)) or 'none'}"
+                )
+            args["model"] = made[name]
+        metric = _build({**spec, "init_args": args}, {"mode": mode}, where)
+        if not callable(metric) or not isinstance(getattr(metric, "name", None), str):
+            raise BenchmarkError(f"{where}: {spec['class_path']} is no metric, or its name is no text")
+        metrics.append(metric)
     names = [m.name for m in metrics]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise BenchmarkError(f"{path}: two metrics are called {twice[0]}; give one another `name`")
@@ -64,18 +71,36 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
 
 
 def _build(spec: Any, defaults: dict[str, Any], where: str) -> Any:
-    if not isinstance(spec, dict) or set(spec) - {"class_path", "init_args"} or "class_path" not in spec:
-        raise BenchmarkError(f"{where}: needs class_path, and init_args if it takes any")
-    path, args = str(spec["class_path"]), dict(spec.get("init_args") or {})
+    path, args = _path(spec, where), _args(spec, where)
     if not path.startswith(ALLOWED):
         raise BenchmarkError(f"{where}: class_path {path!r} must begin with one of {', '.join(ALLOWED)}")
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
+        if not inspect.isclass(kind) or kind.__module__ != module:  # what the module itself imports
+            raise BenchmarkError(f"{where}: {path} is no class of {module}")
         known = inspect.signature(kind).parameters
         return kind(**{n: v for n, v in defaults.items() if n in known} | args)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise BenchmarkError(f"{where}: {path}: {error}") from error
+    except (ImportError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, EditVerseError):
+            raise
+        raise BenchmarkError(f"{where}: {path}: {first_line(error)}") from error
+
+
+def _path(spec: Any, where: str) -> str:
+    if not isinstance(spec, dict) or set(spec) - {"class_path", "init_args"} or "class_path" not in spec:
+        raise BenchmarkError(f"{where}: needs class_path, and init_args if it takes any")
+    path = spec["class_path"]
+    if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", path):
+        raise BenchmarkError(f"{where}: class_path is {shown(path)}, not the path of a class")
+    return path
+
+
+def _args(spec: Any, where: str) -> dict[str, Any]:
+    args = spec.get("init_args") or {} if isinstance(spec, dict) else {}
+    if not isinstance(args, dict) or not all(isinstance(name, str) for name in args):
+        raise BenchmarkError(f"{where}: init_args maps names to values, got {shown(args)}")
+    return dict(args)
 
 
 def fingerprint(value: Any) -> Any:
@@ -110,7 +135,7 @@ def _weights(path: str) -> str | None:
 def content_of(path: str) -> str | None:
     """sha256 of a file, or of all files of a folder; None where there is neither."""
     place = Path(path)
-    if len(path) > 1000 or not place.exists():
+    if len(path) > 1000 or "\0" in path or not (place.is_file() or place.is_dir()):
         return None
     digest = hashlib.sha256()
     for file in sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]:

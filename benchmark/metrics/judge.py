@@ -22,6 +22,8 @@ from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.base import Faults
 from curation.assets import AssetError
 from curation.vlm import AnnotatorError, Answer, ask_json, spending
+from shards.errors import EditVerseError
+from shards.limits import MAX_ANSWER, read_text
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "editing.txt"
 EXTRACT = (
@@ -110,8 +112,8 @@ class Judge:
         """The prompt, with `{instruction}` in it."""
         path = Path(self.prompt) if self.prompt else RUBRIC
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(path, MAX_ANSWER)
+        except (OSError, EditVerseError) as error:
             raise RunStopped(f"{path}: cannot be read as a prompt: {error}") from error
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,8 @@ from pydantic import Field
 from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.judge import ATTEMPTS, Asked, Reason, answered
 from curation.vlm import Answer, ask_json
+from shards.errors import EditVerseError
+from shards.limits import read_json
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "pictures.txt"
 
@@ -66,8 +68,8 @@ class PictureJudge:
         """Prompts by kind of edit."""
         path = Path(self.prompts or "")
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            held = read_json(path)
+        except (OSError, EditVerseError) as error:
             raise RunStopped(f"{path}: cannot be read as prompts by kind of edit: {error}") from error
         if not isinstance(held, dict) or not all(isinstance(v, str) for v in held.values()):
             raise RunStopped(f"{path}: should be an object of prompts by kind of edit")
@@ -100,7 +102,8 @@ class PictureJudge:
             return Unscored(f"{self.prompts} has no prompt for {kind!r}")
         told = self.model.ask(pair, self.published[kind].replace("<edit_prompt>", instruction))
         lines = [line.strip().split(": ") for line in told.splitlines()]
-        grades = [int(parts[1]) for parts in lines if len(parts) == 2 and parts[1].isdigit()]
+        # longer numbers are no grades, and other scripts' digits are no numbers to Python
+        grades = [int(p[1]) for p in lines if len(p) == 2 and re.fullmatch("[0-9]{1,4}", p[1])]
         if not grades:
             return Unscored(f"no line of the answer ends in a grade: {told[:80]!r}")
         if self.mode == "corrected" and (len(grades) != 3 or not all(1 <= g <= 5 for g in grades)):

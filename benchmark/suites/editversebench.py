@@ -41,10 +41,16 @@ class Suite:
 
     def __init__(self, data: Path) -> None:
         path, held, self.sha256, self.remarks = read_entries(data)
-        ids = sorted(held, key=lambda i: (not i.isdigit(), int(i) if i.isdigit() else 0, i))
+        ids = sorted(held, key=by_number)
         media = Media(data)
         self.items: list[Item] = [item_of(media, path, i, held[i]) for i in ids]
         self.remarks += unlike_published(path, len(held), "EditVerseBench", PUBLISHED)
+
+
+def by_number(id: str) -> tuple[bool, int, str]:
+    """To sort by: numbers in their order, then all else."""
+    number = re.fullmatch("[0-9]{1,18}", id)
+    return number is None, int(id) if number else 0, id
 
 
 def read_entries(data: Path) -> tuple[Path, dict[str, Any], str, list[str]]:

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from benchmark.item import BenchmarkError, Item
 from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
 from benchmark.metrics.config import content_of
+from shards.errors import EditVerseError, first_line
+from shards.limits import MAX_JSON_BYTES, MAX_ROWS, LimitError, parse_json, read_text
 
 COLUMNS = ("instruction", "input_caption", "output_caption", "video", "task")
 PUBLISHED = 1417
@@ -35,6 +37,8 @@ class Suite:
         self.remarks: list[str] = []
         if (data / "columns.json").is_file():
             held, _, _ = read_list(data / "columns.json", "an object that maps columns")
+            if not isinstance(held, dict) or not all(isinstance(v, str | None) for v in held.values()):
+                raise BenchmarkError(f"{data / 'columns.json'}: should map columns to names in the table")
             names |= {k: v for k, v in held.items() if k in names}
         columns = {name: given or name for name, given in names.items()}
         self.sha256 = content_of(str(path)) or ""
@@ -46,24 +50,62 @@ class Suite:
 
 
 def rows_in(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """The rows of the table; BenchmarkError names a column that it does not have."""
-    import pyarrow.json
-    import pyarrow.parquet
-
+    """The rows of the table; BenchmarkError names a column that it does not have, or what else is wrong."""
     try:
-        table = (
-            pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
-        )
-    except (OSError, pyarrow.ArrowException) as error:
-        raise BenchmarkError(f"{path}: cannot be read: {error}") from error
+        if path.suffix == ".jsonl":
+            lines = [line for line in read_text(path).splitlines() if line.strip()]
+            rows = [parse_json(line, f"line {n}") for n, line in enumerate(lines, 1)]
+            if not all(isinstance(row, dict) for row in rows):
+                raise BenchmarkError("every line should be an object")
+            refuse_missing(path, columns, list(dict.fromkeys(name for row in rows for name in row)))
+            return [{name: row.get(name) for name in columns.values()} for row in rows]
+        return parquet_rows(path, columns)
+    except (OSError, EditVerseError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise BenchmarkError(f"{path}: {reason}") from error
+
+
+def refuse_missing(path: Path, columns: dict[str, str], there: list[str]) -> None:
+    """Raise BenchmarkError naming a column that the table does not have, and where to say its name."""
     for name, column in columns.items():
-        if column not in table.column_names:
+        if column not in there:
             raise BenchmarkError(
-                f"{path}: no column {column!r}; it has {', '.join(table.column_names)}; say in "
+                f"no column {column!r}; it has {', '.join(there)[:200]}; say in "
                 f'{path.parent / "columns.json"} which is {name}: {{"{name}": ...}}'
             )
-    found: list[dict[str, Any]] = table.select(list(columns.values())).to_pylist()
-    return found
+
+
+def parquet_rows(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
+    """As `rows_in`. A small file may stand for a huge table, so texts are counted before they are made."""
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    chosen = list(columns.values())
+    try:
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=chosen) as file:
+            refuse_missing(path, columns, file.schema_arrow.names)
+            if file.metadata.num_rows > MAX_ROWS:
+                raise LimitError(f"{file.metadata.num_rows} rows, a table may have {MAX_ROWS}")
+            for name in chosen:
+                kind = file.schema_arrow.field(name).type
+                if not pyarrow.types.is_dictionary(kind):
+                    raise BenchmarkError(f"the column {name!r} holds {kind}, not text")
+            groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+            stored = [group.column(n) for group in groups for n in range(group.num_columns)]
+            size = sum(c.total_uncompressed_size for c in stored if c.path_in_schema in chosen)
+            if size > MAX_JSON_BYTES:
+                raise LimitError(f"{size} bytes of text, a table may have {MAX_JSON_BYTES}")
+            table = file.read(columns=chosen)
+        for column in table.columns:
+            for chunk in column.chunks:
+                lengths = pyarrow.compute.binary_length(chunk.dictionary).take(chunk.indices)
+                if (pyarrow.compute.sum(lengths).as_py() or 0) > MAX_JSON_BYTES:
+                    raise LimitError(f"too much text, a table may have {MAX_JSON_BYTES} bytes a column")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+    except (pyarrow.ArrowException, UnicodeDecodeError, KeyError, OverflowError) as error:
+        raise BenchmarkError(f"cannot be read: {first_line(error)}") from error
 
 
 def item_of(kept: Media, name: str, number: int, row: dict[str, Any], columns: dict[str, str]) -> Item:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from benchmark.item import BenchmarkError, Item
 from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
+from shards.files import OutsideError
 
 PUBLISHED = 150
 
@@ -40,16 +41,25 @@ def items_of(kept: Media, number: int, entry: Any) -> list[Item]:
     """The items of a video."""
     try:
         video, edits = str(entry["video_id"]), [str(edit["prompt"]) for edit in entry["edit"]]
+        given = entry.get("prompt") if isinstance(entry, dict) else None
     except (TypeError, KeyError) as error:
         return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
     places = [Path(folder) / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
-    source = next((place for place in places if (kept.root / place).exists()), places[0])
+    source = next((place for place in places if exists(kept, place)), places[0])
     found = []
     for n, prompt in enumerate(edits):
-        prompts = {"instruction": prompt, "target": prompt, "source": str(entry.get("prompt") or "")}
+        prompts = {"instruction": prompt, "target": prompt, "source": str(given or "")}
         media = {"video1": str(source)}
         item = media_item(
             f"{video}/{n}", "edit", f"<video1> {prompt}", kept, media, f"{video}/{n}.mp4", prompts
         )
         found.append(item)
     return found
+
+
+def exists(kept: Media, place: Path) -> bool:
+    """Whether there is something at a place under the suite's folder; one outside of it is no such place."""
+    try:
+        return kept.place(str(place)).exists()
+    except OutsideError:
+        return False

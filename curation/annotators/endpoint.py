@@ -9,15 +9,71 @@ import io
 import math
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from curation import checkpoints, vlm
 from curation.assets import AssetError
 from curation.ports import AnnotatorError, Backend, Rating
 from curation.vlm import expected, sampled, spend
+from shards.errors import EditVerseError
+from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
+
+ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no longer so once a body is read
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+class Option(BaseModel):
+    """A token that the model might have said."""
+
+    token: str
+    logprob: Annotated[float, Field(le=1.0, allow_inf_nan=False)]
+
+
+class Said(BaseModel):
+    """A token that the model said, and what it might have said instead."""
+
+    token: str
+    top_logprobs: list[Option] = []
+
+
+class Logprobs(BaseModel):
+    """The tokens of an answer."""
+
+    content: list[Said] | None = None
+
+
+class Message(BaseModel):
+    """What was said."""
+
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(BaseModel):
+    """One answer."""
+
+    message: Message
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+
+
+class Usage(BaseModel):
+    """What it took, in tokens."""
+
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+
+
+class Completion(BaseModel):
+    """A chat completion, as far as it is read: an endpoint may send anything."""
+
+    choices: list[Choice]
+    usage: Usage | None = None
 
 
 class Endpoint:
@@ -64,7 +120,13 @@ class Endpoint:
     def _client(self) -> Any:
         openai = checkpoints.package("openai")
         key = os.environ.get(self.key) or "none"
-        return openai.OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        return openai.OpenAI(
+            base_url=self.url,
+            api_key=key,
+            timeout=self.timeout,
+            max_retries=self.retries,
+            http_client=openai.DefaultHttpxClient(transport=_limited(self.timeout)),
+        )
 
     def ask(self, media: Sequence[np.ndarray], text: str, schema: dict[str, Any] | None = None) -> str:
         """Its answer, by a JSON schema if the endpoint takes one.
@@ -77,17 +139,19 @@ class Endpoint:
             named = {"name": "answer", "strict": True, "schema": whole}
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         choice = self._complete(media, text, max_tokens=self.tokens, **options)
-        told = (choice.message.content or "").strip()
-        if getattr(choice.message, "refusal", None) or choice.finish_reason == "content_filter":
+        told = _printable(choice.message.content or "").strip()
+        if choice.message.refusal or choice.finish_reason == "content_filter":
             raise AnnotatorError(f"{self.model}: refused to answer")
         if not told:
             raise AnnotatorError(f"{self.model}: answered nothing")
+        if len(told) > MAX_ANSWER:
+            raise AnnotatorError(f"{self.model}: answered {len(told)} characters, {MAX_ANSWER} are read")
         return told
 
     def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
         """The mean grade by the probabilities of all where the endpoint tells them, else its word."""
         choice = self._complete(media, text, max_tokens=4, logprobs=True, top_logprobs=20)
-        told = (choice.message.content or "").strip()
+        told = _printable(choice.message.content or "")[:200].strip()
         listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
         if listed:
             weights = np.zeros(11)
@@ -107,7 +171,7 @@ class Endpoint:
             raise AnnotatorError(f"{self.model}: {told[:80]!r} holds no grade from 0 to 10")
         return Rating(float(said[1]), None, told)
 
-    def _complete(self, media: Sequence[np.ndarray], text: str, **options: Any) -> Any:
+    def _complete(self, media: Sequence[np.ndarray], text: str, **options: Any) -> Choice:
         pictures: list[np.ndarray] = []
         for one in media:
             pictures += [one] if one.ndim == 3 else list(one[sampled(len(one), self.frames)])
@@ -118,11 +182,16 @@ class Endpoint:
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
         spend(requests=1)
         with self._named():
-            answer = self._client.chat.completions.create(
+            # The client takes whatever comes for a completion, so the body is read and checked here.
+            raw = self._client.chat.completions.with_raw_response.create(
                 model=self.model, messages=messages, temperature=0, seed=0, **options
             )
-        if isinstance(answer, str):  # the client hands on whatever is not JSON
-            raise AnnotatorError(f"{self.model}: answered {answer[:80]!r}, which is no chat completion")
+            body: bytes = raw.http_response.content
+        try:
+            answer = Completion.model_validate(parse_json(body.decode(errors="replace"), "the answer"))
+        except (EditVerseError, ValidationError):
+            start = body[:80].decode(errors="replace")
+            raise AnnotatorError(f"{self.model}: answered {start!r}, which is no chat completion") from None
         if answer.usage is not None:
             told = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
             spend(prompt_tokens=told[0], completion_tokens=told[1])
@@ -145,6 +214,8 @@ class Endpoint:
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise AssetError(f"{self.url}: refuses the key in {self.key}; set the variable") from None
         except (openai.APIConnectionError, openai.NotFoundError) as error:
+            if isinstance(error.__cause__, AnnotatorError):  # of `_limited`
+                raise AnnotatorError(f"{self.model}: {error.__cause__}") from None
             raise AssetError(
                 f"{self.url}: no {self.model} there ({error}); start it, or correct url"
             ) from None
@@ -153,6 +224,38 @@ class Endpoint:
 
 
 GRADES = {str(grade) for grade in range(11)}
+
+
+def _printable(text: str) -> str:
+    """Text that can be written: halves of surrogate pairs become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _limited(seconds: float) -> Any:
+    """An HTTP transport that reads no more than a document's bytes, for no longer than so many seconds.
+
+    The client's own timeout is that of each read: an answer that drips would never end.
+    """
+    import httpx
+
+    class Transport(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            response = super().handle_request(request)
+            parts, size, begin = [], 0, time.monotonic()
+            try:
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    size += len(part)
+                    if size > MAX_JSON_BYTES:
+                        raise AnnotatorError(f"its answer is longer than {MAX_JSON_BYTES} bytes")
+                    if time.monotonic() - begin > seconds:
+                        raise httpx.ReadTimeout(f"no end within {seconds:g} s", request=request)
+            finally:
+                response.close()
+            kept = [(k, v) for k, v in response.headers.items() if k not in ENCODED]
+            return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
+
+    return Transport()
 
 
 def _jpeg(picture: np.ndarray) -> str:

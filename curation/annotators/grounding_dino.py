@@ -17,6 +17,7 @@ import numpy as np
 
 from curation import checkpoints, regions
 from curation.ports import AnnotatorError, Backend, Found
+from shards.errors import SettingError
 
 LICENSE = "Apache-2.0"
 WHERE = "github.com/IDEA-Research/GroundingDINO, releases"
@@ -27,7 +28,7 @@ def caption_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     """The model's text for names, and where each is in it. ValueError for no or an empty name."""
     clean = [" ".join(name.lower().replace(".", " ").split()) for name in names]
     if not clean or not all(clean):
-        raise ValueError("names: give at least one, none of them empty")
+        raise SettingError("names: give at least one, none of them empty")
     text, spans = "", []
     for name in clean:
         spans.append((len(text), len(text) + len(name)))

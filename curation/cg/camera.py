@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shards.errors import SettingError
+
 MOVEMENTS = (
     "Pan Right",
     "Pan Left",
@@ -69,7 +71,7 @@ def path(start: Pose, movement: str | None, frames: int) -> list[Pose]:
     if movement is None:
         return [start] * frames
     if movement not in MOVEMENTS:
-        raise ValueError(f"movement {movement!r} is none of {', '.join(MOVEMENTS)}")
+        raise SettingError(f"movement {movement!r} is none of {', '.join(MOVEMENTS)}")
     return [moved(start, movement, t / max(1, frames - 1)) for t in range(frames)]
 
 

@@ -6,10 +6,15 @@ An encoder is named in YAML and in `config.json` by its class path and arguments
 from __future__ import annotations
 
 import importlib
+import inspect
+import pkgutil
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+from shards.errors import SettingError, first_line
+from shards.limits import shown
 
 
 class Codec(Protocol):
@@ -62,22 +67,39 @@ def part(class_path: str, **init_args: Any) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": init_args}
 
 
-def build(spec: dict[str, Any]) -> Any:
+def build(spec: dict[str, Any], port: type | None = None) -> Any:
     """Make the object that `part` describes.
 
-    Only classes of `model.encoders` are taken: a checkpoint is data, not code. Raises ValueError naming what
-    is wrong with the description.
+    Only codecs and text encoders that are defined in a module of `model.encoders` are taken, not what such a
+    module imports: a checkpoint is data, not code. That is checked before anything is called.
+
+    Args:
+        port: `Codec` or `TextEncoder`, which it must be one of; None takes either.
+
+    Raises:
+        ValueError: naming what is wrong with the description.
     """
     path, args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(path, str) or not isinstance(args, dict) or set(spec) - {"class_path", "init_args"}:
-        raise ValueError(f"an encoder is given by class_path and init_args, got {spec}")
+        raise SettingError(f"an encoder is given by class_path and init_args, got {shown(spec)}")
     module, _, name = path.rpartition(".")
-    if not module.startswith("model.encoders."):
-        raise ValueError(f"class_path {path!r}: only classes under model.encoders are allowed")
+    if module not in {f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__)}:
+        raise SettingError(f"class_path {shown(path)}: only classes under model.encoders are allowed")
+    kind = getattr(importlib.import_module(module), name, None)
+    ports = [port] if port else [Codec, TextEncoder]
+    if not inspect.isclass(kind) or kind.__module__ != module or not any(_fits(kind, p) for p in ports):
+        wanted = " or ".join({"Codec": "codec", "TextEncoder": "text encoder"}[p.__name__] for p in ports)
+        raise SettingError(f"class_path {shown(path)}: is no {wanted} of model.encoders")
     try:
-        return getattr(importlib.import_module(module), name)(**args)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"class_path {path!r}: {error}") from error
+        return kind(**args)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise SettingError(f"class_path {path!r}: {first_line(error)}") from error
+
+
+def _fits(kind: type, port: type) -> bool:
+    """Whether a class has every method of a protocol."""
+    methods = [name for name, value in vars(port).items() if inspect.isfunction(value) and name[0] != "_"]
+    return all(callable(getattr(kind, name, None)) for name in methods)
 
 
 def count_parameters(module: nn.Module) -> int:

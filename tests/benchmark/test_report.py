@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark import bars
+from benchmark.curves import Curve, svg
+from benchmark.metrics.psnr import Psnr
+from benchmark.stats import Mean
 from shards.media import read_video
 from tests.browser import TIMES, chromium, opened, ready_card, settle
 
@@ -23,6 +27,18 @@ PIXELS = """video => {
   const context = canvas.getContext("2d");
   context.drawImage(video, 0, 0);
   return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+# The texts of figures that reach beyond their figure, or the window, by more than rounding.
+CUT = """() => {
+  const texts = [...document.querySelectorAll(".curves :is(.name, .ticks span, svg text)")];
+  return texts.filter((text) => {
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    const [own, frame] = [range.getBoundingClientRect(), text.closest("figure").getBoundingClientRect()];
+    return !own.width || own.left < frame.left - 0.5 || own.right > frame.right + 0.5 ||
+      own.top < frame.top - 0.5 || own.bottom > frame.bottom + 0.5 || own.right > innerWidth + 0.5;
+  }).map((text) => text.textContent);
 }"""
 
 
@@ -147,7 +163,7 @@ def test_cards_are_filtered_and_sorted(page: Any) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [420, 800, 1280])
+@pytest.mark.parametrize("width", [390, 800, 1280])
 def test_the_page_fits_its_window(browser: Any, scored: Path, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800})
     opened = context.new_page()
@@ -157,6 +173,35 @@ def test_the_page_fits_its_window(browser: Any, scored: Path, width: int) -> Non
         "[...document.querySelector('.card').querySelectorAll('video')].map(v => v.clientWidth)"
     )
     assert max(widths) - min(widths) <= 1  # equal size
+    names = opened.locator(".plot").first.locator(".name").all_inner_texts()
+    assert "object_addition, mask in text" in names
+    assert opened.evaluate(CUT) == []
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_label_of_a_figure_is_cut(browser: Any, width: int) -> None:
+    names = [
+        "short",
+        "object_addition, " + "mask in text " * 12,
+        "W" * 150,
+        "長い名前" * 30,
+        "<b>bold</b> & more",
+    ]
+    groups = {
+        name: [Mean(20.0 + n, 18.0, 25.0, 9, 1, 5), Mean(-3e-5, None, None, 1, 0, 1)]
+        for n, name in enumerate(names)
+    }
+    style = (Path(bars.__file__).parent / "templates" / "report.css").read_text()
+    curve = Curve("loss", np.arange(0, 560_001, 10_000.0), np.linspace(1e-5, 0.12345, 57))
+    figures = f"<figure>{bars.plot(Psnr('inside'), groups)}</figure><figure>{svg(curve)}</figure>"
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.set_content(f"<style>{style}</style><main><div class='curves'>{figures}</div></main>")
+    assert page.locator(".plot .name").all_text_contents() == names
+    assert page.evaluate(CUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
 
 

@@ -103,10 +103,10 @@ def test_the_leaderboard_sorts_and_kinds_have_bars(page: Any) -> None:
     assert rows.locator(".bad").all_inner_texts() == ["1"]
     figures = page.locator("section[aria-labelledby=kinds] figure")
     assert figures.count() == 6
-    bars = figures.first.locator("rect")
-    names = figures.first.locator("text[text-anchor=end]").count()
+    bars = figures.first.locator(".plot .bar")
+    names = figures.first.locator(".plot .name").count()
     assert bars.count() == 2 * names - 1  # the one edit of its kind that has no result
-    assert "failed" in bars.first.locator("title").text_content()
+    assert "failed" in bars.first.get_attribute("title")
 
 
 @pytest.mark.browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import json
 import os
 import re
@@ -43,10 +44,19 @@ def test_the_run_makes_four_samples_of_every_accepted_pair(finished: Finished) -
     assert summary["candidates"] == summary["accepted"] + sum(summary["rejected"].values())
     for name in ("accepted", "rejected: ", "quarantined", "work per source frame"):
         assert name in done.stdout
-    assert (out / "contact.png").stat().st_size > 10_000
+    assert 10_000 < (out / "contact.jpg").stat().st_size < 2_000_000
     page = (out / "gallery.html").read_text()
     assert page.count("<video") == 2 * summary["accepted"]
     assert 'src="http' not in page
+    for record in _records(out):
+        assert html.escape(record.sample.text) in page
+    for reason, count in summary["rejected"].items():
+        assert f"{reason}: {count}" in page
+    assert page.count('<img loading="lazy"') >= len(summary["rejected"])  # of the clips themselves
+    assert f"Quarantined: {len(summary['quarantined'])}" in page
+    # without a terminal: lines that count clips, and files only while they are cut
+    assert re.search(rf"^clips 0/{summary['clips']}, 0 accepted", done.stderr, re.M), done.stderr
+    assert f"clips {summary['clips']}/{summary['clips']}, {summary['accepted']} accepted" in done.stderr
 
 
 def test_the_shards_hold_what_they_say(finished: Finished) -> None:
@@ -270,7 +280,7 @@ def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_p
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["contact.png", "gallery.html", "summary.json", "manifest.jsonl"])
+@pytest.mark.parametrize("name", ["contact.jpg", "gallery.html", "summary.json", "manifest.jsonl"])
 def test_a_run_leaves(finished: Finished, name: str) -> None:
     assert (finished[0] / name).stat().st_size > 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from model.train import fit
 from shards.media import write_mask, write_video
 from shards.sample import Sample
 from shards.writer import write_shards
+from tests.model.page_server import PageServer, running
 
 CHANNELS = 3
 
@@ -199,3 +200,13 @@ def with_train() -> Callable[..., FitConfig]:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
 
     return change
+
+
+@pytest.fixture(scope="session")
+def page_server(editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """The page of `editor`, served; it takes videos of 30 frames, files of 5 MB and 20 MB in all."""
+    folder = tmp_path_factory.mktemp("page")
+    checkpoint = editor.save_pretrained(folder / "checkpoint")
+    limits = ("--max_frames", "30", "--max_upload_mb", "5", "--max_stored_mb", "20")
+    with running(checkpoint, folder, *limits) as server:
+        yield server

@@ -6,10 +6,7 @@ The server is the real command in a process of its own, the editor small and ran
 from __future__ import annotations
 
 import os
-import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,11 @@ from model.cli import main
 from model.config import ConfigError
 from model.desk import AppConfig, Desk, Refused, Stopped
 from model.forms import FORMS
+from model.page_files import FileStore
 from shards.media import probe, write_image, write_video
 from tests.browser import chromium
+from tests.model.page_server import PageServer
 
-ROOT = Path(__file__).parents[2]
 PLAYS = "video => video.readyState >= 2 && video.videoWidth > 0"
 
 
@@ -45,48 +43,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return named
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def url(editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running `python -m model app` that takes videos of 30 frames."""
-    folder = editor.save_pretrained(tmp_path_factory.mktemp("checkpoint"))
-    command = [sys.executable, "-m", "model", "app", "--checkpoint", str(folder), "--max_frames", "30"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [*command, "--port", str(free_port())],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    said = []
-    try:
-        for line in process.stdout or []:
-            said.append(line)
-            if found := re.search(r"EditVerse is at (\S+)", line):
-                yield found[1]
-                break
-        else:
-            pytest.fail("the page was not served: " + "".join(said))
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 @pytest.fixture
-def page(url: str) -> Iterator[Any]:
+def page(page_server: PageServer) -> Iterator[Any]:
     """The page, opened; nothing but it may be asked for."""
     with chromium() as browser:
         opened = browser.new_page(viewport={"width": 1280, "height": 1000})
         opened.set_default_timeout(60_000)
         hosts: set[str | None] = set()
         opened.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
-        opened.goto(url)
+        opened.goto(page_server.url)
         opened.locator("#instruction textarea").wait_for()
         yield opened
     assert hosts - {None, ""} <= {"127.0.0.1"}  # None: blob and data addresses
@@ -153,14 +118,14 @@ def test_a_form_fills_the_instruction_and_a_picture_is_edited(
 def test_what_is_wrong_is_said_on_the_page(page: Any, files: dict[str, Path]) -> None:
     page.locator("#instruction textarea").fill("<video1> and <video2> make <video3>")
     page.locator("#run").click()
-    page.get_by_text("give media for all but one").wait_for()
+    page.get_by_text("the text names <video1>, <video2> but no such media is given").wait_for()
     upload(page, "video1", files["long"])
     page.get_by_text("video1: 40 frames is too long, this page takes at most 30").first.wait_for()
     assert page.locator("#download").count() == 0
 
 
-def test_the_page_offers_every_form(editor: Editor) -> None:
-    blocks = build(editor, AppConfig())
+def test_the_page_offers_every_form(editor: Editor, tmp_path: Path) -> None:
+    blocks = build(Desk(editor, AppConfig()), FileStore(tmp_path, 10**6))
     choices = [
         {name for name, _ in b.choices} for b in blocks.blocks.values() if type(b).__name__ == "Dropdown"
     ]

@@ -57,11 +57,17 @@ def test_fit_then_edit(
             ["--video1", str(tmp_path / "in.mp4"), "--out", str(tmp_path / "out.avi")],
             "the result <video2> must end in .mp4",
         ),
+        (
+            ["--out", str(tmp_path / "forgotten.mp4")],
+            "names <video1> but no such media is given (--video1 FILE)",
+        ),
+        (["--video1", "", "--out", str(tmp_path / "forgotten.mp4")], "video1: is empty; give a file"),
     ):
         assert main([*edit, *arguments]) == 2
         error = capsys.readouterr().err.strip()
         assert message in error
         assert len([line for line in error.splitlines() if line.startswith("error:")]) == 1
+    assert not (tmp_path / "forgotten.mp4").exists()
 
 
 def test_an_unknown_setting_is_named_in_the_shell() -> None:

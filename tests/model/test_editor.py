@@ -22,7 +22,7 @@ from model.carry_over import blend, change_map, limit_to_mask
 from model.config import ConfigError
 from model.dit import DiT, DiTConfig
 from model.forms import FORMS
-from model.request import windows
+from model.request import name_target, windows
 from model.sequence import SequenceError
 from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
 
@@ -201,7 +201,15 @@ def test_windows_cover_every_frame(length: int, most: int) -> None:
         (" ", {"video1": 0}, "the text is empty"),
         ("Remove the dog.", {"video1": 0}, "'video1' is given but the text does not name <video1>"),
         ("<video1> Remove <mask>.", {"video1": 0}, "names <mask> but no such media"),
-        ("<video1> and <video2> make <video3>", {"video1": 0}, "give media for all but one"),
+        ("<video1> and <video2> make <video3>", {"video1": 0}, r"names <video2> but .* \(--video2 FILE\)"),
+        ("<video1> Put <image1> on <image2>. <video2>", {}, "names <video1>, <image1>, <image2> but no such"),
+        ("<video1> Remove the ball.", {}, r"names <video1> but no such media is given \(--video1 FILE\)"),
+        ("Remove the ball from <video1>.", {}, "names <video1> but no such media"),
+        ("<image1> Make it night.", {}, "names <image1> but no such media"),
+        ("<video1> Put <image1> in the water.", {"video1": 0}, "names <image1> but no such media"),
+        ("Remove what is marked. <mask>", {}, "names <mask> but no such media"),
+        ("<video1>", {}, "the text is empty"),
+        ("<video1>", {"video1": 0}, "the text is empty"),
         ("<video1> Go.", {"video1": 0, "sound": 0}, "'sound'"),
         ("<video1> Go. <video1>", {"video1": 0}, "<video1> more than once"),
         ("<video1> <video2>", {"video1": 0}, "the text is empty"),
@@ -214,6 +222,38 @@ def test_text_and_media_that_disagree(
 ) -> None:
     with pytest.raises(SequenceError, match=message):
         editor(text, **dict.fromkeys(media, clip))  # type: ignore[arg-type]
+
+
+def test_every_form_asks_for_each_of_its_media() -> None:
+    for form in FORMS:
+        given = dict.fromkeys(form.sources, "file")
+        assert name_target(form.filled, given) == (form.filled, form.target), form.name
+        for missing in given:
+            with pytest.raises(SequenceError, match=f"names <{missing}> but no such media"):
+                name_target(form.filled, {name: given[name] for name in given if name != missing})
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("A dog runs on the beach. <video1>", "video1"),
+        ("A dog runs on the beach <image1> \n", "image1"),
+        ("A dog runs. <video1>.", "video1"),
+        ("A dog runs.", "video1"),
+    ],
+)
+def test_a_text_that_ends_in_the_free_tag_generates(text: str, target: str) -> None:
+    assert name_target(text, {})[1] == target
+
+
+def test_the_target_can_be_named_where_the_text_does_not_end_in_it(editor: Editor, clip: np.ndarray) -> None:
+    text = "<video2> is <video1> without the dog."
+    with pytest.raises(SequenceError, match="names <video2> but no such media"):
+        editor(text, video1=clip[:5])
+    assert editor(text, video1=clip[:5], target="video2", steps=1).frames.shape == clip[:5].shape
+    for wrong in ("video1", "video3"):
+        with pytest.raises(SequenceError, match=f"target '{wrong}': must be a video or image that the text"):
+            editor(text, video1=clip[:5], target=wrong)
 
 
 def test_values_out_of_range_are_named(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
@@ -235,6 +275,9 @@ def test_values_out_of_range_are_named(editor: Editor, clip: np.ndarray, tmp_pat
         editor("<video1> Go.", video1=clip.astype(np.float32))
     with pytest.raises(SequenceError, match="video1: needs"):
         editor("<video1> Go.", video1=np.zeros((3, 4), np.uint8))
+    for empty in ("", b""):
+        with pytest.raises(SequenceError, match="video1: is empty; give a file"):
+            editor("<video1> Go.", video1=empty)
     with pytest.raises(SequenceError, match="video1: cannot use a int"):
         editor("<video1> Go.", video1=3)
     with pytest.raises(MediaError, match=r"nowhere\.mp4"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from model import Editor
 from model.cli import main
-from model.config import ConfigError, ModelConfig
+from model.config import ConfigError, ModelConfig, to_dict
 from model.dit import DiT
 from model.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapter, save_adapter
 from model.packing import pack
@@ -111,6 +112,10 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
     fit(config, tmp_path / "run")
     before, after = (Editor.from_pretrained(p) for p in (base, tmp_path / "run"))
     assert after.config == before.config
+    for name in ("base", "run"):  # the model that was trained, not the default of a section that is left out
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["model"] == json.loads((tmp_path / name / "checkpoint" / "config.json").read_text())
+    assert "model" not in record["config"]
     changed = {n for n, p in after.dit.state_dict().items() if not torch.equal(p, before.dit.state_dict()[n])}
     assert changed
     assert all(name.startswith("blocks.") for name in changed)
@@ -125,6 +130,16 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
     for name, value in after.dit.state_dict().items():
         assert torch.equal(value, with_lora.dit.state_dict()[name])
         assert torch.equal(value, merged.dit.state_dict()[name])
+
+    # a run folder as older versions wrote it, with the default model in it, is still this run's
+    older = {"config": record["config"] | {"model": to_dict(ModelConfig())}, "data": record["data"]}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(older))
+    assert fit(config, tmp_path / "run")["reused"]
+    record = json.loads((base / "run.json").read_text())
+    (base / "run.json").write_text(json.dumps({name: record[name] for name in ("config", "data")}))
+    assert fit(fit_config, base)["reused"]
+    with pytest.raises(ConfigError, match=r"another run: config.lora.rank is 2 there and 3 here"):
+        fit(dataclasses.replace(config, lora=LoraConfig(rank=3)), tmp_path / "run")
 
     # interrupted and resumed, it is the same adapter
     power_cut(config, tmp_path / "again", 3)

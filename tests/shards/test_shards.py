@@ -188,7 +188,7 @@ def swap_two_shards(directory: Path) -> str:
 
 
 def swap_two_videos(directory: Path) -> str:
-    """Exchange source and target inside a tar, then rebuild manifest and index, as a careless tool would."""
+    """Exchange source and target inside a tar, as a careless tool would; its index cannot be rebuilt then."""
     path = directory / "heldout-000000.tar"
     with tarfile.open(path) as tar:
         members = [(m, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
@@ -198,7 +198,8 @@ def swap_two_videos(directory: Path) -> str:
             key, _, suffix = member.name.partition(".")
             member.name = f"{key}.{names.get(suffix, suffix)}"
             tar.addfile(member, io.BytesIO(data))
-    rebuild(directory)
+    with pytest.raises(ShardError, match=r"object_removal-00000003-0000\.video1\.mp4: its sha256"):
+        rebuild(directory)
     return "object_removal-00000003-0000.video1.mp4"
 
 

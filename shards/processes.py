@@ -1,0 +1,75 @@
+"""The processes that a command starts: none has the terminal as its input, and none handles Ctrl-C by itself.
+
+A process in the background that touches its terminal is stopped by the kernel, without a word: a worker
+with a process group of its own (Ray's) is in the background, and so is every program that it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def close_terminal_input() -> None:
+    """Give this process, and all that it starts, /dev/null as standard input in place of a terminal."""
+    if _terminal_input():
+        _redirect(os.devnull)
+
+
+@contextmanager
+def no_terminal_input() -> Iterator[None]:
+    """Processes that are started in the block have /dev/null as standard input, if ours is a terminal."""
+    if not _terminal_input():
+        yield
+        return
+    kept = os.dup(0)  # not inheritable
+    try:
+        _redirect(os.devnull)
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@contextmanager
+def background_processes() -> Iterator[None]:
+    """Start workers in the block: without a terminal, and deaf to Ctrl-C, which their parent handles for all.
+
+    Ctrl-C reaches every process in the foreground at once. A worker that took it too would print a traceback
+    of its own. One pressed while the block runs is handled after it.
+    """
+    with no_terminal_input():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit the mask
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C in the block, so that a second one does not break off the cleaning up after the first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _terminal_input() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:  # closed
+        return False
+
+
+def _redirect(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.dup2(handle, 0)
+    os.close(handle)

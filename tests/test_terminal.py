@@ -1,0 +1,623 @@
+"""Every command as people run it: in a terminal, in a pipe, at 80 columns, with Ctrl-C, on a full disk,
+without a GPU, twice at once, and with a slip in what is asked for.
+
+Real processes; `tests.terminal` holds the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from benchmark.__main__ import main as benchmark_main
+from curation.__main__ import main as curation_main
+from curation.watchdog import Watchdog, note
+from curation.workspace import Workspace, ledger
+from model.cli import main as model_main
+from shards.__main__ import main as shards_main
+from shards.files import exclusive, naming
+from shards.reader import ShardSet
+from shards.writer import Item, write_shards
+from tests.terminal import ROOT, WIDTH, Terminal, command, environment, standard_input
+
+SCENES = {
+    "class_path": "curation.tasks.cg_removal.CgRemoval",
+    "init_args": {"scenes": 4, "scene": {"height": 96, "width": 128, "frames": 9, "fps": 10.0}},
+}
+MODEL = {
+    "codec": {
+        "class_path": "model.encoders.transform.TransformCodec",
+        "init_args": {"keep": [[3, 1], [1, 0]]},
+    },
+    "dit": {"width": 32, "depth": 1, "heads": 2, "rope": {"dims": [4, 4, 4, 4]}},
+    "media": {"min_area": 3072, "max_area": 3072, "frames": 9},
+    "inference": {"steps": 2, "guidance": 1.0},
+}
+MAINS = {"shards": shards_main, "curation": curation_main, "model": model_main, "benchmark": benchmark_main}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., list[Item]]) -> Path:
+    """Shards, a task's config, a training config with one worker, a tiny checkpoint and a video."""
+    from model.config import ModelConfig, from_dict
+    from model.dit import DiT
+    from model.editor import Editor
+
+    root = tmp_path_factory.mktemp("terminal")
+    (root / "media").mkdir()
+    write_shards(root / "shards", make_items(root / "media"), max_samples=2)
+    (root / "scenes.yaml").write_text(yaml.safe_dump(SCENES))
+    train = {"steps": 400, "accelerator": "cpu", "save_every": 2, "sample_every": 1000, "samples": 1}
+    data = {"shards": [str(root / "shards")], "batch_size": 2, "token_budget": 400, "workers": 1}
+    (root / "fit.yaml").write_text(yaml.safe_dump({"data": data, "model": MODEL, "train": train}))
+    config = MODEL | {"dit": MODEL["dit"] | {"text_dim": 384, "vision_dim": 24}}
+    config = from_dict(ModelConfig, config | {"sequence": {"patch": 2}}, "test")
+    torch.manual_seed(0)
+    Editor(DiT(config.dit), config).save_pretrained(root / "checkpoint")
+    (root / "in.mp4").write_bytes(ShardSet(root / "shards")[0].bytes("video1"))
+    return root
+
+
+def curate(folder: Path, base: Path, workers: int) -> list[object]:
+    task = ["curation", "run", "cg_removal", "--config", folder / "scenes.yaml", "--workers", workers]
+    return [*task, "--out", base / "out", "--workspace", base / "workspace"]
+
+
+def edit(folder: Path, out: Path) -> list[object]:
+    what = ["--text", "<video1> Remove the square.", "--video1", folder / "in.mp4", "--out", out]
+    return ["model", "edit", "--checkpoint", folder / "checkpoint", *what]
+
+
+def bench(folder: Path, out: Path, *more: object) -> list[object]:
+    what = ["--checkpoint", folder / "checkpoint", "--data", folder / "shards", "--out", out]
+    return ["benchmark", "run", *what, *more]
+
+
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """(status, stdout, stderr) of a command in this process, through its entry point."""
+    package, *rest = map(str, arguments)
+    monkeypatch.setattr(sys, "argv", [f"python -m {package}", *rest])
+    capsys.readouterr()
+    try:
+        status = MAINS[package]()
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    return int(status or 0), out, err
+
+
+def refused(done: tuple[int, str, str], *words: str) -> None:
+    """A refusal: status 2 and one line that holds `words`."""
+    status, _, err = done
+    assert status == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    for word in words:
+        assert word in err
+
+
+# --- a terminal, a pipe, 80 columns
+
+
+def test_a_list_of_samples_has_whole_keys_in_a_terminal_and_tsv_or_json_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ShardSet(folder / "shards").keys
+    with Terminal("shards", "ls", folder / "shards") as terminal:
+        assert terminal.end() == 0, terminal.output
+    lines = terminal.output.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    for key in keys:
+        assert any(key in line for line in lines), terminal.output
+    assert "object_removal train: 3 samples" in lines
+
+    _, out, _ = in_process(monkeypatch, capsys, "shards", "ls", folder / "shards")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert rows[0] == ["key", "split", "task", "tokens", "media", "text"]
+    assert [row[0] for row in rows[1:]] == keys
+    assert rows[1][5] == "<video1> Remove the square. <video2>"
+    _, out, _ = in_process(monkeypatch, capsys, "shards", "ls", folder / "shards", "--format", "json")
+    assert [row["key"] for row in json.loads(out)] == keys
+    _, out, _ = in_process(monkeypatch, capsys, "shards", "ls", folder / "shards", "--format", "table")
+    assert all(key in out for key in keys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("shards", "ls", "{}/shards"), ("shards", "show", "{}/shards", "object_removal-00000000-0000")],
+)
+def test_a_reader_that_leaves_is_no_error(folder: Path, arguments: tuple[str, ...]) -> None:
+    piped(*(a.format(folder) for a in arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model", "forms"),
+        ("model", "info"),
+        ("benchmark", "list"),
+        ("curation", "tasks"),
+        ("shards", "verify", "{}/shards"),
+    ],
+)
+def test_a_reader_that_leaves_other_commands_is_no_error(folder: Path, arguments: tuple[str, ...]) -> None:
+    piped(*(a.format(folder) for a in arguments))
+
+
+def piped(*arguments: object) -> None:
+    """Run a command whose reader takes nothing and leaves before it begins; it ends well and says nothing."""
+    writer = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.close()
+    said = writer.stderr.read()
+    assert writer.wait(300) == 0, said
+    assert said == ""
+
+
+def test_an_edit_in_a_terminal(folder: Path, tmp_path: Path) -> None:
+    with Terminal(*edit(folder, tmp_path / "out.mp4")) as terminal:
+        assert terminal.end() == 0, terminal.output
+    assert (tmp_path / "out.mp4").is_file()
+    assert "Traceback" not in terminal.output
+
+
+# --- Ctrl-C
+
+
+def interrupted(terminal: Terminal) -> None:
+    """Press Ctrl-C; the command ends with one line and status 130, and nothing of it is left."""
+    terminal.interrupt()
+    status = terminal.end()
+    assert status == 130, terminal.output
+    assert terminal.output.count("interrupted") == 1, terminal.output
+    assert "Traceback" not in terminal.output
+    assert "KeyboardInterrupt" not in terminal.output
+    assert terminal.orphans() == []
+
+
+def half_made(base: Path) -> list[Path]:
+    """Files under a temporary name."""
+    return [path for path in base.rglob("*") if ".tmp" in path.name]
+
+
+def test_ctrl_c_during_curation_in_one_process(folder: Path, tmp_path: Path) -> None:
+    with Terminal(*curate(folder, tmp_path, 0)) as terminal:
+        terminal.until(lambda: len(ledger(tmp_path / "workspace")) > 2)
+        interrupted(terminal)
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert half_made(tmp_path) == []
+
+
+def test_ctrl_c_while_an_edit_loads(folder: Path, tmp_path: Path) -> None:
+    with Terminal(*edit(folder, tmp_path / "out.mp4")) as terminal:
+        # torch takes seconds to import
+        terminal.until(lambda: "torch" in Path(f"/proc/{terminal.process.pid}/maps").read_text())
+        interrupted(terminal)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_curation_with_ray_leaves_no_process(folder: Path, tmp_path: Path) -> None:
+    with Terminal(*curate(folder, tmp_path, 2)) as terminal:
+        terminal.until(lambda: len(ledger(tmp_path / "workspace")) > 2)
+        interrupted(terminal)
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_training_leaves_no_worker_and_the_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    arguments = ["model", "fit", "--config", folder / "fit.yaml", "--run", tmp_path / "run"]
+    with Terminal(*arguments) as terminal:
+        terminal.until(lambda: (tmp_path / "run" / "state").is_dir() and half_made(tmp_path) == [])
+        workers = [child for child in terminal.children() if standard_input(child) == os.devnull]
+        assert workers, [standard_input(child) for child in terminal.children()]
+        interrupted(terminal)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    with Terminal(*arguments) as terminal:
+        terminal.until(lambda: "resuming" in terminal.output)
+        interrupted(terminal)
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_a_benchmark_leaves_no_worker(folder: Path, tmp_path: Path) -> None:
+    with Terminal(*bench(folder, tmp_path / "out", "--workers", 2)) as terminal:
+        terminal.until(lambda: len(terminal.children()) >= 2)
+        time.sleep(2)
+        assert all(standard_input(child) in (os.devnull, "") for child in terminal.children())
+        interrupted(terminal)
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_page(folder: Path) -> None:
+    with Terminal("model", "app", "--checkpoint", folder / "checkpoint", "--port", 0) as terminal:
+        terminal.until(lambda: "EditVerse is at" in terminal.output)
+        terminal.interrupt()
+        assert terminal.end() in (0, 130), terminal.output
+        assert "Traceback" not in terminal.output
+        assert terminal.orphans() == []
+
+
+# --- no process of ours has the terminal
+
+
+@pytest.mark.slow
+def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
+    folder: Path, tmp_path: Path
+) -> None:
+    """With ffmpeg installed a worker that had the terminal as its input would be stopped for ever."""
+    inputs: dict[str, str] = {}
+
+    def look() -> bool:
+        for child in terminal.children():
+            with contextlib.suppress(psutil.Error):
+                inputs[" ".join(child.cmdline())[:60] or child.name()] = standard_input(child)
+        return any("ray::" in name for name in inputs) and (tmp_path / "out" / "summary.json").is_file()
+
+    with Terminal(*curate(folder, tmp_path, 2)) as terminal:
+        while terminal.process.poll() is None:
+            terminal.read()
+            look()
+            time.sleep(0.2)
+        assert terminal.end() == 0, terminal.output
+    assert look()
+    assert [name for name, path in inputs.items() if path.startswith(("/dev/pts", "/dev/tty"))] == []
+    assert any("MapWorker" in name or "Stage" in name for name in inputs), inputs
+    assert max(len(line) for line in terminal.output.splitlines() if "│" in line) <= WIDTH
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_is_named_and_the_run_ends_after_it_goes_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "workspace" / "attempts"
+    with Terminal(*curate(folder, tmp_path, 1), "--max_silence", 2) as terminal:
+        terminal.until(lambda: list(notes.rglob("worker-*.json")) and len(ledger(tmp_path / "workspace")) > 2)
+        pid = int(next(notes.rglob("worker-*.json")).stem.partition("-")[2])
+        os.kill(pid, signal.SIGSTOP)
+        terminal.until(lambda: f"worker {pid}: is stopped" in terminal.output.replace("\n", " "))
+        os.kill(pid, signal.SIGCONT)
+        assert terminal.end() == 0, terminal.output
+    said = " ".join(terminal.output.split())
+    assert "no result for" in said
+    assert f"kill -CONT {pid}" in said
+
+
+def test_the_watchdog_tells_stopped_silent_and_working_processes_apart(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    busy = "while True: pass"
+    with contextlib.ExitStack() as stack:
+        codes = {"stopped": busy, "silent": "import time; time.sleep(100)", "working": busy}
+        workers = {
+            name: stack.enter_context(subprocess.Popen([sys.executable, "-c", code]))
+            for name, code in codes.items()
+        }
+        for worker in workers.values():
+            stack.callback(worker.kill)
+            line = {"stage": "render", "unit": "a.mp4", "since": time.time() - 5}
+            (tmp_path / f"worker-{worker.pid}.json").write_text(json.dumps(line))
+        os.kill(workers["stopped"].pid, signal.SIGSTOP)
+        watchdog = Watchdog(tmp_path, 0.4)
+        stack.callback(os.kill, workers["stopped"].pid, signal.SIGCONT)
+        watchdog.report()  # from here on processor time is counted
+        with watchdog:
+            end = time.monotonic() + 20
+            said = ""
+            while said.count("no result for") < 2 and time.monotonic() < end:
+                time.sleep(0.1)
+                said += capfd.readouterr().err
+    assert f"worker {workers['stopped'].pid}: is stopped, by a signal from outside (SIGSTOP, SIGTSTP)" in said
+    assert f"kill -CONT {workers['stopped'].pid}" in said
+    assert f"worker {workers['silent'].pid}: is silent; render of a.mp4 for" in said
+    assert f"worker {workers['working'].pid}: is at work (" in said
+
+
+def test_a_worker_notes_the_stages_that_it_computes(tmp_path: Path) -> None:
+    space = Workspace(tmp_path, begin=lambda stage: note(tmp_path / "notes", stage, "b.mp4, frames 0 to 9"))
+    mine = tmp_path / "notes" / f"worker-{os.getpid()}.json"
+    seen = []
+    for _ in range(2):
+        space.once("track", "b", lambda _: seen.append(json.loads(mine.read_text())) or {})
+    assert [(line["stage"], line["unit"]) for line in seen] == [("track", "b.mp4, frames 0 to 9")]
+
+
+# --- no GPU
+
+
+def test_a_device_that_is_not_there_is_one_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fit = ["model", "fit", "--config", folder / "fit.yaml", "--run", tmp_path / "run"]
+    encoded = ["--data.encoded", tmp_path / "encoded", "--data.windows", 1]
+    for arguments in (
+        [*edit(folder, tmp_path / "out.mp4"), "--device", "cuda"],
+        ["model", "app", "--checkpoint", folder / "checkpoint", "--device", "cuda"],
+        ["model", "encode", "--config", folder / "fit.yaml", *encoded, "--device", "cuda"],
+        ["model", "cost", "--out", tmp_path / "cost.json", "--device", "cuda:3"],
+        bench(folder, tmp_path / "bench", "--device", "cuda"),
+    ):
+        done = in_process(monkeypatch, capsys, *arguments)
+        refused(done, "--device cuda", "no CUDA device on this machine; use --device cpu")
+    for name in ("cuda", "gpu"):
+        done = in_process(monkeypatch, capsys, *fit, "--train.accelerator", name)
+        refused(done, "train.accelerator", "no CUDA device on this machine; use train.accelerator cpu")
+    done = in_process(monkeypatch, capsys, *edit(folder, tmp_path / "out.mp4"), "--device", "gpu0")
+    refused(done, "--device gpu0: ", "use --device cpu")
+    assert not any(tmp_path.iterdir())
+
+
+# --- one line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model", "fit", "--run", "r", "--train.stepz", "3"], ["did you mean --train.steps?"]),
+        (["model", "fit", "--run", "r", "--steps", "3"], ["--steps: no such", "did you mean --train.steps?"]),
+        (["model", "fit", "--config", "none.yaml"], ["none.yaml", "does not exist"]),
+        (["model", "fit", "--config", "typo.yaml"], ["typo.yaml: train.stepz", "did you mean train.steps?"]),
+        (["model", "fit", "--config", "group.yaml"], ["group.yaml: trian.steps", "mean train.steps?"]),
+        (["model", "fit", "--config", "type.yaml"], ["type.yaml: train.steps: expected int, got many"]),
+        (["model", "fit", "--config", "broken.yaml"], ["broken.yaml: not YAML", "line 2"]),
+        (["model", "fit", "--config", "binary.yaml"], ["binary.yaml"]),
+        (["model", "fit", "--run", "r", "--train.steps", "0"], ["train.steps must be at least 1, got 0"]),
+        (["model", "fit", "--run", "r", "--model.dit.heads", "3"], ["does not divide into 3 heads"]),
+        (["model", "fit"], ["required: run", "python -m model fit --help"]),
+        (["model", "edit", "--text", "x"], ["required: checkpoint, out"]),
+        (["model", "edit", "--seed", "x"], ["seed: expected int, got x"]),
+        (["model", "fitt"], ["fitt: no such command; did you mean fit?"]),
+        (["benchmark", "run", "--wrokers", "2"], ["did you mean --workers?"]),
+        (["benchmark", "run", "--workers", "-3"], ["--workers -3: needs at least 1"]),
+        (["benchmark", "run", "--mode", "best"], ["mode: expected", "official", "got best"]),
+        (["benchmark", "reprot"], ["did you mean report?"]),
+        (["curation", "run", "cg_removal", "--wrokers", "1"], ["did you mean --workers?"]),
+        (["curation", "run", "cg_removal", "--workers", "-3"], ["--workers -3: needs at least 0"]),
+        (["curation", "run", "cg_removal", "--workers", "x"], ["workers: expected int, got x"]),
+        (["curation", "run", "cg_removal", "--config", "none.yaml"], ["none.yaml"]),
+        (["curation", "run", "cg_removal", "--config", "task.yaml"], ["scenez", "did you mean"]),
+        (["curation", "run"], ["required: task"]),
+        (["curation", "clips", "fetsh"], ["fetsh: no such command; did you mean fetch?"]),
+        (["curation", "runn"], ["did you mean run?"]),
+        (["shards", "ls", "d", "--formt", "json"], ["did you mean --format?"]),
+        (["shards", "ls", "d", "--format", "xml"], ["format: expected", "got xml"]),
+        (["shards", "shwo", "d"], ["did you mean show?"]),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-2:]) if value else "",
+)
+def test_a_slip_is_one_line_with_the_nearest_key_and_the_file(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("typo.yaml").write_text("run: r\ntrain:\n  stepz: 3\n")
+    Path("group.yaml").write_text("run: r\ntrian:\n  steps: 3\n")
+    Path("type.yaml").write_text("run: r\ntrain:\n  steps: many\n")
+    Path("broken.yaml").write_text("run: [r\n")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("task.yaml").write_text(yaml.safe_dump(SCENES).replace("scenes:", "scenez:"))
+    refused(in_process(monkeypatch, capsys, *arguments), *words)
+    assert not Path("r").exists()
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(**_: object) -> None:
+        raise ValueError("a mistake in the code")
+
+    monkeypatch.setattr("curation.__main__.COMMANDS", {"tasks": wrong})
+    monkeypatch.setattr(sys, "argv", ["python -m curation", "tasks"])
+    with pytest.raises(ValueError, match="a mistake in the code"):
+        curation_main()
+
+
+# --- a full disk
+
+
+def limited(size: int) -> Callable[[], None]:
+    """For a process that may write no file beyond `size` bytes: a full disk, but for the error number."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def full(size: int, *arguments: object) -> str:
+    """The one line of a command that runs out of room at `size` bytes of a file."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(),
+        preexec_fn=limited(size),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_full_disk_names_the_result_of_curation(folder: Path, tmp_path: Path) -> None:
+    line = full(2000, *curate(folder, tmp_path, 0))
+    assert f"{tmp_path / 'workspace'}/" in line
+    assert line.endswith(": File too large")
+    assert "tmp" not in line.replace(str(tmp_path), "")
+
+
+def test_a_full_disk_names_the_edit(folder: Path, tmp_path: Path) -> None:
+    line = full(300, *edit(folder, tmp_path / "out.mp4"))
+    assert line == f"error: {tmp_path / 'out.mp4'}: File too large"
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [300, 6000, 40_000, 90_000])
+def test_a_full_disk_names_a_file_of_the_training(folder: Path, tmp_path: Path, size: int) -> None:
+    arguments = ["--config", folder / "fit.yaml", "--run", tmp_path / "run", "--train.steps", 4]
+    line = full(size, "model", "fit", *arguments)
+    assert line.startswith(f"error: {tmp_path / 'run'}")
+    assert ".tmp" not in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [300, 1500, 20_000])
+def test_a_full_disk_names_a_file_of_the_benchmark(folder: Path, tmp_path: Path, size: int) -> None:
+    line = full(size, *bench(folder, tmp_path / "out"))
+    assert line.startswith(f"error: {tmp_path / 'out'}/")
+    assert ".tmp" not in line
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, which root can mount."""
+    assert os.geteuid() == 0, "only root can mount a file system"
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True, timeout=60)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_is_named_by_every_command(folder: Path, small_disk: Path) -> None:
+    fill = small_disk / "fill"
+    nothing = 1 << 30  # no limit besides the disk
+    for name, arguments in {
+        "curation": curate(folder, small_disk / "c", 0),
+        "ray": curate(folder, small_disk / "r", 1),
+        "fit": ["model", "fit", "--config", folder / "fit.yaml", "--run", small_disk / "run"],
+        "edit": edit(folder, small_disk / "out.mp4"),
+        "benchmark": bench(folder, small_disk / "bench"),
+    }.items():
+        fill.write_bytes(bytes((256 << 10) - 6 * 4096))  # a few pages are left
+        line = full(nothing, *arguments)
+        assert line.endswith(": No space left on device"), (name, line)
+        assert line.startswith(f"error: {small_disk}/"), (name, line)
+        assert "tmp" not in line.rpartition("/disk/")[2], (name, line)
+        for entry in small_disk.iterdir():
+            subprocess.run(["rm", "-rf", entry], check=True)
+
+
+@pytest.mark.parametrize(
+    ("raised", "named"),
+    [
+        (OSError(28, "No space left on device"), "final"),
+        (OSError(28, "No space left on device", "temporary"), "final"),
+        (OSError(28, "No space left on device", "temporary/part.bin"), "final/part.bin"),
+        (OSError(28, "No space left on device", "elsewhere"), "elsewhere"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "final"),
+    ],
+)
+def test_what_no_file_or_a_temporary_one_is_named_by_gets_its_final_name(
+    raised: Exception, named: str
+) -> None:
+    with pytest.raises(OSError, match="No space left") as seen, naming("final", "temporary"):
+        raise raised
+    assert (seen.value.errno, seen.value.filename) == (28, named)
+    with pytest.raises(RuntimeError, match="another"), naming("final"):
+        raise RuntimeError("another")
+
+
+# --- two at once
+
+
+def commands(folder: Path, base: Path) -> dict[str, tuple[Path, list[object]]]:
+    """Every command that fills a folder: the folder, and the command."""
+    encode = ["--config", folder / "fit.yaml", "--data.encoded", base / "encoded", "--data.windows", 1]
+    study = {
+        "train": str(folder / "fit.yaml"),
+        "seeds": [0, 1],
+        "arms": {"a": {}, "b": {}},
+        "scores": {"s": {"shards": str(folder / "shards")}},
+        "columns": [{"label": "l", "score": "s", "group": "all", "metric": "psnr"}],
+    }
+    (base / "study.yaml").write_text(yaml.safe_dump(study))
+    return {
+        "fit": (base / "run", ["model", "fit", "--config", folder / "fit.yaml", "--run", base / "run"]),
+        "encode": (base / "encoded", ["model", "encode", *encode]),
+        "run": (base / "bench", bench(folder, base / "bench")),
+        "study": (
+            base / "study",
+            ["benchmark", "study", "--study", base / "study.yaml", "--out", base / "study"],
+        ),
+        "curate": (base / "out", curate(folder, base, 0)),
+        "all": (base / "all", ["curation", "all", "--out", base / "all", "--workspace", base / "other"]),
+        "workspace": (base / "workspace", curate(folder, base, 0)),
+    }
+
+
+def test_a_folder_that_another_run_holds_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (held, arguments) in commands(folder, tmp_path).items():
+        with exclusive(held, "--test"):
+            done = in_process(monkeypatch, capsys, *arguments)
+        refused(done, str(held), "another run is using it")
+        assert {path.name for path in held.iterdir()} == {"lock"}, name
+
+
+def test_the_lock_of_a_killed_process_ends_with_it_though_its_children_live(tmp_path: Path) -> None:
+    code = f"""
+import multiprocessing, time
+from shards.files import exclusive
+with exclusive({str(tmp_path)!r}, "--run"):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,))
+    child.start()
+    print(child.pid, flush=True)
+    time.sleep(100)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        with exclusive(tmp_path, "--run"):
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fit", "run", "curate", "encode"])
+def test_of_two_at_once_the_second_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    held, arguments = commands(folder, tmp_path)[name]
+    with Terminal(*arguments) as first:
+        first.until(lambda: (held / "lock").exists() and len(list(held.iterdir())) > 1)
+        with Terminal(*arguments) as second:
+            assert second.end() == 2, second.output
+        assert f"{held}: another run is using it" in " ".join(second.output.split())
+        assert first.process.poll() is None, "the first had ended: this shows nothing"
+        first.interrupt()
+        first.end()
