@@ -415,7 +415,8 @@ def read_image(source: Source) -> np.ndarray:
     data = source if isinstance(source, bytes) else _bytes(source)
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
         # Pillow would allocate the canvas to open it.
-        _check_size(*(1 + int.from_bytes(data[i : i + 3], "little") for i in (27, 24)), name)
+        width, height = (1 + int.from_bytes(data[i : i + 3], "little") for i in (24, 27))
+        _check_size(height, width, name)
     # Not by OpenCV: a damaged animated PNG ends the process with a segmentation fault there.
     try:
         with warnings.catch_warnings():
