@@ -40,8 +40,9 @@ _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,flv,ogg,asf,ivf,nut,mxf,dv,wtv,rm,yuv4mpegpipe,"
     "h264,hevc,av1,obu,m4v,mpegvideo,vc1"
 )
+_PICTURES = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"  # opened to be refused by what they are
 _READING = {
-    "format_whitelist": _CONTAINERS,
+    "format_whitelist": f"{_CONTAINERS},{_PICTURES}",
     "protocol_whitelist": "file",
     "max_pixels": str(MAX_PIXELS),  # of every decoder, also where the frame size changes inside the file
 }
@@ -125,6 +126,8 @@ def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise MediaError(f"{name}: no video stream (audio only?)")
         stream = container.streams.video[0]
+        if container.format.name in _PICTURES.split(","):
+            raise MediaError(f"{name}: a still picture, not a video ({container.format.name})")
         context = stream.codec_context
         if context is None:
             raise MediaError(f"{name}: no decoder for its video stream")
@@ -415,7 +418,8 @@ def read_image(source: Source) -> np.ndarray:
     data = source if isinstance(source, bytes) else _bytes(source)
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
         # Pillow would allocate the canvas to open it.
-        _check_size(*(1 + int.from_bytes(data[i : i + 3], "little") for i in (27, 24)), name)
+        width, height = (1 + int.from_bytes(data[i : i + 3], "little") for i in (24, 27))
+        _check_size(height, width, name)
     # Not by OpenCV: a damaged animated PNG ends the process with a segmentation fault there.
     try:
         with warnings.catch_warnings():

@@ -257,6 +257,11 @@ def test_commands(shard_dir: Path, tmp_path: Path) -> None:
     assert frames.shape == (9, 64, 96, 3)
     assert fps == pytest.approx(10)
     assert np.ptp(frames) > 50
+    (shard_dir / "heldout-000000.tar").unlink()
+    refused = command("index", shard_dir)
+    assert refused.returncode == 2
+    assert "1 of the 1 of heldout-000000.tar" in refused.stderr
+    assert "train-000001.tar: 1 samples" in command("index", shard_dir, "--accept_loss", "true").stdout
 
 
 @pytest.mark.parametrize("args", [("verify", "nowhere"), ("ls", "."), ("index", "."), ("show", ".", "key")])
