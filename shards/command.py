@@ -19,6 +19,10 @@ import yaml
 from shards.errors import EditVerseError, first_line
 
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: ")
+UNION = re.compile(
+    r"Does not validate against any of the Union subtypes; Subtypes: \[(?:typing\.)?(.*?)(?:\.\.\.)?\]; .*"
+    r"Given value: (.*)$"
+)
 LONGEST = 400  # characters of an error's line
 
 
@@ -92,6 +96,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", words):
         return f"{match[1]}: no such command{nearest(match[1], keys)}; there are {match[2]}".replace("'", "")
     words = re.sub(r'^Parser key "([^"]*)":;?', r"\1:", words)
+    words = UNION.sub(r"expected \1, got \2", words)
     words = EXPECTED.sub(r"expected \1\2, got ", words)
     words = re.sub(r"Problems parsing config: ", "not YAML: ", words)
     words = re.sub(r'in "<unicode string>", ', "", words)

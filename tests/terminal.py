@@ -82,7 +82,8 @@ class Terminal:
     @property
     def output(self) -> str:
         """What was printed, without colours and movements of the cursor."""
-        text = self._bytes.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        text = self._bytes.decode(errors="replace").replace("\r\n", "\n")
+        text = re.sub(r"[^\n]*\r\x1b\[2K", "", text).replace("\r", "\n")  # a progress bar's older states
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
     def children(self) -> list[psutil.Process]:
