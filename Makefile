@@ -47,7 +47,7 @@ $(READY): requirements.lock requirements-models.lock requirements-uv.lock pyproj
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	$(UV) pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	SAM2_BUILD_CUDA=0 $(UV) pip install --quiet --require-hashes --no-deps --no-build-isolation -r requirements-models.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
