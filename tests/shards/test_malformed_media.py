@@ -161,9 +161,11 @@ def crafted(folder: Path, originals: dict[str, bytes], frames: np.ndarray) -> di
         files[folder / name] = complaint
     encode(folder / "gap.mkv", frames, "ffv1", "gray", pts=[0, 100, 200, 300, 400, 10**12])
     encode(folder / "long.mkv", frames, "ffv1", "gray", pts=[0, 1, 2, 3, 4, 3_000_000])
+    encode(folder / "slow.mkv", frames, "ffv1", "gray", pts=[10_000_000 * i for i in range(6)])
     encode(folder / "fast.avi", frames, "mpeg4", "yuv420p", rate=60_000, pts=list(range(6)))
     files |= {folder / "gap.mkv": "time stamps ask for 1e\\+09 seconds"}
     files |= {folder / "long.mkv": "time stamps ask for 3000 seconds at 1000 frames per second"}
+    files |= {folder / "slow.mkv": "time stamps ask for 5e\\+04 seconds at 0.0001 frames per second"}
     files |= {folder / "fast.avi": ""}
     return files
 
