@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     import gradio as gr
 
 LOG = logging.getLogger(__name__)
+logging.getLogger("python_multipart").setLevel(
+    logging.ERROR
+)  # warns of every malformed form, which we refuse
 # What the page may load and where it may connect; `eval` and inline code are how Gradio's front end is built.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; frame-ancestors 'self'"
 HEADERS = {
@@ -107,7 +110,9 @@ class PageGuard:
             await self._serve(scope, client)
         except RefusedError as refusal:
             if not client.answering:
-                # The rest of the body is not read, so the connection cannot be used for another request.
+                if scope["method"] == "POST":
+                    await client.drain(Headers(scope=scope), 2 * self.max_upload)
+                # What is left of the body stays unread: the connection cannot be used for another request.
                 response = JSONResponse({"detail": refusal.message}, refusal.status, {"connection": "close"})
                 await response(scope, client.receive, client.send)
         except ClientDisconnect:
@@ -357,11 +362,6 @@ class PageGuard:
             with self.store.reserve(size):
                 path = await self._stored(headers, client, _query(scope).get("upload_id"))
         except QuotaError as error:
-            # A browser that is still sending would not see the answer.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE / 3):
-                    async for _ in client.stream():
-                        pass
             raise RefusedError(413, str(error)) from None
         await JSONResponse([str(path)])(scope, client.receive, client.send)
 
@@ -405,13 +405,14 @@ class _Client:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self.answering = self.gone = False
+        self.answering = self.gone = self.arrived = False
         self.extra: list[tuple[bytes, bytes]] = []
 
     async def receive(self) -> Message:
         """The next message of the client."""
         message = await self._receive()
         self.gone = self.gone or message["type"] == "http.disconnect"
+        self.arrived = self.gone or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
@@ -439,6 +440,15 @@ class _Client:
                 raise ClientDisconnect
             yield message.get("body", b"")
             more = message.get("more_body", False)
+
+    async def drain(self, headers: Headers, most: int) -> None:
+        """Read what is left of a body of up to `most` bytes: a client that still sends sees no answer."""
+        left = most - int(headers.get("content-length", 0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE / 5):
+                while left > 0 and not self.arrived:
+                    message = await self.receive()
+                    left -= 0 if "content-length" in headers else len(message.get("body", b""))
 
     def replaying(self, body: bytes) -> Receive:
         """`receive` for an application that is to see `body`."""
