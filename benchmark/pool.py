@@ -33,7 +33,8 @@ def in_processes(
         workers: processes, spread over the devices where `config.device` is `cuda`.
     """
     context = multiprocessing.get_context("spawn")
-    turns = context.Value("i", 0)
+    with background_processes():  # the first lock starts a process that keeps account of locks
+        turns = context.Value("i", 0)
     with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers)) as pool:
         with background_processes():  # they are started by the first submissions
             waiting = {pool.submit(_item, *job): job[0] for job in jobs}

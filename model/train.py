@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import AuthenticationError
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import lightning as L
@@ -276,7 +279,23 @@ def loader(steps: Steps) -> DataLoader[Any]:
     # every tensor that a worker hands over is an open file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return WorkerLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=steps.config.prefetch)
+    return WorkerLoader(
+        steps,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=steps.config.prefetch,
+        worker_init_fn=_begin_worker,
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """Let a thread of a worker that hands over tensors end without a traceback when nobody takes them."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError | AuthenticationError):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def bounds(values: list[int]) -> tuple[int, int]:

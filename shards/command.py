@@ -142,16 +142,22 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
     except BrokenPipeError:
         return _reader_left()
     except SystemExit as error:
-        # rich ends the process with status 1 when whoever read its output has left
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
-        return _reader_left()
+        # rich ends the process with status 1 when whoever read its output has left, Lightning on Ctrl-C
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_left()
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _interrupted(resumes)
+        raise
     except OSError as error:  # of the machine: a full disk, a folder that cannot be written, a network
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or first_line(error)}")
     except KeyboardInterrupt:
-        print("interrupted" + ("; run the same command again to go on" if resumes else ""), file=sys.stderr)
-        return 130
+        return _interrupted(resumes)
+
+
+def _interrupted(resumes: bool) -> int:
+    print("interrupted" + ("; run the same command again to go on" if resumes else ""), file=sys.stderr)
+    return 130
 
 
 def _fail(message: str) -> int:

@@ -248,7 +248,8 @@ def test_ctrl_c_during_a_benchmark_leaves_no_worker(folder: Path, tmp_path: Path
     with Terminal(*bench(folder, tmp_path / "out", "--workers", 2)) as terminal:
         terminal.until(lambda: len(terminal.children()) >= 2)
         time.sleep(2)
-        assert all(standard_input(child) in (os.devnull, "") for child in terminal.children())
+        inputs = {" ".join(child.cmdline()): standard_input(child) for child in terminal.children()}
+        assert set(inputs.values()) <= {os.devnull, ""}, inputs
         interrupted(terminal)
     assert not (tmp_path / "out" / "report.html").exists()
 
