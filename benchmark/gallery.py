@@ -14,10 +14,16 @@ from benchmark.suites import open_suite
 
 MOMENTS, LINE = 3, 11  # frames per strip, height of a line of text in pixels
 ROWS = ("source", "edit", "target")
+MOST = 240  # items of a picture: a JPEG has at most 65,535 pixels a side
 
 
 def draw_items(folders: Sequence[Path], count: int, seed: int) -> list[Item]:
-    """`count` items, as many of one folder as of another; the same seed draws the same."""
+    """`count` items, as many of one folder as of another; the same seed draws the same.
+
+    Raises BenchmarkError where a folder has too few, or `count` is more than a picture holds.
+    """
+    if count > MOST:
+        raise BenchmarkError(f"--count {count}: a picture holds {MOST} items at most")
     random = np.random.default_rng(seed)
     shares = [count // len(folders) + (n < count % len(folders)) for n in range(len(folders))]
     chosen = []
@@ -60,8 +66,10 @@ def write_gallery(
         text = " ".join(item.text.replace("<video1>", "").replace("<video2>", "").split())
         cells.append(cell(f"{number}. {text}", strips))
         told.append(f"{number}. `{item.id}`: {text}")
-    write_bytes(out, jpeg(sheet(cells)))
-    lines = [f"Rows of a cell: {', '.join(ROWS)}; drawn by lot with seed {seed}, noise of seed {seed}.", ""]
+    legend = f"Rows of a cell: {', '.join(ROWS)}; drawn by lot with seed {seed}, noise of seed {seed}."
+    page = sheet(cells)
+    write_bytes(out, jpeg(np.vstack([written(legend, page.shape[1], 1), page])))
+    lines = [legend, ""]
     write_bytes(out.with_suffix(".md"), "\n".join([*lines, f"![]({out.name})", "", *told, ""]).encode())
     return told
 
@@ -76,15 +84,19 @@ def strip(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def cell(text: str, strips: list[np.ndarray]) -> np.ndarray:
     """Text above strips, uint8 RGB."""
+    return np.vstack([written(text, strips[0].shape[1], 3), *strips])
+
+
+def written(text: str, width: int, least: int) -> np.ndarray:
+    """Text in as many lines of `width` pixels as it needs, `least` at least; black on white, uint8 RGB."""
     import textwrap
 
     from PIL import Image, ImageDraw
 
-    width = strips[0].shape[1]
     lines = textwrap.wrap(text, width // 6)
-    head = Image.new("RGB", (width, LINE * max(3, len(lines)) + 4), "white")
-    ImageDraw.Draw(head).text((2, 2), "\n".join(lines), fill="black", spacing=0)
-    return np.vstack([np.asarray(head), *strips])
+    picture = Image.new("RGB", (width, LINE * max(least, len(lines)) + 4), "white")
+    ImageDraw.Draw(picture).text((2, 2), "\n".join(lines), fill="black", spacing=0)
+    return np.asarray(picture)
 
 
 def sheet(cells: list[np.ndarray], columns: int = 3) -> np.ndarray:

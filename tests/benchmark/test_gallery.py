@@ -36,4 +36,7 @@ def test_more_than_there_is_cannot_be_drawn(
     done = command("gallery", "--shards", f"[{pairs_dir}]", *arguments)
     assert done.returncode == 2
     assert "12 held-out items, 100 wanted" in done.stderr
+    done = command("gallery", "--shards", f"[{pairs_dir}]", *arguments[:2], "--count", 10_000)
+    assert done.returncode == 2
+    assert "--count 10000: a picture holds 240 items at most" in done.stderr
     assert not list(tmp_path.iterdir())
