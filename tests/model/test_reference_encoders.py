@@ -225,7 +225,7 @@ def test_longer_texts_are_refused(t5_folder: Path) -> None:
 def test_bad_descriptions_are_refused() -> None:
     with pytest.raises(ValueError, match="text encoder dtype: one of float32, bfloat16, float16, got 'fp8'"):
         build(part("model.encoders.t5.FlanT5", dtype="fp8"))
-    with pytest.raises(ValueError, match="batch_tokens: a number from 1 to .*, got 0"):
+    with pytest.raises(ValueError, match=r"batch_tokens: a number from 1 to .*, got 0"):
         FlanT5(batch_tokens=0)
     with pytest.raises(ValueError, match="codec dtype: one of float32, bfloat16, got 'float16'"):
         build(part("model.encoders.wan.WanVAE", dtype="float16"))
