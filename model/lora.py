@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.config import ConfigError
 from model.weights import PICKLES, read_weights, write_weights
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, first_line
 from shards.limits import MAX_RANK, in_range, read_json, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -85,7 +85,7 @@ def add_adapter(dit: nn.Module, config: LoraConfig) -> None:
     try:
         peft.inject_adapter_in_model(description, dit)
     except ValueError as error:
-        raise ConfigError(f"lora.layers {config.layers!r}: {error}") from error
+        raise ConfigError(f"lora.layers {config.layers!r}: {first_line(error)}") from error
 
 
 def adapter_state(dit: nn.Module) -> dict[str, Tensor]:

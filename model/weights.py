@@ -169,7 +169,11 @@ def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
     """Names and shapes of a transformer's weights, without building more than one of its blocks.
 
     A configuration from outside may ask for many blocks, which take long to build even without memory.
+    Raises ConfigError for one that does not say what its tokens hold.
     """
+    for name in ("text_dim", "vision_dim"):
+        if not getattr(config, name):
+            raise ConfigError(f"dit.{name}: 0 is for training alone; a checkpoint says what a token holds")
     with torch.device("meta"):
         one = DiT(dataclasses.replace(config, depth=1)).state_dict()
     shapes: dict[str, torch.Size] = {}

@@ -52,7 +52,7 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
     metrics: list[Metric] = []
     for number, spec in enumerate(held["metrics"]):
         where = f"{path}: metrics[{number}]"
-        args = _args(spec, where)
+        path_of, args = _path(spec, where), _args(spec, where)
         if "model" in args:
             name = args["model"]
             if not isinstance(name, str) or name not in made:
@@ -62,7 +62,7 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
             args["model"] = made[name]
         metric = _build({**spec, "init_args": args}, {"mode": mode}, where)
         if not callable(metric) or not isinstance(getattr(metric, "name", None), str):
-            raise BenchmarkError(f"{where}: {spec['class_path']} is no metric, or its name is no text")
+            raise BenchmarkError(f"{where}: {path_of} is no metric, or its name is no text")
         metrics.append(metric)
     names = [m.name for m in metrics]
     if twice := sorted({n for n in names if names.count(n) > 1}):

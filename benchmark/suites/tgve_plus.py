@@ -83,8 +83,8 @@ def parquet_rows(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
 
     chosen = list(columns.values())
     try:
+        refuse_missing(path, columns, pyarrow.parquet.read_schema(path).names)
         with pyarrow.parquet.ParquetFile(path, read_dictionary=chosen) as file:
-            refuse_missing(path, columns, file.schema_arrow.names)
             if file.metadata.num_rows > MAX_ROWS:
                 raise LimitError(f"{file.metadata.num_rows} rows, a table may have {MAX_ROWS}")
             for name in chosen:

@@ -118,6 +118,8 @@ class Endpoint:
 
     @functools.cached_property
     def _client(self) -> Any:
+        import httpx
+
         openai = checkpoints.package("openai")
         key = os.environ.get(self.key) or "none"
         return openai.OpenAI(
@@ -125,7 +127,9 @@ class Endpoint:
             api_key=key,
             timeout=self.timeout,
             max_retries=self.retries,
-            http_client=openai.DefaultHttpxClient(transport=_limited(self.timeout)),
+            http_client=httpx.Client(
+                transport=_limited(self.timeout), timeout=self.timeout, follow_redirects=True
+            ),
         )
 
     def ask(self, media: Sequence[np.ndarray], text: str, schema: dict[str, Any] | None = None) -> str:
