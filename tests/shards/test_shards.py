@@ -248,7 +248,7 @@ def test_a_stale_index_is_refused(shard_dir: Path) -> None:
 
 def test_commands(shard_dir: Path, tmp_path: Path) -> None:
     assert "4 samples" in command("verify", shard_dir).stdout
-    listed = command("ls", shard_dir, "--split", "heldout")
+    listed = command("ls", shard_dir, "--split", "heldout", "--format", "table")
     assert "object_removal heldout: 1 samples" in listed.stdout
     key = ShardSet(shard_dir).keys[0]
     shown = command("show", shard_dir, key, "--out", tmp_path / "out")
