@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -276,7 +277,8 @@ def _figure(media: Media, name: str, data: bytes, suffix: str, element: str, is_
 
 
 def _image(url: str, about: str) -> str:
-    return f'<figure><img loading="lazy" decoding="async" alt="{html.escape(about)}" src="{url}">'
+    """The start of a figure; `about` is escaped."""
+    return f'<figure><img loading="lazy" decoding="async" alt="{about}" src="{url}">'
 
 
 def _rejected(media: Media, rejections: Rejections) -> str:
@@ -285,17 +287,22 @@ def _rejected(media: Media, rejections: Rejections) -> str:
     for candidate in rejections.candidates:
         groups.setdefault(candidate.reason, []).append(candidate)
     parts = []
-    for reason, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        some = spread(members, EXAMPLES)
-        more = f", {len(some)} of them shown" if len(some) < len(members) else ""
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    for group, (reason, members) in enumerate(ordered):
+        # gates on tracks name the whole clip, so that several candidates may share their frames
+        counts = Counter(members)
+        some = spread(list(counts), EXAMPLES)
+        there = sum(counts[one] for one in some)
+        more = f", {there} of them shown" if there < len(members) else ""
         parts.append(f"<h4>{html.escape(reason)}: {len(members)}{more}</h4>")
         for number, one in enumerate(some):
             name = Path(one.source).name
             where = html.escape(f"{name}, frames {one.first} to {one.stop}")
+            where += f": {counts[one]} candidates" if counts[one] > 1 else ""
             picture = _preview(one)
             figure = ""
             if picture is not None:
-                file = f"rejected-{_slug(reason)}-{number}.jpg"
+                file = f"rejected-{group}-{number}.jpg"
                 figure = _image(media.url(file, _jpeg(_narrow(picture), 70)), where) + "</figure>"
             parts.append(f"<article>{figure}{where}</article>")
     total = len(rejections.candidates)
@@ -362,7 +369,3 @@ def _line(text: str, width: int) -> np.ndarray:
     bar = np.full((18, width, 3), 255, np.uint8)
     cv2.putText(bar, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return bar
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())[:60]

@@ -40,6 +40,7 @@ class RunProgress:
         self.files, self.every = files, every
         self.console = Console(stderr=True)
         self.accepted = self.done = self.total = 0
+        self._told = 0  # clips that the last line said were done
         self._began = self._said = time.monotonic()
         self._bar: TaskID | None = None
         columns = (
@@ -62,7 +63,7 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
-        if kind is None and self.done and not self.console.is_terminal:
+        if kind is None and self._told < self.done and not self.console.is_terminal:
             self._say(self._clips())
 
     def cutting(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -103,7 +104,7 @@ class RunProgress:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._said = time.monotonic()
+        self._said, self._told = time.monotonic(), self.done
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -43,7 +43,7 @@ def rejections(pairs: list[Pair], tmp_path: Path) -> Rejections:
     """Candidates of a video file, of a rendered scene and of a file that is gone; one refused clip."""
     source = str(pairs[0].media[0].path)
     candidates = [Rejected("leftover object", source, n, n + 2, 10.0) for n in range(7)]
-    candidates += [Rejected("hardly seen", "seed 3", 0, 9, 10.0)]
+    candidates += [Rejected("hardly seen", "seed 3", 0, 9, 10.0)] * 2
     candidates += [Rejected("<i>too small</i>", str(tmp_path / "gone.mp4"), 0, 9, 10.0)]
     return Rejections(candidates, {"hardly moves": 4}, ["a.mp4: truncated"] * 25)
 
@@ -83,10 +83,10 @@ def test_a_large_page_loads_what_is_looked_at(
         rejected.scroll_into_view_if_needed()
         words = rejected.inner_text()
         for line in (
-            "Rejected candidates: 9",
+            "Rejected candidates: 10",
             "leftover object: 7, 6 of them shown",
-            "hardly seen: 1",
-            "seed 3, frames 0 to 9",
+            "hardly seen: 2",
+            "seed 3, frames 0 to 9: 2 candidates",
             "<i>too small</i>: 1",
             "Clips refused before any work: 4",
             "Quarantined: 25",
@@ -149,6 +149,8 @@ def test_progress_counts_clips_and_tells_the_time_left(capsys: pytest.CaptureFix
     assert lines[6] == "clips 0/4, 0 accepted, 0:00:00"
     assert lines[7] == "clips 1/4, 1 accepted, 0:00:01, 0:00:02 left"
     assert lines[-1] == "clips 4/4, 4 accepted, 0:00:01"
+
+    assert sum(line.startswith("clips 4/4") for line in lines) == 3  # not once more at the end
 
     quiet = RunProgress(2)
     with quiet as progress:
