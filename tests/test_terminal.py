@@ -530,7 +530,8 @@ def test_a_disk_that_is_really_full_is_named_by_every_command(folder: Path, smal
         "edit": edit(folder, small_disk / "out.mp4"),
         "benchmark": bench(folder, small_disk / "bench"),
     }.items():
-        fill.write_bytes(bytes((256 << 10) - 6 * 4096))  # a few pages are left
+        left = 0 if name == "edit" else 6  # pages; an edit is one file of less
+        fill.write_bytes(bytes((256 << 10) - left * 4096))
         line = full(nothing, *arguments)
         assert line.endswith(": No space left on device"), (name, line)
         assert line.startswith(f"error: {small_disk}/"), (name, line)
@@ -619,7 +620,7 @@ with exclusive({str(tmp_path)!r}, "--run"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fit", "run", "curate", "encode"])
+@pytest.mark.parametrize("name", ["fit", "run", "curate"])
 def test_of_two_at_once_the_second_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
     held, arguments = commands(folder, tmp_path)[name]
     with Terminal(*arguments) as first:
