@@ -1,6 +1,7 @@
 """`import model` and every module of it need torch, lightning, safetensors and numpy only.
 
-Besides what `shards` needs (PyAV, pydantic, OpenCV): a GPU node has no transformers, jsonargparse or rich.
+Besides what `shards` needs (PyAV, pydantic, OpenCV, Pillow): a GPU node has no transformers, jsonargparse,
+rich or Gradio. The modules that are the page itself are left out; `model.app` imports them when it serves it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import importlib, pkgutil, sys
 import lightning, lightning.pytorch.loggers
 
 class Blocker:
-    names = {"transformers", "tokenizers", "jsonargparse", "ray", "webdataset",
-             "curation", "benchmark", "PIL", "scipy", "rich", "tensorboard"}
+    names = {"transformers", "tokenizers", "jsonargparse", "ray", "webdataset", "gradio",
+             "curation", "benchmark", "scipy", "rich", "tensorboard"}
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -29,7 +30,7 @@ for name in [n for n in sys.modules if n.partition(".")[0] in Blocker.names]:
 sys.meta_path.insert(0, Blocker())
 import model
 for module in pkgutil.walk_packages(model.__path__, "model."):
-    if module.name != "model.__main__":
+    if module.name not in ("model.__main__", "model.page", "model.page_security"):
         importlib.import_module(module.name)
 assert model.Editor.__module__ == "model.editor"
 print("imported")
