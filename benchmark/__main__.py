@@ -193,23 +193,26 @@ def go(
     config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
 ) -> None:
     """Execute a run and leave its table, summary and page; InUseError when another run has the folder."""
-    from benchmark.runner import held
-
-    with held(out):
-        _go(config, out, curves, gallery, inside, workers)
-
-
-def _go(config: Any, out: Path, curves: str | None, gallery: int, inside: bool, workers: int) -> None:
     from benchmark.curves import read_curves
+    from benchmark.runner import Bench, held
+
+    # what is wrong with the request is said before there is a folder
+    found = find_curves(config.checkpoint, curves)
+    drawn = [curve for path in found for curve in read_curves(path)]
+    bench = Bench(config, out)
+    with held(out):
+        _go(bench, found, drawn, gallery, inside, workers)
+
+
+def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: bool, workers: int) -> None:
     from benchmark.report import write_report
     from benchmark.runner import execute
     from benchmark.tables import terminal_table
     from shards.files import write_json
 
-    found = find_curves(config.checkpoint, curves)
-    drawn = [curve for path in found for curve in read_curves(path)]
+    out: Path = bench.out
     begin = time.perf_counter()
-    done = execute(config, out, console, gallery, workers)
+    done = execute(bench.config, out, console, gallery, workers, bench)
     scoring = time.perf_counter() - begin
     made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
     if found:

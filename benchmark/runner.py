@@ -101,7 +101,14 @@ class Bench:
         return Worker(self.out, self.systems, self.suite.references, self.metrics, known)
 
 
-def execute(config: RunConfig, out: Path, console: Console, gallery: int, workers: int = 1) -> Run:
+def execute(
+    config: RunConfig,
+    out: Path,
+    console: Console,
+    gallery: int,
+    workers: int = 1,
+    bench: Bench | None = None,
+) -> Run:
     """Edit and score every item of the suite; results lie under `out`.
 
     Faults of one item or of one result leave the others alone: its scores are `Unscored` with the reason.
@@ -109,11 +116,12 @@ def execute(config: RunConfig, out: Path, console: Console, gallery: int, worker
     Args:
         gallery: items with videos on the page at most.
         workers: processes; with more than one each loads the networks for itself.
+        bench: the run's parts, if they are made already.
 
     Raises:
         BenchmarkError: a request that is wrong as a whole.
     """
-    bench = Bench(config, out)
+    bench = bench or Bench(config, out)
     claim(out, config)
     store = ScoreStore(out / "scores.jsonl")
     shown = set(spread_out(len(bench.items), gallery))

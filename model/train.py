@@ -70,7 +70,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     accelerator = config.train.accelerator
     if accelerator in ("cuda", "gpu"):
         check_device("cuda", "train.accelerator")
-    with joined(accelerator) as world, locked(run, world):
+    with joined(accelerator) as world:
         return _fit(config, run, world)
 
 
@@ -100,10 +100,18 @@ def identity_of(config: FitConfig) -> dict[str, Any]:
 
 
 def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
-    from shards.files import write_json
-
+    # what is wrong with the settings or the data is said before there is a folder
     cluster = cluster_of(config, world)
     identity = identity_of(config)
+    with locked(run, world):
+        return _train(config, run, world, cluster, identity)
+
+
+def _train(
+    config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
+) -> dict[str, Any]:
+    from shards.files import write_json
+
     with first_alone(world):
         claim(run, identity)
     summary = finished(run)
