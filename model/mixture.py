@@ -178,7 +178,8 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
             raise ConfigError(f"{path}: change.{name}: {error}") from error
     for name, row in (value.get("rows") or {}).items():
         if name in rows:
-            raise ConfigError(f"{path}: rows: {name!r} is in its base already; put it under `change`")
+            base = value.get("base")
+            raise ConfigError(f"{path}: rows: {name!r} is in {base} already; put it under `change`")
         rows[name] = from_dict(Row, row, f"{path}: rows.{name}")
     if not rows:
         raise ConfigError(f"{path}: no rows are left")

@@ -40,7 +40,7 @@ def naming(path: str | Path, temporary: str | Path | None = None) -> Iterator[No
     try:
         yield
     except OSError as error:
-        name = str(error.filename or "")
+        name = str(error.filename or "").removeprefix("file:")  # FFmpeg's, see `shards.media`
         if error.errno and not name:
             raise _os_error(error.errno, str(path)) from error
         if error.errno and temporary is not None and name.startswith(str(temporary)):
