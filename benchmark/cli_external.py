@@ -49,12 +49,14 @@ def generate(
 
     check_device(device)
     folder = weights_folder(Path(checkpoint))
-    every = program(suite).wanted(Path(data), Path(out), samples)
-    chosen = [every[n] for n in spread_out(len(every), limit)]
     # beside the folder: the program that is run on it takes every file for a result
     place = Path(out).absolute()
-    lock = exclusive(place.parent, f"--out {place.name} in", f".{place.name}.lock")
-    with lock, console.status("generating") as status:
+    with (
+        exclusive(place.parent, f"--out {place.name} in", f".{place.name}.lock"),
+        console.status("generating") as status,
+    ):
+        every = program(suite).wanted(Path(data), Path(out), samples)
+        chosen = [every[n] for n in spread_out(len(every), limit)]
         editor = Editor.from_pretrained(str(folder), device)
         made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
     console.print(

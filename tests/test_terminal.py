@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -178,6 +179,41 @@ def piped(*arguments: object) -> None:
     said = writer.stderr.read()
     assert writer.wait(300) == 0, said
     assert said == ""
+
+
+@pytest.mark.slow
+def test_head_takes_a_line_of_what_works_for_long(folder: Path, tmp_path: Path) -> None:
+    fit = ["model", "fit", "--config", folder / "fit.yaml", "--run", tmp_path / "run", "--train.steps", 2]
+    for arguments in (
+        curate(folder, tmp_path, 0),
+        fit,
+        edit(folder, tmp_path / "out.mp4"),
+        bench(folder, tmp_path / "bench", "--limit", 1),
+    ):
+        line = f"{shlex.join(command(*arguments))} | head -n 1; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        assert "Broken pipe" not in done.stderr
+        assert "Traceback" not in done.stderr
+    for made in ("out/manifest.jsonl", "run/checkpoint", "out.mp4", "bench/report.html"):
+        assert (tmp_path / made).exists(), made  # the work is done though nobody reads on
+
+
+@pytest.mark.slow
+def test_tables_keep_to_the_width_of_the_terminal(folder: Path, tmp_path: Path) -> None:
+    for arguments in (
+        curate(folder, tmp_path, 0),
+        bench(folder, tmp_path / "bench", "--limit", 1),
+        ["model", "info"],
+    ):
+        with Terminal(*arguments) as terminal:
+            assert terminal.end() == 0, terminal.output
+        rows = [line for line in terminal.output.splitlines() if "│" in line or "┃" in line]
+        assert rows, terminal.output
+        assert max(map(len, rows)) <= WIDTH, terminal.output
+        assert not any("…" in row for row in rows), terminal.output
 
 
 def test_an_edit_in_a_terminal(folder: Path, tmp_path: Path) -> None:
@@ -596,6 +632,27 @@ def test_a_folder_that_another_run_holds_is_refused(
             done = in_process(monkeypatch, capsys, *arguments)
         refused(done, str(held), "another run is using it")
         assert {path.name for path in held.iterdir()} == {"lock"}, name
+
+
+def test_pictures_and_videos_that_come_piece_by_piece_are_locked_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}
+    (tmp_path / "evaluation_metadata.jsonl").write_text(json.dumps(prompt) + "\n")
+    generate = ["benchmark", "generate", "--data", tmp_path, "--out", tmp_path / "pictures"]
+    # beside the folder, whose every file is a result
+    with exclusive(tmp_path, "--test", ".pictures.lock"):
+        done = in_process(monkeypatch, capsys, *generate, "--checkpoint", folder / "checkpoint")
+    refused(done, "--out pictures", "another run is using it")
+    assert not (tmp_path / "pictures").exists()
+
+    entry = {"<video1>": "videos/a.mp4", "<video1> link": "https://pixabay.com/videos/a-1/"}
+    (tmp_path / "test.json").write_text(json.dumps({"0": entry | {"<text>": "<video1> x"}}))
+    monkeypatch.setenv("PIXABAY_API_KEY", "mine")
+    with exclusive(tmp_path, "--test"):
+        done = in_process(monkeypatch, capsys, "benchmark", "fetch", "--data", tmp_path)
+    refused(done, str(tmp_path), "another run is using it")
+    assert not (tmp_path / "videos").exists()
 
 
 def test_the_lock_of_a_killed_process_ends_with_it_though_its_children_live(tmp_path: Path) -> None:
