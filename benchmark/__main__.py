@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from jsonargparse import auto_cli
 
-from benchmark.cli_external import collect, generate
-from benchmark.cli_tables import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
-from benchmark.item import BenchmarkError
+from benchmark.cli.analysis import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
+from benchmark.cli.external import collect, generate
+from benchmark.core.item import BenchmarkError
 from shards.command import Parser, run_command
 from shards.devices import check_device
 from shards.errors import EditVerseError
@@ -71,8 +71,8 @@ def run(
         workers: processes
         device: of the metrics' networks, cpu or cuda
     """
-    from benchmark.editing import EditSettings
-    from benchmark.outcome import RunConfig
+    from benchmark.evaluation.edit_cache import EditSettings
+    from benchmark.evaluation.results import RunConfig
 
     for name, value, least in (
         ("steps", steps, 1),
@@ -105,7 +105,7 @@ def report(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from benchmark.outcome import RunConfig
+    from benchmark.evaluation.results import RunConfig
 
     path = Path(out) / "config.json"
     try:
@@ -131,7 +131,7 @@ def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendi
         key: environment variable that holds your own Pixabay key
         rendition: large, medium, small or tiny
     """
-    from benchmark.fetch import fetch as fetch_videos
+    from benchmark.suites.download import fetch as fetch_videos
 
     with console.status("fetching") as status:
         done = fetch_videos(Path(data), key, rendition, status.update)
@@ -152,7 +152,7 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
         out: folder of all their runs, and of study.md and study.json
         jobs: trainings at a time, each on its share of the processors
     """
-    from benchmark.study import carry_out, markdown, read_study
+    from benchmark.analysis.ablation import carry_out, markdown, read_study
 
     if jobs < 1:
         raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
@@ -182,7 +182,7 @@ def gallery(
         steps: solver steps; the checkpoint's own when not given
         ground: tasks whose edits first find their region, then edit within it
     """
-    from benchmark.gallery import write_gallery
+    from benchmark.report.contact_sheet import write_gallery
 
     folders = [Path(s) for s in shards]
     for line in write_gallery(folders, Path(checkpoint), Path(out), count, seed, steps, ground):
@@ -193,8 +193,9 @@ def go(
     config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
 ) -> None:
     """Execute a run and leave its table, summary and page; InUseError when another run has the folder."""
-    from benchmark.curves import read_curves
-    from benchmark.runner import Bench, held
+    from benchmark.evaluation.runner import held
+    from benchmark.evaluation.setup import Bench
+    from benchmark.report.training_curves import read_curves
 
     # what is wrong with the request is said before there is a folder
     found = find_curves(config.checkpoint, curves)
@@ -205,9 +206,9 @@ def go(
 
 
 def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: bool, workers: int) -> None:
-    from benchmark.report import write_report
-    from benchmark.runner import execute
-    from benchmark.tables import terminal_table
+    from benchmark.evaluation.runner import execute
+    from benchmark.report.html import write_report
+    from benchmark.report.tables import terminal_table
     from shards.files import write_json
 
     out: Path = bench.out

@@ -1,21 +1,27 @@
 """Shards -> a trained editor; an instruction and media -> edited media.
 
-`model.Editor` is loaded on first use, so that importing the package stays cheap and offline.
+The public names are loaded on first use, so that importing the package stays cheap and offline.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.editor import Edit, Editor
+    from model.inference.editor import Edit, Editor
+    from model.inference.pretrained import shipped
 
-__all__ = ["Edit", "Editor"]
+__all__ = ["Edit", "Editor", "shipped"]
+
+_MODULES = {
+    "Edit": "model.inference.editor",
+    "Editor": "model.inference.editor",
+    "shipped": "model.inference.pretrained",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from model import editor
-
-        return getattr(editor, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'model' has no attribute {name!r}")

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from model.cli_plans import cost, info, plan
 from model.config import ModelConfig
-from model.data import DataConfig
-from model.lora import LoraConfig
-from model.settings import FitConfig, OptimConfig, ParallelConfig, TrainConfig
-from model.slurm import SlurmConfig
+from model.data.batch import DataConfig
+from model.inference.lora import LoraConfig
+from model.planner.cli import cost, info, plan
+from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
+from model.training.slurm import SlurmConfig
 from shards.devices import check_device
 from shards.errors import SettingError
 
@@ -42,9 +42,9 @@ def fit(
         parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.start instead of all of them.
     """
-    from model.cluster import leave
-    from model.train import Stopped
-    from model.train import fit as train_editor
+    from model.training.distributed import leave
+    from model.training.trainer import Stopped
+    from model.training.trainer import fit as train_editor
 
     try:
         summary = train_editor(FitConfig(data, model, optim, train, parallel, lora), run)
@@ -78,7 +78,7 @@ def submit(
         lora: train an adapter to the weights of train.start instead of all of them.
         slurm: what the job asks for.
     """
-    from model.slurm import submit as submit_job
+    from model.training.slurm import submit as submit_job
 
     job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora), run, slurm)
     print(f"job {job}: code, configuration and logs are in {folder}")
@@ -113,7 +113,7 @@ def encode(
         part: number of this call, from 0 on, where several share the shards.
         parts: how many they are.
     """
-    from model.encode import encode as encode_samples
+    from model.training.precompute import encode as encode_samples
 
     check_device(device)
     done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
@@ -168,8 +168,8 @@ def edit(
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
     """
-    from model.editor import Editor
-    from model.request import name_target
+    from model.inference.editor import Editor
+    from model.inference.request import name_target
 
     named = {"video1": video1, "video2": video2, "image1": image1, "image2": image2, "mask": mask} | media
     given = {name: path for name, path in named.items() if path is not None}
@@ -205,7 +205,7 @@ def merge(checkpoint: str, lora: Path, out: Path) -> int:
         lora: the adapter's folder.
         out: folder of the new checkpoint.
     """
-    from model.editor import Editor
+    from model.inference.editor import Editor
 
     Editor.from_pretrained(checkpoint, lora=lora).save_pretrained(out)
     print(f"{out}: {checkpoint} with {lora} merged")
@@ -220,8 +220,8 @@ def ship(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "floa
         out: folder of the copy.
         dtype: of its weights.
     """
-    from model.editor import Editor
-    from model.weights import WEIGHTS, write_sums
+    from model.inference.editor import Editor
+    from model.inference.pretrained import WEIGHTS, write_sums
 
     folder = Editor.from_pretrained(checkpoint, dtype=dtype).save_pretrained(out)
     write_sums(folder)
@@ -234,7 +234,7 @@ def forms() -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from model.forms import FORMS
+    from model.inference.templates import FORMS
 
     table = Table("task", "text", "media", "paper", title="task forms")
     for form in FORMS:
@@ -268,8 +268,9 @@ def app(
         max_stored_mb: uploads and results that are kept at a time, in megabytes.
         allowed_hosts: names under which a proxy serves the page, besides localhost and the host.
     """
-    from model.app import AppConfig, serve
-    from model.editor import Editor
+    from model.app.server import serve
+    from model.app.service import AppConfig
+    from model.inference.editor import Editor
 
     check_device(device)
     limits = (queue, max_upload_mb, max_frames, max_stored_mb)

@@ -5,34 +5,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.dit import DiTConfig
 from model.encoders import build, part
-from model.flow import FlowConfig
-from model.sequence import SequenceConfig
-from shards.errors import EditVerseError
+from model.flow.flow_matching import FlowConfig
+from model.net.config import DiTConfig
+from model.sequence.interleave import SequenceConfig
+from shards.aliases import renewed
+from shards.errors import ConfigError, EditVerseError
 from shards.limits import (
     MAX_DECODED_BYTES,
     MAX_FRAMES,
     MAX_PIXELS,
     MAX_SOLVER_STEPS,
-    check_nesting,
     in_range,
     read_json,
-    shown,
 )
-
-
-class ConfigError(EditVerseError, ValueError):
-    """A configuration or checkpoint that cannot be used; the message names the file or field."""
+from shards.serialization import from_dict
 
 
 @dataclass(frozen=True)
@@ -66,11 +58,11 @@ class InferenceConfig:
         steps, guidance: solver steps, and scale of the guidance on the text (1 is none).
         interval: first and last time at which guidance is applied (Kynkaanniemi et al. 2024); outside it the
             unconditional branch is not computed. The paper guides all the way.
-        rescale: see `model.flow.guide`.
-        solver: see `model.solvers`.
+        rescale: see `model.flow.flow_matching.guide`.
+        solver: see `model.flow.solvers`.
         carry_over: add back to the edit what the codec dropped of the source wherever the two agree; see
-            `model.carry_over`. `agree` and `differ` are RMS differences in pixel values of 0..255: at or
-            below the first a place counts as untouched, from the second on as edited.
+            `model.extras.detail_transfer`. `agree` and `differ` are RMS differences in pixel values of
+            0..255: at or below the first a place counts as untouched, from the second on as edited.
     """
 
     steps: int = 50
@@ -113,70 +105,6 @@ class ModelConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values (tuples become lists)."""
-    value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return value
-
-
-def from_dict(cls: Any, value: Any, where: str) -> Any:
-    """Build a dataclass from JSON values.
-
-    Raises:
-        ConfigError: a field is unknown, of another type, no finite number, or out of range; it is named.
-    """
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected an object, got {type(value).__name__}")
-    hints = typing.get_type_hints(cls)
-    unknown = [name for name in value if name not in hints]
-    if unknown:
-        raise ConfigError(f"{where}: unknown field {shown(unknown[0])}; it has {', '.join(hints)}")
-    given = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
-    try:
-        return cls(**given)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if origin is typing.Literal:
-        if value not in args:
-            raise ConfigError(f"{where}: {shown(value)} is none of {', '.join(map(str, args))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
-        return tuple(_convert(args[0], item, where) for item in value)
-    if hint is Any:
-        return value
-    kind = origin or hint
-    if kind is float and type(value) is int and abs(value) < 2**63:
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: expected {kind.__name__}, got {shown(value)}")
-    check_finite(value, where)
-    return value
-
-
-def check_finite(value: Any, where: str) -> None:
-    """Raise ConfigError for a number that is not finite, in `value` or anywhere in its lists and objects."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {value} is not finite")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise ConfigError(f"{where}: {shown(value)} is too large")
-    if isinstance(value, dict | list):
-        check_nesting(value, where)
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            check_finite(item, f"{where}.{shown(name).strip(chr(39))}")
-
-
 def build_part(spec: dict[str, Any], port: type, where: str) -> Any:
     """`model.encoders.build`, whose refusal becomes a ConfigError that begins with `where`."""
     try:
@@ -197,5 +125,25 @@ def load_config(path: Path) -> ModelConfig:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except EditVerseError as error:
         raise ConfigError(str(error)) from error
-    config: ModelConfig = from_dict(ModelConfig, value, str(path))
+    config: ModelConfig = from_dict(ModelConfig, renewed(value), str(path))
     return config
+
+
+Size = tuple[int, int]  # height, width
+
+
+def fitted_size(height: int, width: int, config: MediaConfig, multiple: int) -> Size:
+    """(height, width) at which the model sees a medium: area in the preset's range, sides dividing.
+
+    Args:
+        multiple: pixels per token.
+
+    Raises:
+        ConfigError: the range holds no such size.
+    """
+    from shards.media import fit_size
+
+    try:
+        return fit_size(height, width, min_area=config.min_area, max_area=config.max_area, multiple=multiple)
+    except ValueError as error:
+        raise ConfigError(f"media of {width}x{height}: {error}") from error

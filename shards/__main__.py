@@ -18,7 +18,8 @@ from rich.text import Text
 
 from shards.command import Parser, run_command
 from shards.files import exclusive, write_bytes
-from shards.index import ShardError, rebuild
+from shards.index import rebuild
+from shards.location import ShardError
 from shards.reader import ShardSet
 from shards.verify import verify as verify_folder
 

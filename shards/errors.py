@@ -19,3 +19,7 @@ def first_line(error: BaseException) -> str:
     """The first non-empty line of an exception's message, else the name of its class."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
+
+
+class ConfigError(EditVerseError, ValueError):
+    """A configuration or checkpoint that cannot be used; the message names the file or field."""

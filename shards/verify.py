@@ -15,14 +15,13 @@ from shards.encoded import encoded_faults
 from shards.index import (
     MANIFEST,
     ManifestRow,
-    ShardError,
     damaged_media,
     entry_in_tar,
     read_index,
     read_manifest,
     samples_of,
 )
-from shards.location import Location
+from shards.location import Location, ShardError
 from shards.media import MediaError, name_of, read_image, read_mask, read_video
 from shards.sample import Media, Sample
 from shards.tar import Member, TarReader

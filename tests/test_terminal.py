@@ -26,8 +26,8 @@ import yaml
 
 from benchmark.__main__ import main as benchmark_main
 from curation.__main__ import main as curation_main
-from curation.watchdog import Watchdog, note
-from curation.workspace import Workspace, ledger
+from curation.core.cache import Workspace, ledger
+from curation.engine.watchdog import Watchdog, note
 from model.cli import main as model_main
 from shards.__main__ import main as shards_main
 from shards.files import exclusive, naming
@@ -54,9 +54,10 @@ MAINS = {"shards": shards_main, "curation": curation_main, "model": model_main, 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., list[Item]]) -> Path:
     """Shards, a task's config, a training config with one worker, a tiny checkpoint and a video."""
-    from model.config import ModelConfig, from_dict
-    from model.dit import DiT
-    from model.editor import Editor
+    from model.config import ModelConfig
+    from model.inference.editor import Editor
+    from model.net.dit import DiT
+    from shards.serialization import from_dict
 
     root = tmp_path_factory.mktemp("terminal")
     (root / "media").mkdir()

@@ -18,13 +18,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from benchmark.suites import open_suite
-from model.config import ConfigError, InferenceConfig, MediaConfig, ModelConfig
-from model.dit import DiT, DiTConfig
-from model.editor import Editor
+from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.encoders import part
-from model.lora import LAYERS, LoraConfig, add_adapter, save_adapter
-from model.rope import RopeConfig
-from model.sampling import NotFiniteError
+from model.inference.editor import Editor
+from model.inference.lora import LAYERS, LoraConfig, add_adapter, save_adapter
+from model.inference.sampler import NotFiniteError
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.rope import RopeConfig
+from shards.errors import ConfigError
 from shards.media import write_video
 from tests.malformed import faults, run_cases, summary
 
@@ -79,7 +81,7 @@ def write_files(root: Path, video: np.ndarray) -> None:
     scores = {"ours": {"judge": 3.0, "psnr": "inf"}}
     items = [{"id": str(n), "clip": str(n), "pair": str(n), "scores": scores} for n in range(3)]
     texts = {
-        "metrics.yaml": "models:\n  judge:\n    class_path: curation.annotators.endpoint.Endpoint\n"
+        "metrics.yaml": "models:\n  judge:\n    class_path: curation.vlm.endpoint.Endpoint\n"
         "    init_args: {url: 'http://127.0.0.1:1/v1', model: m}\n"
         "metrics:\n- class_path: benchmark.metrics.judge.Judge\n  init_args: {model: judge}\n"
         "- class_path: benchmark.metrics.psnr.Psnr\n  init_args: {where: inside}\n",

@@ -23,22 +23,22 @@ import peft  # noqa: F401
 import yaml
 
 from benchmark.__main__ import provenance, report
-from benchmark.compare import compare, read_items
-from benchmark.curves import read_curves
-from benchmark.human import agreements, read_ratings
-from benchmark.item import BenchmarkError, Geometry, Item, Loaded, Reference, Unscored
+from benchmark.analysis.ablation import read_study
+from benchmark.analysis.compare import compare, read_items
+from benchmark.analysis.human_correlation import agreements, read_ratings
+from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
+from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded, Reference, Unscored
+from benchmark.core.score_cache import ScoreStore
+from benchmark.evaluation.systems import Finished
 from benchmark.metrics.config import read_metrics
 from benchmark.metrics.judge import Judge
-from benchmark.paper import Filled, paper_table, read_rows
-from benchmark.store import ScoreStore
-from benchmark.study import read_study
+from benchmark.report.training_curves import read_curves
 from benchmark.suites import open_suite
-from benchmark.systems import Finished
-from curation.annotators.endpoint import Endpoint
-from curation.pipeline import build, load_config
+from curation.engine.executor import build, load_config
+from curation.vlm.endpoint import Endpoint
 from model import Editor
+from model.data.mixture import read_mixture
 from model.encoders.text import MiniLM
-from model.mixture import read_mixture
 from tests.benchmark.stub import GOOD, Stub, said
 
 NASTY: list[Any] = [

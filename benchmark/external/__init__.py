@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import BenchmarkError
-from benchmark.stats import Mean
+from benchmark.core.item import BenchmarkError
+from benchmark.core.stats import Mean
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.item import BenchmarkError
+from benchmark.core.stats import mean_interval
 from benchmark.external import Collected, Wanted
-from benchmark.item import BenchmarkError
-from benchmark.stats import mean_interval
 from shards.errors import EditVerseError
 from shards.files import write_bytes
 from shards.limits import parse_json, read_text

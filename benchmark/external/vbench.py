@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.core.item import BenchmarkError
+from benchmark.core.stats import Mean
 from benchmark.external import Collected, Wanted
-from benchmark.item import BenchmarkError
-from benchmark.listing import read_list
-from benchmark.stats import Mean
+from benchmark.suites.manifest import read_list
 from shards.errors import EditVerseError
 from shards.limits import read_json, shown
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import pickle  # whose error torch raises for files of other kinds
 
-from benchmark.item import RunStopped
+from benchmark.core.item import RunStopped
 from shards.errors import first_line
 
 

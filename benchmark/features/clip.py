@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from benchmark.core.item import RunStopped
 from benchmark.features.frames import Remembered, batches
-from benchmark.item import RunStopped
 from shards.errors import first_line
 
 TEXT_TOKENS = 77

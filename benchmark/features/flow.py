@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmark.core.item import RunStopped
 from benchmark.features.checkpoints import read_checkpoint
-from benchmark.item import RunStopped
 from shards.errors import first_line
 
 LEAST = 128  # pixels of a side, which RAFT needs

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.item import Mode
+from benchmark.core.item import Mode
 
 BATCH = 16  # frames that pass a network together; bounds the memory of long videos
 

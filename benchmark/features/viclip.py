@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.item import RunStopped
 from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import unit
-from benchmark.item import RunStopped
 
 HEAD = 64  # width of a head, as in all of CLIP's towers
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

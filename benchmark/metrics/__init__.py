@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.metrics.background import BackgroundChange
 from benchmark.metrics.base import Metric
-from benchmark.metrics.hit import EditHit
+from benchmark.metrics.edit_success import EditHit
 from benchmark.metrics.iou import MaskIou
 from benchmark.metrics.psnr import Psnr
 from benchmark.metrics.ssim import Ssim

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark.core.item import Mode, Reference, RunStopped, Unscored
 from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import crops, unit
-from benchmark.item import Mode, Reference, RunStopped, Unscored
 from benchmark.metrics.text import FrameText
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from benchmark.item import NoTarget, Reference, Unscored
+from benchmark.core.item import NoTarget, Reference, Unscored
 
 Where = Literal["inside", "outside"]
 Faults = dict[

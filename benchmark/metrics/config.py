@@ -11,21 +11,19 @@ A network is made once and loads its weights at the first use, so metrics that s
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import importlib
 import inspect
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmark.item import BenchmarkError, Mode
+from benchmark.core.item import BenchmarkError, Mode
 from benchmark.metrics.base import Metric
+from shards.aliases import current
 from shards.errors import EditVerseError, first_line
 from shards.limits import read_yaml, shown
 
-ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.annotators.")
+ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.vlm.")
 
 
 def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
@@ -93,7 +91,7 @@ def _path(spec: Any, where: str) -> str:
     path = spec["class_path"]
     if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", path):
         raise BenchmarkError(f"{where}: class_path is {shown(path)}, not the path of a class")
-    return path
+    return current(path)
 
 
 def _args(spec: Any, where: str) -> dict[str, Any]:
@@ -101,44 +99,3 @@ def _args(spec: Any, where: str) -> dict[str, Any]:
     if not isinstance(args, dict) or not all(isinstance(name, str) for name in args):
         raise BenchmarkError(f"{where}: init_args maps names to values, got {shown(args)}")
     return dict(args)
-
-
-def fingerprint(value: Any) -> Any:
-    """What a score depends on besides the item: a metric's settings and networks, as JSON values.
-
-    A file or a folder of weights that is named counts by its content.
-    """
-    if hasattr(value, "identity"):
-        return fingerprint(value.identity)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: fingerprint(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__qualname__, **fields}
-    if hasattr(value, "describe"):  # an annotator of the curation
-        return fingerprint(value.describe())
-    if isinstance(value, dict):
-        return {str(k): fingerprint(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [fingerprint(v) for v in value]
-    if isinstance(value, str) and value and (digest := _weights(value)):
-        return digest
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise TypeError(f"{type(value).__name__} has no identity, so its scores cannot be stored")
-
-
-@lru_cache(maxsize=64)
-def _weights(path: str) -> str | None:
-    """`content_of`, once per process: weights are large, and do not change under a run."""
-    return content_of(path)
-
-
-def content_of(path: str) -> str | None:
-    """sha256 of a file, or of all files of a folder; None where there is neither."""
-    place = Path(path)
-    if len(path) > 1000 or "\0" in path or not (place.is_file() or place.is_dir()):
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]:
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()

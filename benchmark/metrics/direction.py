@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.item import Mode, Reference, Unscored
+from benchmark.core.item import Mode, Reference, Unscored
 from benchmark.metrics.text import VideoText, views
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.item import Reference, Unscored
+from benchmark.core.item import Reference, Unscored
 
 EDGE = 64  # grey levels; a mask video is nearer than this to black or white
 LEAST = 0.97  # share of a mask video's pixels that are

@@ -18,10 +18,11 @@ from typing import Annotated, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import Field
 
-from benchmark.item import Mode, Reference, RunStopped, Unscored, Worded
+from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.base import Faults
-from curation.assets import AssetError
-from curation.vlm import AnnotatorError, Answer, ask_json, spending
+from curation.vlm.client import Answer, ask_json, spending
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError
 from shards.limits import MAX_ANSWER, read_text
 
@@ -71,7 +72,7 @@ class Judge:
     prompt and then, in a second call, for the total in it.
 
     Args:
-        model: a `Vlm`, such as `curation.annotators.endpoint.Endpoint`.
+        model: a `Vlm`, such as `curation.vlm.endpoint.Endpoint`.
         prompt: file with `{instruction}` in it; None is our rubric, which `official` cannot do without the
             published wording.
         swap: whether red and blue are; as the mode says when None.

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from benchmark.core.item import Mode, Reference, Unscored
 from benchmark.features.flow import Dis
-from benchmark.item import Mode, Reference, Unscored
 
 
 class Flow(Protocol):

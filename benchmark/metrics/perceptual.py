@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark.core.item import Reference, RunStopped, Unscored
 from benchmark.features.checkpoints import read_checkpoint
 from benchmark.features.frames import batches
-from benchmark.item import Reference, RunStopped, Unscored
 
 LEAST = 32  # pixels of a side, below which AlexNet has nothing left
 

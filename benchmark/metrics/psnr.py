@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.item import Reference, Unscored
+from benchmark.core.item import Reference, Unscored
 from benchmark.metrics.base import Where, region
 
 

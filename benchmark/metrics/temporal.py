@@ -11,8 +11,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
+from benchmark.core.item import Mode, Reference, Unscored
 from benchmark.features.frames import crops, unit
-from benchmark.item import Mode, Reference, Unscored
 from benchmark.metrics.base import Faults
 
 

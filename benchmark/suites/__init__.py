@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.item import BenchmarkError, Item
+from benchmark.core.item import BenchmarkError, Item
 
 
 class AnySuite(Protocol):

@@ -13,11 +13,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.item import BenchmarkError, Geometry, Item, Loaded
-from benchmark.store import address
+from benchmark.core.item import SOURCE, TARGET, BenchmarkError, Geometry, Item, Loaded
+from benchmark.core.score_cache import address
 from benchmark.suites import instruction_of
-from benchmark.systems import SOURCE, TARGET
-from shards.index import ShardError
+from shards.location import ShardError
 from shards.reader import Record, ShardSet
 from shards.sample import Sample, SampleError, tags_of
 

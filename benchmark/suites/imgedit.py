@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.item import BenchmarkError, Item
-from benchmark.listing import Media, faulty, media_item, read_list, unlike_published, wrong_entry
+from benchmark.core.item import BenchmarkError, Item
+from benchmark.suites.manifest import Media, faulty, media_item, read_list, unlike_published, wrong_entry
 
 PUBLISHED = 737
 

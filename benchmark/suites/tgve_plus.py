@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.item import BenchmarkError, Item
-from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
-from benchmark.metrics.config import content_of
+from benchmark.core.fingerprint import content_of
+from benchmark.core.item import BenchmarkError, Item
+from benchmark.suites.manifest import Media, faulty, media_item, read_list, unlike_published
 from shards.errors import EditVerseError, first_line
 from shards.limits import MAX_JSON_BYTES, MAX_ROWS, LimitError, parse_json, read_text
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.item import BenchmarkError, Item
-from benchmark.listing import Media, faulty, media_item, read_list, unlike_published
+from benchmark.core.item import BenchmarkError, Item
+from benchmark.suites.manifest import Media, faulty, media_item, read_list, unlike_published
 from shards.files import OutsideError
 
 PUBLISHED = 150

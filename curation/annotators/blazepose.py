@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.assets import need_model
-from curation.ports import Backend
+from curation.sources.assets import need_model
+from curation.vlm.interface import Backend
 from shards.files import sha256_of
 
 SIDE = 256  # the network's input, pixels
@@ -28,7 +28,7 @@ class BlazePoseSegmenter:
         self._net: Any = None
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         revision = sha256_of(need_model(self.weights))[:16]
         return Backend("blazepose-litert", Path(self.weights).name, revision, {"context": self.context})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from curation.ports import Backend
+from curation.vlm.interface import Backend
 
 
 class CornerMotion:
@@ -20,7 +20,7 @@ class CornerMotion:
         self.samples, self.corners = samples, corners
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         return Backend(
             "corner-motion", "", cv2.__version__, {"samples": self.samples, "corners": self.corners}
         )

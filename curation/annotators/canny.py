@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from curation.ports import Backend
+from curation.vlm.interface import Backend
 
 
 class CannyEdges:
@@ -17,7 +17,7 @@ class CannyEdges:
         self.low, self.high, self.blur = low, high, blur
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         settings = {"low": self.low, "high": self.high, "blur": self.blur}
         return Backend("canny-opencv", revision=cv2.__version__, settings=settings)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.ports import Backend, Plate
+from curation.core.interfaces import Plate
+from curation.vlm.interface import Backend
 
 
 class MedianPlate:
@@ -19,11 +20,13 @@ class MedianPlate:
         self.samples, self.tolerance = samples, tolerance
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         return Backend("median-plate", "", "1", {"samples": self.samples, "tolerance": self.tolerance})
 
     def plate(self, frames: np.ndarray) -> Plate:
-        """See `curation.ports.Plate`; `noise` is the 75th percentile in time of the largest difference."""
+        """See `curation.core.interfaces.Plate`; `noise` is the 75th percentile in time of the largest
+        difference.
+        """
         count = min(self.samples, len(frames)) - (
             1 - min(self.samples, len(frames)) % 2
         )  # odd: a real median

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from curation import checkpoints
-from curation.ports import Backend
+from curation.vlm import hub
+from curation.vlm.interface import Backend
 
 LICENSE = "Apache-2.0 (Small), CC-BY-NC-4.0 (Base, Large)"
 
@@ -36,20 +36,20 @@ class DepthAnything:
     @property
     def folder(self) -> Path:
         """Where the checkpoint is."""
-        return checkpoints.folder_of(self.checkpoint, "Depth Anything V2", LICENSE)
+        return hub.folder_of(self.checkpoint, "Depth Anything V2", LICENSE)
 
     def describe(self) -> Backend:
         """Checkpoint and precision."""
-        revision = checkpoints.revision_of(self.folder)
+        revision = hub.revision_of(self.folder)
         return Backend("transformers", "depth-anything-v2", revision, {"dtype": self.dtype})
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        dtype = checkpoints.dtype_of(self.dtype, self.device)
+        dtype = hub.dtype_of(self.dtype, self.device)
         model = AutoModelForDepthEstimation.from_pretrained(self.folder, dtype=dtype)
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         return AutoImageProcessor.from_pretrained(self.folder), model.eval().to(device)
 
     def inverse_depth(self, frames: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from curation.annotators.external import Program
-from curation.ports import AnnotatorError, Backend
+from curation.vlm.interface import AnnotatorError, Backend
 from shards.media import write_video
 
 LICENSE = "Apache-2.0; its prior ProPainter: NTU S-Lab License 1.0, non-commercial"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.assets import AssetError
-from curation.ports import AnnotatorError
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import AnnotatorError
 from shards.media import MediaError, read_video
 
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from curation.ports import Backend, Track
-from curation.regions import iou
+from curation.core.interfaces import Track
+from curation.ops.masks import iou
+from curation.vlm.interface import Backend
 
 
 @dataclass
@@ -32,12 +33,14 @@ class FlowTracker:
         self.match, self.patience, self.min_hits = match, patience, min_hits
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         settings = {"match": self.match, "patience": self.patience, "min_hits": self.min_hits}
         return Backend("dis-flow-iou", "", cv2.__version__, settings)
 
     def track(self, frames: np.ndarray, found: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[Track]:
-        """See `curation.ports.Tracker`. Tracks are ordered by their first frame, then from left to right."""
+        """See `curation.core.interfaces.Tracker`. Tracks are ordered by their first frame, then from left to
+        right.
+        """
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
         live: list[_Open] = []
         ended: list[_Open] = []

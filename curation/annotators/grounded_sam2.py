@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from curation.ports import Backend, Found, OpenDetector, Thing, VideoSegmenter
-from curation.regions import bounds, iou
+from curation.core.interfaces import Found, OpenDetector, Thing, VideoSegmenter
+from curation.ops.masks import bounds, iou
+from curation.vlm.interface import Backend
 
 
 @dataclass

@@ -15,8 +15,10 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from curation import checkpoints, regions
-from curation.ports import AnnotatorError, Backend, Found
+from curation.core.interfaces import Found
+from curation.ops import masks
+from curation.vlm import hub
+from curation.vlm.interface import AnnotatorError, Backend
 from shards.errors import SettingError
 
 LICENSE = "Apache-2.0"
@@ -69,7 +71,7 @@ def choose(
         if score[i] < threshold:
             break
         rivals = [k for k in kept if label[k] == label[i]]
-        if not rivals or regions.iou(boxes[i : i + 1], boxes[rivals]).max() <= overlap:
+        if not rivals or masks.iou(boxes[i : i + 1], boxes[rivals]).max() <= overlap:
             kept.append(int(i))
     found = boxes[kept].astype(np.float32).reshape(-1, 4)
     return Found(found, score[kept].astype(np.float32), tuple(names[label[i]] for i in kept))
@@ -98,19 +100,19 @@ class GroundingDino:
     @property
     def folder(self) -> Path:
         """Where the checkpoint is."""
-        return checkpoints.folder_of(self.checkpoint, "Grounding DINO", LICENSE)
+        return hub.folder_of(self.checkpoint, "Grounding DINO", LICENSE)
 
     def describe(self) -> Backend:
         """Model and thresholds."""
         settings = {"threshold": self.threshold, "overlap": self.overlap}
-        return Backend("transformers", "grounding-dino", checkpoints.revision_of(self.folder), settings)
+        return Backend("transformers", "grounding-dino", hub.revision_of(self.folder), settings)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
         model = GroundingDinoForObjectDetection.from_pretrained(self.folder)
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         return AutoProcessor.from_pretrained(self.folder), model.eval().to(device)
 
     def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
@@ -155,25 +157,25 @@ class GroundingDinoPackage:
 
     def describe(self) -> Backend:
         """Checkpoint and thresholds."""
-        checkpoints.package("groundingdino")
-        path = checkpoints.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
+        hub.package("groundingdino")
+        path = hub.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
         settings = {"config": self.config, "side": self.side}
         settings |= {"threshold": self.threshold, "overlap": self.overlap}
-        return Backend("groundingdino-py", "grounding-dino", checkpoints.revision_of(path), settings)
+        return Backend("groundingdino-py", "grounding-dino", hub.revision_of(path), settings)
 
     @functools.cached_property
     def _loaded(self) -> Any:
         model = self.build()
-        path = checkpoints.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
+        path = hub.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
         # a buffer that older versions of transformers stored, and a table that only the training used
         spare = ("bert.embeddings.position_ids", "label_enc.weight")
-        checkpoints.load_exactly(model, path, "Grounding DINO", spare)
-        return model.eval().to(checkpoints.device_of(self.device))
+        hub.load_exactly(model, path, "Grounding DINO", spare)
+        return model.eval().to(hub.device_of(self.device))
 
     def build(self) -> Any:
         """The model without weights."""
-        package = checkpoints.package("groundingdino")
-        checkpoints.package("groundingdino.models")
+        package = hub.package("groundingdino")
+        hub.package("groundingdino.models")
         from groundingdino.models import build_model
         from groundingdino.models.GroundingDINO import groundingdino
         from groundingdino.util.slconfig import SLConfig
@@ -181,8 +183,8 @@ class GroundingDinoPackage:
         named = {"SwinT": "GroundingDINO_SwinT_OGC.py", "SwinB": "GroundingDINO_SwinB_cfg.py"}
         home = Path(package.__path__[0]) / "config"
         config = SLConfig.fromfile(str(home / named[self.config] if self.config in named else self.config))
-        config.device = checkpoints.device_of(self.device)
-        where = checkpoints.folder_of(self.text_encoder, "BERT, Grounding DINO's text encoder", LICENSE)
+        config.device = hub.device_of(self.device)
+        where = hub.folder_of(self.text_encoder, "BERT, Grounding DINO's text encoder", LICENSE)
         config.text_encoder_type = str(where)
         with mock.patch.object(groundingdino, "BertModelWarper", _wide_masks):
             return build_model(config)
@@ -192,7 +194,7 @@ class GroundingDinoPackage:
         import torch
 
         model, (text, spans) = self._loaded, caption_of(names)
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         scale = min(self.side / min(frame.shape[:2]), self.side * 1333 / 800 / max(frame.shape[:2]))
         size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

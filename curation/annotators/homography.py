@@ -11,8 +11,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from curation.ports import Backend, Plate
-from curation.regions import close, dilate, disc, large_parts
+from curation.core.interfaces import Plate
+from curation.ops.masks import close, dilate, disc, large_parts
+from curation.vlm.interface import Backend
 
 Anchors = list[np.ndarray | None]
 
@@ -35,7 +36,7 @@ class HomographyPlates:
         self.corners, self.tolerance, self.parallax = corners, tolerance, parallax
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         names = ("lenders", "samples", "reach", "corners", "tolerance", "parallax")
         return Backend(
             "homography-median", "", cv2.__version__, {name: getattr(self, name) for name in names}

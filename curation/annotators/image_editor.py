@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation import checkpoints
-from curation.ports import Backend
+from curation.vlm import hub
+from curation.vlm.interface import Backend
 
 LICENSE = "that of the checkpoint: Qwen-Image-Edit Apache-2.0, FLUX.1 Kontext [dev] non-commercial"
 
@@ -43,7 +43,7 @@ class DiffusersEditor:
     @property
     def folder(self) -> Path:
         """Where the checkpoint is."""
-        return checkpoints.folder_of(self.checkpoint, "an image editor", LICENSE, "model_index.json")
+        return hub.folder_of(self.checkpoint, "an image editor", LICENSE, "model_index.json")
 
     def describe(self) -> Backend:
         """Checkpoint and sampling."""
@@ -53,14 +53,14 @@ class DiffusersEditor:
             "size": self.size and list(self.size),
         }
         settings |= {"options": self.options, "dtype": self.dtype}
-        return Backend("diffusers", "image-editor", checkpoints.revision_of(self.folder), settings)
+        return Backend("diffusers", "image-editor", hub.revision_of(self.folder), settings)
 
     @functools.cached_property
     def _loaded(self) -> Any:
         from diffusers import DiffusionPipeline
 
-        device = checkpoints.device_of(self.device)
-        precision = checkpoints.dtype_of(self.dtype, device)
+        device = hub.device_of(self.device)
+        precision = hub.dtype_of(self.dtype, device)
         pipe = DiffusionPipeline.from_pretrained(self.folder, dtype=precision)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)

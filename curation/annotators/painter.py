@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from curation.ports import Backend
+from curation.vlm.interface import Backend
 
 STYLES = {
     "watercolor": "a watercolor painting",
@@ -28,7 +28,7 @@ class FilterStylizer:
         self.keep = keep
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         return Backend("filters-opencv", revision=cv2.__version__, settings={"keep": self.keep})
 
     def styles(self) -> dict[str, str]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from curation.controls import grey_video
-from curation.ports import Backend, DepthEstimator, ImageEditor, VideoGenerator
+from curation.core.interfaces import DepthEstimator, ImageEditor, VideoGenerator
+from curation.ops.control_signals import grey_video
+from curation.vlm.interface import Backend
 
 STYLES = {
     "watercolor": "a watercolor painting with soft bleeding edges",

@@ -12,7 +12,7 @@ import numpy as np
 
 from curation.annotators.external import Program
 from curation.cg.camera import MOVEMENTS
-from curation.ports import AnnotatorError, Backend
+from curation.vlm.interface import AnnotatorError, Backend
 from shards.media import write_video
 
 LICENSE = "MIT; its base Wan 2.1: Apache-2.0"

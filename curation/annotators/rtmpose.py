@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from curation import checkpoints
-from curation.ports import Backend, Detector, OpenDetector
+from curation.core.interfaces import Detector, OpenDetector
+from curation.vlm import hub
+from curation.vlm.interface import Backend
 
 LICENSE = "Apache-2.0"
 WHERE = "github.com/open-mmlab/mmpose, projects/rtmpose (the ONNX files)"
@@ -45,17 +46,17 @@ class RtmPose:
 
     def describe(self) -> Backend:
         """Checkpoint and detector."""
-        checkpoints.package("rtmlib")
-        path = checkpoints.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        hub.package("rtmlib")
+        path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
         settings = {"size": list(self.size), "most": self.most, "detector": vars(self.detector.describe())}
-        return Backend("rtmlib", "rtmpose", checkpoints.revision_of(path), settings)
+        return Backend("rtmlib", "rtmpose", hub.revision_of(path), settings)
 
     @functools.cached_property
     def _loaded(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         from rtmlib import RTMPose
 
-        path = checkpoints.file_of(self.weights, "RTMPose", LICENSE, WHERE)
-        device = checkpoints.device_of(self.device)
+        path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        device = hub.device_of(self.device)
         return RTMPose(str(path), tuple(self.size), backend="onnxruntime", device=device)
 
     def poses(self, frame: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from curation import checkpoints
-from curation.ports import Backend
+from curation.vlm import hub
+from curation.vlm.interface import Backend
 from shards.media import write_image
 
 LICENSE = "Apache-2.0"
@@ -43,20 +43,20 @@ class Sam2Hub:
     @property
     def folder(self) -> Path:
         """Where the checkpoint is."""
-        return checkpoints.folder_of(self.checkpoint, "SAM 2", LICENSE)
+        return hub.folder_of(self.checkpoint, "SAM 2", LICENSE)
 
     def describe(self) -> Backend:
         """Checkpoint and precision."""
-        revision = checkpoints.revision_of(self.folder)
+        revision = hub.revision_of(self.folder)
         return Backend("transformers", "sam2-video", revision, {"dtype": self.dtype})
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import Sam2VideoModel, Sam2VideoProcessor
 
-        dtype = checkpoints.dtype_of(self.dtype, self.device)
+        dtype = hub.dtype_of(self.dtype, self.device)
         model = Sam2VideoModel.from_pretrained(self.folder, dtype=dtype)
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         return Sam2VideoProcessor.from_pretrained(self.folder), model.eval().to(device)
 
     def propagate(self, frames: np.ndarray, seed: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,25 +110,25 @@ class Sam2Package:
 
     def describe(self) -> Backend:
         """Checkpoint and configuration."""
-        checkpoints.package("sam2")
-        path = checkpoints.file_of(self.weights, "SAM 2", LICENSE, WHERE)
+        hub.package("sam2")
+        path = hub.file_of(self.weights, "SAM 2", LICENSE, WHERE)
         settings = {"config": self.config, "overrides": list(self.overrides)}
-        return Backend("sam2", "sam2-video", checkpoints.revision_of(path), settings)
+        return Backend("sam2", "sam2-video", hub.revision_of(path), settings)
 
     def build(self) -> Any:
         """The predictor without weights."""
-        checkpoints.package("sam2.build_sam")
+        hub.package("sam2.build_sam")
         from sam2.build_sam import build_sam2_video_predictor
 
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         overrides = list(self.overrides)
         return build_sam2_video_predictor(self.config, device=device, hydra_overrides_extra=overrides)
 
     @functools.cached_property
     def _loaded(self) -> Any:
         model = self.build()
-        path = checkpoints.file_of(self.weights, "SAM 2", LICENSE, WHERE)
-        checkpoints.load_exactly(model, path, "SAM 2")
+        path = hub.file_of(self.weights, "SAM 2", LICENSE, WHERE)
+        hub.load_exactly(model, path, "SAM 2")
         return model
 
     def propagate(self, frames: np.ndarray, seed: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ class Sam2Package:
 
         model = self._loaded
         masks, present = _nothing(frames, boxes)
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         # Meta runs it so; in float32 its reverse pass meets bfloat16 memories and fails
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16), _pictures(frames) as folder:
             state = model.init_state(str(folder), offload_video_to_cpu=True, offload_state_to_cpu=True)

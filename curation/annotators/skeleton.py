@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from curation.ports import Backend, Detector, Segmenter
+from curation.core.interfaces import Detector, Segmenter
+from curation.vlm.interface import Backend
 
 # COCO's 17 points among BlazePose's 33: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
 COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
@@ -24,7 +25,7 @@ class BoxedPoses:
         return {"detector": self.detector, "joints": self.joints}
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`; the settings are those of both parts."""
+        """See `curation.vlm.interface.Annotator`; the settings are those of both parts."""
         parts = {"detector": self.detector.describe(), "joints": self.joints.describe()}
         settings = {name: [b.backend, b.revision, b.settings] for name, b in parts.items()}
         return Backend("boxed-poses", parts["joints"].model, parts["joints"].revision, settings)

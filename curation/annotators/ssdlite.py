@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curation.assets import need_model
-from curation.ports import Backend
-from curation.regions import suppress
+from curation.ops.masks import suppress
+from curation.sources.assets import need_model
+from curation.vlm.interface import Backend
 from shards.files import sha256_of
 
 SIDE = 300  # the network's input, pixels
@@ -29,7 +29,7 @@ class SsdliteDetector:
         self._net: cv2.dnn.Net | None = None
 
     def describe(self) -> Backend:
-        """See `curation.ports.Annotator`."""
+        """See `curation.vlm.interface.Annotator`."""
         settings = {"confidence": self.confidence, "overlap": self.overlap}
         return Backend(
             "ssdlite-opencv", Path(self.weights).name, sha256_of(need_model(self.weights))[:16], settings

@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation import checkpoints
-from curation.ports import AnnotatorError, Backend, VideoGenerator
-from curation.regions import dilate
+from curation.core.interfaces import VideoGenerator
+from curation.ops.masks import dilate
+from curation.vlm import hub
+from curation.vlm.interface import AnnotatorError, Backend
 
 LICENSE = "Apache-2.0"
 GREY = 127  # VACE's "nothing known here"
@@ -49,13 +50,13 @@ class WanVace:
     @property
     def folder(self) -> Path:
         """Where the checkpoint is."""
-        return checkpoints.folder_of(self.checkpoint, "Wan VACE", LICENSE, "model_index.json")
+        return hub.folder_of(self.checkpoint, "Wan VACE", LICENSE, "model_index.json")
 
     def describe(self) -> Backend:
         """Checkpoint and sampling."""
         settings = {"steps": self.steps, "guidance": self.guidance, "negative": self.negative}
         settings |= {"seed": self.seed, "dtype": self.dtype}
-        return Backend("diffusers", "wan-vace", checkpoints.revision_of(self.folder), settings)
+        return Backend("diffusers", "wan-vace", hub.revision_of(self.folder), settings)
 
     def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str) -> np.ndarray:
         """uint8 [T, H, W, 3]: where mask [T, H, W] is False like control, elsewhere by it and the prompt.
@@ -71,7 +72,7 @@ class WanVace:
         room = ((0, -(count - 1) % 4), (0, -height % 16), (0, -width % 16))
         frames = np.pad(control, (*room, (0, 0)), mode="edge")
         hole = np.pad(mask, room, mode="edge").astype(np.uint8) * 255
-        device = checkpoints.device_of(self.device)
+        device = hub.device_of(self.device)
         pipe = _load(self.folder, device, self.dtype, self.offload)
         made = pipe(
             prompt=prompt,
@@ -97,9 +98,9 @@ def _load(folder: Path, device: str, dtype: str, offload: bool) -> Any:
     import torch
     from diffusers import AutoencoderKLWan, WanVACEPipeline
 
-    checkpoints.package("ftfy")  # which the pipeline's prompt cleaning needs
+    hub.package("ftfy")  # which the pipeline's prompt cleaning needs
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
-    precision = checkpoints.dtype_of(dtype, device)
+    precision = hub.dtype_of(dtype, device)
     pipe = WanVACEPipeline.from_pretrained(folder, vae=vae, dtype=precision)
     pipe.set_progress_bar_config(disable=True)
     if offload and device != "cpu":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from curation.ports import Backend
+from curation.vlm.interface import Backend
 
 # movement -> (right, down) of the view's middle at the end, as parts of the room there is, and its size
 MOVEMENTS = {

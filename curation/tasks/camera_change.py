@@ -10,13 +10,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from curation.clips import Clip, Cut, load_frames
-from curation.describing import Measured
-from curation.judging import Judge, judged
-from curation.naming import draw
-from curation.ports import Annotator, CameraMover, Captioner
-from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.interfaces import CameraMover, Captioner
+from curation.core.task import Draft, Recipe, Shelf, attempt, key_of
+from curation.sources.clips import Clip, Cut, load_frames
+from curation.text.heuristic_captions import Measured
+from curation.text.templates import draw
+from curation.text.vlm_filter import Judge, judged
+from curation.vlm.interface import Annotator
 
 WORDINGS = ("Change the camera to {movement}.", "Move the camera: {lower}.", "Make it a {lower} shot.")
 

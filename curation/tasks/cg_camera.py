@@ -8,11 +8,11 @@ from typing import Any
 from curation.cg import words
 from curation.cg.camera import MOVEMENTS, path, stand
 from curation.cg.render import Renderer
-from curation.clips import Clip
-from curation.naming import draw
-from curation.recipe import Draft, Shelf, key_of
-from curation.sources import SceneRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf, key_of
+from curation.sources.clips import Clip
+from curation.tasks.base.scene import SceneRecipe
+from curation.text.templates import draw
 
 WORDINGS = (
     "Change the camera to {movement}.",

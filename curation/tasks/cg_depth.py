@@ -5,22 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from curation import controls
 from curation.cg import words
 from curation.cg.camera import path, stand
 from curation.cg.render import Renderer
-from curation.clips import Clip
-from curation.controls import depth_video, from_video, to_video
-from curation.recipe import Draft, Shelf
-from curation.sources import SceneRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf
+from curation.ops.control_signals import depth_video
+from curation.sources.clips import Clip
+from curation.tasks.base import control
+from curation.tasks.base.control import from_video, to_video
+from curation.tasks.base.scene import SceneRecipe
 
 
 class CgDepth(SceneRecipe):
     """The task: depth is normalised once per clip; near is bright."""
 
     name = "cg_depth"
-    code = (controls,)
+    code = (control,)
 
     def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
         """One candidate per scene."""

@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from curation import naming
 from curation.cg import words
 from curation.cg.camera import Pose, path, stand
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings
-from curation.clips import Clip
-from curation.naming import draw
-from curation.recipe import Draft, Shelf, key_of, refused
-from curation.sources import SceneRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf, key_of, refused
+from curation.sources.clips import Clip
+from curation.tasks.base.scene import SceneRecipe
+from curation.text import templates
+from curation.text.templates import draw
 
 HIDDEN, TOUCHES, UNNAMED = "hardly seen", "touches another object", "no name fits it alone"
 FORMS = {  # ending of the key -> task, wordings
-    "remove": ("object_removal", naming.REMOVE),
-    "remove-mask": ("object_removal", naming.REMOVE_MASKED),
-    "add": ("object_addition", naming.ADD),
-    "add-mask": ("object_addition", naming.ADD_MASKED),
+    "remove": ("object_removal", templates.REMOVE),
+    "remove-mask": ("object_removal", templates.REMOVE_MASKED),
+    "add": ("object_addition", templates.ADD),
+    "add-mask": ("object_addition", templates.ADD_MASKED),
 }
 
 
@@ -43,7 +43,7 @@ class CgRemoval(SceneRecipe):
     """
 
     name = "cg_removal"
-    code = (naming,)
+    code = (templates,)
     alone = True  # without an object that touches others, they would have moved otherwise
 
     def __init__(

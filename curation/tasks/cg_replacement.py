@@ -14,10 +14,10 @@ from curation.cg import words
 from curation.cg.camera import path
 from curation.cg.render import Renderer
 from curation.cg.scene import COLOURS, Scene
-from curation.clips import Clip
-from curation.naming import draw
-from curation.recipe import Draft, key_of
+from curation.core.task import Draft, key_of
+from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval, viewed
+from curation.text.templates import draw
 
 WORDINGS = (
     "Change the colour of {what} to {colour}.",

@@ -8,12 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation import regions
-from curation.clips import Clip
-from curation.recipe import Draft, Shelf, refused
-from curation.regions import bounds
-from curation.sources import DerivedRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf, refused
+from curation.ops import masks
+from curation.ops.masks import bounds
+from curation.sources.clips import Clip
+from curation.tasks.base.derived import DerivedRecipe
 
 SMALL = "subject too small in every frame"
 
@@ -28,7 +28,7 @@ class Customization(DerivedRecipe):
     """
 
     name = "customization"
-    code = (regions,)
+    code = (masks,)
 
     def __init__(
         self,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.clips import Cut
-from curation.controls import ClipsToVideo, Drawn, ToVideo, grey_video
-from curation.ports import Annotator, Captioner, DepthEstimator
+from curation.core.interfaces import Captioner, DepthEstimator
+from curation.ops.control_signals import grey_video
+from curation.sources.clips import Cut
+from curation.tasks.base.control import ClipsToVideo, Drawn, ToVideo
+from curation.vlm.interface import Annotator
 
 FLAT = "no depth in it"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from curation.clips import Clip
-from curation.recipe import Draft, Shelf
-from curation.sources import DerivedRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf
+from curation.sources.clips import Clip
+from curation.tasks.base.derived import DerivedRecipe
 
 
 class ImageToVideo(DerivedRecipe):

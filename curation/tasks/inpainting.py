@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from curation.clips import Clip
-from curation.recipe import Draft, Shelf
-from curation.sources import DerivedRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf
+from curation.sources.clips import Clip
+from curation.tasks.base.derived import DerivedRecipe
 
 GREY = 127  # of the hole, VACE's
 

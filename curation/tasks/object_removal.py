@@ -15,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from curation import clips, foreground, gates, naming, pairs, preview, regions, workspace
-from curation.clips import Clip, Cut, load_frames
-from curation.foreground import ForegroundSettings
-from curation.gates import GateSettings
-from curation.grounded import GroundedRecipe
-from curation.naming import Appearance, captions, instruction
-from curation.pairs import Rejected
-from curation.ports import (
-    Annotator,
+from curation.core import cache, preview
+from curation.core.cache import Workspace
+from curation.core.interfaces import (
     CameraMotion,
     Detector,
     MovingPlates,
@@ -33,8 +27,20 @@ from curation.ports import (
     Track,
     Tracker,
 )
-from curation.recipe import Draft, Recipe, Shelf, key_of
-from curation.workspace import Workspace
+from curation.core.task import Draft, Recipe, Shelf, key_of
+from curation.ops import masks
+from curation.removal import background_subtraction as foreground
+from curation.removal import compositing
+from curation.removal import filters as gates
+from curation.removal.background_subtraction import ForegroundSettings
+from curation.removal.compositing import Rejected
+from curation.removal.filters import GateSettings
+from curation.sources import clips
+from curation.sources.clips import Clip, Cut, load_frames
+from curation.tasks.base.grounded import GroundedRecipe
+from curation.text import templates
+from curation.text.templates import Appearance, captions, instruction
+from curation.vlm.interface import Annotator
 from shards import media
 from shards.media import read_image, write_image
 
@@ -64,7 +70,7 @@ class ObjectRemoval(Recipe):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
-    code = (clips, foreground, gates, media, naming, pairs, preview, regions)
+    code = (clips, foreground, gates, media, templates, compositing, preview, masks)
     forms = FORMS
 
     def __init__(
@@ -184,7 +190,7 @@ class ObjectRemoval(Recipe):
                 return None, reason
             mask, reason = body(t, box)
             window = foreground.window_of(box, shape, 0.5)
-            found = regions.bounds(mask)
+            found = masks.bounds(mask)
             return None if found is None else found + np.tile([window[1].start, window[0].start], 2), reason
 
         reach = self.recipe.follow
@@ -205,7 +211,7 @@ class ObjectRemoval(Recipe):
         plates = [p for p in map(plate_of, range(first, stop)) if p is not None]
         assert len(plates) == len(boxes)  # a frame without a plate is in no window
         try:
-            pair = pairs.make_pair(
+            pair = compositing.make_pair(
                 frames,
                 boxes,
                 plates,
@@ -219,7 +225,7 @@ class ObjectRemoval(Recipe):
                 people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
                 if gates.overlaps(np.asarray(pair.mask.any(0)), people):
                     raise Rejected(gates.DIRTY_PLATE)
-            pairs.check_leftover(pair, self.detector, self.gates)
+            compositing.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
             return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
         shelf = Shelf(folder, clip.fps, self.recipe.crf, self.recipe.preset)
@@ -232,7 +238,7 @@ class ObjectRemoval(Recipe):
             first=first,
             stop=stop,
             scores={"detector_confidence": round(track.score, 4), **pair.scores},
-            appearance=asdict(naming.measure(pair.source, pair.body, boxes)),
+            appearance=asdict(templates.measure(pair.source, pair.body, boxes)),
         )
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
@@ -351,7 +357,7 @@ def _code(*classes: type) -> str:
     import inspect
 
     modules = [inspect.getmodule(c) for c in (ObjectRemoval, *classes)]
-    return workspace.code_of(*modules, *ObjectRemoval.code)
+    return cache.code_of(*modules, *ObjectRemoval.code)
 
 
 def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:

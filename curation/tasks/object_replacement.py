@@ -13,13 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation import naming
-from curation.clips import Clip
-from curation.grounded import GroundedRecipe
-from curation.naming import draw
-from curation.recipe import Draft, Shelf, key_of, refused
-from curation.sources import DerivedRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Shelf, key_of, refused
+from curation.sources.clips import Clip
+from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.grounded import GroundedRecipe
+from curation.text import templates
+from curation.text.templates import draw
 
 TOO_SMALL = "hardly any of the object differs from the background"
 COLOURS = {"red": (62, 42), "green": (-45, 38), "blue": (12, -60), "yellow": (2, 72)}  # a, b of CIELAB
@@ -34,7 +34,7 @@ class ObjectReplacement(DerivedRecipe):
     """The task; `apart` levels from the background make a pixel the person's."""
 
     name = "object_replacement"
-    code = (naming,)
+    code = (templates,)
 
     def __init__(
         self,

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from curation.clips import Cut
-from curation.controls import ClipsToVideo, Drawn, draw_poses
-from curation.ports import Annotator, Captioner, PoseEstimator
+from curation.core.interfaces import Captioner, PoseEstimator
+from curation.ops.control_signals import draw_poses
+from curation.sources.clips import Cut
+from curation.tasks.base.control import ClipsToVideo, Drawn
+from curation.vlm.interface import Annotator
 
 NOBODY = "nobody in most frames"
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from curation import controls
-from curation.clips import Clip, Cut
-from curation.controls import ClipsToVideo, Drawn, from_video, to_video
-from curation.ports import Annotator, Captioner, EdgeDetector
-from curation.recipe import Draft, Shelf
-from curation.sources import DerivedRecipe
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.interfaces import Captioner, EdgeDetector
+from curation.core.task import Draft, Shelf
+from curation.sources.clips import Clip, Cut
+from curation.tasks.base import control as controls
+from curation.tasks.base.control import ClipsToVideo, Drawn, from_video, to_video
+from curation.tasks.base.derived import DerivedRecipe
+from curation.vlm.interface import Annotator
 
 FEW = "hardly any edges"
 

@@ -6,14 +6,15 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from curation import flicker
-from curation.clips import Clip, Cut, load_frames
-from curation.flicker import warp_error
-from curation.judging import Judge, judged
-from curation.naming import draw
-from curation.ports import Annotator, Stylizer
-from curation.recipe import Draft, Recipe, Shelf, attempt, key_of
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.interfaces import Stylizer
+from curation.core.task import Draft, Recipe, Shelf, attempt, key_of
+from curation.ops import flow_warp as flicker
+from curation.ops.flow_warp import warp_error
+from curation.sources.clips import Clip, Cut, load_frames
+from curation.text.templates import draw
+from curation.text.vlm_filter import Judge, judged
+from curation.vlm.interface import Annotator
 
 FLICKERS = "flickers more than its source"
 WORDINGS = ("Turn it into {style}.", "Make it look like {style}.", "Render the video as {style}.")

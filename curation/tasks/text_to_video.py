@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation.clips import Clip
-from curation.recipe import Draft, Shelf
+from curation.core.task import Draft, Shelf
+from curation.sources.clips import Clip
 from curation.tasks.image_to_video import ImageToVideo
 
 

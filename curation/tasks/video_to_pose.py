@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curation.controls import BackToControl
+from curation.tasks.base.control import BackToControl
 
 
 class VideoToPose(BackToControl):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from shards.aliases import current
 from shards.errors import SettingError, first_line
 from shards.limits import shown
 
@@ -82,7 +83,7 @@ def build(spec: dict[str, Any], port: type | None = None) -> Any:
     path, args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(path, str) or not isinstance(args, dict) or set(spec) - {"class_path", "init_args"}:
         raise SettingError(f"an encoder is given by class_path and init_args, got {shown(spec)}")
-    module, _, name = path.rpartition(".")
+    module, _, name = current(path).rpartition(".")
     if module not in {f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__)}:
         raise SettingError(f"class_path {shown(path)}: only classes under model.encoders are allowed")
     kind = getattr(importlib.import_module(module), name, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.item import Geometry, Loaded, Reference
+from benchmark.core.item import Geometry, Loaded, Reference
 from shards.media import write_mask, write_video
 from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
@@ -79,10 +79,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from model.config import InferenceConfig, MediaConfig, ModelConfig
-    from model.dit import DiT, DiTConfig
-    from model.editor import Editor
     from model.encoders.transform import TransformCodec
-    from model.rope import RopeConfig
+    from model.inference.editor import Editor
+    from model.net.config import DiTConfig
+    from model.net.dit import DiT
+    from model.sequence.rope import RopeConfig
 
     torch.manual_seed(0)
     codec = {"class_path": "model.encoders.transform.TransformCodec", "init_args": {"keep": [[6, 1], [2, 0]]}}

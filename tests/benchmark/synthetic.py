@@ -107,9 +107,7 @@ def write_metrics(path: Path, made: dict[str, Path], judge: str | None = None, *
         entry(temporal, model="dino", name="dino_temporal", label="DINO temporal"),
     ]
     if judge is not None:
-        models["judge"] = entry(
-            "curation.annotators.endpoint.Endpoint", url=judge, model="m", timeout=5, retries=2
-        )
+        models["judge"] = entry("curation.vlm.endpoint.Endpoint", url=judge, model="m", timeout=5, retries=2)
         listed.insert(0, entry(f"{metrics}.judge.Judge", model="judge", **options))
     path.write_text(yaml.safe_dump({"models": models, "metrics": listed}))
     return path

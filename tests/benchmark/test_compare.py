@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.compare import EXACT, compare, correlation, correlations, difference, read_items, sign_flip_p
-from benchmark.item import BenchmarkError
+from benchmark.analysis.compare import (
+    EXACT,
+    compare,
+    correlation,
+    correlations,
+    difference,
+    read_items,
+    sign_flip_p,
+)
+from benchmark.core.item import BenchmarkError
 
 
 @pytest.mark.parametrize("clusters", [10, 30])

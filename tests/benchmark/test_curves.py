@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.curves import Curve, nice_ticks, read_curves, running_mean, svg
-from benchmark.item import BenchmarkError
+from benchmark.core.item import BenchmarkError
+from benchmark.report.training_curves import Curve, nice_ticks, read_curves, running_mean, svg
 
 
 def test_sparse_columns_become_curves_of_their_own_steps(tmp_path: Path) -> None:

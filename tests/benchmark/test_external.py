@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmark.cli_external import generate
+from benchmark.analysis.paper_tables import paper_table
+from benchmark.cli.external import generate
+from benchmark.core.item import BenchmarkError
 from benchmark.external import geneval, vbench
-from benchmark.item import BenchmarkError
-from benchmark.paper import paper_table
 from shards.media import probe, read_image
 
 

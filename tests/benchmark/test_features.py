@@ -22,10 +22,10 @@ from transformers import (
     Dinov2Model,
 )
 
+from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
 from benchmark.features.clip import Clip, Dino
 from benchmark.features.frames import crops, sampled
 from benchmark.features.viclip import MEAN, STD, ViClip
-from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
 from benchmark.metrics.aesthetic import Aesthetic
 from benchmark.metrics.direction import VideoDirection
 from benchmark.metrics.temporal import TemporalConsistency

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 
-from benchmark.fetch import Fetched, fetch
-from benchmark.item import BenchmarkError
+from benchmark.core.item import BenchmarkError
 from benchmark.suites import open_suite
+from benchmark.suites.download import Fetched, fetch
 from shards.media import write_video
 from tests.benchmark import synthetic
 

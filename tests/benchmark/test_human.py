@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.human import agreements, read_ratings
-from benchmark.item import BenchmarkError
+from benchmark.analysis.human_correlation import agreements, read_ratings
+from benchmark.core.item import BenchmarkError
 
 SYSTEMS = ("a", "b", "c", "d")
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
+from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
 from benchmark.metrics.judge import Judge, judged
-from curation.annotators.endpoint import Endpoint
+from curation.vlm.endpoint import Endpoint
 from tests.benchmark.stub import GOOD, Reply, Stub, said
 
 

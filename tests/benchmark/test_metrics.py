@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from benchmark.item import Geometry, Loaded, Reference, Unscored, same_times, shrink_mask
+from benchmark.core.item import Geometry, Loaded, Reference, Unscored, same_times, shrink_mask
+from benchmark.core.optical_flow import backward_flow
 from benchmark.metrics import Metric, default_metrics
 from benchmark.metrics.base import score
 from benchmark.metrics.psnr import masked_mse
 from benchmark.metrics.ssim import ssim_map
 from benchmark.metrics.temporal import TemporalConsistency
-from benchmark.metrics.warp import backward_flow
 from shards.media import read_video, write_video
 
 METRICS = {m.name: m for m in default_metrics()}

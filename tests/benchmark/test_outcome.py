@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.item import Item, Loaded, Unscored
+from benchmark.core.item import Item, Loaded, Unscored
+from benchmark.core.score_cache import Score
+from benchmark.core.stats import mean_interval
+from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.metrics.psnr import Psnr
-from benchmark.outcome import Outcome, Run, RunConfig
-from benchmark.stats import mean_interval
-from benchmark.store import Score
 from benchmark.suites.heldout import Suite
 
 PSNR = Psnr("inside")

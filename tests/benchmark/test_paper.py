@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.item import BenchmarkError
-from benchmark.paper import Filled, PaperTable, paper_table, read_rows, rounded
+from benchmark.analysis.paper_tables import Filled, PaperTable, paper_table, read_rows, rounded
+from benchmark.core.item import BenchmarkError
 
 # printed values further from the mean of what is printed beside them than rounding of both explains
 EXCEPTIONS = {("7", "Kontext-dev"), ("7", "GPT-4o-Image"), ("7", "Ovis-U1")}

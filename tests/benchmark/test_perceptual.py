@@ -11,7 +11,7 @@ import torchmetrics
 from torch.nn import functional as F
 from torchvision.models import alexnet
 
-from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
+from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
 from benchmark.metrics.base import score
 from benchmark.metrics.perceptual import Lpips, Perceptual
 from tests.benchmark import synthetic

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import bars
-from benchmark.curves import Curve, svg
+from benchmark.core.stats import Mean
 from benchmark.metrics.psnr import Psnr
-from benchmark.stats import Mean
+from benchmark.report import bar_charts
+from benchmark.report.training_curves import Curve, svg
 from shards.media import read_video
 from tests.browser import TIMES, chromium, opened, ready_card, settle
 
@@ -193,9 +193,9 @@ def test_no_label_of_a_figure_is_cut(browser: Any, width: int) -> None:
         name: [Mean(20.0 + n, 18.0, 25.0, 9, 1, 5), Mean(-3e-5, None, None, 1, 0, 1)]
         for n, name in enumerate(names)
     }
-    style = (Path(bars.__file__).parent / "templates" / "report.css").read_text()
+    style = (Path(bar_charts.__file__).parent / "templates" / "report.css").read_text()
     curve = Curve("loss", np.arange(0, 560_001, 10_000.0), np.linspace(1e-5, 0.12345, 57))
-    figures = f"<figure>{bars.plot(Psnr('inside'), groups)}</figure><figure>{svg(curve)}</figure>"
+    figures = f"<figure>{bar_charts.plot(Psnr('inside'), groups)}</figure><figure>{svg(curve)}</figure>"
     context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
     page.set_content(f"<style>{style}</style><main><div class='curves'>{figures}</div></main>")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.item import BenchmarkError, Unscored
-from benchmark.store import Score, ScoreStore, address
+from benchmark.core.item import BenchmarkError, Unscored
+from benchmark.core.score_cache import Score, ScoreStore, address
 
 SCORES: dict[str, Score] = {"a": 1.25, "b": math.inf, "c": Unscored("no mask"), "d": -math.inf}
 

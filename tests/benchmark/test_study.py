@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.item import BenchmarkError
-from benchmark.study import Cell, read_study
+from benchmark.analysis.ablation import Cell, read_study
+from benchmark.core.item import BenchmarkError
 
 TRAINING = {
     "data": {"batch_size": 2, "token_budget": 2048},

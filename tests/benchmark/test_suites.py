@@ -21,14 +21,15 @@ import pytest
 import yaml
 from rich.console import Console
 
+from benchmark.core.fingerprint import fingerprint
+from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
+from benchmark.core.score_cache import ScoreStore
+from benchmark.evaluation.results import Run, RunConfig
+from benchmark.evaluation.runner import claim, execute
 from benchmark.features.clip import Clip
-from benchmark.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
-from benchmark.metrics.config import fingerprint, read_metrics
+from benchmark.metrics.config import read_metrics
 from benchmark.metrics.motion import MotionAlignment
 from benchmark.metrics.temporal import TemporalConsistency
-from benchmark.outcome import Run, RunConfig
-from benchmark.runner import claim, execute
-from benchmark.store import ScoreStore
 from benchmark.suites import open_suite
 from shards.media import read_video, write_image, write_video
 from tests.benchmark import synthetic
@@ -331,10 +332,10 @@ def test_imgedit_grades_are_capped_by_the_first(tmp_path: Path, stub: Stub) -> N
     entries = {k: {"id": p, "prompt": f"Do {k}.", "edit_type": kind} for k, (p, kind) in listed.items()}
     (data / "basic_edit.json").write_text(json.dumps(entries))
     judge = {
-        "class_path": "curation.annotators.endpoint.Endpoint",
+        "class_path": "curation.vlm.endpoint.Endpoint",
         "init_args": {"url": stub.url, "model": "m"},
     }
-    pictures = {"class_path": "benchmark.metrics.pictures.PictureJudge", "init_args": {"model": "judge"}}
+    pictures = {"class_path": "benchmark.metrics.image_judge.PictureJudge", "init_args": {"model": "judge"}}
 
     def run(out: str, **args: Any) -> Run:
         pictures["init_args"] = {"model": "judge"} | args

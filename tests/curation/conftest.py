@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from curation.assets import CLIPS, MODELS, fetch
+from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.media import read_video, write_image, write_video
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from curation.annotators.clean_plate import MedianPlate
 from curation.annotators.flow_tracker import FlowTracker
 from curation.annotators.homography import HomographyPlates
 from curation.annotators.ssdlite import SsdliteDetector
-from curation.foreground import ForegroundSettings, body_of, light_change, look, window_of
-from curation.regions import dilate, iou
+from curation.ops.masks import dilate, iou
+from curation.removal.background_subtraction import ForegroundSettings, body_of, light_change, look, window_of
 from shards.media import read_video
 
 

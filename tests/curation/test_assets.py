@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.assets import CLIPS, MODELS, AssetError, fetch, license_of, need_model
+from curation.sources.assets import CLIPS, MODELS, fetch, license_of, need_model
+from curation.vlm.errors import AssetError
 from shards.files import sha256_of
 
 

@@ -14,12 +14,12 @@ from curation.cg import words
 from curation.cg.camera import MOVEMENTS, moved, path, stand
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings, Thing, scene_of
-from curation.controls import depth_video
-from curation.recipe import Shelf
+from curation.core.cache import Workspace
+from curation.core.task import Shelf
+from curation.ops.control_signals import depth_video
 from curation.tasks.cg_camera import CgCamera
 from curation.tasks.cg_removal import CgRemoval
 from curation.tasks.cg_replacement import CgReplacement, recoloured
-from curation.workspace import Workspace
 
 SMALL = SceneSettings(height=96, width=128, frames=9)
 

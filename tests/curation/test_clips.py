@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.clips import Cut, cut, fit_box, load_frames, split_scene
+from curation.sources.clips import Cut, cut, fit_box, load_frames, split_scene
 from shards.media import MediaError, write_video
 
 CUT = Cut(box=(90, 120))

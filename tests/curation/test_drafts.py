@@ -9,12 +9,12 @@ import pytest
 
 from curation.cg import words
 from curation.cg.scene import SceneSettings
-from curation.clips import Clip
-from curation.naming import ADD, ADD_MASKED, REMOVE, REMOVE_MASKED
-from curation.recipe import Draft
+from curation.core.task import Draft
+from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval
 from curation.tasks.object_addition import ObjectAddition
 from curation.tasks.object_removal import ObjectRemoval
+from curation.text.templates import ADD, ADD_MASKED, REMOVE, REMOVE_MASKED
 
 CLIP = Clip("seed 3", "a" * 64, "scene", 0, 9, 10.0, 96, 128, "train")
 FILES = {

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from curation import gallery
-from curation.clips import Clip
-from curation.gallery import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
-from curation.pipeline import Outcome
-from curation.progress import RunProgress
+from curation.engine import report
+from curation.engine.executor import Outcome
+from curation.engine.progress import RunProgress
+from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
+from curation.sources.clips import Clip
 from shards.media import write_image, write_video
 from tests.browser import chromium, opened
 
@@ -64,7 +64,7 @@ def test_a_large_page_loads_what_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
     width: int,
 ) -> None:
-    monkeypatch.setattr(gallery, "INLINE_BYTES", 1000)
+    monkeypatch.setattr(report, "INLINE_BYTES", 1000)
     write_gallery(tmp_path / "gallery.html", pairs, "object_removal", rejections)
     assert (tmp_path / "gallery.html").stat().st_size < 60_000
     with opened(browser, (tmp_path / "gallery.html").as_uri(), "file:", "data:") as page:
@@ -107,7 +107,7 @@ def test_media_lie_in_a_small_page_and_beside_a_large_one(
     assert page.read_text().count("data:video/mp4") == 4
     assert not folder.exists()
 
-    monkeypatch.setattr(gallery, "INLINE_BYTES", 1000)
+    monkeypatch.setattr(report, "INLINE_BYTES", 1000)
     write_gallery(page, pairs, "object_removal")
     assert len(list(folder.iterdir())) == 12 * 2 * 2  # a video and its poster
     assert (folder / "object_removal-0003-video2.mp4").read_bytes() == pairs[3].media[1].path.read_bytes()
@@ -116,7 +116,7 @@ def test_media_lie_in_a_small_page_and_beside_a_large_one(
     write_gallery(page, pairs[:3], "object_removal")  # what no page names any more goes
     assert {path.name.split("-video")[0] for path in folder.iterdir()} == {p.key for p in pairs[:3]}
 
-    monkeypatch.setattr(gallery, "INLINE_BYTES", 10**7)
+    monkeypatch.setattr(report, "INLINE_BYTES", 10**7)
     write_gallery(page, pairs[:3], "object_removal")
     assert [path.name for path in tmp_path.iterdir()] == ["gallery.html"]
 
@@ -126,7 +126,7 @@ def test_a_contact_sheet_is_bounded(tmp_path: Path) -> None:
     write_image(tmp_path / "preview.png", random.integers(0, 256, (480, 640, 3), dtype=np.uint8))
     pairs = [Pair(f"pair-{n}", "train", [], tmp_path, [], {}) for n in range(200)]
     write_contact_sheet(tmp_path / "contact.jpg", pairs)
-    assert (tmp_path / "contact.jpg").stat().st_size < gallery.SHEET_BYTES
+    assert (tmp_path / "contact.jpg").stat().st_size < report.SHEET_BYTES
     sheet = cv2.imread(str(tmp_path / "contact.jpg"))
     assert sheet.shape == (18 + 3 * 498, 3 * 640, 3)  # noise: a quarter of the pairs fit
 

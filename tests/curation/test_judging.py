@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from curation.judging import CRITERIA, Judge
+from curation.text.vlm_filter import CRITERIA, Judge
 
 
 def test_a_grade_below_its_threshold_refuses_the_pair() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.naming import Appearance, captions, colour_name, instruction, measure
+from curation.text.templates import Appearance, captions, colour_name, instruction, measure
 
 
 @pytest.mark.parametrize(

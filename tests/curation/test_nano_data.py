@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from curation.run import run
+from curation.engine.run import run
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 

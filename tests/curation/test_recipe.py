@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from curation.clips import Clip
-from curation.ports import AnnotatorError, Backend
-from curation.recipe import Draft, Recipe, Shelf, attempt
-from curation.workspace import Workspace
+from curation.core.cache import Workspace
+from curation.core.task import Draft, Recipe, Shelf, attempt
+from curation.sources.clips import Clip
+from curation.vlm.interface import AnnotatorError, Backend
 
 CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curation.regions import bounds, covered, dilate, grow, iou
+from curation.ops.masks import bounds, covered, dilate, grow, iou
 
 
 def test_a_mask_grows_by_as_many_pixels_as_asked() -> None:

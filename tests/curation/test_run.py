@@ -21,9 +21,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.gallery import spread
-from curation.run import run
-from curation.workspace import ledger
+from curation.core.cache import ledger
+from curation.engine.report import spread
+from curation.engine.run import run
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.clips import Cut, cut, fit_box, split_scene
-from curation.run import run
-from curation.screening import Seen, alike
+from curation.engine.run import run
+from curation.sources.clip_filter import Seen, alike
+from curation.sources.clips import Cut, cut, fit_box, split_scene
 from shards.media import write_video
 
 CONFIG = {

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from curation.controls import draw_poses
-from curation.everything import in_order
-from curation.flicker import warp_error
-from curation.pipeline import default_config, tasks
-from curation.run import Summary, run
+from curation.engine.executor import default_config, tasks
+from curation.engine.run import Summary, run
+from curation.engine.run_all import in_order
+from curation.ops.control_signals import draw_poses
+from curation.ops.flow_warp import warp_error
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 

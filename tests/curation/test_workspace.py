@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.workspace import Workspace, code_of, digest, ledger
+from curation.core.cache import Workspace, code_of, ledger
+from shards.hashing import digest
 
 
 def test_a_result_is_computed_once_and_found_again(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_two_at_once_leave_one_result_and_one_line(tmp_path: Path) -> None:
 
 def test_a_process_killed_in_the_middle_leaves_no_result(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from curation.workspace import Workspace\n"
+        "import os, sys; from pathlib import Path; from curation.core.cache import Workspace\n"
         "def make(folder):\n    (folder / 'half').write_text('half'); os.kill(os.getpid(), 9)\n"
         "Workspace(Path(sys.argv[1])).once('stage', 1, make)"
     )

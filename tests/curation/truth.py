@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from curation import foreground
 from curation.annotators.clean_plate import MedianPlate
 from curation.annotators.homography import HomographyPlates
 from curation.annotators.virtual_camera import VirtualCamera
 from curation.cg.camera import path, stand
 from curation.cg.render import Renderer
 from curation.cg.scene import SceneSettings, Thing, scene_of
-from curation.foreground import ForegroundSettings
-from curation.gates import GateSettings
-from curation.ports import Plate
-from curation.regions import bounds, dilate
+from curation.core.interfaces import Plate
+from curation.ops.masks import bounds, dilate
+from curation.removal import background_subtraction
+from curation.removal.background_subtraction import ForegroundSettings
+from curation.removal.filters import GateSettings
 
 SETTINGS = SceneSettings(height=240, width=320, frames=49)
 SEEDS = (1, 2, 5)
@@ -87,11 +87,11 @@ def score(seed: int, view: str | None) -> Scores:
         plate, box = plates(t), bounds(masks[t])
         if plate is None or box is None or _cut(box, masks.shape[1:]):
             continue
-        light = foreground.light_change(frames[t], plate)
-        seen = foreground.look(
-            frames[t], plate, light, foreground.window_of(box, masks.shape[1:], 0.8), settings
+        light = background_subtraction.light_change(frames[t], plate)
+        seen = background_subtraction.look(
+            frames[t], plate, light, background_subtraction.window_of(box, masks.shape[1:], 0.8), settings
         )
-        body, _ = foreground.body_of(seen, box, None, settings)
+        body, _ = background_subtraction.body_of(seen, box, None, settings)
         found = np.zeros(masks.shape[1:], bool)
         found[seen.window] = body
         agreement.append((found & masks[t]).sum() / max(1, (found | masks[t]).sum()))

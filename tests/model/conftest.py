@@ -17,15 +17,16 @@ import torch
 
 from model import Editor
 from model.config import InferenceConfig, MediaConfig, ModelConfig
-from model.data import DataConfig
-from model.dit import DiT, DiTConfig
+from model.data.batch import DataConfig
 from model.encoders import part
-from model.flow import FlowConfig
-from model.progress import Watch
-from model.rope import RopeConfig
-from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
-from model.settings import FitConfig, OptimConfig, TrainConfig
-from model.train import fit
+from model.flow.flow_matching import FlowConfig
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.rope import RopeConfig
+from model.training.callbacks import Watch
+from model.training.config import FitConfig, OptimConfig, TrainConfig
+from model.training.trainer import fit
 from shards.media import write_mask, write_video
 from shards.sample import Sample
 from shards.writer import write_shards

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from model import Editor
-from model.app import build
+from model.app.files import FileStore
+from model.app.server import build
+from model.app.service import AppConfig, Desk, Refused, Stopped
 from model.cli import main
-from model.config import ConfigError
-from model.desk import AppConfig, Desk, Refused, Stopped
-from model.forms import FORMS
-from model.page_files import FileStore
+from model.inference.templates import FORMS
+from shards.errors import ConfigError
 from shards.media import probe, write_image, write_video
 from tests.browser import chromium
 from tests.model.page_server import PageServer

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from model.cli import main
-from model.config import to_dict
-from model.settings import FitConfig
+from model.training.config import FitConfig
 from shards.media import probe
 from shards.reader import ShardSet
+from shards.serialization import to_dict
 
 ROOT = Path(__file__).parents[2]
 

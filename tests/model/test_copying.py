@@ -10,10 +10,11 @@ import dataclasses
 import pytest
 import torch
 
-from model.dit import DiT, DiTConfig
-from model.packing import pack
-from model.rope import RopeConfig
-from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.packing import pack
+from model.sequence.rope import RopeConfig
 
 CONFIG = DiTConfig(
     text_dim=8,

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from model.attention import attention, choose_backend
-from model.blocks import modulate
-from model.dit import DiT, DiTConfig
-from model.packing import PackedBatch, pack
-from model.rope import RopeConfig, inverse_frequencies, paper_dims, rotate, rotation
-from model.sequence import Sequence
+from model.net.attention import attention, choose_backend
+from model.net.blocks import modulate
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence
+from model.sequence.packing import PackedBatch, pack
+from model.sequence.rope import RopeConfig, inverse_frequencies, paper_dims, rotate, rotation
 
 
 def times(batch: PackedBatch, values: list[float]) -> torch.Tensor:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import Editor
-from model.carry_over import blend, change_map, limit_to_mask
-from model.config import ConfigError
-from model.dit import DiT, DiTConfig
-from model.forms import FORMS
-from model.request import name_target, windows
-from model.sequence import SequenceError
+from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.inference.request import name_target, windows
+from model.inference.templates import FORMS
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import SequenceError
+from shards.errors import ConfigError
 from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
 
 

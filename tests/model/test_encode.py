@@ -14,15 +14,16 @@ import pytest
 import torch
 import yaml
 
-from model.config import ConfigError, to_dict
-from model.encode import encode
-from model.opening import open_data
-from model.pairs import Pairs
-from model.settings import FitConfig
-from model.steps import SampleError, Steps
-from model.train import fit
+from model.data.dataset import Pairs
+from model.training.config import FitConfig
+from model.training.dataloader import SampleError, Steps
+from model.training.precompute import encode
+from model.training.setup import open_data
+from model.training.trainer import fit
+from shards.errors import ConfigError
 from shards.location import ShardError
 from shards.reader import ShardSet
+from shards.serialization import to_dict
 from shards.writer import write_shards
 
 

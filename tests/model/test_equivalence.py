@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from model.dit import DiT, DiTConfig
-from model.flow import FlowConfig, time_grid
-from model.packing import pack
-from model.rope import RopeConfig, inverse_frequencies
-from model.sampling import Branch
-from model.sequence import SequenceConfig, TextElement, VisionElement, build_sequence
-from model.solvers import euler, unipc
+from model.flow.flow_matching import FlowConfig, time_grid
+from model.flow.solvers import euler, unipc
+from model.inference.sampler import Branch
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.packing import pack
+from model.sequence.rope import RopeConfig, inverse_frequencies
 
 WIDTH, HEADS, DEPTH, INNER = 64, 4, 3, 160
 NAMES = {

@@ -14,15 +14,18 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import InferenceConfig, ModelConfig, from_dict
-from model.dit import DiT, DiTConfig
+from model.config import InferenceConfig, ModelConfig
 from model.encoders import build
-from model.flops import backward_flops, edit_flops, forward_flops, parameter_count, shape_of
-from model.flow import FlowConfig
-from model.packing import PackedBatch, pack
-from model.rope import RopeConfig
-from model.sampling import sample
-from model.sequence import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.flow.flow_matching import FlowConfig
+from model.inference.sampler import sample
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.planner.flops import backward_flops, edit_flops, forward_flops, shape_of
+from model.planner.summary import parameter_count
+from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.packing import PackedBatch, pack
+from model.sequence.rope import RopeConfig
+from shards.serialization import from_dict
 
 PRESETS = Path(__file__).parents[2] / "configs" / "model"
 TINY = DiTConfig(text_dim=8, vision_dim=12, width=64, depth=2, heads=4, rope=RopeConfig(dims=(4, 4, 4, 4)))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.flow import (
+from model.flow.flow_matching import (
     FlowConfig,
     draw_time,
     guide,
@@ -25,7 +25,7 @@ from model.flow import (
     to_velocity,
     token_loss,
 )
-from model.solvers import SOLVERS
+from model.flow.solvers import SOLVERS
 
 CLEAN, VELOCITY = FlowConfig(prediction="clean"), FlowConfig(prediction="velocity")
 

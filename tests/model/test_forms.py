@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.forms import FIGURE_4, FORMS, Form
-from model.sequence import END, START, TEXT, VISION, SequenceConfig, build_sequence, interleave
+from model.inference.templates import FIGURE_4, FORMS, Form
+from model.sequence.interleave import END, START, TEXT, VISION, SequenceConfig, build_sequence, interleave
 
 FRAMES = {"image": 1, "video": 3, "mask": 3}
 PIECE = re.compile(r"<(\w+)>|(\S+)")

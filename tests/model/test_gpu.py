@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from model import Editor
-from model.attention import attention
-from model.dit import DiT
-from model.lit import EditModule, micro_loss, token_shares
-from model.opening import open_data
-from model.settings import FitConfig
-from model.steps import Steps
+from model.net.attention import attention
+from model.net.dit import DiT
+from model.training.config import FitConfig
+from model.training.dataloader import Steps
+from model.training.module import EditModule, micro_loss, token_shares
+from model.training.setup import open_data
 
 pytestmark = pytest.mark.gpu
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model import Editor
-from model.sequence import SequenceError
+from model.sequence.interleave import SequenceError
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_it_is_both_passes_in_one_call(editor: Editor, clip: np.ndarray, still: 
 def test_where_nothing_is_marked_the_words_alone_edit(
     editor: Editor, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.editor.region_of", lambda frames: np.zeros(frames.shape[:3], bool))
+    monkeypatch.setattr("model.inference.editor.region_of", lambda frames: np.zeros(frames.shape[:3], bool))
     edit = editor("<video1> Remove the dog.", video1=clip, ground=True, steps=1)
     assert np.array_equal(edit.frames, editor("<video1> Remove the dog.", video1=clip, steps=1).frames)
     assert edit.region is not None

@@ -1,7 +1,8 @@
 """`import model` and every module of it need torch, lightning, safetensors and numpy only.
 
 Besides what `shards` needs (PyAV, pydantic, OpenCV, Pillow): a GPU node has no transformers, jsonargparse,
-rich or Gradio. The modules that are the page itself are left out; `model.app` imports them when it serves it.
+rich or Gradio. The modules that are the page itself are left out; `model.app.server` imports them when it
+serves it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ for name in [n for n in sys.modules if n.partition(".")[0] in Blocker.names]:
 sys.meta_path.insert(0, Blocker())
 import model
 for module in pkgutil.walk_packages(model.__path__, "model."):
-    if module.name not in ("model.__main__", "model.page", "model.page_security"):
+    if module.name not in ("model.__main__", "model.app.page", "model.app.security"):
         importlib.import_module(module.name)
-assert model.Editor.__module__ == "model.editor"
+assert model.Editor.__module__ == "model.inference.editor"
 print("imported")
 """
 

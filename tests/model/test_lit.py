@@ -16,11 +16,12 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from model.config import ModelConfig
-from model.data import Example, StepBatch, collate
-from model.dit import DiT, DiTConfig
-from model.lit import EditModule, micro_loss, token_shares
-from model.sequence import Sequence
-from model.settings import OptimConfig
+from model.data.batch import Example, StepBatch, collate
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence
+from model.training.config import OptimConfig
+from model.training.module import EditModule, micro_loss, token_shares
 
 
 @pytest.fixture

@@ -18,13 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from model import Editor
 from model.cli import main
-from model.config import ConfigError, ModelConfig, to_dict
-from model.dit import DiT
-from model.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapter, save_adapter
-from model.packing import pack
-from model.sequence import Sequence
-from model.settings import FitConfig
-from model.train import fit
+from model.config import ModelConfig
+from model.inference.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapter, save_adapter
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence
+from model.sequence.packing import pack
+from model.training.config import FitConfig
+from model.training.trainer import fit
+from shards.errors import ConfigError
+from shards.serialization import to_dict
 
 
 def predict(dit: DiT, sequence: Sequence) -> torch.Tensor:

@@ -13,7 +13,7 @@ from curation.cg.camera import path, stand
 from curation.cg.render import Renderer
 from curation.cg.scene import SceneSettings, scene_of
 from model import Editor
-from model.weights import SHIPPED, find_checkpoint
+from model.inference.pretrained import SHIPPED, find_checkpoint
 from shards.media import write_video
 
 SCENES = range(2_000_000, 2_000_012)  # no recipe has these seeds

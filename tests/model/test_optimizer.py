@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from model.dit import DiT, DiTConfig
-from model.optimizer import optimizer_of
-from model.settings import OptimConfig
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.training.config import OptimConfig
+from model.training.optimizer import optimizer_of
 
 
 def test_only_matrices_are_decayed(dit_config: DiTConfig) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.config import ConfigError
-from model.desk import AppConfig
-from model.page_files import FileStore, QuotaError, server_folder
+from model.app.files import FileStore, QuotaError, server_folder
+from model.app.service import AppConfig
+from shards.errors import ConfigError
 from shards.media import write_video
 from tests.model.page_server import SESSION, PageServer, running
 

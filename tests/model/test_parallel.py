@@ -25,15 +25,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from model.balance import Cluster
-from model.checkpoint import states
 from model.cli import STOPPED
-from model.config import to_dict
-from model.dit import DiTConfig
-from model.rope import RopeConfig
-from model.settings import FitConfig, OptimConfig, TrainConfig
-from model.steps import Steps
-from model.train import fit, open_data
+from model.net.config import DiTConfig
+from model.planner.balance import Cluster
+from model.sequence.rope import RopeConfig
+from model.training.checkpoint import states
+from model.training.config import FitConfig, OptimConfig, TrainConfig
+from model.training.dataloader import Steps
+from model.training.setup import open_data
+from model.training.trainer import fit
+from shards.serialization import to_dict
 from shards.writer import Item, write_shards
 
 STEPS = 20

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.balance import BalanceError, Budget, Cluster, balance
-from model.config import ConfigError
-from model.cost import CostModel, by_formula, fit, read_cost
-from model.dit import DiTConfig
-from model.mixture import Order, imagined, read_mixture
-from model.opening import open_data
-from model.planning import Planner, StepPlan
-from model.rope import RopeConfig
-from model.settings import FitConfig
-from model.steps import Steps
+from model.data.mixture import Order, imagined, read_mixture
+from model.net.config import DiTConfig
+from model.planner.balance import BalanceError, Budget, Cluster, balance
+from model.planner.cost import CostModel, by_formula, fit, read_cost
+from model.planner.step_plan import Planner, StepPlan
+from model.sequence.rope import RopeConfig
+from model.training.config import FitConfig
+from model.training.dataloader import Steps
+from model.training.setup import open_data
+from shards.errors import ConfigError
 
 COST = CostModel(12.0, 0.01)
 rows = st.lists(

@@ -17,17 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from model.dit import DiT, DiTConfig
-from model.packing import PackedBatch, pack
-from model.rope import RopeConfig, _frequency_table, rotation
-from model.sequence import (
-    TEXT,
-    Element,
-    Sequence,
-    SequenceConfig,
-    build_sequence,
-    interleave,
-)
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import TEXT, Element, Sequence, SequenceConfig, build_sequence, interleave
+from model.sequence.packing import PackedBatch, pack
+from model.sequence.rope import RopeConfig, _frequency_table, rotation
 from shards.sample import split_text
 
 CHANNELS, WORD = 3, 8

@@ -12,15 +12,16 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from model.dit import DiT, DiTConfig
-from model.estimate import activation_bytes, memory_of, saved_bytes
-from model.packing import pack
-from model.progress import Watch
-from model.recompute import Checkpointing, prepare_blocks
-from model.rope import RopeConfig
-from model.sequence import Sequence
-from model.settings import FitConfig
-from model.train import fit
+from model.net.activation_checkpointing import Checkpointing, prepare_blocks
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.planner.memory import activation_bytes, memory_of, saved_bytes
+from model.sequence.interleave import Sequence
+from model.sequence.packing import pack
+from model.sequence.rope import RopeConfig
+from model.training.callbacks import Watch
+from model.training.config import FitConfig
+from model.training.trainer import fit
 
 
 def test_checkpointing_changes_memory_alone(

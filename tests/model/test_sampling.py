@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from model.config import InferenceConfig
-from model.dit import DiT
-from model.flow import FlowConfig
-from model.packing import PackedBatch
-from model.sampling import Branch, sample
-from model.sequence import Sequence, SequenceConfig, VisionElement, build_sequence
+from model.flow.flow_matching import FlowConfig
+from model.inference.sampler import Branch, sample
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence, SequenceConfig, VisionElement, build_sequence
+from model.sequence.packing import PackedBatch
 
 Branches = tuple[Sequence, Sequence, torch.Tensor]
 Call = tuple[PackedBatch, torch.Tensor]

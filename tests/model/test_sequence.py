@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.sequence import (
+from model.sequence.interleave import (
     END,
     START,
     TEXT,

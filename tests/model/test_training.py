@@ -1,6 +1,6 @@
 """Training: the loss does not depend on packing, equal runs give equal curves, resume changes nothing.
 
-Real shards, real runs of a few steps through `model.train.fit`.
+Real shards, real runs of a few steps through `model.training.trainer.fit`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.checkpoint import StateWriter, load_state, states
-from model.config import ConfigError
-from model.data import StepBatch, collate, keyed
-from model.lit import EditModule, learning_rate, micro_loss, token_shares
-from model.mixture import Row
-from model.opening import open_data
-from model.pairs import Pairs, mirrored
-from model.sequence import unpatchify
-from model.settings import FitConfig, OptimConfig
-from model.steps import Steps
-from model.train import fit
-from shards.index import ShardError
+from model.data.batch import StepBatch, collate
+from model.data.dataset import Pairs, mirrored
+from model.data.mixture import Row
+from model.rng import keyed
+from model.sequence.interleave import unpatchify
+from model.training.checkpoint import StateWriter, load_state, states
+from model.training.config import FitConfig, OptimConfig
+from model.training.dataloader import Steps
+from model.training.module import EditModule, learning_rate, micro_loss, token_shares
+from model.training.setup import open_data
+from model.training.trainer import fit
+from shards.errors import ConfigError
+from shards.location import ShardError
 from shards.reader import ShardSet
 from shards.sample import Step
 from shards.writer import write_shards

@@ -10,7 +10,7 @@ METRICS, OUTCOME = "tests/benchmark/test_metrics.py", "tests/benchmark/test_outc
 MUTANTS = (
     Mutant(
         "draws means of clusters",
-        "benchmark/stats.py",
+        "benchmark/core/stats.py",
         "means = sums[draws].sum(1) / sizes[draws].sum(1)",
         "means = (sums / sizes)[draws].mean(1)",
         (f"{STATS}::test_large_clusters_weigh_as_much_as_their_items",),
@@ -18,7 +18,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws items",
-        "benchmark/stats.py",
+        "benchmark/core/stats.py",
         "_, group = np.unique([c for _, c in pairs], return_inverse=True)",
         "group = np.arange(len(pairs))",
         (f"{STATS}::test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval",),
@@ -26,7 +26,7 @@ MUTANTS = (
     ),
     Mutant(
         "clusters by item",
-        "benchmark/outcome.py",
+        "benchmark/evaluation/results.py",
         "return choose_clusters([i.clip for i in items], [i.pair for i in items])",
         "return choose_clusters([i.id for i in items], [i.pair for i in items])",
         (f"{OUTCOME}::test_edits_of_one_clip_are_one_cluster",),
@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     Mutant(
         "counts a failure as nought",
-        "benchmark/outcome.py",
+        "benchmark/evaluation/results.py",
         "[None if isinstance(s, Unscored) else s for s in scores]",
         "[0.0 if isinstance(s, Unscored) else s for s in scores]",
         (f"{OUTCOME}::test_a_failure_is_counted_and_is_no_score",),
@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "turns a difference round",
-        "benchmark/compare.py",
+        "benchmark/analysis/compare.py",
         "else b - a",
         "else a - b",
         (f"{COMPARE}::test_a_real_difference_is_seen_both_ways_round",),
@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "compares item by item as if independent",
-        "benchmark/compare.py",
+        "benchmark/analysis/compare.py",
         "return Difference(ours, theirs, mean, sign_flip_p(sums, seed), effect)",
         "return Difference(ours, theirs, mean, sign_flip_p(values, seed), effect)",
         (f"{COMPARE}::test_whole_clusters_are_flipped",),
@@ -82,7 +82,7 @@ MUTANTS = (
     ),
     Mutant(
         "matches frames by number",
-        "benchmark/item.py",
+        "benchmark/core/item.py",
         "np.arange(geometry.frames) * fps / geometry.fps",
         "np.arange(geometry.frames) * 1.0",
         (f"{METRICS}::test_frames_are_matched_by_time",),
@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "keeps a failure as a score",
-        "benchmark/store.py",
+        "benchmark/core/score_cache.py",
         'return {"unscored": score.reason, **used}',
         'return {"value": 0.0, **used}',
         ("tests/benchmark/test_store.py::test_scores_come_back_after_reopening",),

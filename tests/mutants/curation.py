@@ -7,7 +7,7 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         "turns a gate round",
-        "curation/gates.py",
+        "curation/removal/filters.py",
         "if box[3] - box[1] < gates.min_height:",
         "if box[3] - box[1] > gates.min_height:",
         ("tests/curation/test_gates.py",),
@@ -15,7 +15,7 @@ MUTANTS = (
     ),
     Mutant(
         "shrinks masks that should grow",
-        "curation/regions.py",
+        "curation/ops/masks.py",
         "cv2.dilate(mask.astype(np.uint8), disc(radius)) > 0 if radius > 0",
         "cv2.erode(mask.astype(np.uint8), disc(radius)) > 0 if radius > 0",
         ("tests/curation/test_regions.py",),
@@ -23,7 +23,7 @@ MUTANTS = (
     ),
     Mutant(
         "shrinks boxes that should grow",
-        "curation/regions.py",
+        "curation/ops/masks.py",
         "dx, dy = (right - left) * (factor - 1) / 2 + pad,",
         "dx, dy = (right - left) * (factor - 1) / 2 - pad,",
         ("tests/curation/test_regions.py",),
@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "accepts what a backend could not make",
-        "curation/recipe.py",
+        "curation/core/task.py",
         'return {"reason": "quarantined", "error": str(error)}',
         'return {"reason": "", "error": str(error)}',
         ("tests/curation/test_recipe.py",),
@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "keeps results of other settings",
-        "curation/recipe.py",
+        "curation/core/task.py",
         '"settings": self.settings(),\n            "code": _code(',
         '"settings": {},\n            "code": _code(',
         ("tests/curation/test_recipe.py",),
@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant(
         "keeps results of other annotators",
-        "curation/recipe.py",
+        "curation/core/task.py",
         '"uses": [a.describe() for a in uses]',
         '"uses": [type(a).__name__ for a in uses]',
         ("tests/curation/test_recipe.py",),
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "forgets where a clip begins",
-        "curation/recipe.py",
+        "curation/core/task.py",
         "span = ((clip.start + first) / clip.fps, (clip.start + stop) / clip.fps)",
         "span = (first / clip.fps, stop / clip.fps)",
         ("tests/curation/test_recipe.py",),
@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "holds out the first part, which is trained on",
-        "curation/clips.py",
+        "curation/sources/clips.py",
         'spans += [(stop - held, stop, "heldout")] if held else []',
         'spans += [(start, start + held, "heldout")] if held else []',
         (
@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "holds out all but the last scenes",
-        "curation/sources.py",
+        "curation/tasks/base/scene.py",
         "return seed - self.first >= round(",
         "return seed - self.first < round(",
         ("tests/curation/test_cg.py::test_the_last_scenes_are_held_out",),
@@ -105,7 +105,7 @@ MUTANTS = (
     ),
     Mutant(
         "finds twins whatever the order of time",
-        "curation/screening.py",
+        "curation/sources/clip_filter.py",
         "pairs = zip(a, b, strict=True)",
         "pairs = zip(sorted(a), sorted(b), strict=True)",
         ("tests/curation/test_screening.py::test_a_twin_shows_the_same_at_the_same_times",),
@@ -113,7 +113,7 @@ MUTANTS = (
     ),
     Mutant(
         "takes one alike moment for a twin",
-        "curation/screening.py",
+        "curation/sources/clip_filter.py",
         "return all((int(x, 16)",
         "return any((int(x, 16)",
         ("tests/curation/test_screening.py::test_a_twin_shows_the_same_at_the_same_times",),
@@ -121,7 +121,7 @@ MUTANTS = (
     ),
     Mutant(
         "calls left right",
-        "curation/naming.py",
+        "curation/text/templates.py",
         'motion = "left" if walked < -0.4',
         'motion = "left" if walked > 0.4',
         ("tests/curation/test_naming.py::test_what_is_said_is_what_was_painted",),
@@ -137,7 +137,7 @@ MUTANTS = (
     ),
     Mutant(
         "keeps what the judge found low",
-        "curation/judging.py",
+        "curation/text/vlm_filter.py",
         "if grades[name] < least]",
         "if grades[name] > least]",
         ("tests/curation/test_judging.py",),

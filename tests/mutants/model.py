@@ -11,7 +11,7 @@ SAMPLING = "tests/model/test_sampling.py"
 MUTANTS = (
     Mutant(
         "averages with decay for 1 - decay",
-        "model/lit.py",
+        "model/training/module.py",
         "torch._foreach_lerp_(ours, theirs, 1 - decay)",
         "torch._foreach_lerp_(ours, theirs, decay)",
         (f"{LIT}::test_the_average_follows_the_weights_by_its_decay",),
@@ -19,7 +19,7 @@ MUTANTS = (
     ),
     Mutant(
         "never averages",
-        "model/lit.py",
+        "model/training/module.py",
         "self._average()",
         "self._average",
         (f"{LIT}::test_the_average_follows_the_weights_by_its_decay",),
@@ -27,7 +27,7 @@ MUTANTS = (
     ),
     Mutant(
         "saves the weights, not their average",
-        "model/lit.py",
+        "model/training/module.py",
         "plain = copy.deepcopy(self.ema) if",
         "plain = copy.deepcopy(self.dit) if",
         (f"{LIT}::test_the_average_follows_the_weights_by_its_decay",),
@@ -35,7 +35,7 @@ MUTANTS = (
     ),
     Mutant(
         "clips during warm-up",
-        "model/lit.py",
+        "model/training/module.py",
         "if self.optim.clip and self.done >= self.optim.warmup else",
         "if self.optim.clip else",
         (f"{LIT}::test_gradients_are_clipped_after_warm_up_alone",),
@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "lets gradients of earlier steps in",
-        "model/lit.py",
+        "model/training/module.py",
         "optimizer.zero_grad()",
         "optimizer.zero_grad",
         (f"{LIT}::test_a_step_has_the_gradient_of_its_whole_batch",),
@@ -51,7 +51,7 @@ MUTANTS = (
     ),
     Mutant(
         "weighs the loss per token whatever is asked",
-        "model/lit.py",
+        "model/training/module.py",
         'if average == "token":',
         "if True:",
         (f"{LIT}::test_shares_count_samples_or_tokens_alike",),
@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     Mutant(
         "does not ask for the average that was set",
-        "model/lit.py",
+        "model/training/module.py",
         "shares = token_shares(batch, self.optim.average, int(counts[1]))",
         'shares = token_shares(batch, "token", int(counts[1]))',
         (f"{LIT}::test_a_step_has_the_gradient_of_its_whole_batch",),
@@ -67,7 +67,7 @@ MUTANTS = (
     ),
     Mutant(
         "averages over a micro-batch, not the step",
-        "model/lit.py",
+        "model/training/module.py",
         "1 / (step.samples * m.size",
         "1 / (len(m.keys) * m.size",
         (f"{LIT}::test_a_step_has_the_gradient_of_its_whole_batch",),
@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "tells the context that it is noise",
-        "model/lit.py",
+        "model/training/module.py",
         "timestep = torch.ones(batch.segments, device=t.device)",
         "timestep = torch.zeros(batch.segments, device=t.device)",
         (f"{LIT}::test_in_training_the_context_is_clean",),
@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     Mutant(
         "warms up from a rate of nought",
-        "model/lit.py",
+        "model/training/module.py",
         "return config.lr * (step + 1) / config.warmup",
         "return config.lr * step / config.warmup",
         (f"{TRAINING}::test_schedule",),
@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "decays to nought, not to the final rate",
-        "model/lit.py",
+        "model/training/module.py",
         "return config.final_lr + (config.lr - config.final_lr)",
         "return config.lr",
         (f"{TRAINING}::test_schedule",),
@@ -99,7 +99,7 @@ MUTANTS = (
     ),
     Mutant(
         "swaps the betas",
-        "model/optimizer.py",
+        "model/training/optimizer.py",
         "betas = (config.betas[0], config.betas[1])",
         "betas = (config.betas[1], config.betas[0])",
         ("tests/model/test_optimizer.py::test_two_steps_of_adam_by_hand",),
@@ -107,7 +107,7 @@ MUTANTS = (
     ),
     Mutant(
         "decays norms and biases",
-        "model/optimizer.py",
+        "model/training/optimizer.py",
         'if parameter.ndim < 2 or name.endswith(("table", "bounds")):',
         'if name.endswith(("table", "bounds")):',
         ("tests/model/test_optimizer.py::test_only_matrices_are_decayed",),
@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "resumes a step late",
-        "model/checkpoint.py",
+        "model/training/checkpoint.py",
         "module.done = step",
         "module.done = step + 1",
         (f"{TRAINING}::test_state_survives_and_old_ones_go",),
@@ -123,7 +123,7 @@ MUTANTS = (
     ),
     Mutant(
         "never drops the text",
-        "model/pairs.py",
+        "model/data/dataset.py",
         'drop = chance("text") < config.text_dropout',
         "drop = False",
         (f"{TRAINING}::test_texts_are_dropped_as_often_as_asked",),
@@ -131,7 +131,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws everything alike",
-        "model/pairs.py",
+        "model/data/dataset.py",
         "return keyed(seed, step, epoch, entry.key, purpose)",
         "return keyed(seed, step, epoch, entry.key)",
         (f"{TRAINING}::test_texts_are_dropped_as_often_as_asked",),
@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "mirrors the video and not its words",
-        "model/pairs.py",
+        "model/data/dataset.py",
         "text = mirrored(entry.text) if flip else entry.text",
         "text = entry.text",
         (f"{TRAINING}::test_a_mirrored_visit_mirrors_words_and_pictures",),
@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "mirrors the words and not the video",
-        "model/pairs.py",
+        "model/data/dataset.py",
         "to_float(frames[:, :, ::-1] if flipped else frames)",
         "to_float(frames)",
         (f"{TRAINING}::test_a_mirrored_visit_mirrors_words_and_pictures",),
@@ -155,7 +155,7 @@ MUTANTS = (
     ),
     Mutant(
         "always generates the first target",
-        "model/pairs.py",
+        "model/data/dataset.py",
         "target = entry.targets[which]",
         "target = entry.targets[0]",
         (f"{TRAINING}::test_the_target_is_drawn",),
@@ -163,7 +163,7 @@ MUTANTS = (
     ),
     Mutant(
         "swaps noise and data",
-        "model/flow.py",
+        "model/flow/flow_matching.py",
         "return t * x1 + (1 - t) * x0",
         "return t * x0 + (1 - t) * x1",
         (f"{FLOW}::test_velocity_is_the_path_s_derivative",),
@@ -171,7 +171,7 @@ MUTANTS = (
     ),
     Mutant(
         "turns the velocity round",
-        "model/flow.py",
+        "model/flow/flow_matching.py",
         "return x1 - x0",
         "return x0 - x1",
         (f"{FLOW}::test_perfect_predictions_of_either_kind_have_no_loss",),
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "shifts times towards data",
-        "model/flow.py",
+        "model/flow/flow_matching.py",
         "return 1 - shift * noise / (1 + (shift - 1) * noise)",
         "return 1 - noise / (shift - (shift - 1) * noise)",
         (f"{FLOW}::test_shift_moves_times_towards_noise_and_one_is_the_identity",),
@@ -187,7 +187,7 @@ MUTANTS = (
     ),
     Mutant(
         "guides once too much",
-        "model/flow.py",
+        "model/flow/flow_matching.py",
         "guided = without_text + scale",
         "guided = with_text + scale",
         (f"{FLOW}::test_guidance_of_one_is_no_guidance_and_rescaling_keeps_the_spread",),
@@ -195,7 +195,7 @@ MUTANTS = (
     ),
     Mutant(
         "rescales the wrong way",
-        "model/flow.py",
+        "model/flow/flow_matching.py",
         "with_text.std() / guided.std().clamp_min(1e-12)",
         "guided.std() / with_text.std().clamp_min(1e-12)",
         (f"{FLOW}::test_guidance_of_one_is_no_guidance_and_rescaling_keeps_the_spread",),
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     Mutant(
         "at inference tells the context the target's time",
-        "model/sampling.py",
+        "model/inference/sampler.py",
         "timestep = torch.ones(batch.segments, device=x.device)",
         "timestep = torch.full((batch.segments,), t, device=x.device)",
         (f"{SAMPLING}::test_the_context_is_clean_at_every_step",),
@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "guides towards the branch without text",
-        "model/sampling.py",
+        "model/inference/sampler.py",
         "return guide(v, unconditional.velocity(x, t), config",
         "return guide(unconditional.velocity(x, t), v, config",
         (f"{SAMPLING}::test_guidance_leads_from_the_branch_without_text_to_the_one_with",),
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     Mutant(
         "guides at all times",
-        "model/sampling.py",
+        "model/inference/sampler.py",
         "if unconditional is None or not first <= t <= last:",
         "if unconditional is None:",
         (f"{SAMPLING}::test_outside_its_interval_guidance_costs_nothing",),
@@ -227,7 +227,7 @@ MUTANTS = (
     ),
     Mutant(
         "looks at the end of an Euler step",
-        "model/solvers.py",
+        "model/flow/solvers.py",
         "x = x + (after - t) * velocity(x, t)",
         "x = x + (after - t) * velocity(x, after)",
         (f"{FLOW}::test_steps_take_the_velocity_at_their_start_or_middle",),
@@ -235,7 +235,7 @@ MUTANTS = (
     ),
     Mutant(
         "solves with UniPC of first order",
-        "model/solvers.py",
+        "model/flow/solvers.py",
         "use_flow_sigmas=True)",
         "use_flow_sigmas=True, solver_order=1)",
         (f"{EQUIVALENCE}::test_unipc_is_diffusers_unipc",),
@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "gives the axes each other's channels",
-        "model/rope.py",
+        "model/sequence/rope.py",
         "torch.block_diag(*inverse_frequencies(config))",
         "torch.block_diag(*inverse_frequencies(config)[::-1])",
         (f"{DIT}::test_each_axis_turns_its_own_channels",),
@@ -251,7 +251,7 @@ MUTANTS = (
     ),
     Mutant(
         "leaves NTK scaling out",
-        "model/rope.py",
+        "model/sequence/rope.py",
         "base = config.theta * factor ** (dim / (dim - 2)) if dim > 2 else config.theta",
         "base = config.theta",
         (f"{DIT}::test_ntk_slows_the_lowest_frequency_by_its_factor",),
@@ -259,7 +259,7 @@ MUTANTS = (
     ),
     Mutant(
         "swaps height and width",
-        "model/sequence.py",
+        "model/sequence/interleave.py",
         "rows[1:-1, 2:] = grid[:, 1:] * step",
         "rows[1:-1, 2:] = grid[:, [2, 1]] * step",
         ("tests/model/test_sequence.py::test_positions_of_an_edit",),
@@ -267,7 +267,7 @@ MUTANTS = (
     ),
     Mutant(
         "swaps start and end of vision",
-        "model/sequence.py",
+        "model/sequence/interleave.py",
         "kind[0], kind[-1] = START, END",
         "kind[0], kind[-1] = END, START",
         ("tests/model/test_sequence.py::test_positions_of_an_edit",),
@@ -275,7 +275,7 @@ MUTANTS = (
     ),
     Mutant(
         "cuts a pack a token early",
-        "model/layout.py",
+        "model/sequence/layout.py",
         "bounds = torch.tensor([0, *ends], dtype=torch.int32)",
         "bounds = torch.tensor([0, *(e - 1 for e in ends[:-1]), *ends[-1:]], dtype=torch.int32)",
         (f"{DIT}::test_alone_packed_and_padded_agree",),
@@ -283,7 +283,7 @@ MUTANTS = (
     ),
     Mutant(
         "hides later tokens",
-        "model/attention.py",
+        "model/net/attention.py",
         "F.scaled_dot_product_attention(q, k, v, ",
         "F.scaled_dot_product_attention(q, k, v, is_causal=True, ",
         (f"{DIT}::test_backends_agree",),
@@ -291,7 +291,7 @@ MUTANTS = (
     ),
     Mutant(
         "leaves out the norm of queries",
-        "model/blocks.py",
+        "model/net/blocks.py",
         "self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else",
         "self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if False else",
         (f"{DIT}::test_norms_of_queries_and_keys_take_out_their_length",),
@@ -299,7 +299,7 @@ MUTANTS = (
     ),
     Mutant(
         "modulates without the one",
-        "model/blocks.py",
+        "model/net/blocks.py",
         "(1 + scale).index_select(0, segment)",
         "scale.index_select(0, segment)",
         (f"{DIT}::test_modulation_of_nought_leaves_tokens_and_each_segment_has_its_own",),
@@ -307,7 +307,7 @@ MUTANTS = (
     ),
     Mutant(
         "visits all rows alike",
-        "model/mixture.py",
+        "model/data/mixture.py",
         "exact = [Fraction(str(ratio)) * count",
         "exact = [Fraction(1) * count",
         ("tests/model/test_planning.py::test_every_sample_is_seen_ratio_times_an_epoch",),
@@ -315,7 +315,7 @@ MUTANTS = (
     ),
     Mutant(
         "fills micro-batches beyond their tokens",
-        "model/planning.py",
+        "model/planner/step_plan.py",
         "return have + tokens <= budget.tokens and spent",
         "return spent",
         ("tests/model/test_planning.py::test_a_plan_is_whole_and_within_budget",),
@@ -323,7 +323,7 @@ MUTANTS = (
     ),
     Mutant(
         "loses a step's last sample",
-        "model/planning.py",
+        "model/planner/step_plan.py",
         "self.order.draws(step * self.batch_size, self.batch_size)",
         "self.order.draws(step * self.batch_size, max(1, self.batch_size - 1))",
         ("tests/model/test_planning.py::test_every_sample_is_seen_ratio_times_an_epoch",),

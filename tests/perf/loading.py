@@ -19,16 +19,17 @@ import torch
 import webdataset
 import yaml
 
-from model.config import ModelConfig, from_dict
-from model.data import DataConfig, StepBatch, collate
-from model.encode import encode
-from model.opening import open_data
-from model.pairs import Pairs
-from model.settings import FitConfig, TrainConfig
-from model.steps import Steps
-from model.train import loader
+from model.config import ModelConfig
+from model.data.batch import DataConfig, StepBatch, collate
+from model.data.dataset import Pairs
+from model.training.config import FitConfig, TrainConfig
+from model.training.dataloader import Steps
+from model.training.precompute import encode
+from model.training.setup import open_data
+from model.training.trainer import loader
 from shards.reader import Record, ShardSet
 from shards.sample import parse_sample
+from shards.serialization import from_dict
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per
 from tests.perf.shards import make_items

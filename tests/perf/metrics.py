@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.item import Geometry, Loaded, Reference
+from benchmark.core.item import Geometry, Loaded, Reference
+from benchmark.core.stats import mean_interval
 from benchmark.metrics import default_metrics
-from benchmark.stats import mean_interval
 from tests.perf.measure import Figure, per, scene, timed
 
 FRAMES, HEIGHT, WIDTH = 17, 360, 480

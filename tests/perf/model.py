@@ -13,18 +13,19 @@ from pathlib import Path
 import torch
 import yaml
 
-from model.config import InferenceConfig, ModelConfig, from_dict
-from model.data import DataConfig
-from model.dit import DiT
-from model.editor import Editor
+from model.config import InferenceConfig, ModelConfig
+from model.data.batch import DataConfig
 from model.encoders import build
-from model.flops import edit_flops, shape_of
-from model.lit import EditModule, micro_loss, token_shares
-from model.opening import open_data
-from model.sampling import sample
-from model.sequence import TextElement, VisionElement, build_sequence
-from model.settings import FitConfig
-from model.steps import Steps
+from model.inference.editor import Editor
+from model.inference.sampler import sample
+from model.net.dit import DiT
+from model.planner.flops import edit_flops, shape_of
+from model.sequence.interleave import TextElement, VisionElement, build_sequence
+from model.training.config import FitConfig
+from model.training.dataloader import Steps
+from model.training.module import EditModule, micro_loss, token_shares
+from model.training.setup import open_data
+from shards.serialization import from_dict
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
 from tests.perf.shards import make_items

@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.config import ModelConfig
-from model.data import Example, MicroBatch, StepBatch, collate
-from model.dit import DiT, DiTConfig
-from model.lit import micro_loss, token_shares
-from model.rope import RopeConfig
-from model.sequence import (
+from model.data.batch import Example, MicroBatch, StepBatch, collate
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.interleave import (
     PAD,
     Segment,
     Sequence,
@@ -31,6 +30,8 @@ from model.sequence import (
     VisionElement,
     build_sequence,
 )
+from model.sequence.rope import RopeConfig
+from model.training.module import micro_loss, token_shares
 from tests.perf.measure import Figure, per
 from tests.perf.planning import MIX
 

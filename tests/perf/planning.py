@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.balance import Budget, Cluster
-from model.cost import CostModel
-from model.mixture import Lengths, Order, draw_lengths
-from model.planning import Planner
+from model.data.mixture import Lengths, Order, draw_lengths
+from model.planner.balance import Budget, Cluster
+from model.planner.cost import CostModel
+from model.planner.step_plan import Planner
 from tests.perf.measure import Figure, per
 
 WIDTH = 2048

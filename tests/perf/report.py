@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmark.report import write_report
-from benchmark.runner import Run, RunConfig, execute
+from benchmark.evaluation.results import Run, RunConfig
+from benchmark.evaluation.runner import execute
+from benchmark.report.html import write_report
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
 from tests.perf.shards import make_items

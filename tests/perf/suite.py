@@ -94,8 +94,8 @@ def ours(data: str, results: str, metrics: str, workers: str, out: str) -> dict[
     """Scored by the benchmark."""
     from rich.console import Console
 
-    from benchmark.outcome import RunConfig
-    from benchmark.runner import execute
+    from benchmark.evaluation.results import RunConfig
+    from benchmark.evaluation.runner import execute
 
     config = RunConfig(
         "editversebench", data, None, results={"ours": results}, metrics=metrics, mode="official"

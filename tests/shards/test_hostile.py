@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.index import ShardError, read_manifest, rebuild
-from shards.location import Location
+from shards.index import read_manifest, rebuild
+from shards.location import Location, ShardError
 from shards.reader import ShardSet, stream
 from shards.sample import Sample
 from shards.tar import TarReader

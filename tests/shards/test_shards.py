@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards.index import ShardError, TokenGeometry, rebuild
+from shards.index import TokenGeometry, rebuild
+from shards.location import ShardError
 from shards.media import read_video
 from shards.reader import ShardSet, stream
 from shards.sample import SampleError

@@ -16,7 +16,7 @@ import yaml
 
 from curation.annotators.grounding_dino import GroundingDinoPackage
 from curation.annotators.sam2 import Sam2Package
-from curation.pipeline import default_config
+from curation.engine.executor import default_config
 from shards.media import write_video
 from tests.curation.reference.answers import Answers
 from tests.curation.reference.tiny_models import MAKERS, SAM2, bert_tokenizer
@@ -109,7 +109,7 @@ def small(tiny: Callable[[str], str], server: str) -> Callable[..., dict[str, An
     """
     program = {"folder": str(PROGRAMS), "python": sys.executable, "timeout": 60}
     endpoint = {
-        "class_path": "curation.annotators.endpoint.Endpoint",
+        "class_path": "curation.vlm.endpoint.Endpoint",
         "init_args": {"url": server, "model": "m", "timeout": 5, "retries": 0},
     }
     camera = {"FRAMES": str(LENGTH), "SIZE": "64x96"}

@@ -22,10 +22,11 @@ from curation.annotators.recammaster import ReCamMaster
 from curation.annotators.rtmpose import RtmPose
 from curation.annotators.sam2 import Sam2Hub, Sam2Package
 from curation.annotators.vace import GeneratedFill, WanVace
-from curation.assets import AssetError
 from curation.cg.camera import MOVEMENTS
-from curation.controls import grey_video
-from curation.ports import AnnotatorError, Backend, Found
+from curation.core.interfaces import Found
+from curation.ops.control_signals import grey_video
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import AnnotatorError, Backend
 from tests.curation.reference.tiny_models import SAM2
 
 PROGRAMS = Path(__file__).parent / "programs"

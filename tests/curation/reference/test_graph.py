@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from curation import everything
-from curation.pipeline import default_config, tasks
-from curation.run import Summary, run
+from curation.engine import run_all
+from curation.engine.executor import default_config, tasks
+from curation.engine.run import Summary, run
 from shards.reader import ShardSet
 from shards.verify import verify
 from tests.curation.reference.tiny_models import SAM2
@@ -125,6 +125,6 @@ def test_a_change_of_the_edit_computes_what_comes_after_it(made: Callable[..., S
 
 
 def test_parents_come_first() -> None:
-    order = everything.in_order(TASKS, "reference")
+    order = run_all.in_order(TASKS, "reference")
     assert order.index("object_removal") < order.index("propagation")
     assert order.index("depth_to_video") < order.index("video_to_depth")

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from curation.annotators.endpoint import Endpoint
-from curation.annotators.qwen2_vl import Qwen2Vl
-from curation.assets import AssetError
-from curation.judging import CRITERIA, Judge
-from curation.ports import AnnotatorError, Backend, Rating
-from curation.run import run
-from curation.vlm import expected, sampled
-from curation.writing import Writer
+from curation.engine.run import run
+from curation.text.vlm_captions import Writer
+from curation.text.vlm_filter import CRITERIA, Judge
+from curation.vlm.client import expected, sampled
+from curation.vlm.endpoint import Endpoint
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import AnnotatorError, Backend, Rating
+from curation.vlm.qwen2_vl import Qwen2Vl
 
 
 def asked(url: str, **settings: Any) -> Endpoint:

@@ -1,0 +1,253 @@
+"""The same training with one thing changed at a time, over several seeds, scored and compared in one table.
+
+`python -m benchmark study --study configs/train/ablations/study.yaml` trains and scores every arm in
+processes of their own, through the command lines that a person would use; an interrupted study goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.core.item import MODEL, BenchmarkError
+from shards.errors import EditVerseError
+from shards.limits import read_yaml, shown
+from shards.serialization import from_dict
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training: overlays of the common configuration, and another mixture where `mixture` names one."""
+
+    config: tuple[str, ...] = ()
+    mixture: str | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Held-out items that every arm is scored on."""
+
+    shards: str
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: the mean of a metric over a group of the items of a score."""
+
+    label: str
+    score: str
+    group: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        train: configuration that all arms share; with it all have the same number of steps and samples.
+        seeds: of every arm, two or more.
+        arms: by name; the first is what the others are compared with.
+        scores: by name.
+    """
+
+    train: str
+    seeds: tuple[int, ...]
+    arms: dict[str, Any]
+    scores: dict[str, Any]
+    columns: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < 2:
+            raise BenchmarkError("seeds: an interval needs two or more different ones")
+        if len(self.arms) < 2 or not self.columns:
+            raise BenchmarkError("arms, columns: there must be two arms or more, and a column")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A column's values of an arm, one per seed, and what the first arm had with the same seeds."""
+
+    values: tuple[float, ...]
+    first: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(np.mean(self.values))
+
+    def gain(self) -> tuple[float, float]:
+        """Mean difference to the first arm, seed by seed, and half of its 95 % t interval over seeds."""
+        from scipy.stats import t
+
+        apart = np.subtract(self.values, self.first)
+        spread = apart.std(ddof=1) / np.sqrt(len(apart))
+        return float(apart.mean()), float(t.ppf(0.975, len(apart) - 1) * spread)
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file; BenchmarkError names the field that is wrong."""
+    try:
+        value = read_yaml(path)
+        study: Study = from_dict(Study, value, str(path))
+        made = Study(
+            study.train,
+            study.seeds,
+            {n: from_dict(Arm, a or {}, f"{path}: arms.{n}") for n, a in study.arms.items()},
+            {n: from_dict(Scores, s, f"{path}: scores.{n}") for n, s in study.scores.items()},
+            [from_dict(Column, c, f"{path}: columns") for c in study.columns],
+        )
+    except (OSError, EditVerseError) as error:
+        raise BenchmarkError(str(error)) from error
+    for name in [*made.arms, *made.scores]:  # folders of the output
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+=-]{0,99}", name):
+            raise BenchmarkError(
+                f"{path}: the name {shown(name)} cannot be a folder's: letters, digits, spaces and . + = -"
+            )
+    for column in made.columns:
+        if column.score not in made.scores:
+            raise BenchmarkError(f"{path}: columns: {column.label}: no score {column.score!r}")
+    return made
+
+
+def carry_out(study: Study, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train and score what is not there yet, `jobs` arms at a time, each on its share of the processors.
+
+    Returns:
+        What `study.json` holds: per arm its cells, training seconds and tokens, mean over seeds.
+
+    Raises:
+        BenchmarkError: a command failed; its last line is named, the others' results are kept.
+    """
+    from shards.files import write_bytes, write_json
+
+    runs = [(name, seed) for seed in study.seeds for name in study.arms]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    faults: list[str] = []
+
+    def one(name: str, seed: int) -> None:
+        try:
+            _run(study, name, seed, out, threads, say)
+        except BenchmarkError as error:
+            faults.append(str(error))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(lambda run: one(*run), runs))
+        except BaseException:  # Ctrl-C ends what runs; nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if faults:
+        raise BenchmarkError(faults[0])
+    result = collect(study, out)
+    write_json(out / "study.json", result)
+    write_bytes(out / "study.md", (markdown(study, result) + "\n").encode())
+    return result
+
+
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    """Where an arm's run of a seed lies."""
+    return out / name / f"seed-{seed}"
+
+
+def _run(study: Study, name: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
+    arm, folder = study.arms[name], folder_of(out, name, seed)
+    command = ["model", "fit", "--config", study.train]
+    for overlay in arm.config:
+        command += ["--config", overlay]
+    if arm.mixture:
+        command += ["--data.mixture", arm.mixture]
+    _call([*command, "--run", str(folder / "run"), "--train.seed", str(seed)], folder / "fit.log", threads)
+    say(f"{name}, seed {seed}: trained")
+    for score, what in study.scores.items():
+        command = ["benchmark", "run", "--suite", "heldout", "--data", what.shards, "--gallery", "0"]
+        command += ["--checkpoint", str(folder / "run" / "checkpoint"), "--out", str(folder / score)]
+        limit = [] if what.limit is None else ["--limit", str(what.limit)]
+        _call([*command, *limit], folder / f"{score}.log", threads)
+    say(f"{name}, seed {seed}: scored")
+
+
+def _call(arguments: Iterable[str], log: Path, threads: int) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    limits = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    with log.open("w") as written:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=os.environ | limits,
+            check=False,
+        )
+    if done.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines()
+        raise BenchmarkError(f"{log}: the command failed (status {done.returncode}): {lines[-1:]}")
+
+
+def collect(study: Study, out: Path) -> dict[str, Any]:
+    """The finished study's numbers."""
+    first = next(iter(study.arms))
+    values = {
+        name: [[_value(out, name, seed, column) for seed in study.seeds] for column in study.columns]
+        for name in study.arms
+    }
+    result: dict[str, Any] = {"seeds": list(study.seeds), "arms": {}}
+    for name in study.arms:
+        cells = {}
+        for column, mine, theirs in zip(study.columns, values[name], values[first], strict=True):
+            cell = Cell(tuple(mine), tuple(theirs))
+            gain, half = cell.gain()
+            cells[column.label] = {"values": mine, "mean": cell.mean, "gain": gain, "half": half}
+        runs = [
+            json.loads((folder_of(out, name, seed) / "run" / "summary.json").read_text())
+            for seed in study.seeds
+        ]
+        result["arms"][name] = {
+            "about": study.arms[name].about,
+            "cells": cells,
+            "seconds": float(np.mean([r["step_seconds"] for r in runs])),
+            "tokens": float(np.mean([r["tokens"] for r in runs])),
+        }
+    return result
+
+
+def _value(out: Path, name: str, seed: int, column: Column) -> float:
+    path = folder_of(out, name, seed) / column.score / "summary.json"
+    table = json.loads(path.read_text())["table"]
+    try:
+        return float(table[column.group][MODEL][column.metric]["value"])
+    except (KeyError, TypeError, ValueError):
+        raise BenchmarkError(
+            f"{path}: no {column.metric} of {column.group} (it has the groups {', '.join(table)})"
+        ) from None
+
+
+def markdown(study: Study, result: dict[str, Any]) -> str:
+    """The table: per cell the mean over seeds, and the difference to the first arm with its interval."""
+    labels = [column.label for column in study.columns]
+    lines = [
+        "| arm | " + " | ".join(labels) + " | tokens | seconds |",
+        "|---" * (len(labels) + 3) + "|",
+    ]
+    for number, (name, arm) in enumerate(result["arms"].items()):
+        cells = []
+        for label in labels:
+            cell = arm["cells"][label]
+            apart = f" ({cell['gain']:+.2f} ± {cell['half']:.2f})" if number else ""
+            cells.append(f"{cell['mean']:.2f}{apart}")
+        told = f"{name}: {arm['about']}" if arm["about"] else name
+        cost = f"{arm['tokens'] / 1e6:.1f} M | {arm['seconds']:.0f}"
+        lines.append(f"| {told} | {' | '.join(cells)} | {cost} |")
+    return "\n".join(lines)

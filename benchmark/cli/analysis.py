@@ -1,0 +1,147 @@
+"""Commands that print tables: comparisons, correlations, faults, the paper's tables, what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from benchmark.core.item import BenchmarkError
+from shards.devices import check_device
+
+console = Console()
+TABLE_WIDTH = 196  # columns that the score table needs
+
+
+def compare(
+    first: str, second: str, row: str = "model", second_row: str | None = None, out: str | None = None
+) -> None:
+    """Compare two systems over the same items: by how much the second is better, and how surely.
+
+    Args:
+        first: output folder of a run
+        second: output folder of the other, or of the same
+        row: which row of their tables
+        second_row: the row of the second, if it is called otherwise
+        out: file for the comparison as JSON
+    """
+    from benchmark.analysis.compare import compare, correlations, read_items
+    from benchmark.report.tables import comparison_table, correlation_table
+    from shards.files import write_json
+
+    items = read_items(Path(first)), read_items(Path(second))
+    found = compare(*items, row, second_row)
+    title = "metrics of the second run against each other, over items"
+    console.print(
+        comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found),
+        correlation_table(correlations(items[1], found["second_row"]), title),
+    )
+    if out is not None:
+        write_json(Path(out), found)
+
+
+def correlate(run: str = "runs/bench", human: str = "ratings.csv") -> None:
+    """Say how a run's metrics go together with people's ratings of the same results.
+
+    Args:
+        run: output folder of the run
+        human: CSV of ratings with the columns item, row and score
+    """
+    from benchmark.analysis.compare import read_items
+    from benchmark.analysis.human_correlation import agreements, read_ratings
+    from benchmark.report.tables import correlation_table
+
+    found = agreements(read_items(Path(run)), read_ratings(Path(human)))
+    console.width = max(console.width, 100)
+    for what, of in (("result by result", "results"), ("means of systems", "systems")):
+        pairs = {(metric, "people"): getattr(a, of) for metric, a in found.items()}
+        console.print(correlation_table(pairs, f"metrics against people, {what}"))
+
+
+def faults(
+    suite: str = "editversebench",
+    data: str = "data/EditVerseBench",
+    results: str = "results",
+    metrics: str | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+    out: str | None = None,
+) -> None:
+    """Say what each fault of the published code is worth: official scores with one mended at a time.
+
+    Args:
+        suite: whose items and metrics
+        data: the suite's data
+        results: folder of finished results
+        metrics: YAML file of metrics; the suite's own if not given
+        limit: only so many items, spread evenly over the suite
+        device: of the metrics' networks, cpu or cuda
+        out: file for the table as JSON
+    """
+    from dataclasses import asdict
+
+    from benchmark.analysis.reference_bugs import effects, table
+    from benchmark.evaluation.setup import spread_out
+    from benchmark.evaluation.systems import Finished
+    from benchmark.metrics.config import read_metrics
+    from benchmark.suites import open_suite
+    from shards.files import write_json
+
+    check_device(device)
+    opened = open_suite(suite, Path(data))
+    chosen = metrics or opened.metrics
+    if chosen is None:
+        raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
+    items = [opened.items[n] for n in spread_out(len(opened.items), limit)]
+    with console.status("scoring") as status:
+        found = effects(
+            items,
+            Finished("results", Path(results)),
+            read_metrics(Path(chosen), "official", device),
+            status.update,
+        )
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table(found))
+    if out is not None:
+        write_json(Path(out), [asdict(effect) for effect in found])
+
+
+def tables(
+    table: str = "2", rows: str | None = None, format: Literal["text", "csv", "latex"] = "text"
+) -> None:
+    """Print a result table of the paper, with own rows in it; published rows are marked as such.
+
+    Args:
+        table: its number in the paper: 2, 3, 6, 7, 8 or 9
+        rows: YAML or JSON file of own rows, {method: {column: value}}; the CSV names the columns
+        format: text for the terminal, csv, or latex
+    """
+    from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
+
+    chosen = paper_table(table)
+    filled = Filled(chosen, read_rows(Path(rows), chosen) if rows else {})
+    if format == "text":
+        console.width = max(console.width, TABLE_WIDTH)
+        console.print(filled.text())
+    else:
+        print(filled.csv() if format == "csv" else filled.latex(), end="")
+
+
+def list_() -> None:
+    """List suites and metrics."""
+    from rich.table import Table
+
+    from benchmark.metrics import known_metrics
+    from benchmark.suites import describe, names
+
+    suites = Table("suite", "what", title="suites")
+    for name in names():
+        suites.add_row(name, describe(name))
+    metrics = Table("class_path", "range", "version", "what", title="metrics, for a metrics file")
+    for path, kind in known_metrics().items():
+        about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        low, high = kind.range
+        metrics.add_row(path, f"{low:g} to {high:g}", str(kind.version), about)
+    console.width = max(console.width, 140)
+    console.print(suites, metrics)

@@ -1,0 +1,97 @@
+"""Commands for benchmarks that are scored by their own programs, see `benchmark.external`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.cli.analysis import console
+from benchmark.core.item import BenchmarkError
+from shards.devices import check_device
+from shards.files import exclusive
+
+Name = Literal["geneval", "vbench"]
+
+
+def program(name: Name) -> Any:
+    """The adapter's module."""
+    from benchmark.external import geneval, vbench
+
+    return {"geneval": geneval, "vbench": vbench}[name]
+
+
+def generate(
+    suite: Name = "geneval",
+    data: str = "data/geneval",
+    checkpoint: str = "nano",
+    out: str = "runs/geneval",
+    samples: int | None = None,
+    limit: int | None = None,
+    steps: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Make the pictures or videos that GenEval's or VBench's program scores; go on where it ended.
+
+    Args:
+        suite: geneval or vbench
+        data: folder with the suite's list of prompts
+        checkpoint: folder with config.json and model.safetensors, or the name of shipped weights
+        out: the folder that the program is then run on
+        samples: per prompt; as published if not given
+        limit: only so many samples, spread evenly over all
+        steps: solver steps; the checkpoint's own if not given
+        device: of the model, cpu or cuda
+    """
+    from benchmark.evaluation.edit_cache import weights_folder
+    from benchmark.evaluation.setup import spread_out
+    from benchmark.external import produce
+    from model import Editor
+
+    check_device(device)
+    folder = weights_folder(Path(checkpoint))
+    # beside the folder: the program that is run on it takes every file for a result
+    place = Path(out).absolute()
+    with (
+        exclusive(place.parent, f"--out {place.name} in", f".{place.name}.lock"),
+        console.status("generating") as status,
+    ):
+        every = program(suite).wanted(Path(data), Path(out), samples)
+        chosen = [every[n] for n in spread_out(len(every), limit)]
+        editor = Editor.from_pretrained(str(folder), device)
+        made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
+    console.print(
+        f"{out}: {made} made, {there} were there; {len(every)} in all", highlight=False, soft_wrap=True
+    )
+
+
+def collect(suite: Name = "geneval", results: str = "results.jsonl", out: str | None = None) -> None:
+    """Read what GenEval's or VBench's program wrote, and aggregate it as published.
+
+    Args:
+        suite: geneval or vbench
+        results: GenEval's results.jsonl, or the folder of VBench's *_eval_results.json
+        out: file for the numbers as JSON
+    """
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from shards.files import write_json
+
+    if not Path(results).exists():
+        raise BenchmarkError(f"--results {results}: not found")
+    found = program(suite).collect(Path(results))
+    table = Table(suite, title=f"{suite}, in percent")
+    for name in ("mean", "95 %", "scored"):
+        table.add_column(name, justify="right")
+    for name, mean in found.parts.items():
+        bounds = "n/a" if mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}"
+        table.add_row(name, f"{mean.value:.2f}", bounds, str(mean.scored))
+    table.add_section()
+    for name, total in found.totals.items():
+        table.add_row(name, "-" if total is None else f"{total:.2f}", "", "")
+    console.print(table)
+    for remark in found.remarks:
+        console.print(f"[yellow]note[/yellow] {remark}", highlight=False)
+    if out is not None:
+        write_json(Path(out), asdict(found))

@@ -1,0 +1,126 @@
+"""Scores and edits cached by content: what was computed once is not computed again.
+
+Scores are lines of `scores.jsonl`, edits are mp4 files under `edits/`, both named by what they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.item import BenchmarkError, Unscored, Worded
+from shards.errors import EditVerseError
+from shards.files import naming
+from shards.limits import MAX_LINE_BYTES, parse_json
+
+Score = float | Unscored
+
+
+def address(*parts: Any) -> str:
+    """sha256 over the canonical JSON of what a cached thing depends on."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def number_out(value: float | None) -> float | str | None:
+    """JSON has no infinity: it becomes the string "inf"."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def score_out(score: Score) -> dict[str, Any]:
+    """A score as fields of a line."""
+    used = {"usage": dict(score.usage)} if isinstance(score, Unscored | Worded) and score.usage else {}
+    if isinstance(score, Unscored):
+        return {"unscored": score.reason, **used}
+    words = {"words": score.words} if isinstance(score, Worded) else {}
+    return {"value": number_out(float(score)), **words, **used}
+
+
+def score_in(row: dict[str, Any]) -> Score:
+    """The score that `score_out` wrote; ValueError or KeyError for what it never writes."""
+    usage = row.get("usage", {})
+    if not isinstance(usage, dict) or not all(type(n) is int and n >= 0 for n in usage.values()):
+        raise ValueError("usage counts requests and tokens")
+    words = row.get("unscored", row.get("words", ""))
+    if not isinstance(words, str):
+        raise ValueError("a reason and words are texts")
+    if "unscored" in row:
+        return Unscored(words, usage)
+    value = number_in(row["value"])
+    if value is None:
+        raise ValueError("a score is a number")
+    return Worded(value, words, usage) if "words" in row else value
+
+
+def number_in(value: Any) -> float | None:
+    """A score as JSON has it: a number, "inf" as a word, or null where it is missing.
+
+    Raises ValueError for anything else, such as what is not a number.
+    """
+    if value is None or value in ("inf", "-inf"):
+        return value if value is None else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError("a score is a number, or inf as a word")
+    if isinstance(value, int) and abs(value) > 1 << 53:
+        raise ValueError("a score is no number as large as this")
+    return float(value)
+
+
+class ScoreStore:
+    """Scores by address, in one append-only JSONL file.
+
+    Each item's scores are appended and fsynced together. A last line cut short by a kill is dropped;
+    any other unreadable line is an error that names it.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path = path
+        self._scores: dict[str, Score] = {}
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise BenchmarkError(f"{path}: not a regular file")
+        whole = number = 0  # bytes and count of the lines that end
+        with path.open("rb") as handle:
+            while line := handle.readline(MAX_LINE_BYTES):
+                if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+                    break
+                whole, number = whole + len(line), number + 1
+                try:
+                    row = parse_json(line, f"line {number}")
+                    if not isinstance(row, dict) or not isinstance(row["address"], str):
+                        raise ValueError("a line is an object with an address")
+                    self._scores[row["address"]] = score_in(row)
+                except (EditVerseError, ValueError, KeyError):
+                    raise BenchmarkError(
+                        f"{path}: line {number} is damaged; delete the line or the file"
+                    ) from None
+        if whole < path.stat().st_size and not read_only:
+            with path.open("r+b") as handle:
+                handle.truncate(whole)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def get(self, key: str) -> Score | None:
+        """The score at an address; None when there is none yet."""
+        return self._scores.get(key)
+
+    def put(self, rows: Iterable[tuple[str, Score, dict[str, Any]]]) -> None:
+        """Append (address, score, what it is of); the last part is for people who read the file."""
+        lines = []
+        for key, score, about in rows:
+            lines.append(json.dumps({"address": key, **score_out(score), **about}, ensure_ascii=False) + "\n")
+            self._scores[key] = score
+        if not lines:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(self.path), self.path.open("a", encoding="utf-8") as handle:
+            handle.write("".join(lines))
+            handle.flush()
+            os.fsync(handle.fileno())

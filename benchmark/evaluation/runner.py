@@ -1,0 +1,133 @@
+"""Runs a suite: edits what is not yet edited, scores what is not yet scored, aggregates.
+
+Everything computed is kept at once, so an interrupted run continues and a second run computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmark.core.item import BenchmarkError
+from benchmark.core.score_cache import ScoreStore
+from benchmark.evaluation.item_evaluator import Done
+from benchmark.evaluation.results import Run, RunConfig
+from benchmark.evaluation.setup import Bench, spread_out
+from benchmark.evaluation.worker_pool import in_processes
+from shards.errors import EditVerseError
+from shards.files import LOCK, exclusive, is_unused, write_json
+from shards.limits import read_json
+
+
+def claim(out: Path, config: RunConfig) -> None:
+    """Make `out` this run's folder; raises BenchmarkError when it holds another configuration's run."""
+    path = out / "config.json"
+    wanted = json.loads(json.dumps(asdict(config)))
+    if path.is_file():
+        try:
+            held = read_json(path)
+        except EditVerseError:
+            raise BenchmarkError(f"{path}: damaged; choose another --out or delete {out}") from None
+        different = [k for k in wanted if not isinstance(held, dict) or held.get(k) != wanted[k]]
+        if different and {p.name for p in out.iterdir()} - {LOCK} != {
+            path.name
+        }:  # a run that began to store things
+            name = different[0]
+            was = held.get(name) if isinstance(held, dict) else None
+            raise BenchmarkError(
+                f"--out {out}: holds another run ({name}: {was!r} there, {wanted[name]!r} asked for); "
+                "choose another --out or delete it"
+            )
+        if different:
+            write_json(path, wanted)
+        return
+    check_folder(out)
+    write_json(path, wanted)
+
+
+def check_folder(out: Path) -> None:
+    """Raise BenchmarkError unless a run can have its folder here."""
+    if out.exists() and not out.is_dir():
+        raise BenchmarkError(f"--out {out}: is not a folder")
+    if not is_unused(out) and not (out / "config.json").is_file():
+        raise BenchmarkError(f"--out {out}: not empty and no benchmark run (no config.json); choose another")
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold a run's folder: a second run of it, or one that writes its page, is refused (InUseError)."""
+    check_folder(out)  # no lock is left in what is no run's folder
+    with exclusive(out, "--out"):
+        yield
+
+
+def execute(
+    config: RunConfig,
+    out: Path,
+    console: Console,
+    gallery: int,
+    workers: int = 1,
+    bench: Bench | None = None,
+) -> Run:
+    """Edit and score every item of the suite; results lie under `out`.
+
+    Faults of one item or of one result leave the others alone: its scores are `Unscored` with the reason.
+
+    Args:
+        gallery: items with videos on the page at most.
+        workers: processes; with more than one each loads the networks for itself.
+        bench: the run's parts, if they are made already.
+
+    Raises:
+        BenchmarkError: a request that is wrong as a whole.
+    """
+    bench = bench or Bench(config, out)
+    claim(out, config)
+    store = ScoreStore(out / "scores.jsonl")
+    shown = set(spread_out(len(bench.items), gallery))
+    jobs = [(number, number in shown) for number in range(len(bench.items))]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counts: Counter[str] = Counter()
+    outcomes: dict[int, Any] = {}
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("edit and score" if bench.edits else "score", total=len(jobs))
+        for number, done in _done(bench, store, jobs, workers):
+            store.put(done.fresh)
+            done.outcome.item = bench.items[number]
+            outcomes[number] = done.outcome
+            counts.update(scores_computed=len(done.fresh), scores_reused=done.reused)
+            counts.update(videos_encoded=done.encoded, edits_made=done.made, edits_reused=done.kept)
+            progress.update(bar, description=bench.items[number].id)
+            progress.advance(bar)
+    return Run(
+        config,
+        bench.suite,
+        bench.metrics,
+        [outcomes[number] for number in range(len(jobs))],
+        bench.rows,
+        bench.edits.sha256 if bench.edits else None,
+        {name: counts[name] for name in COUNTED},
+        [line for finished in bench.finished for line in finished.extra(bench.suite.items)],
+    )
+
+
+COUNTED = ("edits_made", "edits_reused", "scores_computed", "scores_reused", "videos_encoded")
+
+
+def _done(
+    bench: Bench, store: ScoreStore, jobs: list[tuple[int, bool]], workers: int
+) -> Iterator[tuple[int, Done]]:
+    if workers > 1:
+        yield from in_processes(bench.config, bench.out, jobs, workers)
+        return
+    worker = bench.worker(store)
+    for number, page in jobs:
+        yield number, worker.item(bench.items[number], page)

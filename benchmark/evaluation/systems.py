@@ -1,0 +1,102 @@
+"""What is compared: an editor that runs on the items, or a folder of results that somebody made before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from benchmark.core.fingerprint import content_of
+from benchmark.core.item import (
+    MODEL,
+    MODEL_RAW,
+    SOURCE,
+    TARGET,
+    BenchmarkError,
+    Geometry,
+    Item,
+    Loaded,
+    Unscored,
+)
+from benchmark.core.media import IMAGES, geometry_of, locate
+from shards.errors import first_line
+from shards.files import OutsideError
+
+
+@dataclass(frozen=True)
+class Result:
+    """An item's result.
+
+    Attributes:
+        files: with their sha256, by row.
+        seconds: that an editor took to make it; new: it did so just now.
+    """
+
+    files: dict[str, tuple[Path, str]]
+    geometry: Geometry
+    seconds: float | None = None
+    new: bool = False
+
+
+class System(Protocol):
+    """Fills one row of the table, or several."""
+
+    @property
+    def rows(self) -> list[str]: ...
+
+    def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """What it made of an item, whose media `load` gives if they are needed; or why there is nothing."""
+        ...
+
+
+class Finished:
+    """A folder of finished results, one per item at `Item.result`.
+
+    Args:
+        name: of the row.
+        folder: see above.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.rows, self.folder = [name], folder
+        if name in (SOURCE, MODEL, MODEL_RAW, TARGET):
+            raise BenchmarkError(
+                f"--results {name}: the table has a row of this name already; choose another"
+            )
+        if not folder.is_dir():
+            raise BenchmarkError(f"--results {name}: {folder} is no folder")
+
+    def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """Its file and geometry; pictures have the source's rate."""
+        try:
+            path = self.path(item)
+        except (OutsideError, OSError) as error:
+            return Unscored(f"no result: {first_line(error)}")
+        if path is None:
+            return Unscored(f"no result: {self.folder / item.result} is missing")
+        try:
+            geometry = geometry_of(path, item.native.fps if item.native else 1.0)
+            digest = content_of(str(path))
+        except (ValueError, OSError) as error:
+            return Unscored(f"the result cannot be read: {first_line(error)}")
+        assert digest is not None  # it exists
+        return Result({self.rows[0]: (path, digest)}, geometry)
+
+    def path(self, item: Item) -> Path | None:
+        """Where the item's result lies: at its name, or, for frames as pictures, a folder of that stem.
+
+        Raises OutsideError for a name that leads out of the folder of results.
+        """
+        named = locate(self.folder, item.result)
+        if named.is_file():
+            return named
+        folder = locate(self.folder, str(Path(item.result).with_suffix("")))
+        return folder if folder.is_dir() and any(p.suffix in IMAGES for p in folder.iterdir()) else None
+
+    def extra(self, items: list[Item]) -> list[str]:
+        """Results that belong to no item: entries beside those that items name."""
+        known = {part for item in items for part in Path(item.result).parts[:1]}
+        known |= {Path(name).stem for name in known}
+        odd = sorted(p.name for p in self.folder.iterdir() if p.name not in known and p.stem not in known)
+        return [f"{self.rows[0]}: {name} in {self.folder} belongs to no item" for name in odd]

@@ -1,0 +1,107 @@
+"""How numbers are printed, and the score table on the terminal.
+
+The page uses the same formatting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.analysis.compare import Correlation
+from benchmark.core.stats import Mean
+from benchmark.evaluation.results import ROW_NOTES, Run, label_of
+from benchmark.metrics import Metric
+
+
+def number(value: float | None, metric: Metric) -> str:
+    """Two decimals, three for SSIM-like ranges; infinity as ∞, nothing as a dash."""
+    if value is None:
+        return "-"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.3f}" if metric.range[1] <= 1 else f"{value:.2f}"
+
+
+def interval(mean: Mean, metric: Metric) -> str:
+    """`[low, high]`, or n/a where an interval means nothing."""
+    if mean.low is None or mean.high is None:
+        return "n/a"
+    return f"[{number(mean.low, metric)}, {number(mean.high, metric)}]"
+
+
+def heading(metric: Metric) -> str:
+    """Label, unit and direction."""
+    return f"{metric.label} {unit_and_arrow(metric)}"
+
+
+def unit_and_arrow(metric: Metric) -> str:
+    """The second line of a column's heading."""
+    return f"{metric.unit} {'↑' if metric.higher_is_better else '↓'}".strip()
+
+
+def terminal_table(run: Run) -> Table:
+    """The table printed at the end of a run: all items, then each task; wordings are on the page."""
+    table = Table(title=f"{run.suite.name}: {len(run.outcomes)} items", show_lines=False)
+    table.add_column("", no_wrap=True)
+    for metric in run.metrics:
+        table.add_column(f"{metric.label}\n{unit_and_arrow(metric)}", justify="right", no_wrap=True)
+    table.add_column("scored", justify="right", no_wrap=True)
+    table.add_column("failed", justify="right", no_wrap=True)
+    tasks = {outcome.item.task for outcome in run.outcomes}
+    for name, members in run.groups():
+        if name != "all" and name not in tasks:
+            continue
+        table.add_section()
+        table.add_row(f"[bold]{name}[/bold]")
+        for row in run.rows:
+            means = [run.mean(row, m, members) for m in run.metrics]
+            note = f" ({ROW_NOTES.get(row)})" if ROW_NOTES.get(row, "") else ""
+            cells = [
+                f"{number(mean.value, m)}\n[dim]{escape(interval(mean, m))}[/dim]"
+                for mean, m in zip(means, run.metrics, strict=True)
+            ]
+            scored, failed = spread([m.scored for m in means]), spread([m.failed for m in means])
+            table.add_row(f"  {label_of(row)}{note}", *cells, scored, failed)
+    return table
+
+
+def spread(values: list[int]) -> str:
+    """One number, or `lowest-highest` where the metrics differ."""
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
+    """What `compare` found, a metric per line."""
+    title = f"{escape(second)} less {escape(first)}: {found['items']} items, by {found['clustered_by']}"
+    table = Table("metric", title=title)
+    for name in ("first", "second", "difference", "95 %", "p", "effect", "scored", "failed"):
+        table.add_column(name, justify="right")
+    for metric, of in found["metrics"].items():
+        mean = of["mean"]
+        bounds = "n/a" if mean["low"] is None else f"[{mean['low']:.3f}, {mean['high']:.3f}]"
+        shown = [plain(of[name]) for name in ("first", "second")] + [plain(mean["value"]), escape(bounds)]
+        shown += [plain(of["p"], 4), plain(of["effect"])]
+        table.add_row(metric, *shown, str(mean["scored"]), str(mean["failed"]))
+    return table
+
+
+def correlation_table(found: dict[tuple[str, str], Correlation], title: str) -> Table:
+    """Pairs of what was correlated."""
+    table = Table("metrics", title=title)
+    for name in ("n", "Pearson", "95 %", "Spearman", "Kendall"):
+        table.add_column(name, justify="right")
+    for (a, b), of in found.items():
+        bounds = "n/a" if of.low is None else f"[{of.low:.2f}, {of.high:.2f}]"
+        cells = [plain(of.pearson, 2), escape(bounds), plain(of.spearman, 2), plain(of.kendall, 2)]
+        table.add_row(f"{a}, {b}", str(of.n), *cells)
+    return table
+
+
+def plain(value: float | None, decimals: int = 3) -> str:
+    """A number, or a dash."""
+    return "-" if value is None else f"{value:.{decimals}f}"

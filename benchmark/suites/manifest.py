@@ -1,0 +1,150 @@
+"""Items of benchmarks that come as a list and a folder of media: what all such suites have in common."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from benchmark.core.fingerprint import content_of
+from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded
+from benchmark.core.media import geometry_of, locate, read_frames
+from shards.errors import EditVerseError
+from shards.limits import MAX_JSON_BYTES, parse_json, parse_yaml, read_bytes
+
+RATE = 10.0  # of sources that are pictures: nobody says one
+
+
+def read_list(path: Path, what: str) -> tuple[Any, str, list[str]]:
+    """(value, sha256, remarks) of a JSON or YAML file; of keys that are there twice the first counts.
+
+    Raises BenchmarkError naming the file, and saying by `what` what it should be.
+    """
+    twice: Counter[str] = Counter()
+
+    def first_ones(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            twice.update([key] if key in found else [])
+            found.setdefault(key, value)
+        return found
+
+    try:
+        data = read_bytes(path, MAX_JSON_BYTES)
+        value = (
+            parse_yaml(data.decode("utf-8"), str(path))
+            if path.suffix in (".yaml", ".yml")
+            else parse_json(data, str(path), object_pairs_hook=first_ones)
+        )
+    except FileNotFoundError:
+        raise BenchmarkError(f"{path}: not found; it should be {what}") from None
+    except (OSError, ValueError, EditVerseError) as error:
+        raise BenchmarkError(f"{path}: cannot be read ({error}); it should be {what}") from error
+    remarks = [f"{path.name}: {key} is listed {n + 1} times; the first counts" for key, n in twice.items()]
+    return value, hashlib.sha256(data).hexdigest(), remarks
+
+
+def unlike_published(path: Path, count: int, name: str, published: int) -> list[str]:
+    """A remark where a list is not as long as the published one."""
+    if count == published:
+        return []
+    return [
+        f"{path.name} lists {count} edits, {name} has {published}: means over it do not compare with "
+        "published ones"
+    ]
+
+
+def wrong_entry(path: Path, id: str, error: ValidationError) -> str:
+    """What is wrong with an entry, by its field."""
+    first = error.errors(include_url=False)[0]
+    return f"{path.name}: entry {id}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+class Media:
+    """A list's media under `root`; each is hashed and measured once, however many items name it.
+
+    What lies outside of `root` is refused: lists come from elsewhere, and what they name is shown to a judge
+    and on the page.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.content, self.geometry = functools.cache(self._content), functools.cache(self._geometry)
+
+    def place(self, path: str) -> Path:
+        """Where a medium lies; OutsideError for one that is not under `root`."""
+        return locate(self.root, path)
+
+    def _content(self, path: str) -> str:
+        digest = content_of(str(self.place(path)))
+        if digest is None:
+            raise BenchmarkError(
+                f"{self.root / path} is missing; its suite's documentation says where to get it"
+            )
+        return digest
+
+    def _geometry(self, path: str) -> Geometry:
+        return geometry_of(self.place(path), RATE)
+
+
+def media_item(
+    id: str,
+    task: str,
+    text: str,
+    kept: Media,
+    media: Mapping[str, str],
+    result: str,
+    prompts: Mapping[str, str],
+    category: str = "",
+    facets: Mapping[str, str] | None = None,
+) -> Item:
+    """An item whose source is the first of its media.
+
+    Args:
+        media: paths below the root of `kept`, by element name.
+        result: see `Item.result`.
+        category, facets, prompts: see `Item`.
+
+    A medium that is missing or unreadable is the item's fault.
+    """
+    facets = facets or {}
+    source = next(iter(media.values()))
+    digests: dict[str, str] = {}
+    native: Geometry | None = None
+    fault = None
+    try:
+        for name, path in media.items():
+            digests[name] = kept.content(path)
+        native = kept.geometry(source)
+    except (EditVerseError, OSError, ValueError) as error:
+        fault = str(error)
+
+    def load() -> Loaded:
+        if fault is not None:
+            raise BenchmarkError(fault)
+        assert native is not None
+        try:
+            places = {name: kept.place(path) for name, path in media.items()}
+            inputs = {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+            return Loaded(read_frames(places[next(iter(media))]), None, None, native.fps, inputs)
+        except (EditVerseError, OSError, ValueError) as error:
+            raise BenchmarkError(str(error)) from error
+
+    content = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    clip = next(iter(digests.values()), id)
+    return Item(id, task, category, text, content, clip, id, native, load, prompts, fault, facets, result)
+
+
+def faulty(id: str, reason: str, result: str) -> Item:
+    """An item whose entry in the list cannot be used."""
+
+    def load() -> Loaded:
+        raise BenchmarkError(reason)
+
+    return Item(id, "unusable", "", "", "", id, id, None, load, {}, reason, {}, result)

@@ -1,0 +1,119 @@
+"""`python -m curation run ... --dry-run`: the stages, the models with their licences, the hours to expect."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from curation.core.cache import Work, Workspace
+from curation.core.task import Recipe
+from curation.engine.executor import build, load_config
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import Backend
+from shards.files import write_json
+from shards.media import MediaError, probe
+
+COSTS = "costs.json"  # in a workspace: task -> stage -> [seconds, source frames] of all its runs
+
+
+@dataclass(frozen=True)
+class Part:
+    """An annotator of a task: its role, what it is, its licence, and what is known of its speed."""
+
+    role: str
+    backend: str
+    model: str
+    revision: str
+    license: str
+    missing: str
+    speed: tuple[float, str] | None  # seconds a frame, and where that is from
+
+
+def parts_of(recipe: Recipe) -> list[Part]:
+    """All annotators, those inside others too."""
+    made: list[Part] = []
+
+    def add(role: str, annotator: Any) -> None:
+        inner = getattr(annotator, "parts", {})
+        if not inner:
+            missing = ""
+            try:
+                backend = annotator.describe()
+            except AssetError as error:
+                missing, backend = str(error), Backend(type(annotator).__name__)
+            told = (backend.backend, backend.model, backend.revision)
+            license = getattr(annotator, "license", "not stated")
+            made.append(Part(role, *told, license, missing, getattr(annotator, "speed", None)))
+        for name, part in inner.items():
+            add(f"{role}: {name}", part)
+
+    for role, annotator in recipe.used().items():
+        add(role, annotator)
+    return made
+
+
+def source_frames(recipe: Recipe, sources: list[str], space: Workspace) -> int:
+    """Frames of all sources as their containers tell; those of scenes and samples counted."""
+    total = 0
+    for source in sources:
+        if not recipe.from_files:
+            total += sum(unit.frames for unit in recipe.units(source, space))
+            continue
+        try:
+            total += probe(source).frames
+        except MediaError:
+            continue  # the run quarantines it
+    return total
+
+
+def note_costs(workspace: Path, task: str, stages: dict[str, Work], frames: int) -> None:
+    """Add what a run's stages took to the workspace's record."""
+    path = workspace / COSTS
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    of_task = held.setdefault(task, {})
+    for name, work in stages.items():
+        if work.computed:
+            seconds, seen = of_task.get(name, (0.0, 0.0))
+            share = work.computed / (work.computed + work.reused)
+            of_task[name] = (round(seconds + work.seconds, 3), round(seen + frames * share, 1))
+    write_json(path, held)
+
+
+def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int) -> None:
+    """Print what a run would do; computes and writes nothing."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
+    recipe = build(load_config(task, config))
+    sources, console = recipe.find(clips), Console(width=140)
+    frames = source_frames(recipe, sources, Workspace(workspace))
+    table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
+    parts = parts_of(recipe)
+    for part in parts:
+        table.add_row(part.role, part.backend, part.model, part.revision, part.license)
+    console.print(table)
+    path = workspace / COSTS
+    measured = json.loads(path.read_text()).get(task, {}) if path.is_file() else {}
+    table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
+    rows: list[tuple[str, float | None, str]] = [
+        (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()
+    ] or sorted(((p.role, *(p.speed or (None, ""))) for p in parts), key=lambda row: row[1] is None)
+    hours = 0.0
+    for name, each, origin in rows:
+        if each is None:
+            table.add_row(name, "not known", "", "")
+            continue
+        cost = each * frames / 3600 / max(1, workers)
+        hours += cost
+        table.add_row(name, f"{each:.4f}", origin, f"{cost:.3f}")
+    console.print(table)
+    more = (
+        "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"
+    )
+    console.print(f"about {hours:.2f} hours with {max(1, workers)} workers{more}", highlight=False)
+    for missing in dict.fromkeys(part.missing for part in parts if part.missing):
+        console.print(f"missing: {missing}", highlight=False, soft_wrap=True)

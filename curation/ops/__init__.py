@@ -1,0 +1,4 @@
+"""Operations on arrays: masks, flow, control signals.
+
+Pure functions of pixels.
+"""

@@ -1,0 +1,215 @@
+"""Tasks about objects that are found by name (section 4): one recipe up to the edit, and after it.
+
+Names -> Grounded-SAM-2 -> gates on confidence, area and steadiness -> words -> the task's edit -> gates on
+its result -> grades. What a gate or a grade refuses is decided on stored results: a changed threshold
+computes nothing anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from curation.core.cache import Workspace
+from curation.core.interfaces import Inpainter, ObjectFinder, Thing
+from curation.core.task import Recipe, Shelf, attempt, refused
+from curation.ops import masks
+from curation.sources.clips import Clip, Cut, load_frames
+from curation.text.vlm_captions import Writer
+from curation.text.vlm_filter import Judge, judged
+from curation.vlm.interface import Annotator
+from shards.media import read_mask, write_mask
+
+
+@dataclass(frozen=True)
+class ObjectGates:
+    """What an object must be like. Shares are of the picture or the frames, 0 to 1."""
+
+    confidence: float = 0.35
+    area: tuple[float, float] = (0.01, 0.4)  # mean over the frames in which it is
+    presence: float = 0.9  # frames in which it is
+    steady: float = 0.5  # largest standard deviation of its area over the mean
+    jump: float = 0.3  # least IoU of its masks in frames that follow each other
+    border: float = 0.5  # largest share of frames in which it touches the picture's edge
+    preserved: float = 30.0  # dB, least PSNR outside the mask
+    changed: float = 4.0  # levels, least mean difference inside the mask
+
+
+class GroundedRecipe(Recipe):
+    """The recipe; subclasses write `words`, `prompt` and `drafts`.
+
+    Args:
+        finder: objects by name.
+        inpainter: what is put in an object's place.
+        writer: names, instructions and captions.
+        judge: grades and their thresholds.
+        names: kinds of objects to look for; asked of the writer's model for each window when left out.
+        length: frames of a window; most: windows of a clip.
+        grow: pixels that the mask is grown by before the edit.
+    """
+
+    code: ClassVar[tuple[Any, ...]] = (masks,)
+    stage: ClassVar[str]  # the edit's, in the workspace
+
+    def __init__(
+        self,
+        finder: ObjectFinder,
+        inpainter: Inpainter,
+        writer: Writer,
+        judge: Judge,
+        cut: Cut | None = None,
+        gates: ObjectGates | None = None,
+        names: tuple[str, ...] = (),
+        length: int = 81,
+        most: int = 2,
+        grow: int = 4,
+    ) -> None:
+        super().__init__(cut)
+        self.finder, self.inpainter = finder, inpainter
+        self.writer, self.judge = writer, judge
+        self.gates, self.names = gates or ObjectGates(), tuple(names)
+        self.length, self.most, self.grow = length, most, grow
+
+    # ---- of the task --------------------------------------------------------------------------------------
+
+    def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
+        """What is said of the pair: at least "instruction"; from frames, the object's mask and its name."""
+        raise NotImplementedError
+
+    def prompt(self, words: dict[str, str]) -> str:
+        """What the inpainter is told of the result, of all `words`."""
+        raise NotImplementedError
+
+    # ---- the recipe ---------------------------------------------------------------------------------------
+
+    def used(self) -> dict[str, Annotator]:
+        """The annotators by stage."""
+        edit = {self.stage: self.inpainter}
+        return {"find": self.finder, "write": self.writer, **edit, "judge": self.judge}
+
+    def thresholds(self) -> dict[str, Any]:
+        """Of objects and grades; windows, names and growth go into the results by value."""
+        windows = {"length": self.length, "names": list(self.names), "grow": self.grow}
+        return {"gates": asdict(self.gates), "grades": self.judge.thresholds, **windows}
+
+    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+        """One candidate for each object of each window."""
+        candidates: list[dict[str, Any]] = []
+        for span in self.windows(clip, self.length, self.most):
+            found = attempt(functools.partial(self._found, clip, space, span))
+            if found.get("error"):
+                candidates.append(found)
+                continue
+            for number, thing in enumerate(found["things"]):
+                if reason := self.object_reason(thing):
+                    candidates.append(refused(reason))
+                    continue
+                candidates.append(attempt(functools.partial(self._pair, clip, space, span, found, number)))
+            if not found["things"]:
+                candidates.append(refused("no object of these names"))
+        return {"candidates": candidates}
+
+    def _found(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> dict[str, Any]:
+        names = list(self.names)
+        if not names:
+            named = self.once(space, "name", clip, self._name, [self.writer], span=span)
+            names = named["names"]
+        return self.once(space, "find", clip, self._find, [self.finder], span=span, names=names)
+
+    def _name(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
+        return {"names": self.writer.names(load_frames(clip)[slice(*span)])}
+
+    def _find(self, clip: Clip, folder: Path, span: tuple[int, int], names: list[str]) -> dict[str, Any]:
+        frames = load_frames(clip)[slice(*span)]
+        things = self.finder.objects(frames, names)
+        for number, thing in enumerate(things):
+            write_mask(folder / f"object{number}.mkv", thing.masks, clip.fps)
+        return {"things": [measured(thing) for thing in things]}
+
+    def _pair(
+        self, clip: Clip, space: Workspace, span: tuple[int, int], found: dict[str, Any], number: int
+    ) -> dict[str, Any]:
+        """Words, the edit and the grades of one object; what a gate refuses goes no further."""
+        thing, folder = found["things"][number], Path(found["folder"])
+        of = {"span": span, "find": folder.name, "number": number}
+
+        def cut_out() -> tuple[np.ndarray, np.ndarray]:
+            mask = read_mask(folder / f"object{number}.mkv")
+            return load_frames(clip)[slice(*span)], mask
+
+        def write(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
+            return {"words": self.words(*cut_out(), thing["label"])}
+
+        def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> dict[str, Any]:
+            frames, mask = cut_out()
+            hole = np.stack([masks.dilate(m, grow) for m in mask])
+            edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
+            shelf = Shelf(into, clip.fps)
+            shelf.video("source", frames)
+            shelf.video("target", edited)
+            shelf.mask("mask", hole)
+            found = {"confidence": thing["score"], **compared(frames, edited, hole)}
+            return shelf.done(first=span[0], stop=span[1], label=thing["label"], scores=found)
+
+        words = self.once(space, "write", clip, write, [self.writer], **of)["words"]
+        told = self.prompt(words) if self.inpainter.prompted else ""
+        pair = self.once(space, self.stage, clip, edit, [self.inpainter], **of, prompt=told, grow=self.grow)
+        pair["words"] = words
+        if reason := self.pair_reason(pair["scores"]):
+            return {**pair, "reason": reason}
+        return judged(self, space, clip, self.judge, pair, words["instruction"])
+
+    # ---- the gates ----------------------------------------------------------------------------------------
+
+    def object_reason(self, thing: dict[str, Any]) -> str:
+        """Why an object is not taken; "" when it is."""
+        gates = self.gates
+        reasons = (
+            (thing["score"] < gates.confidence, "object found with low confidence"),
+            (thing["presence"] < gates.presence, "object absent from too many frames"),
+            (thing["area"] < gates.area[0], "object too small"),
+            (thing["area"] > gates.area[1], "object too large"),
+            (thing["spread"] > gates.steady, "object's area not steady"),
+            (thing["jump"] < gates.jump, "object's mask jumps"),
+            (thing["border"] > gates.border, "object cut by the picture's edge"),
+        )
+        return next((reason for fails, reason in reasons if fails), "")
+
+    def pair_reason(self, scores: dict[str, float]) -> str:
+        """Why a pair is not taken; "" when it is."""
+        if scores["outside_psnr"] < self.gates.preserved:
+            return "changed outside the mask"
+        return "hardly changed inside the mask" if scores["inside_change"] < self.gates.changed else ""
+
+
+def measured(thing: Thing) -> dict[str, Any]:
+    """What the gates look at, as plain numbers."""
+    areas = thing.masks.mean((1, 2))
+    there = areas > 0
+    shown = thing.masks[there]
+    edges = [bool(m[0].any() | m[-1].any() | m[:, 0].any() | m[:, -1].any()) for m in shown]
+    follows = [float((a & b).sum() / max(1, (a | b).sum())) for a, b in itertools.pairwise(shown)]
+    return {
+        "label": thing.label,
+        "score": round(thing.score, 4),
+        "seen": thing.seen,
+        "presence": round(float(there.mean()), 4),
+        "area": round(float(areas[there].mean()) if there.any() else 0.0, 6),
+        "spread": round(float(areas[there].std() / areas[there].mean()) if there.any() else 0.0, 4),
+        "jump": round(min(follows, default=0.0), 4),
+        "border": round(float(np.mean(edges)) if edges else 0.0, 4),
+    }
+
+
+def compared(source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """PSNR in dB outside mask [T, H, W] (at most 100) and the mean absolute difference in levels inside."""
+    apart = source.astype(np.float32) - target
+    outside = float((apart[~mask] ** 2).mean()) if (~mask).any() else 0.0
+    inside = float(np.abs(apart[mask]).mean()) if mask.any() else 0.0
+    psnr = 100.0 if outside == 0 else min(100.0, float(10 * np.log10(255**2 / outside)))
+    return {"outside_psnr": round(psnr, 3), "inside_change": round(inside, 3)}

@@ -1,0 +1,270 @@
+"""A language model behind any OpenAI-compatible endpoint (vLLM, SGLang, a vendor)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import io
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from curation.vlm import client, hub
+from curation.vlm.client import expected, sampled, spend
+from curation.vlm.errors import AssetError
+from curation.vlm.interface import AnnotatorError, Backend, Rating
+from shards.errors import EditVerseError
+from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
+
+ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no longer so once a body is read
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+class Option(BaseModel):
+    """A token that the model might have said."""
+
+    token: str
+    logprob: Annotated[float, Field(le=1.0, allow_inf_nan=False)]
+
+
+class Said(BaseModel):
+    """A token that the model said, and what it might have said instead."""
+
+    token: str
+    top_logprobs: list[Option] = []
+
+
+class Logprobs(BaseModel):
+    """The tokens of an answer."""
+
+    content: list[Said] | None = None
+
+
+class Message(BaseModel):
+    """What was said."""
+
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(BaseModel):
+    """One answer."""
+
+    message: Message
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+
+
+class Usage(BaseModel):
+    """What it took, in tokens."""
+
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+
+
+class Completion(BaseModel):
+    """A chat completion, as far as it is read: an endpoint may send anything."""
+
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class Endpoint:
+    """The language model.
+
+    Args:
+        url: base URL of the endpoint, up to /v1.
+        model: as the endpoint names it.
+        key: name of the environment variable that holds the key; an endpoint without keys needs none.
+        frames: pictures that a video is sampled to.
+        tokens: of one answer at most.
+        timeout: seconds of one request; retries: of one that failed.
+        license: of the model, for the dry run.
+        structured: the endpoint takes a JSON schema that its answers follow.
+        prices: of a million tokens asked and answered, in whatever currency, to count what is spent.
+    """
+
+    code = (client,)
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str = "OPENAI_API_KEY",
+        frames: int = 8,
+        tokens: int = 512,
+        timeout: float = 120.0,
+        retries: int = 3,
+        license: str = "as the endpoint's provider says",
+        structured: bool = False,
+        prices: tuple[float, float] | None = None,
+    ) -> None:
+        self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
+        self.timeout, self.retries, self.license = timeout, retries, license
+        self.structured, self.prices = structured, prices
+
+    def describe(self) -> Backend:
+        """The model; where it runs is no part of what it says."""
+        hub.package("openai")
+        settings = {"frames": self.frames, "tokens": self.tokens}
+        return Backend("openai-endpoint", self.model, "", settings)
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        import httpx
+
+        openai = hub.package("openai")
+        key = os.environ.get(self.key) or "none"
+        return openai.OpenAI(
+            base_url=self.url,
+            api_key=key,
+            timeout=self.timeout,
+            max_retries=self.retries,
+            http_client=httpx.Client(
+                transport=_limited(self.timeout), timeout=self.timeout, follow_redirects=True
+            ),
+        )
+
+    def ask(self, media: Sequence[np.ndarray], text: str, schema: dict[str, Any] | None = None) -> str:
+        """Its answer, by a JSON schema if the endpoint takes one.
+
+        Raises AnnotatorError when it is empty, or refused.
+        """
+        options: dict[str, Any] = {}
+        if schema is not None and self.structured:
+            whole = schema | {"required": [*schema["properties"]]}  # strict ones have no optional fields
+            named = {"name": "answer", "strict": True, "schema": whole}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        choice = self._complete(media, text, max_tokens=self.tokens, **options)
+        told = _printable(choice.message.content or "").strip()
+        if choice.message.refusal or choice.finish_reason == "content_filter":
+            raise AnnotatorError(f"{self.model}: refused to answer")
+        if not told:
+            raise AnnotatorError(f"{self.model}: answered nothing")
+        if len(told) > MAX_ANSWER:
+            raise AnnotatorError(f"{self.model}: answered {len(told)} characters, {MAX_ANSWER} are read")
+        return told
+
+    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
+        """The mean grade by the probabilities of all where the endpoint tells them, else its word."""
+        choice = self._complete(media, text, max_tokens=4, logprobs=True, top_logprobs=20)
+        told = _printable(choice.message.content or "")[:200].strip()
+        listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
+        if listed:
+            weights = np.zeros(11)
+            for option in listed[0].top_logprobs:
+                if option.token.strip() in GRADES:
+                    weights[int(option.token)] += math.exp(option.logprob)
+            # a tokenizer that splits digits says 10 as 1 and 0
+            if len(listed) > 1 and listed[0].token.strip() == "1":
+                after = sum(math.exp(o.logprob) for o in listed[1].top_logprobs if o.token.strip() == "0")
+                weights[10] += weights[1] * after
+                weights[1] *= 1 - after
+            if weights.sum() > 0:
+                rating = expected(weights)
+                return Rating(rating.value, rating.entropy, told)
+        said = re.fullmatch(r"\D{0,20}?(10|\d)(?:\.\d+)?(?:\s*/\s*10)?\W*", told)
+        if not said:
+            raise AnnotatorError(f"{self.model}: {told[:80]!r} holds no grade from 0 to 10")
+        return Rating(float(said[1]), None, told)
+
+    def _complete(self, media: Sequence[np.ndarray], text: str, **options: Any) -> Choice:
+        pictures: list[np.ndarray] = []
+        for one in media:
+            pictures += [one] if one.ndim == 3 else list(one[sampled(len(one), self.frames)])
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(p)}"}}
+            for p in pictures
+        ]
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+        spend(requests=1)
+        with self._named():
+            # The client takes whatever comes for a completion, so the body is read and checked here.
+            raw = self._client.chat.completions.with_raw_response.create(
+                model=self.model, messages=messages, temperature=0, seed=0, **options
+            )
+            body: bytes = raw.http_response.content
+        try:
+            answer = Completion.model_validate(parse_json(body.decode(errors="replace"), "the answer"))
+        except (EditVerseError, ValidationError):
+            start = body[:80].decode(errors="replace")
+            raise AnnotatorError(f"{self.model}: answered {start!r}, which is no chat completion") from None
+        if answer.usage is not None:
+            told = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
+            spend(prompt_tokens=told[0], completion_tokens=told[1])
+            if self.prices is not None:  # tokens x price per million = millionths
+                spend(cost_millionths=round(sum(n * p for n, p in zip(told, self.prices, strict=True))))
+        if not answer.choices:
+            raise AnnotatorError(f"{self.model}: answered nothing")
+        return answer.choices[0]
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """What ails the endpoint itself stops the run; what ails one request, that candidate."""
+        openai = hub.package("openai")
+        try:
+            yield
+        except openai.APITimeoutError:
+            raise AnnotatorError(
+                f"{self.model}: no answer within {self.timeout:g} s, {self.retries} retries"
+            ) from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            raise AssetError(f"{self.url}: refuses the key in {self.key}; set the variable") from None
+        except (openai.APIConnectionError, openai.NotFoundError) as error:
+            if isinstance(error.__cause__, AnnotatorError):  # of `_limited`
+                raise AnnotatorError(f"{self.model}: {error.__cause__}") from None
+            raise AssetError(
+                f"{self.url}: no {self.model} there ({error}); start it, or correct url"
+            ) from None
+        except openai.APIError as error:
+            raise AnnotatorError(f"{self.model}: {str(error).splitlines()[0][:200]}") from None
+
+
+GRADES = {str(grade) for grade in range(11)}
+
+
+def _printable(text: str) -> str:
+    """Text that can be written: halves of surrogate pairs become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _limited(seconds: float) -> Any:
+    """An HTTP transport that reads no more than a document's bytes, for no longer than so many seconds.
+
+    The client's own timeout is that of each read: an answer that drips would never end.
+    """
+    import httpx
+
+    class Transport(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            response = super().handle_request(request)
+            parts, size, begin = [], 0, time.monotonic()
+            try:
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    size += len(part)
+                    if size > MAX_JSON_BYTES:
+                        raise AnnotatorError(f"its answer is longer than {MAX_JSON_BYTES} bytes")
+                    if time.monotonic() - begin > seconds:
+                        raise httpx.ReadTimeout(f"no end within {seconds:g} s", request=request)
+            finally:
+                response.close()
+            kept = [(k, v) for k, v in response.headers.items() if k not in ENCODED]
+            return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
+
+    return Transport()
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=92)
+    return base64.b64encode(out.getvalue()).decode()

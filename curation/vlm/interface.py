@@ -1,0 +1,68 @@
+"""What a vision-language model is asked, and what every annotator says of itself.
+
+Frames are uint8 RGB [H, W, 3].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from shards.errors import EditVerseError
+
+
+class AnnotatorError(EditVerseError, RuntimeError):
+    """A backend could not do its work on this input; one line. The candidate or clip is quarantined."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What an annotator is, for provenance and for the workspace key: no path of any machine in it."""
+
+    backend: str
+    model: str = ""
+    revision: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def also(self, **settings: Any) -> Backend:
+        """The same with further settings: of what an annotator does around another one."""
+        return replace(self, settings={**self.settings, **settings})
+
+    @staticmethod
+    def of_parts(name: str, parts: dict[str, Annotator], **settings: Any) -> Backend:
+        """Several annotators under one name; each is told whole in the settings."""
+        told = {part: annotator.describe() for part, annotator in parts.items()}
+        model, revision = ("+".join(getattr(b, of) for b in told.values()) for of in ("model", "revision"))
+        return Backend(name, model, revision, {**{part: vars(b) for part, b in told.items()}, **settings})
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A grade from 0 to 10, the entropy (nats) of the grades that were weighed, and the answer itself."""
+
+    value: float
+    entropy: float | None
+    text: str
+
+
+class Annotator(Protocol):
+    """Anything that a YAML file can choose by class_path; weights are loaded at the first call."""
+
+    def describe(self) -> Backend:
+        """Name, model, revision and settings. Raises AssetError when a model file is missing."""
+        ...
+
+
+class Vlm(Annotator, Protocol):
+    """A language model that looks at pictures [H, W, 3] and videos [T, H, W, 3]."""
+
+    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
+        """Its answer. Raises AnnotatorError when there is none."""
+        ...
+
+    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
+        """A grade from 0 to 10. Raises AnnotatorError when the answer holds none."""
+        ...

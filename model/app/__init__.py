@@ -1,0 +1,4 @@
+"""The page to edit in, and the queue behind it.
+
+The only room that needs Gradio.
+"""

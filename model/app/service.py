@@ -1,0 +1,201 @@
+"""What the page does with an upload: limits, one edit at a time, files of the result.
+
+No Gradio here; `model.app.server` is the page.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.inference.inputs import IMAGE_SUFFIXES
+from shards.errors import ConfigError, EditVerseError
+
+if TYPE_CHECKING:
+    from model.inference.editor import Edit, Editor
+
+
+MAX_TEXT = 4000  # characters of an instruction
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """Where the page is served and what it takes.
+
+    Attributes:
+        host: address to listen on.
+        port: to listen on.
+        queue: edits that may wait; more are refused.
+        max_upload_mb: largest file, in megabytes.
+        max_frames: longest video, in and out.
+        max_stored_mb: uploads and results of all sessions together, in megabytes.
+        allowed_hosts: names under which the page is served besides the loopback ones and `host`, such as a
+            proxy's.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    queue: int = 8
+    max_upload_mb: int = 200
+    max_frames: int = 300
+    max_stored_mb: int = 4000
+    allowed_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("port", "queue", "max_upload_mb", "max_frames", "max_stored_mb"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: needs at least 1, got {getattr(self, name)}")
+        if self.port > 65535:
+            raise ConfigError(f"port: must be at most 65535, got {self.port}")
+        for host in self.allowed_hosts:
+            if not re.fullmatch(r"[a-z0-9._-]+", host):
+                raise ConfigError(
+                    f"allowed_hosts: {host!r} is no host name; give it in lower case, without port or scheme"
+                )
+
+
+class Refused(EditVerseError, ValueError):
+    """An upload or a setting beyond this page's limits; the message is for the person at the page."""
+
+
+class Stopped(Exception):
+    """The person at the page pressed Stop, or left."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Files of a finished edit, and a line about it. `beside` has the source on its left."""
+
+    path: Path
+    beside: Path | None
+    still: bool
+    line: str
+
+
+class Desk:
+    """An editor that takes one job at a time, each of which can be stopped between two solver steps."""
+
+    def __init__(self, editor: Editor, config: AppConfig):
+        self.editor, self.config = editor, config
+        self._busy = threading.Lock()  # a stopped job may need another step to end: Gradio does not wait
+        self._stops: dict[str, threading.Event] = {}
+
+    def stop(self, session: str | None = None) -> bool:
+        """Stop the job of a session, or all jobs; whether there was one."""
+        found = [event for name, event in list(self._stops.items()) if session in (None, name)]
+        for event in found:
+            event.set()
+        return bool(found)
+
+    def edit(
+        self,
+        session: str,
+        text: str,
+        media: dict[str, Path],
+        folder: Path,
+        progress: Callable[[int, int], None],
+        seed: int = 0,
+        frames: int | None = None,
+        **settings: Any,
+    ) -> Made:
+        """Edit and write the result and the comparison into `folder`.
+
+        Raises:
+            Refused, SequenceError, ConfigError, MediaError: with a message for people.
+            Stopped: on `stop`.
+        """
+        check(media, frames, self.config)
+        stop = self._stops[session] = threading.Event()
+
+        def tick(done: int, total: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            progress(done, total)
+
+        try:
+            with self._busy:
+                if stop.is_set():
+                    raise Stopped
+                began = time.monotonic()
+                result = self.editor(text, seed=seed, frames=frames, progress=tick, **settings, **media)
+        finally:
+            if self._stops.get(session) is stop:
+                del self._stops[session]
+        line = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
+        path = result.save(folder / ("edit.png" if result.still else "edit.mp4"))
+        shown = [name for name in media if name != "mask"]
+        source = min(shown, key=lambda name: text.find(f"<{name}>"), default=None)
+        beside = write_beside(media[source], result, folder) if source else None
+        return Made(path, beside, result.still, line)
+
+
+def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None:
+    """Refuse what is too large or too long, before anything is decoded.
+
+    Raises:
+        Refused: naming the file and the limit.
+        MediaError: the file is no video.
+    """
+    if frames is not None and frames > config.max_frames:
+        raise Refused(f"frames: {frames} is too long, this page makes at most {config.max_frames}")
+    from shards.media import probe
+
+    for name, path in media.items():
+        size = path.stat().st_size / 1e6
+        if size > config.max_upload_mb:
+            raise Refused(f"{name}: {size:.0f} MB is too large, this page takes {config.max_upload_mb} MB")
+        if is_video(path):
+            length = probe(path).frames
+            if length > config.max_frames:
+                raise Refused(
+                    f"{name}: {length} frames is too long, this page takes at most {config.max_frames}"
+                )
+
+
+def is_video(path: Path) -> bool:
+    """Whether the editor reads the file as a video."""
+    return path.suffix.lower() not in IMAGE_SUFFIXES
+
+
+def write_beside(source: Path, result: Edit, folder: Path) -> Path:
+    """Write the source and the result side by side, at the result's height.
+
+    One file and not two players: its halves cannot fall out of step, and it can be kept.
+    """
+    from shards.media import iter_frames, probe, read_image, resize, write_image, write_video
+
+    height = result.frames.shape[1]
+
+    def fitted(rows: int, columns: int) -> tuple[int, int]:
+        return height, 2 * max(1, round(columns * height / rows / 2))
+
+    if is_video(source):
+        info = probe(source)
+        size = fitted(info.height, info.width)
+        left = iter_frames(source, stop=len(result.frames), size=size)
+    else:
+        picture = read_image(source)
+        left = iter([resize(picture, fitted(*picture.shape[:2]))])
+    pairs = (np.concatenate(pair, axis=1) for pair in zip(lasting(left), result.frames, strict=False))
+    if result.still:
+        write_image(path := folder / "side_by_side.png", next(pairs))
+    else:
+        write_video(path := folder / "side_by_side.mp4", pairs, result.fps)
+    return path
+
+
+def lasting(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames, then the last one for ever."""
+    frame = next(frames)
+    yield frame
+    for frame in frames:
+        yield frame
+    yield from itertools.repeat(frame)

@@ -1,0 +1,200 @@
+"""What is trained on, and the units that it is handed on in: examples, micro-batches, steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.errors import ConfigError
+from model.data.mixture import Row
+from model.sequence.packing import PackedBatch, pack
+from model.sequence.interleave import VISION, Sequence
+from model.sequence.layout import Route
+from shards.errors import SettingError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on, and how a sample is varied.
+
+    Attributes:
+        shards: folders of shards; their `train` split is used, `heldout` only for samples while training.
+        mixture: file that names data sets and their ratios (`model.data.mixture`), in place of `shards`.
+        batch_size: samples per optimizer step, over all ranks.
+        token_budget: most tokens of a micro-batch on a rank; a step runs as many micro-batches as it needs.
+        flop_budget: most operations of one (forward and backward), None for no bound.
+        workers: processes per rank that read and encode ahead of the training, 0 does it between steps;
+            prefetch: steps that each prepares ahead.
+        on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
+            row that is no longer; both name it.
+        text_dropout: chance that a sample loses its text (for guidance).
+        windows: where a training clip may begin in a longer video: anywhere (None), or at this many places
+            spread evenly over it, from its start on.
+        encoded: folder or URL of latents and token states made beforehand by `python -m model encode`; it
+            needs `windows`. None encodes while training.
+        cache_gib: most memory for decoded media, per process that reads them.
+        flip: chance of a left-right mirror of all media; "left" and "right" change places in the text.
+        change_weight: extra weight of target tokens that differ from the source at the same place, relative
+            to the others; weights average 1 per sample. It uses the training pair alone, no mask. 0 is the
+            paper's loss.
+    """
+
+    shards: tuple[str, ...] = ("data/shards/object_removal",)
+    mixture: str | None = None
+    batch_size: int = 16
+    token_budget: int = 16_384
+    flop_budget: float | None = None
+    workers: int = 0
+    prefetch: int = 2
+    on_error: Literal["stop", "replace"] = "stop"
+    windows: int | None = None
+    encoded: str | None = None
+    cache_gib: float = 2.0
+    text_dropout: float = 0.1
+    flip: float = 0.0
+    change_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.windows is not None and self.windows < 1:
+            raise SettingError(f"data.windows must be at least 1, got {self.windows}")
+        if self.encoded is not None and self.windows is None:
+            raise SettingError("data.encoded needs data.windows, the number that was encoded")
+
+
+
+
+
+
+@dataclass(frozen=True)
+class Example:
+    """One visit of a sample, or a rank's part of it, ready to be packed.
+
+    Attributes:
+        sequence: clean tokens; noise: float [target tokens, token size]; time: scalar in (0, 1).
+        weight: float [target tokens], mean 1 over the whole sample.
+        size: target tokens of the whole sample.
+    """
+
+    key: str
+    task: str
+    sequence: Sequence
+    noise: Tensor
+    time: Tensor
+    weight: Tensor
+    size: int
+
+    def part(self, start: int, stop: int) -> Example:
+        """Tokens start:stop and what belongs to them; beyond the end there are none."""
+        target = self.sequence.target
+        segment = self.sequence.segment == self.sequence.segments.index(target)
+        counted = (segment & (self.sequence.kind == VISION)).cumsum(0)
+        start, stop = (min(place, len(self.sequence)) for place in (start, stop))
+        first, last = (int(counted[place - 1]) if place else 0 for place in (start, stop))
+        return replace(
+            self,
+            sequence=self.sequence.part(start, stop),
+            noise=self.noise[first:last],
+            weight=self.weight[first:last],
+        )
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Examples packed together.
+
+    Attributes:
+        noise, weight: [M, ...] in the order of `batch.target`.
+        time, size: [S], timestep and target tokens of each sequence as a whole.
+        tokens: without padding.
+    """
+
+    batch: PackedBatch
+    noise: Tensor
+    time: Tensor
+    weight: Tensor
+    size: Tensor
+    keys: tuple[str, ...]
+    tasks: tuple[str, ...]
+    tokens: int
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        """Copy to a device."""
+        moved = {n: getattr(self, n).to(device) for n in ("batch", "noise", "time", "weight", "size")}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank does of an optimizer step.
+
+    Attributes:
+        samples: of all ranks.
+        plan: numbers that describe the step's plan: `flops` of the blocks, forward and backward, on all
+            ranks; `imbalance`, `split` and `padding`, see `model.planner.step_plan.StepPlan`.
+    """
+
+    step: int
+    micro: tuple[MicroBatch, ...]
+    samples: int
+    plan: dict[str, float] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> StepBatch:
+        """Copy to a device."""
+        return replace(self, micro=tuple(m.to(device) for m in self.micro))
+
+
+def collate(
+    examples: list[Example],
+    pad_to: int | None = None,
+    route: Route | None = None,
+    width: int = 0,
+) -> MicroBatch:
+    """Pack examples side by side, see `pack`; `width` is the token size where there is no example."""
+    return MicroBatch(
+        pack([e.sequence for e in examples], pad_to, route, width),
+        torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
+        torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
+        torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),
+        torch.tensor([e.size for e in examples]),
+        tuple(e.key for e in examples),
+        tuple(e.task for e in examples),
+        sum(len(e.sequence) for e in examples),
+    )
+
+
+def rows_of(config: DataConfig) -> dict[str, Row]:
+    """The data sets to train on, by name; raises ConfigError for a mixture that has none here."""
+    from model.data.mixture import read_mixture
+
+    if config.mixture is None:
+        return {"shards": Row(shards=config.shards)}
+    rows = read_mixture(config.mixture).rows
+    for name, row in rows.items():
+        if not row.shards:
+            raise ConfigError(
+                f"{config.mixture}: rows.{name}.shards: names no folder to train on (source: "
+                f"{row.source or 'unknown'}); add it, or drop the row in an overlay"
+            )
+    return rows
+
+
+def data_fingerprint(rows: Mapping[str, Row]) -> dict[str, Any]:
+    """What the mixture is made of, row by row: equal for equal data, wherever the folders lie."""
+    from shards.index import read_manifest
+
+    result = {}
+    for name, row in rows.items():
+        digest = hashlib.sha256()
+        for folder in row.shards:
+            for shard in read_manifest(folder):
+                digest.update(f"{shard.shard} {shard.sha256}\n".encode())
+        result[name] = {"ratio": row.ratio, "tasks": list(row.tasks), "shards": digest.hexdigest()}
+        if row.masked is not None:
+            result[name]["masked"] = row.masked
+    return result

@@ -1,0 +1,337 @@
+"""The samples of shards, and what a visit to one is: which frames, which text, which noise.
+
+All randomness is keyed by (seed, step, sample), so a visit is the same however it is packed or resumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.errors import ConfigError
+from model.config import ModelConfig
+from model.data.batch import DataConfig, Example
+from model.rng import keyed
+from model.sequence.pixels import to_float
+from model.data.latent_cache import Encoded, encoding_of
+from model.encoders import Codec, TextEncoder
+from model.flow.flow_matching import draw_time
+from model.config import fitted_size
+from model.data.mixture import Row
+from model.sequence.interleave import build_sequence, interleave, patchify, vision_tokens
+
+if TYPE_CHECKING:
+    from shards.index import IndexEntry
+    from shards.reader import Record, ShardSet
+
+
+def mirrored(text: str) -> str:
+    """The text with "left" and "right" exchanged, case kept."""
+    swap = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    return re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda m: swap[m[0]], text)
+
+
+class PixelCache:
+    """The arrays used last, up to `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+        self.full = False  # has let go of something
+        self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, name: str) -> np.ndarray | None:
+        """An array that was put, if it is still here."""
+        if name in self._arrays:
+            self._arrays.move_to_end(name)
+        return self._arrays.get(name)
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Keep an array, and let go of those that were used longest ago."""
+        self._arrays[name] = array
+        self.bytes += array.nbytes
+        while self.bytes > self.most and self._arrays:
+            self.full = True
+            self.bytes -= self._arrays.popitem(last=False)[1].nbytes
+
+
+class Pairs:
+    """The samples of one split of a mixture's rows, at the model's size; they are numbered row by row.
+
+    Decoded and resized media are kept in memory by the hash of their file (samples of one pair share them),
+    the last used ones, up to `cache_gib`: about 1 MB per second of video at nano size.
+
+    Raises:
+        ConfigError: a target or medium that the model cannot take; shards.location.ShardError: no
+            such shards.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Row],
+        split: str,
+        model: ModelConfig,
+        codec: Codec,
+        text: TextEncoder,
+        cache_gib: float = 2.0,
+    ) -> None:
+        from shards.location import ShardError
+
+        self.model, self.codec, self.text, self.rows = model, codec, text, dict(rows)
+        self._places: list[tuple[ShardSet, int]] = []
+        self.sizes: list[list[int]] = []  # by row and shard
+        opened: dict[str, ShardSet | None] = {}
+        for name, row in rows.items():
+            sizes = []
+            for folder in row.shards:
+                if folder not in opened:
+                    opened[folder] = self._open(folder, split)
+                shards, first = opened[folder], 0
+                for count in shards.counts() if shards else ():
+                    chosen = [
+                        (shards, i)
+                        for i in range(first, first + count)
+                        if shards and row.holds(shards.entry(i).task, shards.entry(i).text)
+                    ]
+                    first += count
+                    self._places += [(s, i) for s, i in chosen if s]
+                    sizes += [len(chosen)] if chosen else []
+            if not sizes and split == "train":
+                tasks = f" of the tasks {', '.join(row.tasks)}" if row.tasks else ""
+                marked = {None: "", True: " with a mask", False: " without a mask"}[row.masked]
+                raise ConfigError(
+                    f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}{marked}"
+                )
+            self.sizes.append(sizes)
+        if not self._places:
+            folders = ", ".join(f for row in rows.values() for f in row.shards)
+            raise ShardError(f"{folders}: no {split} shards")
+        self._pixels = PixelCache(int(cache_gib * 2**30))
+        self._states: dict[str, Tensor] = {}
+        self._encoded: dict[ShardSet, Encoded] = {}
+
+    def read_encoded(self, folder: str, data: DataConfig) -> None:
+        """Take latents and states from those made beforehand; see `model.data.latent_cache` for what is
+        raised.
+        """
+        encoding = encoding_of(self.model, data)
+        for shards in self.shards:
+            self._encoded[shards] = Encoded(folder, shards.rows, encoding)
+
+    @functools.cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of every sample's sequence; a text encoder that is not light encodes all texts for it."""
+        parts = self._texts()
+        if self.text.light:
+            counts = dict(zip(parts, self.text.count(parts), strict=True))
+        else:
+            for part, states in zip(parts, self.text.encode(parts) if parts else [], strict=True):
+                self._states[part] = states.cpu()
+            counts = {part: len(self._states[part]) for part in parts}
+        return [self._length(i, counts) for i in range(len(self))]
+
+    @staticmethod
+    def _open(folder: str, split: str) -> ShardSet | None:
+        """A folder's samples of a split; a folder need not have any that are held out."""
+        from shards.index import read_manifest
+        from shards.reader import ShardSet
+
+        if split == "heldout" and not any(r.shard.startswith("heldout-") for r in read_manifest(folder)):
+            return None
+        return ShardSet(folder, split)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def name(self, index: int) -> str:
+        """Where a sample lies and its key."""
+        shards, place = self._places[index]
+        return f"{shards.location}: {shards.entry(place).key}"
+
+    @property
+    def shards(self) -> list[ShardSet]:
+        """The folders that samples are from, in order."""
+        return list(dict.fromkeys(shards for shards, _ in self._places))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of all samples, sorted."""
+        return tuple(sorted({shards.entry(place).task for shards, place in self._places}))
+
+    @property
+    def token_size(self) -> int:
+        """Numbers per vision token."""
+        return self.codec.channels * self.model.sequence.patch**2
+
+    def entry(self, index: int) -> IndexEntry:
+        """What the shard's index says of a sample."""
+        shards, place = self._places[index]
+        return shards.entry(place)
+
+    def record(self, index: int) -> Record:
+        """The sample as it lies in the shard."""
+        shards, place = self._places[index]
+        return shards[place]
+
+    def states(self, text: str) -> Tensor:
+        """Token states of a piece of text; each distinct text is encoded once."""
+        if text not in self._states:
+            self._states[text] = self.text.encode([text])[0].cpu()
+        return self._states[text]
+
+    def _texts(self) -> list[str]:
+        """Every distinct piece of text of the samples that are not encoded."""
+        from shards.sample import split_text
+
+        texts = (s.entry(place).text for s, place in self._places if s not in self._encoded)
+        return list(dict.fromkeys(p for text in texts for kind, p in split_text(text) if kind == "text"))
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) at which the model sees a medium."""
+        multiple = self.codec.spatial * self.model.sequence.patch
+        return fitted_size(height, width, self.model.media, multiple)
+
+    def _length(self, index: int, counts: Mapping[str, int]) -> int:
+        """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
+        from shards.sample import split_text
+
+        shards, place = self._places[index]
+        entry = shards.entry(place)
+        encoded = self._encoded.get(shards)
+        total = sum(encoded.files.texts(entry.key)) if encoded else 0
+        for kind, part in split_text(entry.text):
+            if kind == "text":
+                total += 0 if encoded else counts[part]
+            else:
+                _, frames, height, width = entry.media[part]
+                size = self.frame_size(height, width)
+                frames = min(frames, self.model.media.frames)
+                total += vision_tokens(self.codec.latent_size(frames, *size), self.model.sequence.patch)
+        return total
+
+    def pixels(self, record: Record, name: str) -> np.ndarray:
+        """All frames of an element at the model's size, uint8 [T, h, w, 3]; an image has one frame."""
+        from shards.media import resize
+
+        media, hashed = record.sample.media[name], self._name(record, name)
+        found = self._pixels.get(hashed)
+        if found is None:
+            found = resize(record.pixels(name), self.frame_size(media.height, media.width))
+            self._pixels.put(hashed, found)
+        return found
+
+    @staticmethod
+    def _name(record: Record, name: str) -> str:
+        """What an element is kept under."""
+        return record.sample.media[name].sha256 or f"{record.key}/{name}"
+
+    def forget(self) -> None:
+        """Let go of the media that are kept in memory."""
+        self._pixels = PixelCache(self._pixels.most)
+
+    def frames(self, record: Record, name: str, window: tuple[int, int]) -> np.ndarray:
+        """Some frames of an element at the model's size; where memory is full no others are decoded."""
+        if self._pixels.full and self._pixels.get(self._name(record, name)) is None:
+            from shards.media import resize
+
+            media = record.sample.media[name]
+            return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
+        return self.pixels(record, name)[slice(*window)]
+
+    def starts(self, length: int, windows: int | None) -> range | list[int]:
+        """First frames that a window of a video of `length` frames may have, see `DataConfig.windows`."""
+        last = max(0, length - self.model.media.frames)
+        if windows is None:
+            return range(last + 1)
+        return sorted({round(i * last / max(1, windows - 1)) for i in range(windows)})
+
+    def window(self, entry: IndexEntry, start: int = 0) -> dict[str, tuple[int, int]]:
+        """Frames (start, stop) of every element: at most `media.frames`.
+
+        Elements as long as the target begin at `start`; others give their first frames.
+        """
+        most, length = self.model.media.frames, entry.media[entry.targets[0]][1]
+        return {
+            name: (start, min(start + most, length)) if frames == length else (0, min(most, frames))
+            for name, (_, frames, _, _) in entry.media.items()
+        }
+
+    def latents(self, record: Record, name: str, window: tuple[int, int], flipped: bool) -> Tensor:
+        """Latents of a window of an element, or of its mirror image, on the CPU."""
+        frames = self.frames(record, name, window)
+        return self.codec.encode(to_float(frames[:, :, ::-1] if flipped else frames)).cpu()
+
+    def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
+        """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
+        shards, place = self._places[index]
+        return self.visit(
+            shards.entry(place), lambda: shards[place], epoch, step, seed, config, self._encoded.get(shards)
+        )
+
+    def visit(
+        self,
+        entry: IndexEntry,
+        record: Callable[[], Record],
+        epoch: int,
+        step: int,
+        seed: int,
+        config: DataConfig,
+        encoded: Encoded | None = None,
+    ) -> Example:
+        """One visit of a sample; `record` is called for if it is not encoded."""
+        from shards.sample import split_text, tags_of
+
+        def random(purpose: str) -> torch.Generator:
+            return keyed(seed, step, epoch, entry.key, purpose)
+
+        def chance(purpose: str) -> float:
+            return float(torch.rand((), generator=random(purpose)))
+
+        which = int(torch.randint(0, len(entry.targets), (), generator=random("target")))
+        target = entry.targets[which]
+        starts = self.starts(entry.media[entry.targets[0]][1], config.windows)
+        window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
+        flip = chance("flip") < config.flip
+        text = mirrored(entry.text) if flip else entry.text
+        windows = {name: window[name] for name in tags_of(text)}
+        if encoded:
+            latents, made = encoded.load(entry.key, windows, flip)
+            states = dict(zip((part for kind, part in split_text(text) if kind == "text"), made, strict=True))
+            encode_text = states.__getitem__
+        else:
+            found, encode_text = record(), self.states
+            latents = {name: self.latents(found, name, part, flip) for name, part in windows.items()}
+        drop = chance("text") < config.text_dropout
+        elements = interleave(text, latents, target, encode_text, drop_text=drop)
+        sequence = build_sequence(elements, self.model.sequence, self.codec.spatial)
+        tokens = patchify(latents[target], self.model.sequence.patch)
+        return Example(
+            key=entry.key,
+            task=entry.task,
+            sequence=sequence,
+            noise=torch.randn(tokens.shape, generator=random("noise")),
+            time=draw_time(self.model.flow, random("time"), len(tokens)),
+            weight=self._weights(entry, latents, target, config.change_weight),
+            size=len(tokens),
+        )
+
+    def _weights(self, entry: IndexEntry, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
+        """Loss weight per target token, mean 1; see `DataConfig.change_weight`."""
+        patch = self.model.sequence.patch
+        tokens = patchify(latents[target], patch)
+        same = [
+            name
+            for name, value in latents.items()
+            if name != target and entry.media[name][0] != "mask" and value.shape == latents[target].shape
+        ]
+        if not extra or not same:
+            return torch.ones(len(tokens))
+        change = (tokens - patchify(latents[same[0]], patch)).square().mean(1).sqrt()
+        weight = 1 + extra * (change / 0.5).clamp(max=1)
+        return weight / weight.mean()

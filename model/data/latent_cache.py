@@ -1,0 +1,127 @@
+"""Latents and token states made beforehand: what they depend on, how they are named, how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from shards.errors import ConfigError
+from model.config import ModelConfig
+from model.data.batch import DataConfig
+from shards.errors import EditVerseError
+from shards.limits import parse_json
+
+if TYPE_CHECKING:
+    from shards.index import ManifestRow
+
+DESCRIPTION = "encoding.json"
+Windows = Mapping[str, tuple[int, int]]
+
+
+def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
+    """What latents and states depend on besides the sample, as JSON values."""
+    value = {
+        "format": 1,
+        "codec": model.codec,
+        "text": model.text,
+        "media": {name: asdict(model.media)[name] for name in ("min_area", "max_area", "frames")},
+        "patch": model.sequence.patch,
+        "windows": data.windows,
+        "flip": data.flip > 0,
+    }
+    result: dict[str, Any] = json.loads(json.dumps(value))
+    return result
+
+
+def digest_of(encoding: Mapping[str, Any]) -> str:
+    """sha256 of an encoding."""
+    return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
+
+
+def read_encoding(folder: str) -> dict[str, Any] | None:
+    """The encoding that a folder or URL of encoded samples holds, None where there is none yet."""
+    from shards.location import Location, ShardError
+
+    location = Location(folder)
+    try:
+        value = parse_json(location.read(DESCRIPTION), location.path(DESCRIPTION))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ShardError:
+        raise
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(value, dict) or not isinstance(value.get("codec"), dict):
+        raise ConfigError(f"{location.path(DESCRIPTION)}: describes no encoding")
+    return value
+
+
+def known_codec(folder: str, codec: dict[str, Any]) -> dict[str, Any]:
+    """The codec of a folder, if it is `codec` with more arguments (measured statistics), else `codec`."""
+    encoding = read_encoding(folder)
+    theirs = encoding["codec"] if encoding else codec
+    ours, full = codec.get("init_args", {}), theirs.get("init_args", {})
+    same = codec.get("class_path") == theirs.get("class_path")
+    return theirs if same and all(full.get(name) == value for name, value in ours.items()) else codec
+
+
+def check(folder: str, encoding: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a folder has no encoding, or naming the first field in which it has another."""
+    theirs = read_encoding(folder)
+    if theirs is None:
+        raise ConfigError(f"data.encoded: {folder} has no {DESCRIPTION}; run `python -m model encode`")
+    for name, value in encoding.items():
+        if theirs.get(name) != value:
+            raise ConfigError(
+                f"data.encoded: {folder} was encoded with {name} {theirs.get(name)!r}, this run has "
+                f"{value!r}; encode into another folder"
+            )
+
+
+def latent_name(element: str, start: int, flipped: bool) -> str:
+    """Tensor of the latents of an element's window."""
+    return f"{element}/{start}" + "/flipped" * flipped
+
+
+def states_name(piece: int, flipped: bool) -> str:
+    """Tensor of the states of a piece of text; a piece that mirroring does not change is there once."""
+    return f"text/{piece}" + "/flipped" * flipped
+
+
+class Encoded:
+    """The encoded samples of one folder of shards.
+
+    Raises:
+        ConfigError: they are of another encoding; shards.location.ShardError: they are not there.
+    """
+
+    def __init__(self, folder: str, rows: Iterable[ManifestRow], encoding: Mapping[str, Any]) -> None:
+        from shards.encoded import EncodedSet
+
+        check(folder, encoding)
+        self.files = EncodedSet(folder, rows, digest_of(encoding))
+
+    def load(self, key: str, windows: Windows, flipped: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Latents of each element's window, and states of each piece of text, as float32."""
+        from safetensors.torch import load
+
+        from shards.location import ShardError
+
+        tensors = load(self.files.read(key))
+        try:
+            latents = {
+                name: tensors[latent_name(name, start, flipped)].float()
+                for name, (start, _) in windows.items()
+            }
+            states = []
+            for piece in range(len(self.files.texts(key))):
+                name = states_name(piece, flipped)
+                states.append(tensors[name if name in tensors else states_name(piece, False)].float())
+            return latents, states
+        except KeyError as error:
+            raise ShardError(f"{self.files.location}: {key}: has no {error}; encode it again") from None

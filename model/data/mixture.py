@@ -1,0 +1,320 @@
+"""Which data sets are trained on, how often each, and which samples a step visits.
+
+Paper section 4 and Table 10: a row's share is its count times its ratio. Every visit has its place in an
+endless order that can be entered anywhere, so that a step needs no earlier step.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import ConfigError
+from shards.serialization import from_dict
+from shards.errors import EditVerseError, SettingError
+from shards.limits import in_range, read_yaml, shown
+
+Ints = NDArray[np.int64]
+MOST_BASES = 16  # of a mixture, one on the other
+MOST_TOKENS = 1 << 30
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sample where no shards say it, for plans made before there is data.
+
+    L = copies x frames x frame + text, each drawn from a range of whole numbers, ends included. Several
+    entries of a row are drawn with their `weight`.
+    """
+
+    frame: tuple[int, ...]  # tokens of a latent frame
+    frames: tuple[int, ...] = (1, 1)  # latent frames
+    copies: int = 1  # elements of the sequence, source and target
+    text: tuple[int, ...] = (12, 119)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("frame", "frames", "text"):
+            ends = getattr(self, name)
+            if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
+                raise SettingError(f"{name}: least and most, from 1 on, got {ends}")
+            in_range(name, ends[1], 1, MOST_TOKENS)
+        in_range("copies", self.copies, 1, MOST_TOKENS)
+        if not 0 < self.weight < math.inf:
+            raise SettingError("copies and weight must be positive")
+
+    def draw(self, count: int, random: np.random.Generator) -> Ints:
+        """int64 [count]."""
+        frame, frames, text = (
+            random.integers(low, high, count, endpoint=True)
+            for low, high in (self.frame, self.frames, self.text)
+        )
+        return self.copies * frames * frame + text
+
+
+def draw_lengths(kinds: Sequence[Lengths], count: int, random: np.random.Generator) -> Ints:
+    """int64 [count]: each of one of the `kinds`, by their weights."""
+    weights = np.array([k.weight for k in kinds])
+    chosen = random.choice(len(weights), count, p=weights / weights.sum())
+    return np.stack([k.draw(count, random) for k in kinds])[chosen, np.arange(count)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One data set of a mixture.
+
+    Attributes:
+        group: e.g. image_editing; overlays drop whole groups.
+        count: its samples, as published; the shards' own number counts where there are shards.
+        ratio: visits of each sample per epoch of the mixture, above 0. A fraction is exact over the epochs in
+            which it adds up to whole numbers.
+        source: where it comes from, or "internal".
+        shards: folders or URLs that hold it. tasks: those of its samples that belong to the row; all if none.
+        masked: whether its samples give a mask beside the words; either if None.
+        tokens: for plans without shards.
+    """
+
+    group: str = "data"
+    count: int = 0
+    ratio: float = 1.0
+    source: str = ""
+    shards: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    masked: bool | None = None
+    tokens: tuple[Lengths, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0 or math.isinf(self.ratio):
+            raise SettingError(f"ratio {self.ratio} must be above 0; drop the row to leave it out")
+        if self.count < 0:
+            raise SettingError(f"count {self.count} is negative")
+        in_range("ratio", self.ratio, 1e-9, 1e9)
+        in_range("count", self.count, 0, 1 << 40)
+
+    def holds(self, task: str, text: str) -> bool:
+        """Whether a sample of its shards belongs to the row."""
+        return (not self.tasks or task in self.tasks) and self.masked in (None, "<mask" in text)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Rows by name."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+
+
+def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
+    """Read a mixture file.
+
+    Its fields: `rows` (name -> `Row`); or `base` (another file, relative to this one) and what is changed of
+    it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
+    `Row`), and `rows` that are added.
+
+    Args:
+        depth: how many mixtures have this one as their base.
+
+    Raises:
+        ConfigError: the file cannot be read, or names a row or group that its base does not have.
+    """
+    path = Path(path)
+    if depth > MOST_BASES:
+        raise ConfigError(f"{path}: base: more than {MOST_BASES} files on each other; is it its own base?")
+    try:
+        value = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected `rows`, or `base` and changes to it")
+    known = ("base", "drop", "keep", "change", "rows")
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        raise ConfigError(f"{path}: unknown field {shown(unknown[0])}; it has {', '.join(known)}")
+    for field_name, kind in (("drop", list), ("keep", list), ("change", dict), ("rows", dict)):
+        if not isinstance(value.get(field_name) or kind(), kind):
+            raise ConfigError(
+                f"{path}: {field_name}: expected a {'list' if kind is list else 'mapping'}, "
+                f"got {shown(value[field_name])}"
+            )
+    rows: dict[str, Row] = {}
+    if "base" in value:
+        rows = dict(read_mixture(path.parent / str(value["base"]), depth + 1).rows)
+
+    def named(names: Any, field_name: str) -> set[str]:
+        found: set[str] = set()
+        for name in names or []:
+            hit = {n for n, row in rows.items() if name in (n, row.group)}
+            if not hit:
+                groups = sorted({row.group for row in rows.values()})
+                raise ConfigError(
+                    f"{path}: {field_name}: no row or group {name!r}; rows are {', '.join(rows) or 'none'}; "
+                    f"groups {', '.join(groups) or 'none'}"
+                )
+            found |= hit
+        return found
+
+    dropped = named(value.get("drop"), "drop")
+    if "keep" in value:
+        dropped |= set(rows) - named(value["keep"], "keep")
+    rows = {name: row for name, row in rows.items() if name not in dropped}
+    for name in [*(value.get("change") or {}), *(value.get("rows") or {})]:
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: {shown(name)}: a row's name is a text")
+    for name, change in (value.get("change") or {}).items():
+        if name not in rows:
+            raise ConfigError(f"{path}: change: no row {name!r}; rows are {', '.join(rows) or 'none'}")
+        merged = from_dict(Row, change, f"{path}: change.{name}")
+        try:
+            rows[name] = replace(rows[name], **{key: getattr(merged, key) for key in change})
+        except ValueError as error:
+            raise ConfigError(f"{path}: change.{name}: {error}") from error
+    for name, row in (value.get("rows") or {}).items():
+        if name in rows:
+            base = value.get("base")
+            raise ConfigError(f"{path}: rows: {name!r} is in {base} already; put it under `change`")
+        rows[name] = from_dict(Row, row, f"{path}: rows.{name}")
+    if not rows:
+        raise ConfigError(f"{path}: no rows are left")
+    return Mixture(rows)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One visit of a sample: its index, and in which pass over its row."""
+
+    index: int
+    epoch: int
+
+
+class Order:
+    """The endless order in which a mixture's samples are visited.
+
+    Row r has its own order: pass after pass over its samples, each pass shuffled anew. Its visits are spread
+    evenly over time, so that any stretch of the common order holds every row in its exact proportion, give or
+    take one visit. A pass shuffles the shards, then the samples of `open_shards` shards at a time, so that
+    reading in this order has few files open.
+
+    Args:
+        shards: per row the sizes of its shards; samples are numbered row by row, shard by shard.
+        ratios: per row, see `Row`.
+
+    Raises:
+        ConfigError: no samples.
+    """
+
+    def __init__(
+        self, shards: Sequence[Sequence[int]], ratios: Sequence[float], seed: int, open_shards: int = 64
+    ) -> None:
+        self.seed, self.open_shards = seed, open_shards
+        self.sizes = [np.asarray(s, np.int64) for s in shards]
+        self.counts = [int(s.sum()) for s in self.sizes]
+        if not self.counts or min(self.counts) < 1:
+            raise ConfigError("data: no training samples")
+        self.offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        exact = [Fraction(str(ratio)) * count for ratio, count in zip(ratios, self.counts, strict=True)]
+        self.epoch = sum(exact)  # visits of an epoch
+        self.rates = np.array([float(e) for e in exact])  # visits per epoch
+        self.phases = np.random.default_rng([seed, 0]).uniform(0.05, 0.95, len(exact))
+        self._part = functools.lru_cache(maxsize=4 * len(exact))(self._shuffled)
+        self._shards = functools.lru_cache(maxsize=4 * len(exact))(self._shard_order)
+
+    def draws(self, first: int, count: int) -> list[Draw]:
+        """Visits number first to first + count of the order; `Draw.epoch` counts the passes of its row."""
+        rows, visits = self._visits(first, count)
+        turns, places = np.divmod(visits, np.asarray(self.counts)[rows])
+        samples = self.offsets[rows]
+        for row in np.unique(rows).tolist():
+            here = rows == row
+            samples[here] += self._samples(row, turns[here], places[here])
+        return [Draw(index, turn) for index, turn in zip(samples.tolist(), turns.tolist(), strict=True)]
+
+    def _visits(self, first: int, count: int) -> tuple[Ints, Ints]:
+        """Row, and number of the row's visit, of a stretch of the common order.
+
+        Visit g of a row stands at time (g + phase) / rate; the common order is by time, then row.
+        """
+        total, rows = float(self.rates.sum()), len(self.rates)
+        # at time T, row r has had round(rate T + a half at most) visits: `rows` is a safe margin
+        moment = max(0.0, (first - rows - 1) / total)
+        begin = np.maximum(np.floor(self.rates * moment - self.phases).astype(np.int64), 0)
+        # all visits before `moment` are counted by `begin`, all others are candidates
+        while (early := (begin + self.phases) / self.rates < moment).any():
+            begin = begin + early
+        end = np.ceil(self.rates * ((first + count + rows + 1) / total)).astype(np.int64) + 1
+        sizes = np.maximum(end - begin, 0)
+        row = np.repeat(np.arange(rows), sizes)
+        visit = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
+        time = (visit + self.phases[row]) / self.rates[row]
+        order = np.lexsort((row, time))
+        skip = first - int(begin.sum())
+        chosen = order[skip : skip + count]
+        return row[chosen], visit[chosen]
+
+    def _samples(self, row: int, rounds: Ints, places: Ints) -> Ints:
+        """Numbers within the row of the samples at `places` of its passes `rounds`."""
+        result = np.empty(len(places), np.int64)
+        for turn in np.unique(rounds).tolist():
+            _, ends = self._shards(row, turn)
+            here = rounds == turn
+            part = np.searchsorted(ends, places[here], side="right")
+            where = np.flatnonzero(here)
+            for p in np.unique(part).tolist():
+                chosen = where[part == p]
+                result[chosen] = self._part(row, turn, p)[places[chosen] - (ends[p - 1] if p else 0)]
+        return result
+
+    def _shard_order(self, row: int, turn: int) -> tuple[Ints, Ints]:
+        """The shards of a pass, and where each group of `open_shards` of them ends."""
+        order = np.random.default_rng([self.seed, 1, row, turn]).permutation(len(self.sizes[row]))
+        ends = np.cumsum(self.sizes[row][order])
+        last = np.arange(self.open_shards - 1, len(order) + self.open_shards - 1, self.open_shards)
+        return order, ends[np.minimum(last, len(order) - 1)]
+
+    def _shuffled(self, row: int, turn: int, part: int) -> Ints:
+        """The samples of one group of shards in the order of a pass."""
+        order, _ = self._shards(row, turn)
+        sizes = self.sizes[row]
+        starts = np.cumsum(sizes) - sizes
+        chosen = order[part * self.open_shards : (part + 1) * self.open_shards]
+        samples = np.concatenate([np.arange(starts[s], starts[s] + sizes[s]) for s in chosen])
+        return np.random.default_rng([self.seed, 2, row, turn, part]).permutation(samples)
+
+    def row_of(self, index: int) -> int:
+        """The row of a sample."""
+        return int(np.searchsorted(self.offsets, index, side="right")) - 1
+
+
+def imagined(mixture: Mixture, most: int, seed: int) -> tuple[Order, Ints]:
+    """An order and lengths for a mixture without shards, from its rows' counts and `tokens`.
+
+    Args:
+        most: counts are scaled down together so that their sum is about this.
+
+    Raises:
+        ConfigError: a row says nothing of its count or its lengths.
+    """
+    for name, row in mixture.rows.items():
+        if not row.count or not row.tokens:
+            raise ConfigError(f"mixture row {name}: has no shards here, so a plan needs its count and tokens")
+    scale = min(1.0, most / sum(row.count for row in mixture.rows.values()))
+    counts = [max(1, round(row.count * scale)) for row in mixture.rows.values()]
+    order = Order([[n] for n in counts], [row.ratio for row in mixture.rows.values()], seed)
+    random, lengths = np.random.default_rng([seed, 3]), []
+    for count, row in zip(counts, mixture.rows.values(), strict=True):
+        lengths.append(draw_lengths(row.tokens, count, random))
+    return order, np.concatenate(lengths)
+
+
+def shares(rows: Mapping[str, Row]) -> dict[str, float]:
+    """Each row's part of all visits, by the published counts."""
+    total = sum(row.count * row.ratio for row in rows.values())
+    return {name: row.count * row.ratio / total for name, row in rows.items()}

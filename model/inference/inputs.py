@@ -1,0 +1,108 @@
+"""Whatever a caller hands the editor as an image, video or mask, as uint8 frames.
+
+Files, bytes, numpy arrays, torch tensors and PIL images are taken; everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.config import Size
+from model.sequence.interleave import SequenceError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image."""
+
+    frames: np.ndarray
+    fps: float | None
+    still: bool
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+
+def read_clip(name: str, value: Any) -> Clip:
+    """Turn an input into frames.
+
+    Args:
+        name: the element (`video1`, `image1`, `mask`); it decides how files and arrays are read. A mask is
+            white where it marks.
+        value: a path; the bytes of a file; uint8 [T, H, W, 3], [H, W, 3], or for masks [T, H, W] or [H, W] of
+            bool or uint8 (above 127 is marked); a float tensor or array of the same shapes in [0, 1]; a PIL
+            image; a list of PIL images.
+
+    Raises:
+        SequenceError: of another type, shape or kind (a video given as an image), naming the element.
+        shards.media.MediaError: an unreadable file.
+    """
+    if isinstance(value, str | bytes) and not value:
+        raise SequenceError(f"{name}: is empty; give a file")
+    clip = _read_file(name, value) if isinstance(value, str | Path | bytes) else _read_pixels(name, value)
+    if name.startswith("image") and not clip.still:
+        if len(clip.frames) > 1:
+            raise SequenceError(
+                f"{name}: is a video of {len(clip.frames)} frames; name it video1, not image1"
+            )
+        clip = Clip(clip.frames, None, True)
+    if name.startswith("video") and clip.still:
+        raise SequenceError(f"{name}: is a single picture; name it image1, or give frames [T, H, W, 3]")
+    return clip
+
+
+def _read_pixels(name: str, value: Any) -> Clip:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    elif hasattr(value, "convert"):
+        value = np.asarray(value.convert("RGB"))
+    elif isinstance(value, list) and value and all(hasattr(v, "convert") for v in value):
+        value = np.stack([np.asarray(v.convert("RGB")) for v in value])
+    if not isinstance(value, np.ndarray):
+        raise SequenceError(
+            f"{name}: cannot use a {type(value).__name__}; give a file, an array or a PIL image"
+        )
+    if value.dtype == bool:
+        value = np.where(value, np.uint8(255), np.uint8(0))
+    elif np.issubdtype(value.dtype, np.floating):
+        if not np.isfinite(value).all() or value.min(initial=0) < 0 or value.max(initial=0) > 1:
+            raise SequenceError(f"{name}: float pixels must lie in [0, 1]")
+        value = np.round(value * 255).astype(np.uint8)
+    if value.dtype != np.uint8:
+        raise SequenceError(f"{name}: pixels must be uint8, bool or float in [0, 1], not {value.dtype}")
+    if name.startswith("mask") and (value.ndim == 2 or (value.ndim == 3 and value.shape[-1] != 3)):
+        value = np.repeat(np.where(value > 127, np.uint8(255), np.uint8(0))[..., None], 3, axis=-1)
+    still = value.ndim == 3
+    frames = value[None] if still else value
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise SequenceError(f"{name}: needs [T, H, W, 3] or [H, W, 3] pixels, got {list(value.shape)}")
+    return Clip(np.ascontiguousarray(frames), None, still)
+
+
+def _read_file(name: str, source: str | Path | bytes) -> Clip:
+    from shards.media import MediaError, read_image, read_mask, read_video
+
+    image = name.startswith("image") or (
+        not isinstance(source, bytes) and Path(source).suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise MediaError(f"{name}: {source}: no such file")
+    if image:
+        picture = read_image(source)
+        if name.startswith("mask"):
+            picture = np.where(picture > 127, np.uint8(255), np.uint8(0))
+        return Clip(picture[None], None, True)
+    if name.startswith("mask"):
+        marked = np.where(read_mask(source), np.uint8(255), np.uint8(0))
+        return Clip(np.repeat(marked[..., None], 3, axis=-1), None, False)
+    frames, fps = read_video(source)
+    return Clip(frames, fps, False)

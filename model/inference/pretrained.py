@@ -1,0 +1,195 @@
+"""A checkpoint's files: where they are, and reading them without trusting them.
+
+A folder, or a repository of the hub, with config.json and model.safetensors. Pickles are never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from shards.errors import ConfigError, EditVerseError
+from shards.limits import read_text, shown
+
+WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # what comes with the package, by name
+FLOATS = {"F16", "BF16", "F32", "F64"}  # types of a weight, as safetensors names them
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
+
+def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        path: a folder with config.json and model.safetensors, a finished run's folder, the name of weights
+            that come with this package (a folder of `SHIPPED`), or `owner/name` of a repository on the model
+            hub (downloaded unless it is in the local cache).
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        ConfigError: nothing of the kind is there, only a pickle is, or a file is not the one of SHA256SUMS.
+    """
+    folder = shipped(Path(path))
+    if folder.is_file():
+        what = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
+        raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
+        folder = _download(path, revision)
+    if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
+        folder = folder / "checkpoint"
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder / CONFIG}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        why = f" ({pickles[0]} is a pickle, which can run code: convert it to safetensors)" if pickles else ""
+        raise ConfigError(
+            f"{folder / WEIGHTS}: not found; a checkpoint folder holds {CONFIG} and {WEIGHTS}{why}"
+        )
+    check_sums(folder)
+    return folder
+
+
+def shipped(path: Path) -> Path:
+    """The folder of weights that come with the package, if `path` is their name and no own folder."""
+    named = not path.exists() and len(path.parts) == 1 and (SHIPPED / path / CONFIG).is_file()
+    return SHIPPED / path if named else path
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files of a folder with its SHA256SUMS, if there; ConfigError names the one at fault."""
+    from shards.files import inside, sha256_of
+
+    sums = folder / SUMS
+    if not sums.exists():
+        return
+    try:
+        lines = [line.partition("  ") for line in read_text(sums).splitlines()]
+        files = [(wanted, name, inside(folder, name)) for wanted, _, name in lines]
+    except (EditVerseError, OSError) as error:
+        raise ConfigError(f"{sums}: {error}") from error
+    for wanted, name, file in files:
+        if not file.is_file() or sha256_of(file) != wanted:
+            raise ConfigError(
+                f"{folder / name}: is not the file that {sums} names ({wanted[:12]}...); get the folder "
+                f"again, or remove {SUMS} if the change was meant"
+            )
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS of a checkpoint's two files, as `sha256sum` reads it."""
+    from shards.files import sha256_of, write_bytes
+
+    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
+    write_bytes(folder / SUMS, "".join(lines).encode())
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ConfigError(f"{name}: no such folder, and huggingface_hub is not installed") from error
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"{name}: no such folder here, and the model hub gave no such repository: {reason}"
+        ) from error
+
+
+def read_weights(
+    file: Path, shapes: Mapping[str, torch.Size], owner: str, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the tensors of `shapes`, all finite.
+
+    The header is compared before any tensor is read.
+
+    Args:
+        owner: what the shapes come from, for the message.
+
+    Raises:
+        ConfigError: the file is truncated or no safetensors, or a weight is missing, unknown, of another
+            shape, no floating-point number or not finite; the message names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_header(file, shapes, owner)
+    try:
+        state: dict[str, Tensor] = load_file(file, device=str(device))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{file}: {error}; is the file complete?") from error
+    for name, weight in state.items():
+        if not torch.isfinite(weight).all():
+            raise ConfigError(f"{file}: weight {name!r} holds values that are not finite")
+    return state
+
+
+def check_header(file: Path, shapes: Mapping[str, torch.Size], owner: str) -> None:
+    """Compare the header of a safetensors file with the tensors that it must hold.
+
+    Raises:
+        ConfigError: as `read_weights`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ConfigError(f"{file}: not a regular file")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            held = {name: (torch.Size(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{file}: {error}; is the file complete?") from error
+    for name in sorted(set(shapes) | set(held)):
+        if name not in held or name not in shapes:
+            problem = "is missing" if name not in held else "is unknown"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {shown(name)} {problem}")
+        shape, kind = held[name]
+        if shape != shapes[name]:
+            sizes = f"{list(shape)}, not {list(shapes[name])}"
+            raise ConfigError(f"{file}: does not fit {owner}: weight {name!r} is {sizes}")
+        if kind not in FLOATS:
+            raise ConfigError(
+                f"{file}: weight {name!r} is {kind}; weights are floating-point numbers, "
+                f"{', '.join(sorted(FLOATS))}"
+            )
+    if len(kinds := sorted({kind for _, kind in held.values()})) > 1:
+        raise ConfigError(f"{file}: its weights are of several types ({', '.join(kinds)}); store all as one")
+
+
+def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
+    """Names and shapes of a transformer's weights, without building more than one of its blocks.
+
+    A configuration from outside may ask for many blocks, which take long to build even without memory.
+    Raises ConfigError for one that does not say what its tokens hold.
+    """
+    for name in ("text_dim", "vision_dim"):
+        if not getattr(config, name):
+            raise ConfigError(f"dit.{name}: 0 is for training alone; a checkpoint says what a token holds")
+    with torch.device("meta"):
+        one = DiT(dataclasses.replace(config, depth=1)).state_dict()
+    shapes: dict[str, torch.Size] = {}
+    for name, value in one.items():
+        rest = name.removeprefix("blocks.0.")
+        names = [f"blocks.{n}.{rest}" for n in range(config.depth)] if rest != name else [name]
+        shapes |= dict.fromkeys(names, value.shape)
+    return shapes
+
+
+def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    from shards.files import atomic_path
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})

@@ -1,0 +1,93 @@
+"""From noise to the tokens of a target: velocities of the network, guidance, a solver.
+
+Paper section 3.3 and A.1. Under `context: causal` the clean tokens are computed once per edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.config import InferenceConfig
+from model.flow.flow_matching import FlowConfig, guide, shift_of, time_grid, to_velocity
+from model.flow.solvers import SOLVERS
+from model.net.dit import DiT
+from model.sequence.interleave import Sequence
+from model.sequence.packing import pack
+from shards.errors import EditVerseError
+
+
+class NotFiniteError(EditVerseError, ValueError):
+    """Values of an edit that are infinite or no numbers; the message says where they arose."""
+
+
+def check_finite(values: Tensor, what: str, cause: str) -> None:
+    """Raise NotFiniteError, saying what holds such values and why it may, unless all are finite."""
+    if not torch.isfinite(values).all():
+        raise NotFiniteError(f"{what} are not finite: {cause}")
+
+
+class Branch:
+    """The network on one sequence, as a function of the target's tokens and the time."""
+
+    def __init__(self, dit: DiT, sequence: Sequence, flow: FlowConfig) -> None:
+        self.dit, self.flow = dit, flow
+        self.batch = pack([sequence]).to(dit.bounds.device)
+        self.context = dit.remember(self.batch) if dit.config.context == "causal" else None
+
+    def velocity(self, x: Tensor, t: float) -> Tensor:
+        """float32 [M, D] velocity of the target tokens `x` [M, D] at time t."""
+        batch = self.batch
+        vision = batch.vision.index_copy(0, batch.target_vision, x.to(batch.vision.dtype))
+        timestep = torch.ones(batch.segments, device=x.device)
+        timestep[batch.target_segment] = t
+        output = self.dit(batch, vision, timestep, self.context)[0].float()
+        return to_velocity(output, x, t, self.flow)
+
+
+def sample(
+    dit: DiT,
+    with_text: Sequence,
+    without_text: Sequence,
+    noise: Tensor,
+    flow: FlowConfig,
+    config: InferenceConfig,
+    tick: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Generate the target of a sequence.
+
+    Args:
+        with_text: the sequence; the latents of its target do not matter.
+        without_text: the same without its text, the unconditional branch of the guidance.
+        noise: float32 [M, D], x at t = 0.
+        flow: as in training.
+        config: steps, solver, guidance with its interval and rescaling.
+        tick: called after every step.
+
+    Returns:
+        float32 [M, D], clean tokens.
+
+    Raises:
+        NotFiniteError: naming the step after which the tokens were no finite numbers.
+    """
+    conditional = Branch(dit, with_text, flow)
+    unconditional = Branch(dit, without_text, flow) if config.guidance != 1 else None
+    first, last = config.interval
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        v = conditional.velocity(x, t)
+        if unconditional is None or not first <= t <= last:
+            return v
+        return guide(v, unconditional.velocity(x, t), config.guidance, config.rescale)
+
+    x = noise.to(dit.bounds.device)
+    grid = time_grid(config.steps, shift_of(flow, len(noise)))
+    half = dit.bounds.dtype == torch.float16
+    cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
+    for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
+        x = after
+        check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
+        tick()
+    return x

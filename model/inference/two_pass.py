@@ -1,0 +1,55 @@
+"""Editing in two passes: the model first marks the region that the words are about, then edits within it.
+
+Both passes are forms of the paper: mask detection (section 4, item 5) and the edit with a mask (Figure 4).
+The chain of the two is ours: a small model follows a mask better than a name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from model.inference.inputs import Clip
+from model.inference.request import TAG, Request
+from model.sequence.interleave import SequenceError
+
+MASK = "mask"
+
+
+def region_request(plan: Request) -> Request:
+    """The request for the region, black and white, that the edit of `plan` is about.
+
+    Raises:
+        SequenceError: the request is no edit of one video or image by words.
+    """
+    words = _words(plan)
+    text = f"<{plan.source}> I want to {words}. Detect the region that needs to be edited <{plan.target}>"
+    return replace(plan, text=text, source=None)  # nothing of the source's looks belongs into a mask
+
+
+def masked_request(plan: Request, region: np.ndarray) -> Request:
+    """The edit of `plan` within a region, bool [T, H, W]."""
+    frames = np.repeat((region * np.uint8(255))[..., None], 3, axis=-1)
+    clip = Clip(frames, None if plan.still else plan.fps, plan.still)
+    text = f"<{plan.source}> Use <{MASK}> to {_words(plan)}. <{plan.target}>"
+    return replace(plan, text=text, clips=plan.clips | {MASK: clip})
+
+
+def region_of(frames: np.ndarray) -> np.ndarray:
+    """The region bool [T, H, W] of a generated mask, uint8 RGB [T, H, W, 3]."""
+    marked: np.ndarray = frames.astype(np.float32).mean(-1) > 127.5
+    return marked
+
+
+def _words(plan: Request) -> str:
+    """The instruction as it goes on after "I want to"."""
+    if plan.source is None or len(plan.clips) != 1 or plan.clips[plan.source].still != plan.still:
+        raise SequenceError(
+            "ground: finds the region of an edit of one video or image by words; here are "
+            f"{', '.join(f'<{name}>' for name in plan.clips) or 'no media'} to make <{plan.target}> of"
+        )
+    words = re.sub(r"\s+", " ", TAG.sub(" ", plan.text)).strip().rstrip(".!")
+    first = words.split(" ", 1)[0]
+    return words if first.isupper() else words[0].lower() + words[1:]

@@ -1,0 +1,188 @@
+"""The layers of the transformer: SwiGLU, attention over a pack, modulated blocks, the embedding of timesteps.
+
+LLaMA 3's, with PixArt-alpha's modulation; `model.net.dit` puts them together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.net.attention import attention
+from model.net.ulysses import exchange
+from model.sequence.layout import Layout
+from model.sequence.packing import PackedBatch
+from model.sequence.rope import rotate
+
+if TYPE_CHECKING:
+    from model.net.config import DiTConfig
+
+Role = Literal["all", "context", "noisy"]  # which of a batch's tokens are computed
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), as in LLaMA."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class KeyValues:
+    """Rotated keys and values of one block, [N, kv_heads, head_dim] each, filled in part by part."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.k = self.v = torch.empty(0)
+
+    def put(self, rows: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the rows of some tokens in place; returns the keys and values of all."""
+        if not len(self.k):
+            self.k, self.v = (x.new_zeros(self.tokens, *x.shape[1:]) for x in (k, v))
+        return self.k.index_copy_(0, rows, k), self.v.index_copy_(0, rows, v)
+
+
+class Attention(nn.Module):
+    """Self-attention inside each sequence, with rotary positions and normalised queries and keys."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
+        self.size = config.width // config.heads
+        self.causal = config.context == "causal"
+        self.backend, self.deterministic = config.attention, config.deterministic
+        self.q = nn.Linear(config.width, self.heads * self.size, bias=config.qkv_bias)
+        self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
+        self.v = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
+        self.out = nn.Linear(self.heads * self.size, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: PackedBatch,
+        role: Role = "all",
+        memory: KeyValues | None = None,
+    ) -> Tensor:
+        """Attend from the tokens `x`, which are all of the batch's, its context or its noisy ones by `role`.
+
+        Args:
+            x: [n, width]; cos, sin: [n, head_dim / 2].
+            memory: written to by the context, read from by the noisy tokens.
+        """
+        v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
+        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
+        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
+        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        return self.out(self.mix(q, k, v, batch, role, memory).flatten(1))
+
+    @torch.compiler.disable  # no two batches are laid out alike, so that nothing here is to be compiled
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KeyValues | None
+    ) -> Tensor:
+        """Attention itself, [n, heads, head_dim], of rotated queries and keys."""
+        if role == "context":
+            if memory is not None:
+                memory.put(batch.context, k, v)
+            return self._context(q, k, v, batch)
+        if role == "noisy":
+            if memory is None:
+                raise ValueError("attention: noisy tokens alone need the context's keys and values")
+            return self._noisy(q, *memory.put(batch.noisy, k, v), batch)
+        if batch.route is None:
+            return self._all(q, k, v, batch)
+        n = batch.route.tokens
+        shared = exchange(q[:n], k[:n], v[:n], batch.route, self._all)
+        return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
+
+    def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        """Whole sequences, any heads."""
+        if not self.causal:
+            return self._attend(q, k, v, layout.cu_seqlens, layout.max_seqlen)
+        pick = layout.context
+        clean = self._context(q[pick], k[pick], v[pick], layout)
+        noisy = self._noisy(q[layout.noisy], k, v, layout)
+        return torch.empty_like(q).index_copy(0, pick, clean).index_copy(0, layout.noisy, noisy)
+
+    def _context(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        return self._attend(q, k, v, layout.cu_context, layout.max_context)
+
+    def _noisy(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        keys = {"cu_seqlens_k": layout.cu_seqlens, "max_seqlen_k": layout.max_seqlen}
+        return self._attend(q, k, v, layout.cu_noisy, layout.max_noisy, **keys)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, **keys: Any) -> Tensor:
+        return attention(q, k, v, cu, longest, self.backend, deterministic=self.deterministic, **keys)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
+    """x * (1 + scale) + shift with each token's segment's vectors: [N, D] from [segments, D]."""
+    return torch.addcmul(shift.index_select(0, segment), x, (1 + scale).index_select(0, segment))
+
+
+class Block(nn.Module):
+    """x + gate * attention(modulated norm), then the same with SwiGLU.
+
+    The modulation is the shared projection of the timestep plus this block's own table (PixArt-alpha's
+    adaLN-single); it is held per segment and gathered per token one vector at a time.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(config.width, config.norm_eps)
+        self.attention = Attention(config)
+        self.norm2 = nn.RMSNorm(config.width, config.norm_eps)
+        self.mlp = SwiGLU(config.width, config.inner)
+        self.table = nn.Parameter(torch.zeros(6, config.width)) if config.modulation else None
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor | None,
+        segment: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: PackedBatch,
+        role: Role = "all",
+        memory: KeyValues | None = None,
+    ) -> Tensor:
+        if modulation is None or self.table is None:
+            x = x + self.attention(self.norm1(x), cos, sin, batch, role, memory)
+            return x + self.mlp(self.norm2(x))
+        # six vectors per segment; one of them at a time is spread over the tokens
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(1)
+        h = modulate(self.norm1(x), shift1, scale1, segment)
+        h = self.attention(h, cos, sin, batch, role, memory)
+        x = torch.addcmul(x, gate1.index_select(0, segment), h)
+        h = self.mlp(modulate(self.norm2(x), shift2, scale2, segment))
+        return torch.addcmul(x, gate2.index_select(0, segment), h)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of 1000 t through two layers; t in [0, 1]."""
+
+    def __init__(self, width: int, sinusoids: int = 256) -> None:
+        super().__init__()
+        self.frequencies = sinusoids // 2
+        first = nn.Linear(sinusoids, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """[segments] -> [segments, width]; the sinusoids are fp32 whatever the weights are."""
+        exponents = torch.arange(self.frequencies, device=t.device) / self.frequencies
+        angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))

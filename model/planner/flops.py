@@ -1,0 +1,172 @@
+"""Floating point operations of the transformer by formula, from the lengths of its sequences alone.
+
+Matrix products only, two operations per multiply-add, as `torch.utils.flop_counter` counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
+
+from model.net.config import DiTConfig
+from model.sequence.interleave import Sequence
+
+SINUSOIDS = 256  # of a timestep, see `model.net.blocks.TimeEmbedding`
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a sequence's work depends on, in tokens.
+
+    Attributes:
+        text, vision: text tokens, and vision tokens of all elements.
+        noisy: tokens of the target's segment, start and end of vision included; target: its vision tokens.
+        total: all tokens; segments: texts and vision elements.
+    """
+
+    text: int
+    vision: int
+    noisy: int
+    target: int
+    total: int
+    segments: int
+
+
+def shape_of(sequence: Sequence) -> Shape:
+    """The shape of a sequence."""
+    target = sequence.target
+    noisy = target.stop - target.start
+    return Shape(
+        text=len(sequence.text),
+        vision=len(sequence.vision),
+        noisy=noisy,
+        target=noisy - 2,
+        total=len(sequence),
+        segments=len(sequence.segments),
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one pass, apart by what their backward pass is.
+
+    Attributes:
+        linear: gradients of weights and inputs, twice the forward.
+        frozen: of one factor only, since the other is data: once the forward.
+        fixed: of neither.
+        attention: scores and their products with the values: twice, or 2.5 times when scores are recomputed.
+    """
+
+    linear: int = 0
+    frozen: int = 0
+    fixed: int = 0
+    attention: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def flops(self) -> int:
+        """Operations of the pass itself."""
+        return 2 * sum(astuple(self))
+
+
+def blocks_work(config: DiTConfig, tokens: int, pairs: int) -> Work:
+    """All blocks, forward, on `tokens` tokens, whose queries meet `pairs` pairs of a query and a key."""
+    width, inner = config.width, config.inner
+    kv = width // config.heads * (config.kv_heads or config.heads)
+    linear = tokens * (2 * width * width + 2 * width * kv + 3 * width * inner)
+    return Work(linear=config.depth * linear, attention=config.depth * 2 * pairs * width)
+
+
+def _rotation(config: DiTConfig, shape: Shape) -> Work:
+    """Positions times frequencies: the angles of all tokens."""
+    return Work(fixed=shape.total * len(config.rope.dims) * (sum(config.rope.dims) // 2))
+
+
+def _into(config: DiTConfig, shape: Shape) -> Work:
+    """What comes before the blocks: projectors of text and vision, timesteps and their modulation."""
+    frozen = shape.text * config.text_dim + shape.vision * config.vision_dim
+    if not config.modulation:
+        return Work(frozen=frozen * config.width)
+    frozen += shape.segments * SINUSOIDS
+    return Work(linear=shape.segments * 7 * config.width**2, frozen=frozen * config.width)
+
+
+def _out(config: DiTConfig, shape: Shape) -> Work:
+    """What comes after: the projector of the target's tokens and its modulation."""
+    modulation = 2 * shape.segments * config.width**2 if config.modulation else 0
+    return Work(linear=shape.target * config.width * config.vision_dim + modulation)
+
+
+def _copy_keys(config: DiTConfig, shape: Shape) -> Work:
+    """Keys of the clean vision tokens, if there is a copy head."""
+    clean = shape.vision - shape.target
+    return Work(linear=clean * config.width * sum(config.rope.dims)) if config.copy_prior else Work()
+
+
+def _copy(config: DiTConfig, shape: Shape) -> Work:
+    """Queries and gates of the target's tokens, scores, and their product with the latents copied."""
+    if not config.copy_prior:
+        return Work()
+    size, pairs = sum(config.rope.dims), shape.target * (shape.vision - shape.target)
+    linear = shape.target * config.width * (size + 1) + pairs * size
+    return Work(linear=linear, frozen=pairs * config.vision_dim)
+
+
+def _pass(config: DiTConfig, shape: Shape) -> Work:
+    """One forward pass over a whole sequence."""
+    clean = shape.total - shape.noisy
+    pairs = shape.total**2 if config.context == "full" else clean**2 + shape.noisy * shape.total
+    before = _rotation(config, shape) + _into(config, shape)
+    after = _copy_keys(config, shape) + _out(config, shape) + _copy(config, shape)
+    return before + blocks_work(config, shape.total, pairs) + after
+
+
+def forward_flops(config: DiTConfig, shapes: Iterable[Shape]) -> int:
+    """Operations of one forward pass over packed sequences."""
+    return sum(_pass(config, shape).flops for shape in shapes)
+
+
+def backward_flops(config: DiTConfig, shapes: Iterable[Shape], fused: bool = True) -> int:
+    """Operations of the backward pass; what activation checkpointing computes again is not counted.
+
+    Args:
+        fused: attention kernels that keep no scores compute them again: 2.5 times the forward's products
+            instead of 2.
+    """
+    total = 0
+    for shape in shapes:
+        work = _pass(config, shape)
+        total += 4 * work.linear + 2 * work.frozen + (5 if fused else 4) * work.attention
+    return total
+
+
+def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool) -> int:
+    """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
+
+    Under `context: causal` the clean tokens are run once (`DiT.remember`), then the noisy ones at every step.
+
+    Args:
+        guidance: run every step a second time without the text.
+    """
+    total = 0
+    for shape in shapes:
+        for branch in (shape, _without_text(shape))[: 1 + guidance]:
+            if config.context == "full":
+                total += steps * _pass(config, branch).flops
+                continue
+            clean = branch.total - branch.noisy
+            once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch)
+            once += blocks_work(config, clean, clean**2)
+            step = _into(config, replace(branch, text=0, vision=branch.target))
+            step += _out(config, branch) + _copy(config, branch)
+            step += blocks_work(config, branch.noisy, branch.noisy * branch.total)
+            total += once.flops + steps * step.flops
+    return total
+
+
+def _without_text(shape: Shape) -> Shape:
+    """The unconditional branch: every segment that is left has its two bounds."""
+    total = shape.total - shape.text
+    return replace(shape, text=0, total=total, segments=(total - shape.vision) // 2)

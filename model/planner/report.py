@@ -1,0 +1,97 @@
+"""`python -m model plan`: what the planner makes of a mixture on a cluster, before there is either."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from model.data.mixture import Mixture, imagined, shares
+from model.net.activation_checkpointing import Checkpointing
+from model.net.config import DiTConfig
+from model.planner.balance import Budget, Cluster
+from model.planner.cost import by_formula, read_cost
+from model.planner.memory import memory_of
+from model.planner.plot import draw
+from model.planner.step_plan import Planner
+from shards.errors import ConfigError
+
+MOST = 1_000_000  # samples that lengths are drawn for
+
+
+def report(
+    mixture: Mixture,
+    dit: DiTConfig,
+    cluster: Cluster,
+    budget: Budget,
+    batch_size: int,
+    steps: int,
+    first: int,
+    seed: int,
+    checkpointing: Checkpointing = "none",
+    tflops: float | None = None,
+    picture: Path | None = None,
+    measured: Path | None = None,
+) -> None:
+    """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
+
+    Args:
+        tflops: operations per second and device that are really done, in 10^12, for an estimate of the time.
+        picture: PNG to draw the plans into, see `model.planner.plot`.
+        measured: file of `python -m model cost`, to plan by and to estimate the time from.
+
+    Raises:
+        ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    if steps < 1 or first < 0:
+        raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
+    order, lengths = imagined(mixture, MOST, seed)
+    if measured is None:
+        cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
+    else:
+        cost = read_cost(measured)
+    planner = Planner(lengths, order, batch_size, cost, cluster, budget)
+    milliseconds, plans = [], []
+    for step in range(first, first + steps):
+        begin = time.perf_counter()
+        plans.append(planner(step))
+        milliseconds.append(1000 * (time.perf_counter() - begin))
+    console = Console()
+    table = Table("group", "rows", "visits", title="mixture, by count x ratio")
+    part = shares(mixture.rows)
+    for group in dict.fromkeys(row.group for row in mixture.rows.values()):
+        names = [name for name, row in mixture.rows.items() if row.group == group]
+        table.add_row(group, str(len(names)), f"{sum(part[n] for n in names):.1%}")
+    console.print(table)
+    title = f"{steps} steps of {batch_size} samples on {cluster.ranks} ranks, lengths drawn, not measured"
+    table = Table("", "mean", "worst", title=title)
+    batches = [len(b) for plan in plans for b in plan.micro]
+    for name, values, form in (
+        ("maximum over mean load", [p.balanced.imbalance for p in plans], "{:.4f}"),
+        ("tokens in split sequences", [p.split_tokens for p in plans], "{:.1%}"),
+        ("tokens per step", [float(p.lengths.sum()) for p in plans], "{:,.0f}"),
+        ("micro-batches per rank", [float(n) for n in batches], "{:.2f}"),
+        ("padding to full micro-batches", [p.padding(budget.tokens) for p in plans], "{:.1%}"),
+        ("milliseconds per plan", milliseconds, "{:.1f}"),
+    ):
+        table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
+    console.print(table)
+    table = Table("", "", title="estimates for a rank, weights shared out among all", show_header=False)
+    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing)
+    for name, size in asdict(memory).items():
+        table.add_row(f"{name}, GiB", f"{size / 2**30:.1f}")
+    if measured is not None or tflops is not None:
+        each = [p.balanced.load.max() + cost.step * max(map(len, p.micro)) for p in plans]
+        seconds = float(np.mean(each)) / (1 if measured is not None or tflops is None else tflops * 1e12)
+        name = "as measured" if measured is not None else f"at {tflops:g} TFLOP/s"
+        table.add_row(f"seconds per step, {name}", f"{seconds:.2f}")
+        table.add_row("days for the paper's 56,000 steps", f"{56_000 * seconds / 86_400:.1f}")
+    console.print(table)
+    if picture is not None:
+        draw(plans, cost, cluster, picture)
+        console.print(f"drawn to {picture}")

@@ -1,0 +1,120 @@
+"""Where packed sequences lie: what attention needs to know of a pack, or of one sequence that ranks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where sequences lie among tokens, and which of them are noisy: all that attention needs to know.
+
+    Attributes:
+        cu_seqlens: int32 [S + 1]; max_seqlen: tokens of the longest sequence.
+        noisy, context: int64, places of the target segments' tokens (start and end of vision included), and
+            of all others, both ascending.
+        cu_noisy, cu_context: int32 [S + 1], how these are shared out among the sequences; max_noisy,
+            max_context: the most of one sequence.
+    """
+
+    cu_seqlens: Tensor
+    noisy: Tensor
+    context: Tensor
+    cu_noisy: Tensor
+    cu_context: Tensor
+    max_seqlen: int
+    max_noisy: int
+    max_context: int
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy every tensor to a device."""
+        moved: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if hasattr(value, "to"):
+                moved[f.name] = value.to(device)
+        return replace(self, **moved)
+
+
+def lay_out(lengths: Sequence[int], is_noisy: Tensor) -> dict[str, Any]:
+    """The fields of a `Layout` for sequences side by side.
+
+    Args:
+        is_noisy: bool [tokens].
+    """
+    ends = np.cumsum(lengths).tolist()
+    bounds = torch.tensor([0, *ends], dtype=torch.int32)
+    counted = is_noisy.cumsum(0, dtype=torch.int32)
+    cu_noisy = torch.cat([counted.new_zeros(1), counted])[bounds.long()]
+    cu_context = bounds - cu_noisy
+    return {
+        "cu_seqlens": bounds,
+        "noisy": is_noisy.nonzero().flatten(),
+        "context": (~is_noisy).nonzero().flatten(),
+        "cu_noisy": cu_noisy,
+        "cu_context": cu_context,
+        "max_seqlen": max(lengths, default=0),
+        "max_noisy": int(cu_noisy.diff().max()) if len(bounds) > 1 else 0,
+        "max_context": int(cu_context.diff().max()) if len(bounds) > 1 else 0,
+    }
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a rank does of a sequence: holds its tokens start:stop, attends with its heads first:last.
+
+    `sample` is its number in the step. A whole sequence is one piece with all of both.
+    """
+
+    sample: int
+    rank: int
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A sequence that ranks share: their pieces, by ascending rank and token, and its layout as a whole."""
+
+    pieces: tuple[Piece, ...]
+    layout: Layout
+
+    def of(self, rank: int) -> Piece | None:
+        """The piece of a rank, if it has one."""
+        return next((p for p in self.pieces if p.rank == rank), None)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Copy to a device."""
+        return replace(self, layout=self.layout.to(device))
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a rank knows of the shared sequences of a micro-batch.
+
+    Attributes:
+        rank: this one; ranks: of its node. All of them run the micro-batch together.
+        splits: those in which this rank has a piece, in one order on all ranks; a rank's pack begins with its
+            tokens of each.
+    """
+
+    rank: int
+    ranks: tuple[int, ...]
+    splits: tuple[Split, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of shared sequences this rank holds."""
+        return sum(p.stop - p.start for split in self.splits for p in split.pieces if p.rank == self.rank)
+
+    def to(self, device: torch.device | str) -> Route:
+        """Copy to a device."""
+        return replace(self, splits=tuple(split.to(device) for split in self.splits))

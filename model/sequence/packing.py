@@ -1,0 +1,105 @@
+"""Several sequences side by side in one batch of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Sequences
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.sequence.interleave import END, PAD, START, TEXT, VISION, Sequence
+from model.sequence.layout import Layout, Route, lay_out
+
+
+@dataclass(frozen=True)
+class PackedBatch(Layout):
+    """N tokens of S sequences, one after the other; no attention crosses a sequence.
+
+    Where ranks share sequences, their tokens on this rank come first and `route` tells of them; the fields of
+    `Layout` are then those of the tokens after them.
+
+    Attributes:
+        text: float [text tokens, text width].
+        vision: float [vision tokens, token size], clean.
+        gather: int64 [N], row of each token in the table [text; vision; start; end; pad].
+        positions: int64 [N, 4].
+        segment: int64 [N], global segment number.
+        target: int64 [M], places among the N tokens of the target segments' vision tokens.
+        target_vision: int64 [M], their places among the vision tokens.
+        target_segment: int64 [S], global segment number of each sequence's target.
+        target_sequence: int64 [M], number of the sequence that each target token belongs to.
+        segments: number of segments, padding included.
+    """
+
+    text: Tensor
+    vision: Tensor
+    gather: Tensor
+    positions: Tensor
+    segment: Tensor
+    target: Tensor
+    target_vision: Tensor
+    target_segment: Tensor
+    target_sequence: Tensor
+    segments: int
+    route: Route | None = None
+
+
+def pack(
+    sequences: Sequences[Sequence],
+    pad_to: int | None = None,
+    route: Route | None = None,
+    token_size: int = 0,
+) -> PackedBatch:
+    """Put sequences side by side, in order.
+
+    Args:
+        sequences: at least one, or padding.
+        pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
+        route: of the first sequences, which are this rank's parts of shared ones.
+        token_size: numbers per vision token, where there is no sequence to tell.
+
+    Raises:
+        ValueError: no sequence and no padding, or more tokens than `pad_to`.
+    """
+    lengths = [len(s) for s in sequences]
+    padding = 0 if pad_to is None else pad_to - sum(lengths)
+    if padding < 0:
+        raise ValueError(f"pack: {sum(lengths)} tokens do not fit into pad_to={pad_to}")
+    if not sum(lengths) + padding:
+        raise ValueError("pack: needs at least one sequence")
+    text = [s.text for s in sequences if len(s.text)]
+    vision = [s.vision for s in sequences]  # a part may have none, of the same width
+    texts, visions = sum(map(len, text)), sum(map(len, vision))
+    kind = torch.cat([s.kind for s in sequences] + [torch.full((padding,), PAD)])
+    gather = torch.full_like(kind, texts + visions + 2)
+    gather[kind == TEXT] = torch.arange(texts)
+    gather[kind == VISION] = torch.arange(texts, texts + visions)
+    gather[kind == START], gather[kind == END] = texts + visions, texts + visions + 1
+    segment, targets, shift = [], [], 0
+    for s in sequences:
+        segment.append(s.segment + shift)
+        targets.append(shift + s.segments.index(s.target))
+        shift += len(s.segments)
+    segment.append(torch.full((padding,), shift))
+    segments = torch.cat(segment)
+    is_noisy = torch.isin(segments, torch.tensor(targets, dtype=torch.long))
+    target = (is_noisy & (kind == VISION)).nonzero().flatten()
+    shared = len(route.splits) if route else 0
+    own = route.tokens if route else 0
+    ends = torch.tensor(np.cumsum(lengths), dtype=torch.long)
+    return PackedBatch(
+        text=torch.cat(text) if text else torch.zeros(0, 0),
+        vision=torch.cat(vision) if vision else torch.zeros(0, token_size),
+        gather=gather,
+        positions=torch.cat([s.positions for s in sequences] + [torch.zeros(padding, 4, dtype=torch.long)]),
+        segment=segments,
+        target=target,
+        target_vision=gather[target] - texts,
+        target_segment=torch.tensor(targets, dtype=torch.long),
+        target_sequence=torch.searchsorted(ends, target, right=True),
+        segments=shift + (padding > 0),
+        route=route,
+        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
+    )

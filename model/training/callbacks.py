@@ -1,0 +1,150 @@
+"""What is seen of a running training, and what it leaves: curve, metrics, states, held-out edits."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+
+from model.data.batch import StepBatch
+from model.data.dataset import Pairs
+from model.inference.editor import Editor
+from model.inference.lora import merge, save_adapter
+from model.training.checkpoint import StateWriter
+from model.training.config import FitConfig
+from model.training.module import EditModule
+from model.training.run_dir import Curve
+from model.training.validation import Rendered, render_pairs
+
+
+class Watch(Callback):
+    """Writes the curve, saves states, renders held-out pairs, keeps the best weights, and ends on a signal.
+
+    SIGTERM and SIGUSR1 (SLURM's notice that the time is nearly up) to any rank end the run after the step
+    that is being taken, with its state saved.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: FitConfig,
+        curve: Curve | None,
+        writer: StateWriter,
+        heldout: Pairs | None,
+    ) -> None:
+        self.folder, self.config, self.curve = folder, config, curve
+        self.writer, self.heldout = writer, heldout
+        self.seconds = 0.0  # in optimizer steps, since the run was started or resumed
+        self._ended: float | None = None  # when the last step, and all that follows it, was done
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        def wanted(*_: Any) -> None:
+            module.stop_wanted = True
+
+        for number in (signal.SIGTERM, signal.SIGUSR1):  # in place of Lightning's own
+            signal.signal(number, wanted)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: StepBatch, index: int) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: StepBatch, index: int
+    ) -> None:
+        now, config = time.monotonic(), self.config.train
+        waited = self._started - (self._ended if self._ended is not None else self._started)
+        self.seconds += now - self._started
+        if self.curve is not None:
+            self.curve.add(module.done, batch.samples, int(module.row["tokens"]), module.row)
+        if trainer.logger:
+            metrics = module.row | module.parts | self.rates(batch, module, now - self._started, waited)
+            trainer.logger.log_metrics(metrics, step=module.done)
+        last = module.done == config.steps
+        self.writer.poll()
+        if module.done % config.save_every == 0 or last or module.stopping:
+            self.writer.save(wait=last or module.stopping)
+        if module.stopping and not last:
+            trainer.should_stop = True
+        elif self.heldout and (module.done % config.sample_every == 0 or last):
+            self.look(trainer, module)
+        self._ended = time.monotonic()
+
+    def rates(self, batch: StepBatch, module: EditModule, taken: float, waited: float) -> dict[str, float]:
+        """Speed of a step that took `taken` seconds after `waited` for its data, and how it was planned.
+
+        MFU counts three forward passes of the blocks per step, with every pair of tokens of a sequence in
+        attention, none across sequences, and nothing that is computed again.
+        """
+        seconds = taken + waited
+        values = {f"plan/{name}": value for name, value in batch.plan.items() if name != "flops"}
+        values |= {
+            "speed/tokens_per_second": module.row["tokens"] / seconds,
+            "speed/samples_per_second": batch.samples / seconds,
+            "speed/loader_wait": waited / seconds,
+            "memory/peak_gib": peak_memory(module.device) / 2**30,
+        }
+        if self.config.parallel.peak_tflops and "flops" in batch.plan:
+            able = self.config.parallel.peak_tflops * 1e12 * module.world.size
+            values["speed/mfu"] = batch.plan["flops"] / seconds / able
+        return values
+
+    def look(self, trainer: L.Trainer, module: EditModule) -> None:
+        """Render held-out pairs; keep the weights if none before rendered them better."""
+        from shards.files import write_json
+
+        assert self.heldout is not None
+        rendered = render(self.folder, module, self.heldout, self.config.train.samples)
+        if trainer.logger:
+            trainer.logger.log_metrics(rendered.metrics(), step=module.done)
+        best, score = self.folder / "best.json", rendered.score()
+        if score is None or (best.is_file() and json.loads(best.read_text())["psnr"] >= score):
+            return
+        export(module, self.heldout, self.folder / "best")
+        if module.world.first:
+            write_json(best, {"step": module.done, "psnr": score})
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: allocated on a CUDA device, resident in memory otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def render(folder: Path, module: EditModule, heldout: Pairs, samples: int) -> Rendered:
+    """Edit held-out pairs with the averaged weights; mp4s of source | edit | target in `folder/samples`.
+
+    All ranks call it together, and share the pairs.
+    """
+    world = module.world
+    editor = Editor(module.whole(), module.config, heldout.codec, heldout.text)
+    name = f"step-{module.done:06d}"
+    rendered = render_pairs(editor, heldout, samples, folder / "samples", name, (world.rank, world.size))
+    if world.size > 1:
+        parts: list[Any] = [None] * world.size
+        dist.all_gather_object(parts, rendered)
+        rendered = Rendered([row for part in parts for row in part.rows])
+    return rendered
+
+
+def export(module: EditModule, pairs: Pairs, folder: Path, adapter: Path | None = None) -> None:
+    """Save the averaged weights as a checkpoint of `Editor`; all ranks call it together.
+
+    Args:
+        adapter: where to save the adapter, if one is trained; the checkpoint has it merged.
+    """
+    whole = module.whole()
+    if not module.world.first:
+        return
+    if module.lora is not None:
+        if adapter is not None:
+            save_adapter(whole, adapter)
+        merge(whole)
+    Editor(whole, module.config, pairs.codec, pairs.text).save_pretrained(folder)

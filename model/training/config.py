@@ -1,0 +1,122 @@
+"""Settings of a training run: optimizer, length, and all of it together.
+
+Apart from the code that uses them so that `--help` need not import Lightning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.config import ModelConfig
+from model.data.batch import DataConfig
+from model.inference.lora import LoraConfig
+from model.net.activation_checkpointing import Checkpointing
+from shards.errors import SettingError
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer and its schedule; the defaults are the paper's (section A.1).
+
+    Attributes:
+        method: `adamw`, or `muon` for the matrices of the blocks and AdamW for all else; one learning rate
+            serves both (`model.training.optimizer`).
+        lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
+        clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
+        ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
+        average: what counts the same in the loss: every `sample` of a step, or every `token`. The paper's
+            expectation is over samples, so `sample` is the default: under `token` a 35k-token video edit
+            would weigh as much as 35 images, and the mixture's ratios (Table 10, counted in samples) would
+            say little about what is learned. `token` suits data of one length, or fine-tuning on long video.
+    """
+
+    method: Literal["adamw", "muon"] = "adamw"
+    lr: float = 8e-6
+    final_lr: float = 1e-6
+    warmup: int = 2000
+    betas: tuple[float, ...] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    average: Literal["sample", "token"] = "sample"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how precise, and what is left on the way.
+
+    Attributes:
+        steps: optimizer steps; the run's length is counted in steps, so that it is the same on any machine.
+        seed: of weights, order, noise and everything else that is drawn.
+        precision: Lightning's; `bf16-mixed` keeps weights and moments in fp32.
+        threads: of torch; None leaves it to the environment.
+        start: checkpoint (a folder or hub id) whose weights and model configuration are where training
+            starts, as the paper starts from a pretrained model; None starts from random weights.
+        deterministic: every operation in a fixed order, also on CUDA (slower there).
+        save_every: steps between resumable states; keep: how many of them, the newest ones, are left.
+        sample_every: steps between rendered held-out pairs; samples: how many pairs are rendered. The
+            averaged weights that render them best so far are kept in the run's folder `best`.
+        wandb: project of Weights & Biases to log to as well; needs the package.
+    """
+
+    steps: int = 56_000
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    threads: int | None = None
+    start: str | None = None
+    deterministic: bool = False
+    save_every: int = 100
+    keep: int = 2
+    sample_every: int = 200
+    samples: int = 4
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "keep", "sample_every", "samples"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How a run uses its machines. None of it changes what is learned, so a run can go on with another one.
+
+    The processes are torchrun's or srun's, one per device.
+
+    Attributes:
+        sharding: one copy of weights, average and optimizer state is shared out among `all` ranks, or those
+            of a `node` (and copied to every node), or is on every rank (`none`).
+        degree: most ranks of a node that share a sequence (sequence parallelism); 1 never splits.
+        checkpointing: what the backward pass computes again instead of keeping it: `none`; `selective`, all
+            but attention and the results of matrix products; `full`, whole blocks.
+        compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
+            already does what `selective` does.
+        cost: file that `python -m model cost` wrote, to plan by measured seconds instead of operations; then
+            `data.flop_budget` is in seconds too.
+        peak_tflops: of a device in the precision used, for MFU; None logs no MFU. 989 for an H100 in bf16.
+    """
+
+    sharding: Literal["all", "node", "none"] = "all"
+    degree: int = 1
+    checkpointing: Checkpointing = "none"
+    compile: bool = False
+    cost: str | None = None
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.degree < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
+            raise SettingError("parallel.degree and parallel.peak_tflops must be positive")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """A whole training run; with `lora`, of an adapter to the weights of `train.start`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig | None = None

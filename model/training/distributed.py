@@ -1,0 +1,169 @@
+"""The processes of a run: who this one is, and the process groups, as torchrun or SLURM set them up.
+
+The rendezvous is static: every process is told its rank, and where rank 0 listens.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import ClusterEnvironment
+
+from model.net.ulysses import forget_groups, make_groups
+from shards.errors import ConfigError
+
+TIMEOUT = datetime.timedelta(minutes=60)  # rank 0 may read an index, or render, while the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """Ranks in all, this one's number, and the same within its node."""
+
+    size: int = 1
+    rank: int = 0
+    node: int = 1
+    local: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size or not 0 <= self.local < self.node or self.size % self.node:
+            raise ConfigError(
+                f"cluster: rank {self.rank} of {self.size}, {self.local} of {self.node} on its node: nodes "
+                "must have equally many ranks"
+            )
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes files and logs."""
+        return self.rank == 0
+
+    def device(self, accelerator: str) -> torch.device:
+        """This rank's: a CUDA device if there are any and `accelerator` allows it, else the CPU."""
+        if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
+            return torch.device("cuda", self.local)
+        return torch.device("cpu")
+
+
+def world_of(environment: Mapping[str, str]) -> World:
+    """Read torchrun's variables, else srun's (one task per device), else one process.
+
+    Raises:
+        ConfigError: a variable that is missing or no number.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
+    elif "SLURM_STEP_ID" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1:
+        names = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE", "SLURM_LOCALID")
+    else:
+        return World()
+    try:
+        size, rank, node, local = (int(environment[name]) for name in names)
+    except KeyError as error:
+        raise ConfigError(f"cluster: the environment has no {error.args[0]}; use torchrun or srun") from error
+    except ValueError as error:
+        raise ConfigError(f"cluster: {', '.join(names)}: {error}") from error
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if size > 1 and name not in environment:
+            raise ConfigError(f"cluster: the environment has no {name}; see configs/slurm/train.sbatch")
+    return World(size, rank, node, local)
+
+
+@contextmanager
+def joined(accelerator: str) -> Iterator[World]:
+    """Join the run's processes, by NCCL on CUDA devices and by gloo otherwise, and leave at the end."""
+    world = world_of(os.environ)
+    if world.size == 1 or dist.is_initialized():
+        yield world
+        return
+    device = world.device(accelerator)
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        init_method=f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+        world_size=world.size,
+        rank=world.rank,
+        timeout=TIMEOUT,
+        device_id=device if cuda else None,
+    )
+    try:
+        make_groups(world.size, world.node)
+        yield world
+        dist.barrier()  # SLURM may end a job some time after the first of its ranks has left
+    finally:
+        forget_groups()
+        dist.destroy_process_group()
+
+
+def leave(status: int) -> int:
+    """Give back an exit status; in a process of several, end it with that status at once.
+
+    Python's tear-down is left out there: in one of ten runs on gloo (torch 2.15) a thread of torch's aborted
+    the process in it, after all work was done.
+    """
+    if world_of(os.environ).size > 1:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    return status
+
+
+@contextmanager
+def first_alone(world: World) -> Iterator[None]:
+    """Rank 0 runs the block before all others do, which then find what it left."""
+    if world.size > 1 and not world.first:
+        dist.barrier()
+    yield
+    if world.size > 1 and world.first:
+        dist.barrier()
+
+
+class Processes(ClusterEnvironment):
+    """Tells Lightning what `World` knows; the processes were started from outside."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return os.environ["MASTER_ADDR"]
+
+    @property
+    def main_port(self) -> int:
+        return int(os.environ["MASTER_PORT"])
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.world.size
+
+    def set_world_size(self, size: int) -> None:
+        """Fixed by the environment."""
+
+    def global_rank(self) -> int:
+        return self.world.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Fixed by the environment."""
+
+    def local_rank(self) -> int:
+        return self.world.local
+
+    def node_rank(self) -> int:
+        return self.world.rank // self.world.node

@@ -1,0 +1,60 @@
+"""A transformer whose weights, gradients and optimizer state are shared out among ranks (FSDP2).
+
+Weights are gathered once per step, whatever the number of micro-batches, so that ranks may have different
+numbers of them; between steps every rank holds its shard.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from model.training.distributed import World
+
+Sharding = Literal["all", "node", "none"]
+
+
+def mesh_of(world: World, sharding: Sharding, device: str) -> DeviceMesh:
+    """Over which ranks one copy of the weights is shared out: all, those of a node (replicated), or one."""
+    size = {"all": world.size, "node": world.node, "none": 1}[sharding]
+    mesh = init_device_mesh(device, (world.size // size, size), mesh_dim_names=("replicate", "shard"))
+    return mesh["shard"] if size == world.size else mesh
+
+
+def shard(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Share a transformer out, block by block, in place."""
+    blocks: Any = getattr(module, "blocks", [])
+    for part in [*blocks, module]:
+        fully_shard(part, mesh=mesh, reshard_after_forward=False)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            # they still are there in a backward pass; looking for them again gathers at other times on ranks
+            # with another number of micro-batches
+            part.set_unshard_in_backward(False)
+
+
+def before_micro_batch(module: nn.Module, last: bool) -> None:
+    """Gradients are summed, and weights given up, after the last micro-batch of a step alone."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+        module.set_reshard_after_backward(last)
+        module.set_is_last_backward(last)
+
+
+def gathered(value: Tensor) -> Tensor:
+    """The whole of a tensor that may be shared out; all ranks call it together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+@torch.no_grad()
+def copy_whole(source: nn.Module, target: nn.Module) -> nn.Module:
+    """Copy the weights of a module that may be shared out into a plain one; all ranks call it together."""
+    parameters = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        parameter.copy_(gathered(parameters[name]))
+    return target

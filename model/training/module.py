@@ -1,0 +1,198 @@
+"""One optimizer step: noise the targets, predict, weigh, step; and the moving average of the weights.
+
+A thin LightningModule; what is learned from is made in `data`, what the numbers mean is in `flow`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.data.batch import MicroBatch, StepBatch
+from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
+from model.inference.lora import LoraConfig, add_adapter
+from model.net.dit import DiT
+from model.training.config import OptimConfig
+from model.training.distributed import World
+from model.training.fsdp import Sharding, before_micro_batch, copy_whole, gathered, mesh_of, shard
+from model.training.optimizer import optimizer_of
+from shards.errors import EditVerseError
+
+BINS = 10  # of the timestep, for losses apart
+
+
+class DivergedError(EditVerseError, FloatingPointError):
+    """A step whose gradient is not finite: its state is not saved."""
+
+
+def learning_rate(step: int, last: int, config: OptimConfig) -> float:
+    """Rate of step `step` (from 0) of `last`: linear warm-up, then a cosine from `lr` to `final_lr`."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, last - config.warmup)
+    return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
+    """Weighted squared error of the velocity per target token, float32 [M].
+
+    With a copy head it is the mean over the mixture and what was generated alone: what is copied away would
+    not be learned otherwise.
+    """
+    batch = micro.batch
+    t = micro.time[batch.target_sequence, None]
+    clean = batch.vision[batch.target_vision]
+    noisy = interpolate(micro.noise, clean, t)
+    vision = batch.vision.index_copy(0, batch.target_vision, noisy)
+    timestep = torch.ones(batch.segments, device=t.device)
+    timestep[batch.target_segment] = micro.time
+    wanted = target_velocity(micro.noise, clean, noisy, t, config.flow)
+    losses = [
+        token_loss(to_velocity(output.float(), noisy, t, config.flow, config.flow.floor), wanted)
+        for output in dit(batch, vision, timestep)
+    ]
+    return micro.weight * torch.stack(losses).mean(0)
+
+
+def token_shares(step: StepBatch, average: str, tokens: int | None = None) -> list[Tensor]:
+    """Per micro-batch each target token's share of the step's loss.
+
+    All shares add up to 1 over the micro-batches of all ranks.
+
+    Args:
+        tokens: target tokens of the step on all ranks; those of `step` when not given.
+    """
+    if tokens is None:
+        tokens = sum(len(m.noise) for m in step.micro)
+    shares = []
+    for m in step.micro:
+        if average == "token":
+            shares.append(torch.full((len(m.noise),), 1 / max(1, tokens), device=m.noise.device))
+        else:
+            shares.append(1 / (step.samples * m.size[m.batch.target_sequence]))
+    return shares
+
+
+class EditModule(L.LightningModule):
+    """Trains a DiT; `ema` is a second DiT with averaged weights."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        optim: OptimConfig,
+        last_step: int,
+        dit: DiT | None = None,
+        world: World = World(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a step has as many micro-batches as its plan says
+        self.config, self.optim, self.last_step, self.world = config, optim, last_step, world
+        self.dit = dit if dit is not None else DiT(config.dit)  # else with weights, or an adapter in it
+        self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
+        self.tasks: tuple[str, ...] = ()  # whose losses are told apart
+        self.done = 0  # optimizer steps taken, over all runs that were resumed
+        self.row: dict[str, float] = {}  # what the last step measured
+        self.parts: dict[str, float] = {}  # its losses by task and by timestep
+        self.stop_wanted = False  # set by a signal on this rank; `stopping` once all ranks know
+        self.stopping = False
+
+    def shard(self, sharding: Sharding, device: str) -> None:
+        """Share weights, their average and the optimizer's state out among the ranks."""
+        mesh = mesh_of(self.world, sharding, device)
+        shard(self.dit, mesh)
+        shard(self.ema, mesh)
+
+    def configure_model(self) -> None:
+        """Lightning's hook; `shard` was called before, since the state is read into shards."""
+
+    def whole(self) -> DiT:
+        """A plain copy of `ema` on this device; all ranks call it together."""
+        plain = copy.deepcopy(self.ema) if self.world.size == 1 else copy_whole(self.ema, self.blank())
+        return cast(DiT, plain).requires_grad_(False).eval()
+
+    def blank(self) -> DiT:
+        """A transformer like `dit`, whose weights are yet to be filled in."""
+        blank = DiT(self.config.dit)
+        if self.lora is not None:
+            add_adapter(blank, self.lora)
+        return blank.to(self.device)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Lightning's hook, see `optimizer_of`."""
+        return optimizer_of(self.dit.named_parameters(), self.optim)
+
+    def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, _: int) -> StepBatch:
+        """Lightning's hook: copy a step."""
+        return batch.to(device)
+
+    def _sum(self, values: list[Tensor | float]) -> list[float]:
+        """Sums over all ranks."""
+        together = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in values])
+        if self.world.size > 1:
+            dist.all_reduce(together)
+        summed: list[float] = together.tolist()
+        return summed
+
+    def training_step(self, batch: StepBatch, _: int) -> None:
+        """Accumulate the gradients of all micro-batches, then step once."""
+        optimizer: Any = self.optimizers()
+        rate = learning_rate(self.done, self.last_step, self.optim)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        counts = self._sum([sum(m.tokens for m in batch.micro), sum(len(m.noise) for m in batch.micro)])
+        shares = token_shares(batch, self.optim.average, int(counts[1]))
+        total = torch.zeros((), device=self.device)
+        apart = torch.zeros(2, len(self.tasks) + BINS, device=self.device, dtype=torch.float64)
+        for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True)):
+            before_micro_batch(self.dit, last=number == len(batch.micro) - 1)
+            per_token = micro_loss(self.dit, micro, self.config)
+            loss = (share * per_token).sum()
+            self.manual_backward(loss * self.world.size)  # FSDP divides what it sums
+            total += loss.detach()
+            self._take_apart(micro, per_token.detach(), apart)
+        clip = self.optim.clip if self.optim.clip and self.done >= self.optim.warmup else math.inf
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), clip))
+        loss_sum, stop, *values = self._sum([total, float(self.stop_wanted), *apart.flatten()])
+        self.stopping = stop > 0
+        if not torch.isfinite(norm):
+            raise DivergedError(
+                f"step {self.done}: the gradient is not finite (loss {loss_sum}); lower "
+                "optim.lr, or lengthen optim.warmup"
+            )
+        optimizer.step()
+        self.done += 1
+        self._average()
+        self.row = {"loss": loss_sum, "lr": rate, "grad_norm": norm.item(), "tokens": counts[0]}
+        names = [f"loss/{t}" for t in self.tasks] + [f"loss/t{b / BINS:.1f}" for b in range(BINS)]
+        sums, sizes = values[: len(names)], values[len(names) :]
+        self.parts = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
+        self.log("loss", loss_sum, prog_bar=True, logger=False)
+
+    def _take_apart(self, micro: MicroBatch, per_token: Tensor, apart: Tensor) -> None:
+        """Add each sequence's mean loss, and how much of it is here, to the sums of its task and timestep."""
+        sequence = micro.batch.target_sequence
+        portion = (1 / micro.size.to(apart))[sequence]
+        bins = (micro.time * BINS).long().clamp(max=BINS - 1) + len(self.tasks)
+        rows = [bins]
+        if self.tasks:
+            rows.append(torch.tensor([self.tasks.index(t) for t in micro.tasks], device=bins.device).long())
+        for row in rows:
+            apart[0].index_add_(0, row[sequence], per_token.to(apart) * portion)
+            apart[1].index_add_(0, row[sequence], portion)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """ema = d ema + (1 - d) weights, d = min(ema, (1 + n) / (10 + n)) so that the start is forgotten."""
+        decay = min(self.optim.ema, (1 + self.done) / (10 + self.done)) if self.optim.ema else 0.0
+        ours: list[Tensor] = list(self.ema.parameters())
+        theirs: list[Tensor] = list(self.dit.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - decay)

@@ -1,0 +1,178 @@
+"""Encode the samples of a training run beforehand: latents and token states, shard by shard.
+
+`python -m model encode --config my.yaml` fills `data.encoded` of the configuration that is trained with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from model.data.dataset import Pairs, mirrored
+from model.data.latent_cache import (
+    DESCRIPTION,
+    check,
+    digest_of,
+    encoding_of,
+    latent_name,
+    read_encoding,
+    states_name,
+)
+from model.training.config import FitConfig
+from model.training.setup import open_data, starting_point
+from shards.errors import ConfigError
+from shards.files import LOCK, exclusive
+
+if TYPE_CHECKING:
+    from shards.reader import ShardSet
+
+log = logging.getLogger(__name__)
+
+TEXTS = 64  # pieces of text that are encoded together
+
+
+@dataclass
+class Encoding:
+    """What a call did."""
+
+    shards: int = 0
+    there: int = 0  # shards encoded before
+    samples: int = 0
+    failed: int = 0
+    bytes: int = 0
+
+
+def encode(
+    config: FitConfig,
+    device: str = "cpu",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    part: int = 0,
+    parts: int = 1,
+) -> Encoding:
+    """Encode the training samples of every shard that is not encoded yet.
+
+    A tar and its index appear whole, so that a call that was ended goes on where it was.
+
+    Args:
+        config: `data.encoded` is the folder to fill; `data.windows` and `data.flip` say what of a sample.
+            A sample that cannot be encoded stops the call or is left out, by `data.on_error`.
+        device: of the encoders.
+        dtype: that is stored; training computes with float32 of it.
+        part: every `parts`-th shard is encoded, from number `part` on, so that calls can share the work.
+
+    Raises:
+        ConfigError: a setting that cannot be used, or a folder that holds another encoding.
+        shards.location.ShardError, shards.media.MediaError: a sample that cannot be read.
+    """
+    if config.data.encoded is None:
+        raise ConfigError("data.encoded: name the folder to encode into")
+    if "://" in config.data.encoded:
+        raise ConfigError(f"data.encoded: {config.data.encoded} is a URL; encode into a folder, then copy it")
+    if not 0 <= part < parts:
+        raise ConfigError(f"part {part} of {parts}: parts are numbered from 0")
+    folder = Path(config.data.encoded)
+    # calls that share the shards share the folder; none of them runs twice at once
+    with exclusive(folder, "data.encoded", LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"):
+        return _encode(config, folder, device, dtype, part, parts)
+
+
+def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int, parts: int) -> Encoding:
+    from shards.encoded import read_encoded_index, write_encoded
+    from shards.files import write_json
+
+    pairs, _, model = open_data(config, None, starting_point(config))
+    encoding = encoding_of(model, config.data)
+    if read_encoding(str(folder)) is None:
+        write_json(folder / DESCRIPTION, encoding)
+    check(str(folder), encoding)
+    pairs.codec, pairs.text = pairs.codec.to(device), pairs.text.to(device)
+    done, digest = Encoding(), digest_of(encoding)
+    jobs = [(shards, number) for shards in pairs.shards for number in range(len(shards.rows))]
+    for shards, number in jobs[part::parts]:
+        row = shards.rows[number]
+        if read_encoded_index(folder, row, digest) is not None:
+            done.there += 1
+            continue
+        samples = _samples(pairs, shards, number, config, getattr(torch, dtype), done)
+        index = write_encoded(folder, row, digest, samples)
+        done.shards += 1
+        done.bytes += (folder / index.shard).stat().st_size
+        log.info("%s: %d of %d samples", folder / index.shard, len(index.samples), row.samples)
+    return done
+
+
+def _samples(
+    pairs: Pairs, shards: ShardSet, number: int, config: FitConfig, dtype: torch.dtype, done: Encoding
+) -> Iterator[tuple[str, bytes, list[int]]]:
+    """(key, safetensors file, tokens of each piece of text) of the samples of one shard."""
+    from safetensors.torch import save
+
+    from shards.sample import split_text
+
+    counts = shards.counts()
+    first = sum(counts[:number])
+    places = range(first, first + counts[number])
+    flips = (False, True) if config.data.flip > 0 else (False,)
+    pieces = {
+        place: [part for kind, part in split_text(shards.entry(place).text) if kind == "text"]
+        for place in places
+    }
+    texts = {mirrored(p) if flip else p for part in pieces.values() for p in part for flip in flips}
+    states = _states(pairs, sorted(texts), dtype)
+    for place in places:
+        try:
+            tensors = _latents(pairs, shards, place, config, flips, dtype)
+        except (ValueError, OSError) as error:
+            if config.data.on_error == "stop":
+                raise ConfigError(
+                    f"{shards.location}: {shards.entry(place).key}: {error}; repair it, or set data.on_error "
+                    "to replace"
+                ) from error
+            log.warning("%s: %s is left out: %s", shards.location, shards.entry(place).key, error)
+            done.failed += 1
+            continue
+        for i, piece in enumerate(pieces[place]):
+            tensors[states_name(i, False)] = states[piece]
+            if True in flips and mirrored(piece) != piece:
+                tensors[states_name(i, True)] = states[mirrored(piece)]
+        done.samples += 1
+        # shared storage is refused: two pieces of a text may be equal
+        data = save({name: tensor.clone().contiguous() for name, tensor in sorted(tensors.items())})
+        yield shards.entry(place).key, data, [len(states[piece]) for piece in pieces[place]]
+
+
+def _states(pairs: Pairs, texts: list[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    states: dict[str, Tensor] = {}
+    for first in range(0, len(texts), TEXTS):
+        some = texts[first : first + TEXTS]
+        states |= {t: s.cpu().to(dtype) for t, s in zip(some, pairs.text.encode(some), strict=True)}
+    return states
+
+
+def _latents(
+    pairs: Pairs,
+    shards: ShardSet,
+    place: int,
+    config: FitConfig,
+    flips: tuple[bool, ...],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """Latents of all windows of the elements that a sample's text names."""
+    from shards.sample import tags_of
+
+    entry, record = shards.entry(place), shards[place]
+    tensors: dict[str, Tensor] = {}
+    for start in pairs.starts(entry.media[entry.targets[0]][1], config.data.windows):
+        window = pairs.window(entry, start)
+        for name in tags_of(entry.text):
+            for flip in flips:
+                named = latent_name(name, window[name][0], flip)
+                if named not in tensors:
+                    tensors[named] = pairs.latents(record, name, window[name], flip).to(dtype)
+    return tensors

@@ -1,0 +1,319 @@
+"""Train an editor from shards: one run folder with curve, samples, state, checkpoint and summary.
+
+`python -m model fit --config configs/train/nano.yaml` calls `fit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import AuthenticationError
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from model.config import ModelConfig
+from model.data.batch import data_fingerprint, rows_of
+from model.encoders import count_parameters
+from model.inference.editor import Editor
+from model.inference.lora import add_adapter
+from model.net.activation_checkpointing import prepare_blocks
+from model.planner.balance import BalanceError, Cluster
+from model.planner.cost import by_formula, read_cost
+from model.training.callbacks import Watch, export, render
+from model.training.checkpoint import StateWriter, load_state, states
+from model.training.config import FitConfig
+from model.training.dataloader import SampleError, Steps
+from model.training.distributed import Processes, World, first_alone, joined
+from model.training.module import EditModule
+from model.training.run_dir import Curve, claim, finished, record_model, requested
+from model.training.setup import open_data, starting_point
+from model.training.validation import codec_psnr
+from shards.devices import check_device
+from shards.errors import ConfigError, EditVerseError
+from shards.files import exclusive, is_unused, naming
+from shards.processes import background_processes
+from shards.serialization import to_dict
+
+log = logging.getLogger(__name__)
+
+READING = ("workers", "prefetch", "on_error", "encoded", "cache_gib")  # how data is read, not which
+
+
+class Stopped(EditVerseError, RuntimeError):
+    """A signal ended the run; its state is saved, and the same command goes on."""
+
+
+def fit(config: FitConfig, run: Path) -> dict[str, Any]:
+    """Train, or resume, or find the run finished; alone, or as one of the processes of torchrun or srun.
+
+    Args:
+        run: the run's folder. A finished run of the same configuration and data is reused, an interrupted one
+            continues from its last state, another one's is refused.
+
+    Returns:
+        The summary, as `summary.json` holds it, with `reused` added.
+
+    Raises:
+        ConfigError: a setting or folder that cannot be used; shards.index.ShardError: unreadable shards;
+        SampleError: a sample that cannot be read, unless such are replaced; Stopped: by a signal.
+    """
+    accelerator = config.train.accelerator
+    if accelerator in ("cuda", "gpu"):
+        check_device("cuda", "train.accelerator")
+    with joined(accelerator) as world:
+        return _fit(config, run, world)
+
+
+@contextmanager
+def locked(run: Path, world: World) -> Iterator[None]:
+    """Hold the run's folder, by rank 0 for all; InUseError when another run holds it."""
+    # what is no run's folder is refused by name later, without a lock left in it
+    if not world.first or not (is_unused(run) or (run / "run.json").is_file()):
+        yield
+        return
+    with exclusive(run, "--run"):
+        yield
+
+
+def identity_of(config: FitConfig) -> dict[str, Any]:
+    """What makes a run this run: all settings but where its data lies, and how and on what it is computed.
+
+    With `train.start` the model is the checkpoint's, so that there is no model among the settings.
+    """
+    settings = to_dict(config)
+    del settings["parallel"]
+    for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
+        del settings["data"][name]
+    for name in ("keep", "threads", "wandb"):
+        del settings["train"][name]
+    return requested({"config": settings, "data": data_fingerprint(rows_of(config.data))})
+
+
+def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
+    # what is wrong with the settings or the data is said before there is a folder
+    cluster = cluster_of(config, world)
+    identity = identity_of(config)
+    with locked(run, world):
+        return _train(config, run, world, cluster, identity)
+
+
+def _train(
+    config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
+) -> dict[str, Any]:
+    from shards.files import write_json
+
+    with first_alone(world):
+        claim(run, identity)
+    summary = finished(run)
+    if summary is not None and (run / "checkpoint" / "model.safetensors").is_file():
+        log.info("reusing %s: %d steps were done", run, summary["steps"])
+        return {**summary, "reused": True}
+
+    started = time.monotonic()
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    L.seed_everything(config.train.seed, verbose=False)
+    base = starting_point(config)
+    with first_alone(world):
+        train, heldout, model = open_data(config, run, base)
+        if world.first:
+            record_model(run, model)
+    if config.data.encoded is not None:
+        train.read_encoded(config.data.encoded, config.data)
+    module, optimizer = make_module(config, model, base, world, train.tasks)
+    saved = states(run / "state")
+    if saved:
+        load_state(saved[-1], module, optimizer)
+        log.info("resuming %s at step %d", run, module.done)
+    resumed_at = module.done
+    psnr = codec_psnr(train, 16)
+    log.info("codec: %d channels, reconstruction %.1f dB", train.codec.channels, psnr)
+    parameters = count_parameters(module.dit)
+    log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
+
+    if config.parallel.cost is None:
+        # full checkpointing runs the forward pass again
+        cost = by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
+    else:
+        cost = read_cost(config.parallel.cost)
+    steps = Steps(
+        train,
+        config.data,
+        config.train.seed,
+        module.done,
+        config.train.steps,
+        cluster,
+        world.rank,
+        cost,
+        fixed=config.parallel.compile,
+    )
+    curve = Curve(run / "curve.csv", module.done) if world.first else None
+    writer = StateWriter(run / "state", module, optimizer, config.train.keep)
+    watch = Watch(run, config, curve, writer, heldout)
+    if len(steps):
+        trainer = trainer_of(config, run, world, module, watch)
+        try:
+            with naming(run):  # a logger's thread names no file
+                trainer.fit(module, loader(steps))
+        except SampleError as error:  # from a worker, with its traceback
+            raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
+    writer.finish()
+    if module.done < config.train.steps:
+        if module.stopping:
+            raise Stopped(
+                f"{run}: stopped by a signal after step {module.done}; run the same command to go on"
+            )
+        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+    export(module, train, run / "checkpoint", run / "adapter")
+    shown = render(run, module, heldout, min(16, len(heldout))).table() if heldout else None
+    result: dict[str, Any] = {"run": str(run), "steps": module.done, "reused": False}
+    if curve is not None:
+        curve.close()
+        result |= {
+            "resumed_at": resumed_at,
+            "samples": curve.samples,
+            "tokens": curve.tokens,
+            "parameters": parameters,
+            "codec_psnr": round(psnr, 2),
+            "first_loss": curve.first_loss,
+            "last_loss": module.row.get("loss"),
+            "step_seconds": round(watch.seconds, 2),
+            "seconds": round(time.monotonic() - started, 2),
+            "train_samples": len(train),
+            "heldout_samples": len(heldout) if heldout else 0,
+        }
+        if shown is not None:
+            result["heldout"] = shown
+        write_json(run / "summary.json", {k: v for k, v in result.items() if k != "reused"})
+    return result
+
+
+def cluster_of(config: FitConfig, world: World) -> Cluster:
+    """The run's ranks as the planner sees them; raises ConfigError for settings that do not fit them."""
+    degree, dit = config.parallel.degree, config.model.dit
+    if degree > 1 and dit.copy_prior:
+        raise ConfigError(
+            "parallel.degree: a copy head (model.dit.copy_prior) compares all of a sequence's tokens, so "
+            "that no ranks can share one; set the degree to 1"
+        )
+    try:
+        return Cluster(world.size, world.node, degree, dit.heads)
+    except BalanceError as error:
+        raise ConfigError(f"parallel.degree {degree} on {world.size} ranks: {error}") from error
+
+
+def make_module(
+    config: FitConfig, model: ModelConfig, base: Editor | None, world: World, tasks: tuple[str, ...]
+) -> tuple[EditModule, torch.optim.Optimizer]:
+    """What is trained, shared out among the ranks, and its optimizer."""
+    if base is not None and config.lora is not None:
+        add_adapter(base.dit, config.lora)
+    module = EditModule(model, config.optim, config.train.steps, base.dit if base else None, world)
+    module.lora, module.tasks = config.lora, tasks
+    prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
+    if world.size > 1:
+        module.shard(config.parallel.sharding, world.device(config.train.accelerator).type)
+    optimizer = module.configure_optimizers()
+    module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
+    return module, optimizer
+
+
+def trainer_of(config: FitConfig, run: Path, world: World, module: EditModule, watch: Watch) -> L.Trainer:
+    """Lightning's trainer of one epoch; rank 0 alone shows and logs."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    loggers: list[Logger] = []
+    if world.first:
+        loggers.append(TensorBoardLogger(run, "tensorboard", version="", purge_step=module.done or None))
+        if config.train.wandb:
+            loggers.append(wandb_logger(config, run))
+    return L.Trainer(
+        max_epochs=1,
+        log_every_n_steps=1,
+        accelerator=config.train.accelerator,
+        devices=world.node,
+        num_nodes=world.size // world.node,
+        strategy=ModelParallelStrategy(world.size, 1) if world.size > 1 else "auto",
+        plugins=[Processes(world)],
+        deterministic=config.train.deterministic,
+        precision=config.train.precision,
+        logger=loggers,
+        callbacks=[watch, *([progress_bar()] if world.first else [])],
+        enable_progress_bar=world.first,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def wandb_logger(config: FitConfig, run: Path) -> Logger:
+    """Of Weights & Biases; a run that is resumed goes on there too."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(run)).strip("-")
+    try:
+        return WandbLogger(name=name, id=name, project=config.train.wandb, save_dir=run, resume="allow")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "train.wandb: the package wandb is not installed; install it, or leave it out"
+        ) from error
+
+
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader whose worker processes have no terminal and leave Ctrl-C to this process."""
+
+    def __iter__(self) -> Any:
+        with background_processes():
+            return super().__iter__()
+
+
+def loader(steps: Steps) -> DataLoader[Any]:
+    """Steps in order, prepared ahead by worker processes if the configuration has any."""
+    import resource
+
+    workers = steps.config.workers
+    if not workers:
+        return DataLoader(steps, batch_size=None)
+    # every tensor that a worker hands over is an open file
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return WorkerLoader(
+        steps,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=steps.config.prefetch,
+        worker_init_fn=_begin_worker,
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """Let a thread of a worker that hands over tensors end without a traceback when nobody takes them."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError | AuthenticationError):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def bounds(values: list[int]) -> tuple[int, int]:
+    """(least, greatest)."""
+    return min(values), max(values)
+
+
+def progress_bar() -> Callback:
+    """Lightning's rich bar, refreshed a few times a second."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return RichProgressBar(refresh_rate=1, leave=True)
