@@ -15,13 +15,23 @@ from typing import Any, Literal
 
 from jsonargparse import auto_cli
 
+from benchmark.analysis.ablation import carry_out, markdown, read_study
 from benchmark.cli.analysis import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
 from benchmark.cli.external import collect, generate
 from benchmark.core.item import BenchmarkError
+from benchmark.evaluation.edit_cache import EditSettings
+from benchmark.evaluation.results import RunConfig
+from benchmark.evaluation.runner import execute, held
+from benchmark.evaluation.setup import Evaluation
+from benchmark.report.contact_sheet import write_gallery
+from benchmark.report.html import write_report
+from benchmark.report.tables import terminal_table
+from benchmark.report.training_curves import read_curves
+from benchmark.suites.download import fetch as fetch_videos
 from shards.command import Parser, run_command
 from shards.devices import check_device
 from shards.errors import EditVerseError
-from shards.files import exclusive
+from shards.files import exclusive, write_json
 from shards.limits import read_json
 
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
@@ -71,9 +81,6 @@ def run(
         workers: processes
         device: of the metrics' networks, cpu or cuda
     """
-    from benchmark.evaluation.edit_cache import EditSettings
-    from benchmark.evaluation.results import RunConfig
-
     for name, value, least in (
         ("steps", steps, 1),
         ("frames", frames, 1),
@@ -86,7 +93,7 @@ def run(
     check_device(device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device)
-    go(config, Path(out), curves, gallery, page == "file", workers)
+    evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers)
 
 
 def report(
@@ -105,8 +112,6 @@ def report(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from benchmark.evaluation.results import RunConfig
-
     path = Path(out) / "config.json"
     try:
         config = TypeAdapter(RunConfig).validate_python(read_json(path))
@@ -120,7 +125,7 @@ def report(
         raise BenchmarkError(f"{path}: damaged ({reason}); run again with another --out") from None
     except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
-    go(config, Path(out), curves, gallery, page == "file")
+    evaluate_and_report(config, Path(out), curves, gallery, page == "file")
 
 
 def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendition: str = "large") -> None:
@@ -131,8 +136,6 @@ def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendi
         key: environment variable that holds your own Pixabay key
         rendition: large, medium, small or tiny
     """
-    from benchmark.suites.download import fetch as fetch_videos
-
     with console.status("fetching") as status:
         done = fetch_videos(Path(data), key, rendition, status.update)
     print(f"{done.came} videos came, {done.there} were there, {len(done.failed)} failed")
@@ -152,8 +155,6 @@ def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/st
         out: folder of all their runs, and of study.md and study.json
         jobs: trainings at a time, each on its share of the processors
     """
-    from benchmark.analysis.ablation import carry_out, markdown, read_study
-
     if jobs < 1:
         raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
     read = read_study(Path(study))
@@ -182,35 +183,24 @@ def gallery(
         steps: solver steps; the checkpoint's own when not given
         ground: tasks whose edits first find their region, then edit within it
     """
-    from benchmark.report.contact_sheet import write_gallery
-
     folders = [Path(s) for s in shards]
     for line in write_gallery(folders, Path(checkpoint), Path(out), count, seed, steps, ground):
         print(line)
 
 
-def go(
+def evaluate_and_report(
     config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
 ) -> None:
     """Execute a run and leave its table, summary and page; InUseError when another run has the folder."""
-    from benchmark.evaluation.runner import held
-    from benchmark.evaluation.setup import Bench
-    from benchmark.report.training_curves import read_curves
-
     # what is wrong with the request is said before there is a folder
     found = find_curves(config.checkpoint, curves)
     drawn = [curve for path in found for curve in read_curves(path)]
-    bench = Bench(config, out)
+    bench = Evaluation(config, out)
     with held(out):
         _go(bench, found, drawn, gallery, inside, workers)
 
 
 def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: bool, workers: int) -> None:
-    from benchmark.evaluation.runner import execute
-    from benchmark.report.html import write_report
-    from benchmark.report.tables import terminal_table
-    from shards.files import write_json
-
     out: Path = bench.out
     begin = time.perf_counter()
     done = execute(bench.config, out, console, gallery, workers, bench)
@@ -256,8 +246,6 @@ def find_curves(checkpoint: str | None, curves: str | None) -> list[Path]:
 
 def provenance(out: Path, fresh: bool) -> dict[str, str]:
     """Code commit, date and machine of the run that computed something last; kept in `made.json`."""
-    from shards.files import write_json
-
     path = out / "made.json"
     if fresh or not path.is_file():
         today = datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -10,6 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from curation.engine.dry_run import dry_run as tell
+from curation.engine.executor import RunError, default_config
+from curation.engine.executor import tasks as known
+from curation.engine.run import print_table
+from curation.engine.run import run as run_task
+from curation.engine.run_all import run_all
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.command import Parser, run_command
 from shards.errors import SettingError
@@ -38,8 +44,6 @@ def fetch_models(dir: Path = Path("data/models")) -> None:
 
 def tasks() -> None:
     """List the tasks."""
-    from curation.engine.executor import tasks as known
-
     print("\n".join(sorted(known())))
 
 
@@ -69,18 +73,12 @@ def run(
         max_silence: seconds without a result after which it is said what the workers do.
         dry_run: (--dry-run) only print the stages, the models with their licences, and the hours to expect.
     """
-    from curation.engine.executor import RunError, default_config
-    from curation.engine.run import print_table
-    from curation.engine.run import run as run_task
-
     check_workers(workers, gpus)
     if max_silence <= 0:
         raise SettingError(f"--max_silence {max_silence:g}: needs more than 0 seconds")
     out = out or shards_of(preset) / task
     config = config or default_config(task, preset)
     if dry_run:
-        from curation.engine.dry_run import dry_run as tell
-
         tell(task, clips, workspace, config, workers)
         return
     summary = run_task(task, clips, out, workspace, config, workers, gpus, max_silence)
@@ -125,9 +123,6 @@ def run_everything(
         workers: processes of each run.
         only: tasks to run; all when left out.
     """
-    from curation.engine.executor import RunError
-    from curation.engine.run_all import run_all
-
     check_workers(workers, gpus)
     out = out or shards_of(preset)
     more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]

@@ -5,13 +5,12 @@ Thin on purpose.
 
 import sys
 
+from model.cli import main
 from shards.command import run_command
 
 
 def command() -> int:
     """Import the commands, which takes seconds that Ctrl-C may fall into, and run one."""
-    from model.cli import main
-
     return main()
 
 

@@ -10,12 +10,20 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from model.app.server import serve
+from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
+from model.inference.editor import Editor
 from model.inference.lora import LoraConfig
+from model.inference.pretrained import WEIGHTS, write_sums
+from model.inference.request import name_target
+from model.inference.templates import FORMS
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
+from model.training.precompute import encode as encode_samples
 from model.training.slurm import SlurmConfig
+from model.training.slurm import submit as submit_job
 from shards.devices import check_device
 from shards.errors import SettingError
 
@@ -42,18 +50,18 @@ def fit(
         parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.start instead of all of them.
     """
-    from model.training.distributed import leave
-    from model.training.trainer import Stopped
-    from model.training.trainer import fit as train_editor
+    from model.training.distributed import exit_rank  # brings lightning, which takes seconds
+    from model.training.trainer import Stopped  # brings lightning, which takes seconds
+    from model.training.trainer import fit as train_editor  # brings lightning, which takes seconds
 
     try:
         summary = train_editor(FitConfig(data, model, optim, train, parallel, lora), run)
     except Stopped as error:
         print(error, file=sys.stderr)
-        return leave(STOPPED)
+        return exit_rank(STOPPED)
     if "samples" in summary:  # rank 0
         print_summary(summary)
-    return leave(0)
+    return exit_rank(0)
 
 
 def submit(
@@ -78,8 +86,6 @@ def submit(
         lora: train an adapter to the weights of train.start instead of all of them.
         slurm: what the job asks for.
     """
-    from model.training.slurm import submit as submit_job
-
     job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora), run, slurm)
     print(f"job {job}: code, configuration and logs are in {folder}")
     return 0
@@ -113,8 +119,6 @@ def encode(
         part: number of this call, from 0 on, where several share the shards.
         parts: how many they are.
     """
-    from model.training.precompute import encode as encode_samples
-
     check_device(device)
     done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
     print(
@@ -168,9 +172,6 @@ def edit(
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
     """
-    from model.inference.editor import Editor
-    from model.inference.request import name_target
-
     named = {"video1": video1, "video2": video2, "image1": image1, "image2": image2, "mask": mask} | media
     given = {name: path for name, path in named.items() if path is not None}
     text, target = name_target(text, given)
@@ -205,8 +206,6 @@ def merge(checkpoint: str, lora: Path, out: Path) -> int:
         lora: the adapter's folder.
         out: folder of the new checkpoint.
     """
-    from model.inference.editor import Editor
-
     Editor.from_pretrained(checkpoint, lora=lora).save_pretrained(out)
     print(f"{out}: {checkpoint} with {lora} merged")
     return 0
@@ -220,9 +219,6 @@ def ship(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "floa
         out: folder of the copy.
         dtype: of its weights.
     """
-    from model.inference.editor import Editor
-    from model.inference.pretrained import WEIGHTS, write_sums
-
     folder = Editor.from_pretrained(checkpoint, dtype=dtype).save_pretrained(out)
     write_sums(folder)
     print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB in {dtype}")
@@ -233,8 +229,6 @@ def forms() -> int:
     """List the paper's task forms with an example text each."""
     from rich.console import Console
     from rich.table import Table
-
-    from model.inference.templates import FORMS
 
     table = Table("task", "text", "media", "paper", title="task forms")
     for form in FORMS:
@@ -268,10 +262,6 @@ def app(
         max_stored_mb: uploads and results that are kept at a time, in megabytes.
         allowed_hosts: names under which a proxy serves the page, besides localhost and the host.
     """
-    from model.app.server import serve
-    from model.app.service import AppConfig
-    from model.inference.editor import Editor
-
     check_device(device)
     limits = (queue, max_upload_mb, max_frames, max_stored_mb)
     config = AppConfig(host, port, *limits, tuple(allowed_hosts))
@@ -315,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     from jsonargparse import auto_cli
 
-    from shards.command import Parser, run_command
+    from shards.command import Parser, run_command  # brings jsonargparse, which training alone does without
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):

@@ -24,6 +24,7 @@ from shards.limits import (
     in_range,
     read_json,
 )
+from shards.media import fit_size
 from shards.serialization import from_dict
 
 
@@ -141,8 +142,6 @@ def fitted_size(height: int, width: int, config: MediaConfig, multiple: int) -> 
     Raises:
         ConfigError: the range holds no such size.
     """
-    from shards.media import fit_size
-
     try:
         return fit_size(height, width, min_area=config.min_area, max_area=config.max_area, multiple=multiple)
     except ValueError as error:

@@ -13,7 +13,7 @@ MOVED = {
     "benchmark.metrics.pictures.PictureJudge": "benchmark.metrics.image_judge.PictureJudge",
     "curation.annotators.endpoint.Endpoint": "curation.vlm.endpoint.Endpoint",
     "curation.annotators.qwen2_vl.Qwen2Vl": "curation.vlm.qwen2_vl.Qwen2Vl",
-    "curation.describing.Measured": "curation.text.heuristic_captions.Measured",
+    "curation.describing.Measured": "curation.text.heuristic_captions.HeuristicCaptioner",
     "curation.judging.Judge": "curation.text.vlm_filter.Judge",
     "curation.writing.Writer": "curation.text.vlm_captions.Writer",
 }

@@ -29,9 +29,13 @@ from curation.__main__ import main as curation_main
 from curation.core.cache import Workspace, ledger
 from curation.engine.watchdog import Watchdog, note
 from model.cli import main as model_main
+from model.config import ModelConfig
+from model.inference.editor import Editor
+from model.net.dit import DiT
 from shards.__main__ import main as shards_main
 from shards.files import exclusive, naming
 from shards.reader import ShardSet
+from shards.serialization import from_dict
 from shards.writer import Item, write_shards
 from tests.terminal import ROOT, WIDTH, Terminal, command, environment, standard_input
 
@@ -54,11 +58,6 @@ MAINS = {"shards": shards_main, "curation": curation_main, "model": model_main, 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., list[Item]]) -> Path:
     """Shards, a task's config, a training config with one worker, a tiny checkpoint and a video."""
-    from model.config import ModelConfig
-    from model.inference.editor import Editor
-    from model.net.dit import DiT
-    from shards.serialization import from_dict
-
     root = tmp_path_factory.mktemp("terminal")
     (root / "media").mkdir()
     write_shards(root / "shards", make_items(root / "media"), max_samples=2)

@@ -29,7 +29,7 @@ from benchmark.analysis.human_correlation import agreements, read_ratings
 from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded, Reference, Unscored
 from benchmark.core.score_cache import ScoreStore
-from benchmark.evaluation.systems import Finished
+from benchmark.evaluation.systems import PrecomputedResults
 from benchmark.metrics.config import read_metrics
 from benchmark.metrics.judge import Judge
 from benchmark.report.training_curves import read_curves
@@ -230,7 +230,7 @@ def results(folder: Path, r: random.Random | None) -> None:
     item = Item(
         "0", "t", "", "", "", "0", "0", None, lambda: Loaded(*[np.zeros(1)] * 3, 1.0, {}), result=name
     )
-    found = Finished("ours", folder / "results").result(item, item.load)
+    found = PrecomputedResults("ours", folder / "results").result(item, item.load)
     if isinstance(found, Unscored):
         raise BenchmarkError(found.reason)
     assert r is None

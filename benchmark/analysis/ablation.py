@@ -21,12 +21,13 @@ import numpy as np
 
 from benchmark.core.item import MODEL, BenchmarkError
 from shards.errors import EditVerseError
+from shards.files import write_bytes, write_json
 from shards.limits import read_yaml, shown
 from shards.serialization import from_dict
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One training: overlays of the common configuration, and another mixture where `mixture` names one."""
 
     config: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Study:
+class Ablation:
     """What is compared.
 
     Attributes:
@@ -97,15 +98,15 @@ class Cell:
         return float(apart.mean()), float(t.ppf(0.975, len(apart) - 1) * spread)
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path) -> Ablation:
     """Read a study's file; BenchmarkError names the field that is wrong."""
     try:
         value = read_yaml(path)
-        study: Study = from_dict(Study, value, str(path))
-        made = Study(
+        study: Ablation = from_dict(Ablation, value, str(path))
+        made = Ablation(
             study.train,
             study.seeds,
-            {n: from_dict(Arm, a or {}, f"{path}: arms.{n}") for n, a in study.arms.items()},
+            {n: from_dict(Variant, a or {}, f"{path}: arms.{n}") for n, a in study.arms.items()},
             {n: from_dict(Scores, s, f"{path}: scores.{n}") for n, s in study.scores.items()},
             [from_dict(Column, c, f"{path}: columns") for c in study.columns],
         )
@@ -122,7 +123,7 @@ def read_study(path: Path) -> Study:
     return made
 
 
-def carry_out(study: Study, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
+def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Train and score what is not there yet, `jobs` arms at a time, each on its share of the processors.
 
     Returns:
@@ -131,8 +132,6 @@ def carry_out(study: Study, out: Path, jobs: int, say: Callable[[str], None]) ->
     Raises:
         BenchmarkError: a command failed; its last line is named, the others' results are kept.
     """
-    from shards.files import write_bytes, write_json
-
     runs = [(name, seed) for seed in study.seeds for name in study.arms]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     faults: list[str] = []
@@ -162,7 +161,7 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / name / f"seed-{seed}"
 
 
-def _run(study: Study, name: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
+def _run(study: Ablation, name: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
     arm, folder = study.arms[name], folder_of(out, name, seed)
     command = ["model", "fit", "--config", study.train]
     for overlay in arm.config:
@@ -196,7 +195,7 @@ def _call(arguments: Iterable[str], log: Path, threads: int) -> None:
         raise BenchmarkError(f"{log}: the command failed (status {done.returncode}): {lines[-1:]}")
 
 
-def collect(study: Study, out: Path) -> dict[str, Any]:
+def collect(study: Ablation, out: Path) -> dict[str, Any]:
     """The finished study's numbers."""
     first = next(iter(study.arms))
     values = {
@@ -234,7 +233,7 @@ def _value(out: Path, name: str, seed: int, column: Column) -> float:
         ) from None
 
 
-def markdown(study: Study, result: dict[str, Any]) -> str:
+def markdown(study: Ablation, result: dict[str, Any]) -> str:
     """The table: per cell the mean over seeds, and the difference to the first arm with its interval."""
     labels = [column.label for column in study.columns]
     lines = [

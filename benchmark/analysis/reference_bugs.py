@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmark.core.item import Item, Reference, Unscored
 from benchmark.core.media import read_frames
-from benchmark.evaluation.systems import Finished, Result
+from benchmark.evaluation.systems import PrecomputedResults, Result
 from benchmark.metrics import Metric
 from benchmark.metrics.base import score
 
@@ -41,7 +41,7 @@ class Effect:
 
 
 def effects(
-    items: Sequence[Item], system: Finished, metrics: Sequence[Metric], tell: Callable[[str], None]
+    items: Sequence[Item], system: PrecomputedResults, metrics: Sequence[Metric], tell: Callable[[str], None]
 ) -> list[Effect]:
     """One line per fault of each metric, and one for all its faults together."""
     variants: dict[tuple[str, str], Metric] = {}

@@ -7,8 +7,20 @@ from typing import Literal
 
 from rich.console import Console
 
+from benchmark.analysis.compare import compare as compare_runs
+from benchmark.analysis.compare import correlations, read_items
+from benchmark.analysis.human_correlation import agreements, read_ratings
+from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
+from benchmark.analysis.reference_bugs import effects, table
 from benchmark.core.item import BenchmarkError
+from benchmark.evaluation.setup import evenly_spaced
+from benchmark.evaluation.systems import PrecomputedResults
+from benchmark.metrics import known_metrics
+from benchmark.metrics.config import read_metrics
+from benchmark.report.tables import comparison_table, correlation_table
+from benchmark.suites import describe, names, open_suite
 from shards.devices import check_device
+from shards.files import write_json
 
 console = Console()
 TABLE_WIDTH = 196  # columns that the score table needs
@@ -26,12 +38,8 @@ def compare(
         second_row: the row of the second, if it is called otherwise
         out: file for the comparison as JSON
     """
-    from benchmark.analysis.compare import compare, correlations, read_items
-    from benchmark.report.tables import comparison_table, correlation_table
-    from shards.files import write_json
-
     items = read_items(Path(first)), read_items(Path(second))
-    found = compare(*items, row, second_row)
+    found = compare_runs(*items, row, second_row)
     title = "metrics of the second run against each other, over items"
     console.print(
         comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found),
@@ -48,10 +56,6 @@ def correlate(run: str = "runs/bench", human: str = "ratings.csv") -> None:
         run: output folder of the run
         human: CSV of ratings with the columns item, row and score
     """
-    from benchmark.analysis.compare import read_items
-    from benchmark.analysis.human_correlation import agreements, read_ratings
-    from benchmark.report.tables import correlation_table
-
     found = agreements(read_items(Path(run)), read_ratings(Path(human)))
     console.width = max(console.width, 100)
     for what, of in (("result by result", "results"), ("means of systems", "systems")):
@@ -81,23 +85,16 @@ def faults(
     """
     from dataclasses import asdict
 
-    from benchmark.analysis.reference_bugs import effects, table
-    from benchmark.evaluation.setup import spread_out
-    from benchmark.evaluation.systems import Finished
-    from benchmark.metrics.config import read_metrics
-    from benchmark.suites import open_suite
-    from shards.files import write_json
-
     check_device(device)
     opened = open_suite(suite, Path(data))
     chosen = metrics or opened.metrics
     if chosen is None:
         raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
-    items = [opened.items[n] for n in spread_out(len(opened.items), limit)]
+    items = [opened.items[n] for n in evenly_spaced(len(opened.items), limit)]
     with console.status("scoring") as status:
         found = effects(
             items,
-            Finished("results", Path(results)),
+            PrecomputedResults("results", Path(results)),
             read_metrics(Path(chosen), "official", device),
             status.update,
         )
@@ -117,8 +114,6 @@ def tables(
         rows: YAML or JSON file of own rows, {method: {column: value}}; the CSV names the columns
         format: text for the terminal, csv, or latex
     """
-    from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
-
     chosen = paper_table(table)
     filled = Filled(chosen, read_rows(Path(rows), chosen) if rows else {})
     if format == "text":
@@ -131,9 +126,6 @@ def tables(
 def list_() -> None:
     """List suites and metrics."""
     from rich.table import Table
-
-    from benchmark.metrics import known_metrics
-    from benchmark.suites import describe, names
 
     suites = Table("suite", "what", title="suites")
     for name in names():

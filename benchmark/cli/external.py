@@ -7,16 +7,17 @@ from typing import Any, Literal
 
 from benchmark.cli.analysis import console
 from benchmark.core.item import BenchmarkError
+from benchmark.evaluation.edit_cache import weights_folder
+from benchmark.evaluation.setup import evenly_spaced
+from benchmark.external import geneval, produce, vbench
 from shards.devices import check_device
-from shards.files import exclusive
+from shards.files import exclusive, write_json
 
 Name = Literal["geneval", "vbench"]
 
 
 def program(name: Name) -> Any:
     """The adapter's module."""
-    from benchmark.external import geneval, vbench
-
     return {"geneval": geneval, "vbench": vbench}[name]
 
 
@@ -42,10 +43,7 @@ def generate(
         steps: solver steps; the checkpoint's own if not given
         device: of the model, cpu or cuda
     """
-    from benchmark.evaluation.edit_cache import weights_folder
-    from benchmark.evaluation.setup import spread_out
-    from benchmark.external import produce
-    from model import Editor
+    from model import Editor  # brings torch; finished results need none
 
     check_device(device)
     folder = weights_folder(Path(checkpoint))
@@ -56,7 +54,7 @@ def generate(
         console.status("generating") as status,
     ):
         every = program(suite).wanted(Path(data), Path(out), samples)
-        chosen = [every[n] for n in spread_out(len(every), limit)]
+        chosen = [every[n] for n in evenly_spaced(len(every), limit)]
         editor = Editor.from_pretrained(str(folder), device)
         made, there = produce(chosen, Path(out), editor, status.update, steps=steps)
     console.print(
@@ -75,8 +73,6 @@ def collect(suite: Name = "geneval", results: str = "results.jsonl", out: str | 
     from dataclasses import asdict
 
     from rich.table import Table
-
-    from shards.files import write_json
 
     if not Path(results).exists():
         raise BenchmarkError(f"--results {results}: not found")

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from benchmark.core.optical_flow import backward_flow
 from shards.errors import EditVerseError
 from shards.media import Size, resize
 
@@ -223,8 +224,6 @@ class Reference:
     @cached_property
     def target_flow(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Backward flow and visibility of the target for each frame from the second; see metrics/warp.py."""
-        from benchmark.core.optical_flow import backward_flow
-
         return [backward_flow(a, b) for a, b in zip(self.target[:-1], self.target[1:], strict=True)]
 
 

@@ -145,7 +145,7 @@ class Edits:
         if self._editor is None:
             from safetensors import SafetensorError
 
-            from model import Editor
+            from model import Editor  # brings torch; finished results need none
 
             try:
                 self._editor = Editor.from_pretrained(str(self.checkpoint))

@@ -56,7 +56,7 @@ class Frames:
 
 
 @dataclass
-class Done:
+class ItemResult:
     """An item's outcome, and the scores of it that are new."""
 
     outcome: Outcome
@@ -89,12 +89,12 @@ class Worker:
         self.asking = ThreadPoolExecutor(4)
         self.settings = {m.name: fingerprint(m) for m in metrics}
 
-    def item(self, item: Item, page: bool) -> Done:
+    def item(self, item: Item, page: bool) -> ItemResult:
         """Everything about one item; a fault of its files or of a result is the reason of the scores.
 
         Raises RunStopped for what no item can be scored without.
         """
-        done = Done(Outcome(item, {}))
+        done = ItemResult(Outcome(item, {}))
         frames = Frames(item)
         results: dict[str, Result | Unscored] = {}
         for system in self.systems:
@@ -134,7 +134,9 @@ class Worker:
     def _missing(self, reason: Unscored) -> dict[str, Score]:
         return {m.name: reason for m in self.metrics}
 
-    def _row(self, done: Done, row: str, frames: Frames, geometry: Geometry, result: Result | None) -> None:
+    def _row(
+        self, done: ItemResult, row: str, frames: Frames, geometry: Geometry, result: Result | None
+    ) -> None:
         item = done.outcome.item
         identity = result.files[row][1] if result else row
         scores: dict[str, Score] = {}
@@ -178,7 +180,7 @@ class Worker:
         found = {m.name: score(m, reference, pixels) for m in chosen if m.name not in asked}
         return found | {name: future.result() for name, future in asked.items()}
 
-    def _videos(self, done: Done, frames: Frames, results: dict[str, Result | Unscored]) -> None:
+    def _videos(self, done: ItemResult, frames: Frames, results: dict[str, Result | Unscored]) -> None:
         """Small H.264 files of what was scored, for the page; even sides, as browsers need."""
         item, scored = done.outcome.item, done.outcome.geometries
         shown_too = {SOURCE: item.native} if item.native and SOURCE not in scored else {}

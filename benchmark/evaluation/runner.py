@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import ScoreStore
-from benchmark.evaluation.item_evaluator import Done
+from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Run, RunConfig
-from benchmark.evaluation.setup import Bench, spread_out
+from benchmark.evaluation.setup import Evaluation, evenly_spaced
 from benchmark.evaluation.worker_pool import in_processes
 from shards.errors import EditVerseError
 from shards.files import LOCK, exclusive, is_unused, write_json
@@ -75,7 +75,7 @@ def execute(
     console: Console,
     gallery: int,
     workers: int = 1,
-    bench: Bench | None = None,
+    bench: Evaluation | None = None,
 ) -> Run:
     """Edit and score every item of the suite; results lie under `out`.
 
@@ -89,10 +89,10 @@ def execute(
     Raises:
         BenchmarkError: a request that is wrong as a whole.
     """
-    bench = bench or Bench(config, out)
+    bench = bench or Evaluation(config, out)
     claim(out, config)
     store = ScoreStore(out / "scores.jsonl")
-    shown = set(spread_out(len(bench.items), gallery))
+    shown = set(evenly_spaced(len(bench.items), gallery))
     jobs = [(number, number in shown) for number in range(len(bench.items))]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     counts: Counter[str] = Counter()
@@ -123,8 +123,8 @@ COUNTED = ("edits_made", "edits_reused", "scores_computed", "scores_reused", "vi
 
 
 def _done(
-    bench: Bench, store: ScoreStore, jobs: list[tuple[int, bool]], workers: int
-) -> Iterator[tuple[int, Done]]:
+    bench: Evaluation, store: ScoreStore, jobs: list[tuple[int, bool]], workers: int
+) -> Iterator[tuple[int, ItemResult]]:
     if workers > 1:
         yield from in_processes(bench.config, bench.out, jobs, workers)
         return

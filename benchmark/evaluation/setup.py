@@ -12,22 +12,22 @@ from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.edit_cache import Edits
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
-from benchmark.evaluation.systems import Finished, System
+from benchmark.evaluation.systems import PrecomputedResults, System
 from benchmark.metrics import Metric, metrics_of
 from benchmark.metrics.config import read_metrics
 from benchmark.suites import AnySuite, open_suite
 
 
-class Bench:
+class Evaluation:
     """A run's parts, made from its configuration: in the main process, and anew in each worker's."""
 
     def __init__(self, config: RunConfig, out: Path, device: str | None = None) -> None:
         self.config, self.out = config, out
         self.suite: AnySuite = open_suite(config.suite, Path(config.data))
-        chosen = spread_out(len(self.suite.items), config.limit)
+        chosen = evenly_spaced(len(self.suite.items), config.limit)
         self.items: list[Item] = [self.suite.items[n] for n in chosen]
         self.edits = Edits(out / "edits", Path(config.checkpoint), config.edit) if config.checkpoint else None
-        self.finished = [Finished(name, Path(folder)) for name, folder in config.results.items()]
+        self.finished = [PrecomputedResults(name, Path(folder)) for name, folder in config.results.items()]
         self.systems: list[System] = [*([self.edits] if self.edits else []), *self.finished]
         metrics = config.metrics or self.suite.metrics
         self.metrics: list[Metric] = (
@@ -46,7 +46,7 @@ class Bench:
         return Worker(self.out, self.systems, self.suite.references, self.metrics, known)
 
 
-def spread_out(count: int, most: int | None) -> list[int]:
+def evenly_spaced(count: int, most: int | None) -> list[int]:
     """Up to `most` of 0..count-1, evenly spread: items are sorted by task, so the first ones would not do."""
     chosen = count if most is None else min(count, most)
     return [n * count // chosen for n in range(chosen)]

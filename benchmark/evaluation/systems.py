@@ -50,7 +50,7 @@ class System(Protocol):
         ...
 
 
-class Finished:
+class PrecomputedResults:
     """A folder of finished results, one per item at `Item.result`.
 
     Args:

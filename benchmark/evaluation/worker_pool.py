@@ -11,21 +11,21 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark.core.item import RunStopped
+from benchmark.core.score_cache import ScoreStore
+from benchmark.evaluation.item_evaluator import ItemResult
+from benchmark.evaluation.results import RunConfig
+from benchmark.evaluation.setup import Evaluation
 from shards.processes import background_processes
-
-if TYPE_CHECKING:
-    from benchmark.evaluation.item_evaluator import Done
-    from benchmark.evaluation.results import RunConfig
 
 _here: dict[str, Any] = {}  # a worker process's own parts
 
 
 def in_processes(
     config: RunConfig, out: Path, jobs: list[tuple[int, bool]], workers: int
-) -> Iterator[tuple[int, Done]]:
+) -> Iterator[tuple[int, ItemResult]]:
     """(number of the item, what became of it), as they come.
 
     Args:
@@ -56,9 +56,6 @@ def in_processes(
 def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
     import torch
 
-    from benchmark.core.score_cache import ScoreStore
-    from benchmark.evaluation.setup import Bench
-
     _die_with_parent()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     with turns.get_lock():
@@ -66,7 +63,7 @@ def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
     device = config.device
     if device == "cuda" and torch.cuda.device_count():
         device = f"cuda:{turn % torch.cuda.device_count()}"
-    bench = Bench(config, out, device)
+    bench = Evaluation(config, out, device)
     _here["items"] = bench.items
     _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True))
 
@@ -83,7 +80,7 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _item(number: int, page: bool) -> Done:
-    done: Done = _here["worker"].item(_here["items"][number], page)
+def _item(number: int, page: bool) -> ItemResult:
+    done: ItemResult = _here["worker"].item(_here["items"][number], page)
     # an item's loader stays here; the other side has the item itself
     return replace(done, outcome=replace(done.outcome, item=None))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from benchmark.core.stats import Mean
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationRequest:
     """A sample to be made: its words, where it goes, the seed of its noise, and whether it is a picture."""
 
     text: str
@@ -42,7 +42,7 @@ class Collected:
 
 
 def produce(
-    wanted: list[Wanted], out: Path, editor: Any, tell: Callable[[str], None], **options: Any
+    wanted: list[GenerationRequest], out: Path, editor: Any, tell: Callable[[str], None], **options: Any
 ) -> tuple[int, int]:
     """Make what is not there yet; files appear whole. (made, found there)."""
     made = 0

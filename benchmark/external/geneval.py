@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.stats import mean_interval
-from benchmark.external import Collected, Wanted
+from benchmark.external import Collected, GenerationRequest
 from shards.errors import EditVerseError
 from shards.files import write_bytes
 from shards.limits import parse_json, read_text
@@ -22,7 +22,7 @@ TASKS = ("single_object", "two_object", "counting", "colors", "position", "color
 PROMPTS, SAMPLES = 553, 4
 
 
-def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
+def wanted(data: Path, out: Path, samples: int | None = None) -> list[GenerationRequest]:
     """The pictures that the program looks for, and beside them the metadata that it reads.
 
     Args:
@@ -40,7 +40,7 @@ def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
         if not (out / folder / "metadata.jsonl").is_file():
             write_bytes(out / folder / "metadata.jsonl", json.dumps(entry).encode())
         for n in range(samples or SAMPLES):
-            found.append(Wanted(entry["prompt"], f"{folder}/samples/{n:04d}.png", n, True))
+            found.append(GenerationRequest(entry["prompt"], f"{folder}/samples/{n:04d}.png", n, True))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.stats import Mean
-from benchmark.external import Collected, Wanted
+from benchmark.external import Collected, GenerationRequest
 from benchmark.suites.manifest import read_list
 from shards.errors import EditVerseError
 from shards.limits import read_json, shown
@@ -40,7 +40,7 @@ SEMANTIC = {
 }
 
 
-def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
+def wanted(data: Path, out: Path, samples: int | None = None) -> list[GenerationRequest]:
     """The videos that the program looks for: `<prompt>-<n>.mp4`, n from 0 on.
 
     Args:
@@ -55,7 +55,9 @@ def wanted(data: Path, out: Path, samples: int | None = None) -> list[Wanted]:
         if "/" in prompt or "\0" in prompt or prompt.startswith(".") or len(prompt.encode()) > 240:
             raise BenchmarkError(f"{data / LIST}: the prompt {prompt!r} cannot be a file's name")
     return [
-        Wanted(prompt, f"{prompt}-{n}.mp4", n, False) for prompt in prompts for n in range(samples or SAMPLES)
+        GenerationRequest(prompt, f"{prompt}-{n}.mp4", n, False)
+        for prompt in prompts
+        for n in range(samples or SAMPLES)
     ]
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.metrics.base import Faults
-from curation.vlm.client import Answer, ask_json, spending
+from curation.vlm.client import Answer, ask_json, track_usage
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError
@@ -160,7 +160,7 @@ def answered(grade: Callable[..., Worded | Unscored], *asked: Any) -> Worded | U
 
     Raises RunStopped for an endpoint that cannot be asked at all.
     """
-    with spending() as spent:
+    with track_usage() as spent:
         try:
             told = grade(*asked)
         except AnnotatorError as error:

@@ -11,6 +11,8 @@ import numpy as np
 from benchmark.core.item import BenchmarkError, Item
 from benchmark.evaluation.edit_cache import grounded, weights_folder
 from benchmark.suites import open_suite
+from shards.files import write_bytes
+from shards.media import resize
 
 MOMENTS, LINE = 3, 11  # frames per strip, height of a line of text in pixels
 ROWS = ("source", "edit", "target")
@@ -51,8 +53,7 @@ def write_gallery(
     Returns:
         The instructions, in the picture's order.
     """
-    from model import Editor
-    from shards.files import write_bytes
+    from model import Editor  # brings torch; finished results need none
 
     editor = Editor.from_pretrained(str(weights_folder(checkpoint)))
     cells, told = [], []
@@ -76,8 +77,6 @@ def write_gallery(
 
 def strip(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`MOMENTS` of a clip side by side."""
-    from shards.media import resize
-
     moments = np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)
     return np.hstack(list(resize(frames[moments], size)))
 

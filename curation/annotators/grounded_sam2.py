@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from curation.core.interfaces import Found, OpenDetector, Thing, VideoSegmenter
+from curation.core.interfaces import Detections, OpenDetector, TrackedObject, VideoSegmenter
 from curation.ops.masks import bounds, iou
 from curation.vlm.interface import Backend
 
@@ -58,7 +58,7 @@ class GroundedSam2:
         settings = {"every": self.every, "join": self.join, "most": self.most}
         return Backend.of_parts("grounded-sam2", self.parts, **settings)
 
-    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[Thing]:
+    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[TrackedObject]:
         """All objects of frames [T, H, W, 3] that one of `names` fits, the surest first."""
         tracks: list[_Track] = []
         for t in range(0, len(frames), self.every):
@@ -74,7 +74,7 @@ class GroundedSam2:
             for i, mask in zip(fresh, masks, strict=True):
                 tracks.append(_Track(mask, [float(found.scores[i])], [found.labels[i]]))
         things = [
-            Thing(
+            TrackedObject(
                 Counter(track.labels).most_common(1)[0][0],
                 float(np.mean(track.scores)),
                 len(track.scores),
@@ -84,7 +84,7 @@ class GroundedSam2:
         ]
         return sorted(things, key=lambda thing: -thing.score)
 
-    def _join(self, tracks: list[_Track], found: Found, t: int) -> dict[int, _Track]:
+    def _join(self, tracks: list[_Track], found: Detections, t: int) -> dict[int, _Track]:
         """Detection number -> the track that it belongs to, one to one, with the largest total IoU."""
         agreement = np.zeros((len(tracks), len(found.scores)))
         for i, track in enumerate(tracks):

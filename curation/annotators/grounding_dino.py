@@ -15,7 +15,7 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from curation.core.interfaces import Found
+from curation.core.interfaces import Detections
 from curation.ops import masks
 from curation.vlm import hub
 from curation.vlm.interface import AnnotatorError, Backend
@@ -46,7 +46,7 @@ def choose(
     names: Sequence[str],
     threshold: float,
     overlap: float,
-) -> Found:
+) -> Detections:
     """Detections from the model's raw output, best first.
 
     Args:
@@ -74,7 +74,7 @@ def choose(
         if not rivals or masks.iou(boxes[i : i + 1], boxes[rivals]).max() <= overlap:
             kept.append(int(i))
     found = boxes[kept].astype(np.float32).reshape(-1, 4)
-    return Found(found, score[kept].astype(np.float32), tuple(names[label[i]] for i in kept))
+    return Detections(found, score[kept].astype(np.float32), tuple(names[label[i]] for i in kept))
 
 
 class GroundingDino:
@@ -115,7 +115,7 @@ class GroundingDino:
         device = hub.device_of(self.device)
         return AutoProcessor.from_pretrained(self.folder), model.eval().to(device)
 
-    def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
+    def find(self, frame: np.ndarray, names: Sequence[str]) -> Detections:
         """All objects in a frame [H, W, 3] that one of `names` fits."""
         import torch
 
@@ -189,7 +189,7 @@ class GroundingDinoPackage:
         with mock.patch.object(groundingdino, "BertModelWarper", _wide_masks):
             return build_model(config)
 
-    def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
+    def find(self, frame: np.ndarray, names: Sequence[str]) -> Detections:
         """All objects in a frame [H, W, 3] that one of `names` fits."""
         import torch
 

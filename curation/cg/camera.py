@@ -46,14 +46,14 @@ class Pose:
         return np.stack([width / 2 + focal * seen[:, 0] / depth, height / 2 - focal * seen[:, 1] / depth], 1)
 
 
-def stand(azimuth: float, elevation: float, distance: float) -> Pose:
+def orbit_pose(azimuth: float, elevation: float, distance: float) -> Pose:
     """A camera that looks at the middle of the scene, `elevation` below the horizon (degrees, negative)."""
     a, e = np.radians(azimuth), np.radians(elevation)
     away = np.array([-np.cos(a) * np.cos(e), -np.sin(a) * np.cos(e), -np.sin(e)])
-    return look(CENTRE + distance * away, CENTRE, FOVY)
+    return look_at(CENTRE + distance * away, CENTRE, FOVY)
 
 
-def look(position: np.ndarray, target: np.ndarray, fovy: float) -> Pose:
+def look_at(position: np.ndarray, target: np.ndarray, fovy: float) -> Pose:
     """A camera at `position` that looks at `target`, its horizon level."""
     back = position - target
     back = back / np.linalg.norm(back)
@@ -62,7 +62,7 @@ def look(position: np.ndarray, target: np.ndarray, fovy: float) -> Pose:
     return Pose(position, np.stack([right, np.cross(back, right), back], axis=1), fovy)
 
 
-def path(start: Pose, movement: str | None, frames: int) -> list[Pose]:
+def trajectory(start: Pose, movement: str | None, frames: int) -> list[Pose]:
     """Poses of a movement that begins at `start` and runs over all frames; None stands still.
 
     Raises:
@@ -90,7 +90,7 @@ def moved(start: Pose, movement: str, part: float) -> Pose:
     if kind == "Translate":
         return Pose(place + part * RISE * upright, rotation, fovy)
     # an arc to the right is counter-clockwise around the middle
-    return look(CENTRE + _turn(upright, part * ARC) @ (place - CENTRE), CENTRE, fovy)
+    return look_at(CENTRE + _turn(upright, part * ARC) @ (place - CENTRE), CENTRE, fovy)
 
 
 def _turn(axis: np.ndarray, degrees: float) -> np.ndarray:

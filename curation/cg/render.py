@@ -13,7 +13,7 @@ import numpy as np
 
 from curation.cg.camera import Pose
 from curation.cg.scene import Scene, mjcf
-from curation.cg.screen import RenderError, Screen
+from curation.cg.screen import OffscreenRenderer, RenderError
 
 __all__ = ["Motion", "RenderError", "Renderer"]
 
@@ -50,7 +50,7 @@ class Renderer:
         self.data = mujoco.MjData(self.model)
         self.names = [thing.name for thing in scene.things]
         self.geoms = [self.model.geom(name).id for name in self.names]
-        self._screen = Screen(self.model, self.settings.height, self.settings.width)
+        self._screen = OffscreenRenderer(self.model, self.settings.height, self.settings.width)
         self.motion = self._simulate()
 
     def __enter__(self) -> Self:

@@ -61,7 +61,7 @@ class SceneSettings:
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object. Lengths in metres, velocities in metres per second, `spin` in radians per second."""
 
     name: str
@@ -86,7 +86,7 @@ class Scene:
 
     seed: int
     settings: SceneSettings
-    things: tuple[Thing, ...]
+    things: tuple[SceneObject, ...]
     floor: str
     sky: str
     lights: tuple[tuple[float, float, float], ...]  # where they hang, they look at the middle
@@ -100,7 +100,7 @@ def scene_of(seed: int, settings: SceneSettings) -> Scene:
     """The scene of a seed. No two of its objects have the same colour, shape and size."""
     random = np.random.default_rng([seed, 20])
     count = int(random.integers(*settings.objects, endpoint=True))
-    things: list[Thing] = []
+    things: list[SceneObject] = []
     looks: set[tuple[str, str, str]] = set()
     while len(things) < count:
         look = tuple(_pick(random, names) for names in (COLOURS, SHAPES, SIZES))
@@ -134,7 +134,7 @@ def _pick(random: np.random.Generator, names: object) -> str:
     return str(random.choice(sorted(names)))  # type: ignore[call-overload]
 
 
-def _place(random: np.random.Generator, things: list[Thing], half: float) -> tuple[float, float] | None:
+def _place(random: np.random.Generator, things: list[SceneObject], half: float) -> tuple[float, float] | None:
     """A spot on the floor that is free, or None after many tries."""
     for _ in range(100):
         x, y = float(random.uniform(-1.25, 1.25)), float(random.uniform(-0.9, 0.9))
@@ -145,7 +145,7 @@ def _place(random: np.random.Generator, things: list[Thing], half: float) -> tup
 
 def _thing(
     random: np.random.Generator, name: str, shape: str, size: str, colour: str, place: tuple[float, float]
-) -> Thing:
+) -> SceneObject:
     half = SIZES[size]
     motion = _pick(random, MOTIONS)
     velocity, spin, height = np.zeros(3), np.zeros(3), half * 1.002
@@ -159,7 +159,7 @@ def _thing(
         spin = random.uniform(-2, 2, 3)
     rounded = [tuple(float(v) for v in np.round(values, 4)) for values in (velocity, spin)]
     position = (*place, round(height, 4))
-    return Thing(name, shape, size, colour, _pick(random, MATERIALS), motion, position, *rounded)  # type: ignore[arg-type]
+    return SceneObject(name, shape, size, colour, _pick(random, MATERIALS), motion, position, *rounded)  # type: ignore[arg-type]
 
 
 def mjcf(scene: Scene) -> str:
@@ -236,7 +236,7 @@ def mjcf(scene: Scene) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _extent(thing: Thing) -> tuple[float, ...]:
+def _extent(thing: SceneObject) -> tuple[float, ...]:
     half = thing.half
     return {
         "ball": (half,),

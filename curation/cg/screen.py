@@ -35,7 +35,7 @@ def _opengl() -> Any:
     return opened
 
 
-class Screen:
+class OffscreenRenderer:
     """Where the states of one model are drawn, seen by its camera "view".
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from curation.cg.camera import Pose
-from curation.cg.scene import Scene, Thing
+from curation.cg.scene import Scene, SceneObject
 
 AXES = {"to the left of": (0, -1), "to the right of": (0, 1), "in front of": (2, -1), "behind": (2, 1)}
 CLEAR = 0.35  # metres by which one object must be further than the other for a relation to be said
@@ -55,12 +55,12 @@ def caption(scene: Scene, without: int | None = None) -> str:
     return f"On a {scene.floor} floor, {listed}."
 
 
-def _verb(thing: Thing) -> str:
+def _verb(thing: SceneObject) -> str:
     said = {"rests": "stands still", "rolls": "moves along", "falls": "falls", "bounces": "bounces"}
     return said[thing.motion]
 
 
-def _looks(thing: Thing) -> list[str]:
+def _looks(thing: SceneObject) -> list[str]:
     """Descriptions by looks, from short to long."""
     return [
         thing.shape,

@@ -50,7 +50,7 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """Objects found by their names in one frame: boxes float32 [N, 4], scores float32 [N] (0 to 1), names."""
 
     boxes: np.ndarray
@@ -59,7 +59,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Thing:
+class TrackedObject:
     """One object through a clip.
 
     `masks` bool [T, H, W]; `score` the mean confidence (0 to 1) of the detections that were joined in it,
@@ -151,7 +151,7 @@ class Stylizer(Annotator, Protocol):
 class OpenDetector(Annotator, Protocol):
     """Finds objects by their names."""
 
-    def find(self, frame: np.ndarray, names: Sequence[str]) -> Found:
+    def find(self, frame: np.ndarray, names: Sequence[str]) -> Detections:
         """All objects in a frame [H, W, 3] that one of `names` fits."""
         ...
 
@@ -167,7 +167,7 @@ class VideoSegmenter(Annotator, Protocol):
 class ObjectFinder(Annotator, Protocol):
     """Finds objects by name and follows them."""
 
-    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[Thing]:
+    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[TrackedObject]:
         """All objects of frames [T, H, W, 3] that one of `names` fits."""
         ...
 

@@ -33,12 +33,12 @@ Shape = tuple[str, str, int, float | None, int, int]  # file, kind, frames, fps,
 
 
 @dataclass(frozen=True)
-class Draft:
+class SampleSpec:
     """A sample to be.
 
     Attributes:
         ending: of its key, unique among a candidate's samples.
-        media: names of elements (video1, image1, mask) -> what was written under which name (`Shelf`).
+        media: names of elements (video1, image1, mask) -> what was written under which name (`MediaWriter`).
     """
 
     ending: str
@@ -48,7 +48,7 @@ class Draft:
     media: dict[str, str]
     captions: dict[str, str] = field(default_factory=dict)
 
-    def fitting(self, files: dict[str, Shape]) -> Draft:
+    def as_image(self, files: dict[str, Shape]) -> SampleSpec:
         """The same with `image1` for a `video1` that is a picture on the shelf."""
         new = {
             name: name.replace("video", "image") if files[file][1] == "image" else name
@@ -61,7 +61,7 @@ class Draft:
         return replace(self, text=text, targets=tuple(new[t] for t in self.targets), media=media)
 
 
-class Shelf:
+class MediaWriter:
     """Writes a candidate's media into its folder and remembers their shapes."""
 
     def __init__(self, folder: Path, fps: float, crf: int = 18, preset: str = "ultrafast") -> None:
@@ -123,7 +123,7 @@ def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"reason": "quarantined", "error": str(error)}
 
 
-class Recipe:
+class Task:
     """A task over video files. Subclasses write `process`, `drafts` and `used`."""
 
     name: ClassVar[str]
@@ -163,7 +163,7 @@ class Recipe:
         """All candidates of a clip: {"candidates": [...]}, results with their "folder", as `once` gives."""
         raise NotImplementedError
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """The samples of accepted candidate `number` of a clip; `key` is theirs, to draw wordings by."""
         raise NotImplementedError
 
@@ -292,9 +292,9 @@ def classes_of(annotators: Iterable[Any]) -> list[type]:
 
 
 @functools.cache
-def _code(recipe: type[Recipe], *classes: type) -> str:
-    """Code version of a recipe: its classes up to `Recipe`, what it calls, and the annotators' classes."""
-    own = [c for c in recipe.__mro__ if issubclass(c, Recipe) and c is not Recipe]
+def _code(recipe: type[Task], *classes: type) -> str:
+    """Code version of a recipe: its classes up to `Task`, what it calls, and the annotators' classes."""
+    own = [c for c in recipe.__mro__ if issubclass(c, Task) and c is not Task]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
     called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]
     return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), clips_module, media, preview)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
-from curation.core.task import Recipe
+from curation.core.task import Task
 from curation.engine.executor import build, load_config
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
@@ -35,7 +35,7 @@ class Part:
     speed: tuple[float, str] | None  # seconds a frame, and where that is from
 
 
-def parts_of(recipe: Recipe) -> list[Part]:
+def parts_of(recipe: Task) -> list[Part]:
     """All annotators, those inside others too."""
     made: list[Part] = []
 
@@ -58,7 +58,7 @@ def parts_of(recipe: Recipe) -> list[Part]:
     return made
 
 
-def source_frames(recipe: Recipe, sources: list[str], space: Workspace) -> int:
+def source_frames(recipe: Task, sources: list[str], space: Workspace) -> int:
     """Frames of all sources as their containers tell; those of scenes and samples counted."""
     total = 0
     for source in sources:

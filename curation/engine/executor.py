@@ -24,11 +24,12 @@ from curation.core.cache import Work, Workspace
 from curation.engine import watchdog
 from curation.engine.progress import RunProgress
 from curation.sources import clip_filter
-from curation.sources.clip_filter import Screen, Seen
+from curation.sources.clip_filter import ClipFilter, DuplicateIndex
 from curation.sources.clips import Clip
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.aliases import renewed
+from shards.command import nearest
 from shards.errors import EditVerseError
 from shards.files import DISK_FAULTS, naming
 from shards.hashing import digest
@@ -129,8 +130,6 @@ def build(config: dict[str, Any]) -> Any:
 
 def _nearest(message: str) -> str:
     """The option that an unknown one was probably meant to be, of the class that the message names last."""
-    from shards.command import nearest
-
     option = re.search(r"Option '(\w+)' is not accepted", message)
     classes = re.findall(r"class_path '([\w.]+)'", message)
     if option is None or not classes:
@@ -263,7 +262,7 @@ def run_local(
     """All outcomes, one after the other in this process."""
     worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
     cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
-    cut = without_twins(cut, worker.task.cut.screen)
+    cut = drop_duplicates(cut, worker.task.cut.screen)
     progress.clips(cut)
     for outcome in cut:
         yield worker.process(outcome)
@@ -279,10 +278,10 @@ def until_fault(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return made
 
 
-def without_twins(outcomes: list[Outcome], screen: Screen) -> list[Outcome]:
+def drop_duplicates(outcomes: list[Outcome], screen: ClipFilter) -> list[Outcome]:
     """The outcomes in the order of their files; a clip that shows what an earlier one shows is refused."""
     ordered = sorted(outcomes, key=lambda o: o.place)
-    seen = Seen(screen.alike)
+    seen = DuplicateIndex(screen.alike)
     for outcome in ordered:
         hashes = outcome.looked_at.get("hashes")
         # the same bytes under two names are one clip, which the packing takes once
@@ -344,7 +343,7 @@ def run_ray(
         # All clips are known before any is worked on: twins can only be told then.
         with dog:
             cut = until_fault(progress.cutting(_outcomes(rows, dog)))
-        cut = without_twins(cut, build(config).cut.screen)
+        cut = drop_duplicates(cut, build(config).cut.screen)
         progress.clips(cut)
         # One clip a block, so that the clips of one file spread over the workers.
         rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))

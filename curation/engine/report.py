@@ -20,6 +20,7 @@ import numpy as np
 
 from shards.files import write_bytes
 from shards.media import MediaError, read_image, read_video
+from shards.reader import ShardSet
 
 SHEET_WIDTH = 640  # pixels of one pair in the sheet
 SHEET_COLUMNS = 3
@@ -222,8 +223,6 @@ def write_gallery(path: Path, pairs: list[Pair], task: str, rejections: Rejectio
 
 def write_overview(path: Path, folders: dict[str, Path], most: int = 3) -> None:
     """The page of several tasks, with up to `most` samples of each one's shards, spread over them."""
-    from shards.reader import ShardSet
-
     opened = {t: ShardSet(f) for t, f in folders.items() if (f / "manifest.jsonl").is_file()}
     records = {task: [shards[key] for key in spread(shards.keys, most)] for task, shards in opened.items()}
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
-from curation.core.task import Recipe
+from curation.core.task import Task
 from curation.engine.dry_run import note_costs
 from curation.engine.executor import MAX_SILENCE, Outcome, RunError, build, load_config, run_local, run_ray
 from curation.engine.progress import RunProgress
@@ -186,7 +186,7 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary, progress: RunProgres
     return done
 
 
-def _items(recipe: Recipe, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
+def _items(recipe: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
     """Samples with their files, and what the gallery shows of each accepted candidate."""
     items: list[Item] = []
     shown: list[Pair] = []

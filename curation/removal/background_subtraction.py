@@ -34,7 +34,7 @@ class ForegroundSettings:
 
 
 @dataclass(frozen=True)
-class Look:
+class Foreground:
     """A window of one frame against the plate.
 
     `backdrop` uint8 RGB, `strong` and `weak` bool, all [h, w]; `gap` as of the plate.
@@ -59,9 +59,9 @@ def light_change(image: np.ndarray, plate: Plate) -> np.ndarray:
     return smooth / np.maximum(cv2.GaussianBlur(weight, (0, 0), 6), 1e-3)[..., None]
 
 
-def look(
+def subtract_background(
     image: np.ndarray, plate: Plate, light: np.ndarray, window: Window, settings: ForegroundSettings
-) -> Look:
+) -> Foreground:
     """Compare a window of a frame with the relit plate."""
     height, width = image.shape[:2]
     rows, columns = window
@@ -79,7 +79,7 @@ def look(
     grey -= cv2.cvtColor(backdrop, cv2.COLOR_RGB2GRAY)
     # Brightness that differs over an area is shadow; where the plate is restless it says nothing.
     weak = np.abs(cv2.GaussianBlur(grey, (0, 0), 1.6)) > settings.weak + 0.4 * np.maximum(noise - 8, 0)
-    return Look(window, backdrop, strong, weak, plate.gap)
+    return Foreground(window, backdrop, strong, weak, plate.gap)
 
 
 def window_of(box: np.ndarray, shape: tuple[int, ...], margin: float) -> Window:
@@ -89,7 +89,7 @@ def window_of(box: np.ndarray, shape: tuple[int, ...], margin: float) -> Window:
 
 
 def body_of(
-    seen: Look, box: np.ndarray, pose: np.ndarray | None, settings: ForegroundSettings
+    seen: Foreground, box: np.ndarray, pose: np.ndarray | None, settings: ForegroundSettings
 ) -> tuple[np.ndarray, str]:
     """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can).
 
@@ -181,7 +181,7 @@ def follow(
     return boxes
 
 
-def with_shadow(seen: Look, body: np.ndarray, settings: ForegroundSettings) -> np.ndarray:
+def with_shadow(seen: Foreground, body: np.ndarray, settings: ForegroundSettings) -> np.ndarray:
     """The body and the soft shadow that touches it, bool [h, w] of the window; no strange objects."""
     found = bounds(body)
     if found is None:

@@ -17,7 +17,7 @@ from curation.removal.background_subtraction import (
     ForegroundSettings,
     body_of,
     light_change,
-    look,
+    subtract_background,
     trunk_width,
     window_of,
     with_shadow,
@@ -65,7 +65,7 @@ def make_pair(
         pose = None
         if t % gates.segment_every == 0:
             pose, _ = segmenter.segment(frames[t], box)
-        seen = look(
+        seen = subtract_background(
             frames[t], plates[t], light_change(frames[t], plates[t]), window_of(box, shape[1:], 0.8), settings
         )
         mine, reason = body_of(seen, box, pose, settings)

@@ -17,7 +17,7 @@ LOOKED_AT = 8  # frames
 
 
 @dataclass(frozen=True)
-class Screen:
+class ClipFilter:
     """Thresholds of a clip as it is used; shares go from 0 to 1, levels from 0 to 255.
 
     Attributes:
@@ -63,7 +63,7 @@ def measure(frames: np.ndarray, fps: float) -> dict[str, Any]:
     }
 
 
-def reason(found: dict[str, Any], screen: Screen) -> str:
+def reason(found: dict[str, Any], screen: ClipFilter) -> str:
     """Why a clip is not worth work; "" when it is."""
     reasons = (
         (found["seconds"] < screen.min_seconds, "clip too short"),
@@ -82,7 +82,7 @@ def alike(a: list[str], b: list[str], bits: int) -> bool:
     return all((int(x, 16) ^ int(y, 16)).bit_count() <= bits for x, y in pairs)
 
 
-class Seen:
+class DuplicateIndex:
     """Clips by their hashes, so that near duplicates are found without comparing all with all.
 
     Hashes that differ in at most `bits` places agree in one of `bits` + 1 bands of their bits.

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curation.sources.clip_filter import Screen
+from curation.sources.clip_filter import ClipFilter
 from shards.files import sha256_of
 from shards.media import MediaError, iter_frames, probe, read_video
 from shards.processes import no_terminal_input
@@ -41,7 +41,7 @@ class Cut:
     scene_threshold: float = 27.0  # PySceneDetect's ContentDetector
     boxes: tuple[tuple[int, int], ...] = ()  # further boxes; a file goes into the one that keeps most of it
     lengths: tuple[int, ...] = ()  # frames that a clip may have; each is cut to the largest that it holds
-    screen: Screen = field(default_factory=Screen)
+    screen: ClipFilter = field(default_factory=ClipFilter)
 
 
 @dataclass(frozen=True)

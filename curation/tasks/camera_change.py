@@ -12,9 +12,9 @@ from typing import Any
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import CameraMover, Captioner
-from curation.core.task import Draft, Recipe, Shelf, attempt, key_of
+from curation.core.task import MediaWriter, SampleSpec, Task, attempt, key_of
 from curation.sources.clips import Clip, Cut, load_frames
-from curation.text.heuristic_captions import Measured
+from curation.text.heuristic_captions import HeuristicCaptioner
 from curation.text.templates import draw
 from curation.text.vlm_filter import Judge, judged
 from curation.vlm.interface import Annotator
@@ -22,7 +22,7 @@ from curation.vlm.interface import Annotator
 WORDINGS = ("Change the camera to {movement}.", "Move the camera: {lower}.", "Make it a {lower} shot.")
 
 
-class CameraChange(Recipe):
+class CameraChange(Task):
     """The task; windows take turns at the movements."""
 
     name = "camera_change"
@@ -38,7 +38,7 @@ class CameraChange(Recipe):
     ) -> None:
         super().__init__(cut)
         self.mover, self.length, self.most = mover, length, most
-        self.captioner, self.judge = captioner or Measured(), judge
+        self.captioner, self.judge = captioner or HeuristicCaptioner(), judge
 
     def used(self) -> dict[str, Annotator]:
         """The camera, who describes the clip and, if there is one, the judge."""
@@ -71,15 +71,15 @@ class CameraChange(Recipe):
     ) -> dict[str, Any]:
         frames = load_frames(clip)[slice(*span)]
         source, moved = self.mover.move(frames, movement, clip.fps, caption)
-        shelf = Shelf(folder, clip.fps)
+        shelf = MediaWriter(folder, clip.fps)
         shelf.video("source", source)
         shelf.video("target", moved)
         return shelf.done(first=span[0], stop=span[1], movement=movement, caption=caption)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         key, movement = key_of(clip, self.name, number, ""), result["movement"]
         text = draw(WORDINGS, key, "form").format(movement=movement, lower=movement.lower())
         told = {"source": result["caption"], "target": f"{result['caption']} The camera: {movement.lower()}."}
         media = {"video1": "source", "video2": "target"}
-        return [Draft("", self.name, f"<video1> {text} <video2>", ("video2",), media, told)]
+        return [SampleSpec("", self.name, f"<video1> {text} <video2>", ("video2",), media, told)]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from curation.cg import words
-from curation.cg.camera import MOVEMENTS, path, stand
+from curation.cg.camera import MOVEMENTS, orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf, key_of
+from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
-from curation.tasks.base.scene import SceneRecipe
+from curation.tasks.base.scene import SceneTask
 from curation.text.templates import draw
 
 WORDINGS = (
@@ -22,7 +22,7 @@ WORDINGS = (
 )
 
 
-class CgCamera(SceneRecipe):
+class CgCamera(SceneTask):
     """The task: one of ReCamMaster's ten movements per scene, in turn."""
 
     name = "cg_camera"
@@ -35,22 +35,22 @@ class CgCamera(SceneRecipe):
 
     def _render(self, clip: Clip, folder: Path, movement: str) -> dict[str, Any]:
         """Both views, and the moving camera's poses."""
-        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
-        start = stand(scene.azimuth, scene.elevation, scene.distance)
-        poses = path(start, movement, clip.frames)
+        scene, shelf = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+        start = orbit_pose(scene.azimuth, scene.elevation, scene.distance)
+        poses = trajectory(start, movement, clip.frames)
         with Renderer(scene) as renderer:
-            shelf.video("source", renderer.frames(path(start, None, clip.frames)))
+            shelf.video("source", renderer.frames(trajectory(start, None, clip.frames)))
             shelf.video("target", renderer.frames(poses))
         told = [[p.position.round(5).tolist(), p.rotation.round(6).tolist(), round(p.fovy, 4)] for p in poses]
         return shelf.done(movement=movement, poses=told)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         key, movement = key_of(clip, "camera_change", number, ""), result["movement"]
         text = draw(WORDINGS, key, "form").format(movement=movement, lower=movement.lower())
         told = words.caption(self.scene_of(clip.source))
         return [
-            Draft(
+            SampleSpec(
                 "",
                 "camera_change",
                 f"<video1> {text} <video2>",

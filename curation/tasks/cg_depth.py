@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from curation.cg import words
-from curation.cg.camera import path, stand
+from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.ops.control_signals import depth_video
 from curation.sources.clips import Clip
 from curation.tasks.base import control
 from curation.tasks.base.control import from_video, to_video
-from curation.tasks.base.scene import SceneRecipe
+from curation.tasks.base.scene import SceneTask
 
 
-class CgDepth(SceneRecipe):
+class CgDepth(SceneTask):
     """The task: depth is normalised once per clip; near is bright."""
 
     name = "cg_depth"
@@ -28,14 +28,14 @@ class CgDepth(SceneRecipe):
         return {"candidates": [self.once(space, "render", clip, self._render)]}
 
     def _render(self, clip: Clip, folder: Path) -> dict[str, Any]:
-        scene, shelf = self.scene_of(clip.source), Shelf(folder, clip.fps)
-        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        scene, shelf = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+        poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
         with Renderer(scene) as renderer:
             shelf.video("control", depth_video(renderer.depth(poses)))
             shelf.video("video", renderer.frames(poses))
         return shelf.done()
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample each way."""
         caption = words.caption(self.scene_of(clip.source))
         return [to_video("depth", caption), from_video("depth", caption)]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from curation.cg import words
-from curation.cg.camera import Pose, path, stand
+from curation.cg.camera import Pose, orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf, key_of, refused
+from curation.core.task import MediaWriter, SampleSpec, key_of, refused
 from curation.sources.clips import Clip
-from curation.tasks.base.scene import SceneRecipe
+from curation.tasks.base.scene import SceneTask
 from curation.text import templates
 from curation.text.templates import draw
 
@@ -32,7 +32,7 @@ FORMS = {  # ending of the key -> task, wordings
 }
 
 
-class CgRemoval(SceneRecipe):
+class CgRemoval(SceneTask):
     """The task.
 
     Args:
@@ -75,7 +75,7 @@ class CgRemoval(SceneRecipe):
         candidates = [refused(reason) for reason in whole["rejected"]]
 
         def render(clip: Clip, folder: Path, number: int, names: list[str], of: str) -> dict[str, Any]:
-            shelf = Shelf(folder, clip.fps)
+            shelf = MediaWriter(folder, clip.fps)
             shelf.take("source", whole, "source")
             scene = self.scene_of(clip.source)
             shelf.frames("target", self.other(scene, number))
@@ -91,9 +91,9 @@ class CgRemoval(SceneRecipe):
         """The source, masks of objects that are seen, stand alone and can be named, and why others do not."""
         scene, rejected = self.scene_of(clip.source), list[str]()
         objects: list[list[Any]] = []
-        pose, shelf = viewed(scene), Shelf(folder, clip.fps)
+        pose, shelf = viewed(scene), MediaWriter(folder, clip.fps)
         with Renderer(scene) as renderer:
-            masks = renderer.masks(path(pose, None, clip.frames))
+            masks = renderer.masks(trajectory(pose, None, clip.frames))
             areas = masks.mean((1, 2, 3))
             for number in np.argsort(-areas).tolist():
                 names = words.names(
@@ -114,13 +114,13 @@ class CgRemoval(SceneRecipe):
                     objects.append([number, names])
                     shelf.mask(f"mask{number}", masks[number])
             if objects:
-                shelf.frames("source", renderer.frames(path(pose, None, clip.frames)))
+                shelf.frames("source", renderer.frames(trajectory(pose, None, clip.frames)))
         return shelf.done(objects=objects, rejected=rejected)
 
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The other video, uint8 [T, H, W, 3]: here the scene without the object."""
         with Renderer(scene) as renderer:
-            poses = path(viewed(scene), None, scene.settings.frames)
+            poses = trajectory(viewed(scene), None, scene.settings.frames)
             return renderer.frames(poses, (scene.things[number].name,))
 
     def preview(self, folder: Path, result: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class CgRemoval(SceneRecipe):
         if "target" in result["files"]:
             super().preview(folder, result)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text."""
         scene = self.scene_of(clip.source)
         thing = scene.things[result["object"]]
@@ -142,7 +142,7 @@ class CgRemoval(SceneRecipe):
             files = ("source", "target") if removes else ("target", "source")
             told = captions if removes else captions[::-1]
             made.append(
-                Draft(
+                SampleSpec(
                     ending,
                     task,
                     f"<video1> {draw(forms, key, 'form').format(what=what)} <video2>",
@@ -151,9 +151,9 @@ class CgRemoval(SceneRecipe):
                     {"source": told[0], "target": told[1]},
                 )
             )
-        return [draft.fitting(result["files"]) for draft in made]
+        return [draft.as_image(result["files"]) for draft in made]
 
 
 def viewed(scene: Scene) -> Pose:
     """Where the still camera of a scene stands."""
-    return stand(scene.azimuth, scene.elevation, scene.distance)
+    return orbit_pose(scene.azimuth, scene.elevation, scene.distance)

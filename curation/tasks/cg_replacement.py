@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from curation.cg import words
-from curation.cg.camera import path
+from curation.cg.camera import trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import COLOURS, Scene
-from curation.core.task import Draft, key_of
+from curation.core.task import SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval, viewed
 from curation.text.templates import draw
@@ -41,9 +41,9 @@ class CgReplacement(CgRemoval):
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The scene with the object in another colour, uint8 [T, H, W, 3]."""
         with Renderer(recoloured(scene, number)) as renderer:
-            return renderer.frames(path(viewed(scene), None, scene.settings.frames))
+            return renderer.frames(trajectory(viewed(scene), None, scene.settings.frames))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
         scene, made = self.scene_of(clip.source), []
         other = recoloured(scene, result["object"])
@@ -59,8 +59,8 @@ class CgReplacement(CgRemoval):
             what = f"the {draw(result['names'], key, 'name')}"
             text = draw(forms, key, "form").format(what=what, colour=colour, one=one)
             video = f"<video1> {text} <video2>"
-            made.append(Draft(ending, "object_replacement", video, ("video2",), media, told))
-        return [draft.fitting(result["files"]) for draft in made]
+            made.append(SampleSpec(ending, "object_replacement", video, ("video2",), media, told))
+        return [draft.as_image(result["files"]) for draft in made]
 
 
 def recoloured(scene: Scene, number: int) -> Scene:

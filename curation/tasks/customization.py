@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf, refused
+from curation.core.task import MediaWriter, SampleSpec, refused
 from curation.ops import masks
 from curation.ops.masks import bounds
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 
 SMALL = "subject too small in every frame"
 
 
-class Customization(DerivedRecipe):
+class Customization(DerivedTask):
     """The task, from removal samples: the subject is cut out where it is largest, on white.
 
     Args:
@@ -68,7 +68,7 @@ class Customization(DerivedRecipe):
         padded = np.pad(white, ((half, half), (half, half), (0, 0)), constant_values=255)
         x, y = (left + right) // 2, (top + bottom) // 2
         picture = padded[y : y + 2 * half, x : x + 2 * half]
-        shelf = Shelf(folder, fps)
+        shelf = MediaWriter(folder, fps)
         size = (self.side, self.side)
         shelf.image(
             "subject", cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
@@ -76,8 +76,8 @@ class Customization(DerivedRecipe):
         shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
         return shelf.done(caption=record.sample.captions["source"])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         text = f"The subject of <image1> is in this video. {result['caption']} <video1>"
         media, told = {"image1": "subject", "video1": "video"}, {"target": result["caption"]}
-        return [Draft("", self.name, text, ("video1",), media, told)]
+        return [SampleSpec("", self.name, text, ("video1",), media, told)]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 
 
-class ImageToVideo(DerivedRecipe):
+class ImageToVideo(DerivedTask):
     """The task, from both videos of removal samples, which have captions."""
 
     name = "image_to_video"
@@ -37,17 +37,17 @@ class ImageToVideo(DerivedRecipe):
 
     def _frame(self, clip: Clip, folder: Path, video: str, told: str) -> dict[str, Any]:
         sample = self.record(clip).sample
-        shelf = Shelf(folder, sample.media[video].fps or 1.0)
+        shelf = MediaWriter(folder, sample.media[video].fps or 1.0)
         self.shelve(shelf, clip, video)
         return shelf.done(caption=sample.captions[told])
 
-    def shelve(self, shelf: Shelf, clip: Clip, element: str) -> None:
+    def shelve(self, shelf: MediaWriter, clip: Clip, element: str) -> None:
         """The first frame and the video."""
         record = self.record(clip)
         shelf.image("first", record.video(element)[0][0])
         shelf.copy("video", record.bytes(element), record.sample.media[element])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         media, told = {"image1": "first", "video1": "video"}, {"target": result["caption"]}
-        return [Draft("", self.name, f"<image1> {result['caption']} <video1>", ("video1",), media, told)]
+        return [SampleSpec("", self.name, f"<image1> {result['caption']} <video1>", ("video1",), media, told)]

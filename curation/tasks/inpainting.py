@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 
 GREY = 127  # of the hole, VACE's
 
 
-class Inpainting(DerivedRecipe):
+class Inpainting(DerivedTask):
     """The task, from removal samples: the hole is where the object is."""
 
     name = "inpainting"
@@ -36,17 +36,17 @@ class Inpainting(DerivedRecipe):
         record = self.record(clip)
         source, fps = record.video("video1")
         mask = record.mask("mask")
-        shelf = Shelf(folder, fps)
+        shelf = MediaWriter(folder, fps)
         shelf.video("hole", np.where(mask[..., None], np.uint8(GREY), source))
         shelf.copy("whole", record.bytes("video1"), record.sample.media["video1"])
         shelf.mask("mask", mask)
         return shelf.done(caption=record.sample.captions["source"])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """The paper's wording, with the mask and without."""
         media, told = {"video1": "hole", "video2": "whole", "mask": "mask"}, {"target": result["caption"]}
         return [
-            Draft(ending, self.name, f"{text} {result['caption']} <video2>", ("video2",), media, told)
+            SampleSpec(ending, self.name, f"{text} {result['caption']} <video2>", ("video2",), media, told)
             for ending, text in (
                 ("", "Inpaint this video <video1>."),
                 ("mask", "Inpaint this video <video1> with mask <mask>."),

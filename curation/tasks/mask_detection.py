@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 from shards.index import IndexEntry
 
 
-class MaskDetection(DerivedRecipe):
+class MaskDetection(DerivedTask):
     """The task, from removal samples without a mask in their text."""
 
     name = "mask_detection"
@@ -39,16 +39,16 @@ class MaskDetection(DerivedRecipe):
     def _mask(self, clip: Clip, folder: Path) -> dict[str, Any]:
         record = self.record(clip)
         sample = record.sample
-        shelf = Shelf(folder, sample.media["mask"].fps or 1.0)
+        shelf = MediaWriter(folder, sample.media["mask"].fps or 1.0)
         first = next(name for name in ("video1", "image1") if name in sample.media)
         shelf.copy("source", record.bytes(first), sample.media[first])
         shelf.frames("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
         return shelf.done(text=sample.text)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """The wish is the parent's instruction."""
         wish = re.sub(r"<\w+>", "", result["text"]).strip().rstrip(".")
         asked = f"I want to {wish[0].lower()}{wish[1:]}. Detect the region that needs to be edited"
         media = {"video1": "source", "video2": "marked"}
-        draft = Draft("", self.name, f"<video1> {asked} <video2>", ("video2",), media)
-        return [draft.fitting(result["files"])]
+        draft = SampleSpec("", self.name, f"<video1> {asked} <video2>", ("video2",), media)
+        return [draft.as_image(result["files"])]

@@ -27,7 +27,7 @@ from curation.core.interfaces import (
     Track,
     Tracker,
 )
-from curation.core.task import Draft, Recipe, Shelf, key_of
+from curation.core.task import MediaWriter, SampleSpec, Task, key_of
 from curation.ops import masks
 from curation.removal import background_subtraction as foreground
 from curation.removal import compositing
@@ -37,7 +37,7 @@ from curation.removal.compositing import Rejected
 from curation.removal.filters import GateSettings
 from curation.sources import clips
 from curation.sources.clips import Clip, Cut, load_frames
-from curation.tasks.base.grounded import GroundedRecipe
+from curation.tasks.base.grounded import GroundedTask
 from curation.text import templates
 from curation.text.templates import Appearance, captions, instruction
 from curation.vlm.interface import Annotator
@@ -66,7 +66,7 @@ FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, wh
 )
 
 
-class ObjectRemoval(Recipe):
+class ObjectRemoval(Task):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
@@ -156,7 +156,7 @@ class ObjectRemoval(Recipe):
             if plate is None:
                 return np.zeros(frames.shape[1:3], bool), gates.CAMERA
             window = foreground.window_of(box, frames.shape[1:3], 0.5)
-            seen = foreground.look(frames[t], plate, light(t), window, self.foreground)
+            seen = foreground.subtract_background(frames[t], plate, light(t), window, self.foreground)
             return foreground.body_of(seen, box, None, self.foreground)
 
         if not scene[1]["static"]:
@@ -228,7 +228,7 @@ class ObjectRemoval(Recipe):
             compositing.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
             return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
-        shelf = Shelf(folder, clip.fps, self.recipe.crf, self.recipe.preset)
+        shelf = MediaWriter(folder, clip.fps, self.recipe.crf, self.recipe.preset)
         shelf.video("source", pair.source)
         shelf.video("target", pair.target)
         shelf.mask("mask", pair.mask)
@@ -241,7 +241,7 @@ class ObjectRemoval(Recipe):
             appearance=asdict(templates.measure(pair.source, pair.body, boxes)),
         )
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
         appearance = Appearance(**result["appearance"])
         with_person, without = captions(appearance)
@@ -252,7 +252,7 @@ class ObjectRemoval(Recipe):
             key = key_of(clip, f"object_{direction}", number, ending)
             told = {"source": with_person, "target": without, "object": appearance.phrases()[-1]}
             made.append(
-                Draft(
+                SampleSpec(
                     ending,
                     f"object_{direction}",
                     f"<video1> {instruction(key, appearance, direction, masked)} <video2>",
@@ -315,7 +315,7 @@ class ObjectRemoval(Recipe):
         return self._settings("pair")
 
 
-class GroundedRemoval(GroundedRecipe):
+class GroundedRemoval(GroundedTask):
     """The task with the paper's models: objects of any name, and an inpainter for the background."""
 
     name, stage = "object_removal", "inpaint"
@@ -330,7 +330,7 @@ class GroundedRemoval(GroundedRecipe):
         """The scene without the object."""
         return words["without_object"]
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
         words, made = result["words"], []
         for ending, direction, masked in self.forms:
@@ -344,7 +344,7 @@ class GroundedRemoval(GroundedRecipe):
             media = {"video1": source, "video2": target, "mask": "mask"}
             captions["object"] = words["object"]
             made.append(
-                Draft(
+                SampleSpec(
                     ending, f"object_{direction}", f"<video1> {text} <video2>", ("video2",), media, captions
                 )
             )

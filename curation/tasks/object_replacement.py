@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf, key_of, refused
+from curation.core.task import MediaWriter, SampleSpec, key_of, refused
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
-from curation.tasks.base.grounded import GroundedRecipe
+from curation.tasks.base.derived import DerivedTask
+from curation.tasks.base.grounded import GroundedTask
 from curation.text import templates
 from curation.text.templates import draw
 
@@ -30,7 +30,7 @@ WORDINGS = (
 )
 
 
-class ObjectReplacement(DerivedRecipe):
+class ObjectReplacement(DerivedTask):
     """The task; `apart` levels from the background make a pixel the person's."""
 
     name = "object_replacement"
@@ -70,13 +70,13 @@ class ObjectReplacement(DerivedRecipe):
         inside = alpha > 0.5
         if inside.sum() < 0.15 * mask.sum():
             return refused(TOO_SMALL)
-        shelf = Shelf(folder, fps)
+        shelf = MediaWriter(folder, fps)
         shelf.copy("source", record.bytes("video1"), record.sample.media["video1"])
         shelf.video("target", recoloured(source, alpha, colour))
         shelf.mask("mask", mask)
         return shelf.done(colour=colour, text=record.sample.text, captions=record.sample.captions)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
         person = result["captions"]["object"]
         made = []
@@ -89,11 +89,11 @@ class ObjectReplacement(DerivedRecipe):
                 "source": result["captions"]["source"],
                 "target": f"A scene with a person in {result['colour']}.",
             }
-            made.append(Draft(ending, self.name, f"<video1> {text} <video2>", ("video2",), media, told))
+            made.append(SampleSpec(ending, self.name, f"<video1> {text} <video2>", ("video2",), media, told))
         return made
 
 
-class GroundedReplacement(GroundedRecipe):
+class GroundedReplacement(GroundedTask):
     """The task with the paper's models.
 
     `grow` makes room for another shape, the same in every frame; the inpainter must follow a prompt.
@@ -110,13 +110,15 @@ class GroundedReplacement(GroundedRecipe):
         """The caption of the result, not the instruction: so the generator was trained."""
         return words["target_caption"]
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
         words, media = result["words"], {"video1": "source", "video2": "target", "mask": "mask"}
         told = {"source": words["source_caption"], "target": words["target_caption"]}
         told["object"] = words["object"]
         return [
-            Draft(ending, self.name, f"<video1> {words['replace']}{more} <video2>", ("video2",), media, told)
+            SampleSpec(
+                ending, self.name, f"<video1> {words['replace']}{more} <video2>", ("video2",), media, told
+            )
             for ending, more in (("", ""), ("mask", " It is marked in <mask>."))
         ]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 
 TASKS = ("object_removal", "object_addition", "object_replacement", "style_transfer")
 
 
-class Propagation(DerivedRecipe):
+class Propagation(DerivedTask):
     """The task, from samples of the four edits that name no mask."""
 
     name = "propagation"
@@ -34,14 +34,14 @@ class Propagation(DerivedRecipe):
     def _first_frame(self, clip: Clip, folder: Path) -> dict[str, Any]:
         record = self.record(clip)
         target, fps = record.video("video2")
-        shelf = Shelf(folder, fps)
+        shelf = MediaWriter(folder, fps)
         shelf.copy("source", record.bytes("video1"), record.sample.media["video1"])
         shelf.copy("target", record.bytes("video2"), record.sample.media["video2"])
         shelf.image("first", target[0])
         return shelf.done(edit=record.sample.task)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """The paper's wording."""
         text = "<video1> edit the video following the first frame <image1>. <video2>"
         media = {"video1": "source", "image1": "first", "video2": "target"}
-        return [Draft(result["edit"].replace("_", "-"), self.name, text, ("video2",), media)]
+        return [SampleSpec(result["edit"].replace("_", "-"), self.name, text, ("video2",), media)]

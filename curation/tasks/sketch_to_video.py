@@ -12,11 +12,11 @@ import numpy as np
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner, EdgeDetector
-from curation.core.task import Draft, Shelf
+from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip, Cut
 from curation.tasks.base import control as controls
 from curation.tasks.base.control import ClipsToVideo, Drawn, from_video, to_video
-from curation.tasks.base.derived import DerivedRecipe
+from curation.tasks.base.derived import DerivedTask
 from curation.vlm.interface import Annotator
 
 FEW = "hardly any edges"
@@ -53,7 +53,7 @@ class SketchToVideo(ClipsToVideo):
         return Drawn(None, FEW) if (lines > 127).mean() < self.least else Drawn(lines)
 
 
-class SketchOfSamples(DerivedRecipe):
+class SketchOfSamples(DerivedTask):
     """The task and its way back, from the source videos of other tasks' samples."""
 
     name = "sketch_to_video"
@@ -80,11 +80,11 @@ class SketchOfSamples(DerivedRecipe):
     def _sketch(self, clip: Clip, folder: Path) -> dict[str, Any]:
         record = self.record(clip)
         frames, fps = record.video("video1")
-        shelf = Shelf(folder, fps)
+        shelf = MediaWriter(folder, fps)
         shelf.video("control", self.edges.edges(frames))
         shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
         return shelf.done(caption=record.sample.captions["source"])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample each way."""
         return [to_video("sketch", result["caption"]), from_video("sketch", result["caption"])]

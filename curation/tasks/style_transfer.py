@@ -8,7 +8,7 @@ from typing import Any
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Stylizer
-from curation.core.task import Draft, Recipe, Shelf, attempt, key_of
+from curation.core.task import MediaWriter, SampleSpec, Task, attempt, key_of
 from curation.ops import flow_warp as flicker
 from curation.ops.flow_warp import warp_error
 from curation.sources.clips import Clip, Cut, load_frames
@@ -20,7 +20,7 @@ FLICKERS = "flickers more than its source"
 WORDINGS = ("Turn it into {style}.", "Make it look like {style}.", "Render the video as {style}.")
 
 
-class StyleTransfer(Recipe):
+class StyleTransfer(Task):
     """The task; the flow-warping error may be `flicker` times the source's, and a judge may grade it."""
 
     name = "style_transfer"
@@ -66,18 +66,18 @@ class StyleTransfer(Recipe):
         frames = load_frames(clip)[slice(*span)]
         painted = self.stylizer.stylize(frames, style)
         before, after = warp_error(frames, frames), warp_error(painted, frames)
-        shelf = Shelf(folder, clip.fps)
+        shelf = MediaWriter(folder, clip.fps)
         shelf.video("source", frames)
         shelf.video("target", painted)
         scores = {"flicker": round(after / max(before, 1e-6), 4)}
         return {**shelf.done(first=span[0], stop=span[1], style=style), "scores": scores}
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         key = key_of(clip, self.name, number, "")
         text = draw(WORDINGS, key, "form").format(style=self.stylizer.styles()[result["style"]])
         return [
-            Draft(
+            SampleSpec(
                 "",
                 self.name,
                 f"<video1> {text} <video2>",

@@ -26,7 +26,7 @@ def describe(frames: np.ndarray, people: int | None = None) -> str:
     return f"A {tone} scene with {who}, mostly {colours}; {pace}."
 
 
-class Measured:
+class HeuristicCaptioner:
     """The captioner without a model."""
 
     license = "this project"

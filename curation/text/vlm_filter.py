@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Recipe
+from curation.core.task import Task
 from curation.ops.masks import bounds, grow
 from curation.sources.clips import Clip
 from curation.vlm import client as asking
@@ -114,7 +114,7 @@ def close_up(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def judged(
-    recipe: Recipe, space: Workspace, clip: Clip, judge: Judge | None, pair: dict[str, Any], text: str
+    recipe: Task, space: Workspace, clip: Clip, judge: Judge | None, pair: dict[str, Any], text: str
 ) -> dict[str, Any]:
     """An accepted result with the judge's grades, and the reason when one is too low. No judge, no grades."""
     if judge is None or pair["reason"]:

@@ -38,7 +38,7 @@ _spent: ContextVar[Counter[str] | None] = ContextVar("spent", default=None)
 
 
 @contextlib.contextmanager
-def spending() -> Iterator[Counter[str]]:
+def track_usage() -> Iterator[Counter[str]]:
     """Counts what is asked inside: `requests`, and the tokens that endpoints tell of."""
     counted: Counter[str] = Counter()
     token = _spent.set(counted)

@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 
 from model.app.files import FileStore
-from model.app.service import MAX_TEXT, Desk, Made, Refused, Stopped, check
+from model.app.service import MAX_TEXT, EditOutput, EditService, RequestRejected, Stopped, check
 from model.config import InferenceConfig
 from model.inference.templates import FORMS, Form
 from model.sequence.interleave import SequenceError
@@ -50,7 +50,7 @@ footer, [aria-label="Trim video to selection"] { display: none !important; }
 """
 
 
-def build_page(desk: Desk, store: FileStore) -> gr.Blocks:
+def build_page(desk: EditService, store: FileStore) -> gr.Blocks:
     """The page, not served yet."""
     listeners = Listeners(desk, store)
     with gr.Blocks(title="EditVerse", analytics_enabled=False) as page:
@@ -190,7 +190,7 @@ def result_parts() -> list[Any]:
 class Listeners:
     """What the page does when its parts are used."""
 
-    def __init__(self, desk: Desk, store: FileStore) -> None:
+    def __init__(self, desk: EditService, store: FileStore) -> None:
         self.desk, self.store = desk, store
 
     def choose(self, name: str | None) -> tuple[Any, Any]:
@@ -209,7 +209,7 @@ class Listeners:
                 try:
                     check(media, None, self.desk.config)
                     hidden = name.startswith("video") and probe(path).codec not in SHOWN
-                except (Refused, MediaError) as error:
+                except (RequestRejected, MediaError) as error:
                     raise gr.Error(for_people(error, media), print_exception=False) from None
             if hidden:
                 gr.Info(f"{name} can be edited, though a browser may not be able to play it.")
@@ -253,7 +253,7 @@ class Listeners:
                 )
             except Stopped:
                 return [gr.skip()] * 6
-            except (Refused, SequenceError, ConfigError, MediaError) as error:
+            except (RequestRejected, SequenceError, ConfigError, MediaError) as error:
                 raise gr.Error(for_people(error, media), print_exception=False) from None
             except Exception as error:
                 LOG.exception("the edit failed")
@@ -272,7 +272,7 @@ class Listeners:
         self.store.end_session(session)
 
 
-def shown_results(made: Made) -> list[Any]:
+def shown_results(made: EditOutput) -> list[Any]:
     """What the parts of `result_parts` show of an edit."""
 
     def shown(path: Path | None, wanted: bool) -> Any:

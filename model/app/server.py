@@ -14,21 +14,20 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from model.app.files import FileStore, server_folder
-from model.app.service import AppConfig, Desk
+from model.app.service import AppConfig, EditService
+from model.inference.editor import Editor
 
 if TYPE_CHECKING:
     import fastapi
     import gradio as gr
 
-    from model.inference.editor import Editor
 
-
-def build(desk: Desk, store: FileStore) -> gr.Blocks:
+def build(desk: EditService, store: FileStore) -> gr.Blocks:
     """The page, not served yet; its files are in `store`."""
     # Both are read when gradio is imported, or when the page is built.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(store.folder)
-    from model.app.page import build_page
+    from model.app.page import build_page  # brings gradio, an extra
 
     return build_page(desk, store)
 
@@ -41,7 +40,7 @@ def serve(editor: Editor, config: AppConfig) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    desk = Desk(editor, config)
+    desk = EditService(editor, config)
     with contextlib.suppress(KeyboardInterrupt), listen(config) as listener, server_folder() as folder:
         store = FileStore(folder, config.max_stored_mb * 10**6)
         with store.cleaning():
@@ -63,12 +62,12 @@ def listen(config: AppConfig) -> socket.socket:
         ) from error
 
 
-def _run_server(desk: Desk, store: FileStore, listener: socket.socket) -> None:
+def _run_server(desk: EditService, store: FileStore, listener: socket.socket) -> None:
     """Serve until a signal ends it."""
     page = build(desk, store)
     import uvicorn
 
-    from model.app.security import PageGuard
+    from model.app.security import PageGuard  # brings starlette, an extra
 
     app = _gradio_app(page, desk.config)
     guard = PageGuard(app, page, store, desk.config)
@@ -109,7 +108,7 @@ def _gradio_app(page: gr.Blocks, config: AppConfig) -> fastapi.FastAPI:
     import fastapi
     import gradio as gr
 
-    from model.app.page import CSS
+    from model.app.page import CSS  # brings gradio, an extra
 
     fonts, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     return gr.mount_gradio_app(

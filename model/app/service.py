@@ -12,16 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from model.inference.editor import Edit, Editor
 from model.inference.inputs import IMAGE_SUFFIXES
 from shards.errors import ConfigError, EditVerseError
-
-if TYPE_CHECKING:
-    from model.inference.editor import Edit, Editor
-
+from shards.media import iter_frames, probe, read_image, resize, write_image, write_video
 
 MAX_TEXT = 4000  # characters of an instruction
 
@@ -62,7 +60,7 @@ class AppConfig:
                 )
 
 
-class Refused(EditVerseError, ValueError):
+class RequestRejected(EditVerseError, ValueError):
     """An upload or a setting beyond this page's limits; the message is for the person at the page."""
 
 
@@ -71,7 +69,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Made:
+class EditOutput:
     """Files of a finished edit, and a line about it. `beside` has the source on its left."""
 
     path: Path
@@ -80,7 +78,7 @@ class Made:
     line: str
 
 
-class Desk:
+class EditService:
     """An editor that takes one job at a time, each of which can be stopped between two solver steps."""
 
     def __init__(self, editor: Editor, config: AppConfig):
@@ -105,7 +103,7 @@ class Desk:
         seed: int = 0,
         frames: int | None = None,
         **settings: Any,
-    ) -> Made:
+    ) -> EditOutput:
         """Edit and write the result and the comparison into `folder`.
 
         Raises:
@@ -133,8 +131,8 @@ class Desk:
         path = result.save(folder / ("edit.png" if result.still else "edit.mp4"))
         shown = [name for name in media if name != "mask"]
         source = min(shown, key=lambda name: text.find(f"<{name}>"), default=None)
-        beside = write_beside(media[source], result, folder) if source else None
-        return Made(path, beside, result.still, line)
+        beside = write_side_by_side(media[source], result, folder) if source else None
+        return EditOutput(path, beside, result.still, line)
 
 
 def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None:
@@ -145,17 +143,18 @@ def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None
         MediaError: the file is no video.
     """
     if frames is not None and frames > config.max_frames:
-        raise Refused(f"frames: {frames} is too long, this page makes at most {config.max_frames}")
-    from shards.media import probe
+        raise RequestRejected(f"frames: {frames} is too long, this page makes at most {config.max_frames}")
 
     for name, path in media.items():
         size = path.stat().st_size / 1e6
         if size > config.max_upload_mb:
-            raise Refused(f"{name}: {size:.0f} MB is too large, this page takes {config.max_upload_mb} MB")
+            raise RequestRejected(
+                f"{name}: {size:.0f} MB is too large, this page takes {config.max_upload_mb} MB"
+            )
         if is_video(path):
             length = probe(path).frames
             if length > config.max_frames:
-                raise Refused(
+                raise RequestRejected(
                     f"{name}: {length} frames is too long, this page takes at most {config.max_frames}"
                 )
 
@@ -165,13 +164,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() not in IMAGE_SUFFIXES
 
 
-def write_beside(source: Path, result: Edit, folder: Path) -> Path:
+def write_side_by_side(source: Path, result: Edit, folder: Path) -> Path:
     """Write the source and the result side by side, at the result's height.
 
     One file and not two players: its halves cannot fall out of step, and it can be kept.
     """
-    from shards.media import iter_frames, probe, read_image, resize, write_image, write_video
-
     height = result.frames.shape[1]
 
     def fitted(rows: int, columns: int) -> tuple[int, int]:
@@ -184,7 +181,7 @@ def write_beside(source: Path, result: Edit, folder: Path) -> Path:
     else:
         picture = read_image(source)
         left = iter([resize(picture, fitted(*picture.shape[:2]))])
-    pairs = (np.concatenate(pair, axis=1) for pair in zip(lasting(left), result.frames, strict=False))
+    pairs = (np.concatenate(pair, axis=1) for pair in zip(hold_last_frame(left), result.frames, strict=False))
     if result.still:
         write_image(path := folder / "side_by_side.png", next(pairs))
     else:
@@ -192,7 +189,7 @@ def write_beside(source: Path, result: Edit, folder: Path) -> Path:
     return path
 
 
-def lasting(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def hold_last_frame(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """The frames, then the last one for ever."""
     frame = next(frames)
     yield frame

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from shards.errors import ConfigError
-from model.data.mixture import Row
+from model.data.mixture import DatasetConfig
 from model.sequence.packing import PackedBatch, pack
-from model.sequence.interleave import VISION, Sequence
-from model.sequence.layout import Route
+from model.sequence.interleave import VISION, TokenSequence
+from model.sequence.layout import SPPlan
 from shards.errors import SettingError
+
+from model.data.mixture import read_mixture
+from shards.index import read_manifest
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Example:
 
     key: str
     task: str
-    sequence: Sequence
+    sequence: TokenSequence
     noise: Tensor
     time: Tensor
     weight: Tensor
@@ -152,7 +155,7 @@ class StepBatch:
 def collate(
     examples: list[Example],
     pad_to: int | None = None,
-    route: Route | None = None,
+    route: SPPlan | None = None,
     width: int = 0,
 ) -> MicroBatch:
     """Pack examples side by side, see `pack`; `width` is the token size where there is no example."""
@@ -168,12 +171,10 @@ def collate(
     )
 
 
-def rows_of(config: DataConfig) -> dict[str, Row]:
+def rows_of(config: DataConfig) -> dict[str, DatasetConfig]:
     """The data sets to train on, by name; raises ConfigError for a mixture that has none here."""
-    from model.data.mixture import read_mixture
-
     if config.mixture is None:
-        return {"shards": Row(shards=config.shards)}
+        return {"shards": DatasetConfig(shards=config.shards)}
     rows = read_mixture(config.mixture).rows
     for name, row in rows.items():
         if not row.shards:
@@ -184,10 +185,8 @@ def rows_of(config: DataConfig) -> dict[str, Row]:
     return rows
 
 
-def data_fingerprint(rows: Mapping[str, Row]) -> dict[str, Any]:
+def data_fingerprint(rows: Mapping[str, DatasetConfig]) -> dict[str, Any]:
     """What the mixture is made of, row by row: equal for equal data, wherever the folders lie."""
-    from shards.index import read_manifest
-
     result = {}
     for name, row in rows.items():
         digest = hashlib.sha256()

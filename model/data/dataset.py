@@ -24,12 +24,21 @@ from model.data.latent_cache import Encoded, encoding_of
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.config import fitted_size
-from model.data.mixture import Row
+from model.data.mixture import DatasetConfig
 from model.sequence.interleave import build_sequence, interleave, patchify, vision_tokens
 
-if TYPE_CHECKING:
-    from shards.index import IndexEntry
-    from shards.reader import Record, ShardSet
+from shards.index import IndexEntry
+from shards.reader import Record
+from shards.reader import ShardSet
+from shards.location import ShardError
+from shards.index import read_manifest
+from shards.reader import ShardSet
+from shards.sample import split_text
+from shards.sample import split_text
+from shards.media import resize
+from shards.media import resize
+from shards.sample import split_text
+from shards.sample import tags_of
 
 
 def mirrored(text: str) -> str:
@@ -61,7 +70,7 @@ class PixelCache:
             self.bytes -= self._arrays.popitem(last=False)[1].nbytes
 
 
-class Pairs:
+class EditDataset:
     """The samples of one split of a mixture's rows, at the model's size; they are numbered row by row.
 
     Decoded and resized media are kept in memory by the hash of their file (samples of one pair share them),
@@ -74,15 +83,13 @@ class Pairs:
 
     def __init__(
         self,
-        rows: Mapping[str, Row],
+        rows: Mapping[str, DatasetConfig],
         split: str,
         model: ModelConfig,
         codec: Codec,
         text: TextEncoder,
         cache_gib: float = 2.0,
     ) -> None:
-        from shards.location import ShardError
-
         self.model, self.codec, self.text, self.rows = model, codec, text, dict(rows)
         self._places: list[tuple[ShardSet, int]] = []
         self.sizes: list[list[int]] = []  # by row and shard
@@ -139,9 +146,6 @@ class Pairs:
     @staticmethod
     def _open(folder: str, split: str) -> ShardSet | None:
         """A folder's samples of a split; a folder need not have any that are held out."""
-        from shards.index import read_manifest
-        from shards.reader import ShardSet
-
         if split == "heldout" and not any(r.shard.startswith("heldout-") for r in read_manifest(folder)):
             return None
         return ShardSet(folder, split)
@@ -187,8 +191,6 @@ class Pairs:
 
     def _texts(self) -> list[str]:
         """Every distinct piece of text of the samples that are not encoded."""
-        from shards.sample import split_text
-
         texts = (s.entry(place).text for s, place in self._places if s not in self._encoded)
         return list(dict.fromkeys(p for text in texts for kind, p in split_text(text) if kind == "text"))
 
@@ -199,8 +201,6 @@ class Pairs:
 
     def _length(self, index: int, counts: Mapping[str, int]) -> int:
         """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
-        from shards.sample import split_text
-
         shards, place = self._places[index]
         entry = shards.entry(place)
         encoded = self._encoded.get(shards)
@@ -217,8 +217,6 @@ class Pairs:
 
     def pixels(self, record: Record, name: str) -> np.ndarray:
         """All frames of an element at the model's size, uint8 [T, h, w, 3]; an image has one frame."""
-        from shards.media import resize
-
         media, hashed = record.sample.media[name], self._name(record, name)
         found = self._pixels.get(hashed)
         if found is None:
@@ -238,8 +236,6 @@ class Pairs:
     def frames(self, record: Record, name: str, window: tuple[int, int]) -> np.ndarray:
         """Some frames of an element at the model's size; where memory is full no others are decoded."""
         if self._pixels.full and self._pixels.get(self._name(record, name)) is None:
-            from shards.media import resize
-
             media = record.sample.media[name]
             return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
         return self.pixels(record, name)[slice(*window)]
@@ -285,8 +281,6 @@ class Pairs:
         encoded: Encoded | None = None,
     ) -> Example:
         """One visit of a sample; `record` is called for if it is not encoded."""
-        from shards.sample import split_text, tags_of
-
         def random(purpose: str) -> torch.Generator:
             return keyed(seed, step, epoch, entry.key, purpose)
 

@@ -16,8 +16,11 @@ from model.data.batch import DataConfig
 from shards.errors import EditVerseError
 from shards.limits import parse_json
 
-if TYPE_CHECKING:
-    from shards.index import ManifestRow
+from shards.index import ManifestRow
+from shards.location import Location
+from shards.location import ShardError
+from shards.encoded import EncodedSet
+from shards.location import ShardError
 
 DESCRIPTION = "encoding.json"
 Windows = Mapping[str, tuple[int, int]]
@@ -45,8 +48,6 @@ def digest_of(encoding: Mapping[str, Any]) -> str:
 
 def read_encoding(folder: str) -> dict[str, Any] | None:
     """The encoding that a folder or URL of encoded samples holds, None where there is none yet."""
-    from shards.location import Location, ShardError
-
     location = Location(folder)
     try:
         value = parse_json(location.read(DESCRIPTION), location.path(DESCRIPTION))
@@ -101,8 +102,6 @@ class Encoded:
     """
 
     def __init__(self, folder: str, rows: Iterable[ManifestRow], encoding: Mapping[str, Any]) -> None:
-        from shards.encoded import EncodedSet
-
         check(folder, encoding)
         self.files = EncodedSet(folder, rows, digest_of(encoding))
 
@@ -110,7 +109,6 @@ class Encoded:
         """Latents of each element's window, and states of each piece of text, as float32."""
         from safetensors.torch import load
 
-        from shards.location import ShardError
 
         tensors = load(self.files.read(key))
         try:

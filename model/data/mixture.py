@@ -68,7 +68,7 @@ def draw_lengths(kinds: Sequence[Lengths], count: int, random: np.random.Generat
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetConfig:
     """One data set of a mixture.
 
     Attributes:
@@ -108,15 +108,16 @@ class Row:
 class Mixture:
     """Rows by name."""
 
-    rows: dict[str, Row] = field(default_factory=dict)
+    rows: dict[str, DatasetConfig] = field(default_factory=dict)
 
 
 def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     """Read a mixture file.
 
-    Its fields: `rows` (name -> `Row`); or `base` (another file, relative to this one) and what is changed of
+    Its fields: `rows` (name -> `DatasetConfig`); or `base` (another file, relative to this one) and what is
+    changed of
     it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
-    `Row`), and `rows` that are added.
+    `DatasetConfig`), and `rows` that are added.
 
     Args:
         depth: how many mixtures have this one as their base.
@@ -145,7 +146,7 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
                 f"{path}: {field_name}: expected a {'list' if kind is list else 'mapping'}, "
                 f"got {shown(value[field_name])}"
             )
-    rows: dict[str, Row] = {}
+    rows: dict[str, DatasetConfig] = {}
     if "base" in value:
         rows = dict(read_mixture(path.parent / str(value["base"]), depth + 1).rows)
 
@@ -172,7 +173,7 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     for name, change in (value.get("change") or {}).items():
         if name not in rows:
             raise ConfigError(f"{path}: change: no row {name!r}; rows are {', '.join(rows) or 'none'}")
-        merged = from_dict(Row, change, f"{path}: change.{name}")
+        merged = from_dict(DatasetConfig, change, f"{path}: change.{name}")
         try:
             rows[name] = replace(rows[name], **{key: getattr(merged, key) for key in change})
         except ValueError as error:
@@ -181,21 +182,21 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
         if name in rows:
             base = value.get("base")
             raise ConfigError(f"{path}: rows: {name!r} is in {base} already; put it under `change`")
-        rows[name] = from_dict(Row, row, f"{path}: rows.{name}")
+        rows[name] = from_dict(DatasetConfig, row, f"{path}: rows.{name}")
     if not rows:
         raise ConfigError(f"{path}: no rows are left")
     return Mixture(rows)
 
 
 @dataclass(frozen=True)
-class Draw:
+class Visit:
     """One visit of a sample: its index, and in which pass over its row."""
 
     index: int
     epoch: int
 
 
-class Order:
+class MixtureSampler:
     """The endless order in which a mixture's samples are visited.
 
     Row r has its own order: pass after pass over its samples, each pass shuffled anew. Its visits are spread
@@ -205,7 +206,7 @@ class Order:
 
     Args:
         shards: per row the sizes of its shards; samples are numbered row by row, shard by shard.
-        ratios: per row, see `Row`.
+        ratios: per row, see `DatasetConfig`.
 
     Raises:
         ConfigError: no samples.
@@ -227,15 +228,15 @@ class Order:
         self._part = functools.lru_cache(maxsize=4 * len(exact))(self._shuffled)
         self._shards = functools.lru_cache(maxsize=4 * len(exact))(self._shard_order)
 
-    def draws(self, first: int, count: int) -> list[Draw]:
-        """Visits number first to first + count of the order; `Draw.epoch` counts the passes of its row."""
+    def draws(self, first: int, count: int) -> list[Visit]:
+        """Visits number first to first + count of the order; `Visit.epoch` counts the passes of its row."""
         rows, visits = self._visits(first, count)
         turns, places = np.divmod(visits, np.asarray(self.counts)[rows])
         samples = self.offsets[rows]
         for row in np.unique(rows).tolist():
             here = rows == row
             samples[here] += self._samples(row, turns[here], places[here])
-        return [Draw(index, turn) for index, turn in zip(samples.tolist(), turns.tolist(), strict=True)]
+        return [Visit(index, turn) for index, turn in zip(samples.tolist(), turns.tolist(), strict=True)]
 
     def _visits(self, first: int, count: int) -> tuple[Ints, Ints]:
         """Row, and number of the row's visit, of a stretch of the common order.
@@ -293,7 +294,7 @@ class Order:
         return int(np.searchsorted(self.offsets, index, side="right")) - 1
 
 
-def imagined(mixture: Mixture, most: int, seed: int) -> tuple[Order, Ints]:
+def synthetic_lengths(mixture: Mixture, most: int, seed: int) -> tuple[MixtureSampler, Ints]:
     """An order and lengths for a mixture without shards, from its rows' counts and `tokens`.
 
     Args:
@@ -307,14 +308,14 @@ def imagined(mixture: Mixture, most: int, seed: int) -> tuple[Order, Ints]:
             raise ConfigError(f"mixture row {name}: has no shards here, so a plan needs its count and tokens")
     scale = min(1.0, most / sum(row.count for row in mixture.rows.values()))
     counts = [max(1, round(row.count * scale)) for row in mixture.rows.values()]
-    order = Order([[n] for n in counts], [row.ratio for row in mixture.rows.values()], seed)
+    order = MixtureSampler([[n] for n in counts], [row.ratio for row in mixture.rows.values()], seed)
     random, lengths = np.random.default_rng([seed, 3]), []
     for count, row in zip(counts, mixture.rows.values(), strict=True):
         lengths.append(draw_lengths(row.tokens, count, random))
     return order, np.concatenate(lengths)
 
 
-def shares(rows: Mapping[str, Row]) -> dict[str, float]:
+def shares(rows: Mapping[str, DatasetConfig]) -> dict[str, float]:
     """Each row's part of all visits, by the published counts."""
     total = sum(row.count * row.ratio for row in rows.values())
     return {name: row.count * row.ratio / total for name, row in rows.items()}

@@ -20,6 +20,7 @@ from torch import Tensor
 from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_size, load_config
 from model.encoders import Codec, TextEncoder
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.inference.lora import merge_adapter
 from model.inference.pretrained import (
     CONFIG,
     WEIGHTS,
@@ -33,9 +34,12 @@ from model.inference.sampler import check_finite, sample
 from model.inference.two_pass import masked_request, region_of, region_request
 from model.net.dit import DiT
 from model.rng import keyed
-from model.sequence.interleave import Sequence, SequenceError, build_sequence, interleave, unpatchify
+from model.sequence.interleave import SequenceError, TokenSequence, build_sequence, interleave, unpatchify
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
+from shards.files import write_json
+from shards.media import resize, write_image, write_video
+from shards.sample import split_text
 from shards.serialization import to_dict
 
 Progress = Callable[[int, int], None]
@@ -77,8 +81,6 @@ class Edit:
 
         H.264 as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
         """
-        from shards.media import write_image, write_video
-
         path = Path(path)
         if self.still:
             write_image(path, self.frames[0])
@@ -150,15 +152,11 @@ class Editor:
                         f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
                     )
         if lora is not None:
-            from model.inference.lora import merge_adapter
-
             merge_adapter(dit, Path(lora))
         return cls(dit.eval().requires_grad_(False), config)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
-        from shards.files import write_json
-
         folder = Path(path)
         write_json(folder / CONFIG, to_dict(self.config))
         write_weights(folder / WEIGHTS, self.dit.state_dict())
@@ -209,7 +207,7 @@ class Editor:
                 the edit is by words alone.
             target: the tag that is generated, e.g. "video2", where the text does not end in it.
             progress: called with (solver steps done, all of them); True draws a bar.
-            **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.read_clip` for what is taken.
+            **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
         Raises:
             SequenceError: text and media disagree, or a value is out of range; shards.media.MediaError: an
@@ -252,8 +250,6 @@ class Editor:
 
     def _edit(self, plan: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]) -> Edit:
         """Window by window."""
-        from shards.media import resize
-
         states = self._states(plan)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
         followed = plan.source if inference.carry_over else None
@@ -272,8 +268,6 @@ class Editor:
 
     def _states(self, plan: Request) -> dict[str, Tensor]:
         """Token states of the text's parts, encoded together."""
-        from shards.sample import split_text
-
         parts = list(dict.fromkeys(part for kind, part in split_text(plan.text) if kind == "text"))
         return dict(zip(parts, (x.to(self.device) for x in self.text.encode(parts)), strict=True))
 
@@ -320,14 +314,12 @@ class Editor:
 
     def _sequence(
         self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
-    ) -> Sequence:
+    ) -> TokenSequence:
         elements = interleave(plan.text, latents, plan.target, states.__getitem__, drop_text=drop)
         return build_sequence(elements, self.config.sequence, self.codec.spatial)
 
     def _fit(self, frames: np.ndarray) -> np.ndarray:
         """A medium at the model's size."""
-        from shards.media import resize
-
         height, width = frames.shape[1:3]
         return resize(frames, fitted_size(height, width, self.config.media, self.multiple))
 

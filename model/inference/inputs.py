@@ -14,6 +14,7 @@ import torch
 
 from model.config import Size
 from model.sequence.interleave import SequenceError
+from shards.media import MediaError, read_image, read_mask, read_video
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -32,7 +33,7 @@ class Clip:
         return self.frames.shape[1], self.frames.shape[2]
 
 
-def read_clip(name: str, value: Any) -> Clip:
+def load_media(name: str, value: Any) -> Clip:
     """Turn an input into frames.
 
     Args:
@@ -89,8 +90,6 @@ def _read_pixels(name: str, value: Any) -> Clip:
 
 
 def _read_file(name: str, source: str | Path | bytes) -> Clip:
-    from shards.media import MediaError, read_image, read_mask, read_video
-
     image = name.startswith("image") or (
         not isinstance(source, bytes) and Path(source).suffix.lower() in IMAGE_SUFFIXES
     )

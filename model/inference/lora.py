@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.inference.pretrained import PICKLES, read_weights, write_weights
 from shards.errors import ConfigError, EditVerseError, first_line
+from shards.files import write_json
 from shards.limits import MAX_RANK, in_range, read_json, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -96,8 +97,6 @@ def adapter_state(dit: nn.Module) -> dict[str, Tensor]:
 
 def save_adapter(dit: Any, folder: Path) -> Path:
     """Write the adapter of a transformer in peft's format, weights last."""
-    from shards.files import write_json
-
     description = dit.peft_config["default"].to_dict()
     # peft leaves some fields as sets and enumerations, whose order and form are not JSON's
     plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in description.items()}

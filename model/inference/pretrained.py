@@ -15,10 +15,11 @@ from torch import Tensor
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from shards.errors import ConfigError, EditVerseError
+from shards.files import atomic_path, inside, sha256_of, write_bytes
 from shards.limits import read_text, shown
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
-SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # what comes with the package, by name
+BUNDLED = Path(__file__).resolve().parents[1] / "weights"  # what comes with the package, by name
 FLOATS = {"F16", "BF16", "F32", "F64"}  # types of a weight, as safetensors names them
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -28,7 +29,7 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
 
     Args:
         path: a folder with config.json and model.safetensors, a finished run's folder, the name of weights
-            that come with this package (a folder of `SHIPPED`), or `owner/name` of a repository on the model
+            that come with this package (a folder of `BUNDLED`), or `owner/name` of a repository on the model
             hub (downloaded unless it is in the local cache).
         revision: branch, tag or commit of the repository.
 
@@ -57,14 +58,12 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
 
 def shipped(path: Path) -> Path:
     """The folder of weights that come with the package, if `path` is their name and no own folder."""
-    named = not path.exists() and len(path.parts) == 1 and (SHIPPED / path / CONFIG).is_file()
-    return SHIPPED / path if named else path
+    named = not path.exists() and len(path.parts) == 1 and (BUNDLED / path / CONFIG).is_file()
+    return BUNDLED / path if named else path
 
 
 def check_sums(folder: Path) -> None:
     """Compare the files of a folder with its SHA256SUMS, if there; ConfigError names the one at fault."""
-    from shards.files import inside, sha256_of
-
     sums = folder / SUMS
     if not sums.exists():
         return
@@ -83,8 +82,6 @@ def check_sums(folder: Path) -> None:
 
 def write_sums(folder: Path) -> None:
     """Write SHA256SUMS of a checkpoint's two files, as `sha256sum` reads it."""
-    from shards.files import sha256_of, write_bytes
-
     lines = [f"{sha256_of(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
     write_bytes(folder / SUMS, "".join(lines).encode())
 
@@ -187,8 +184,6 @@ def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
 def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, whole or not at all."""
     from safetensors.torch import save_file
-
-    from shards.files import atomic_path
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_path(file) as temporary:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from model.config import MediaConfig, Size, fitted_size
-from model.inference.inputs import Clip, read_clip
+from model.inference.inputs import Clip, load_media
 from model.sequence.interleave import SequenceError
 
 TAG = re.compile(r"<((?:video|image)[1-9][0-9]?|mask[0-9]{0,2})>")
@@ -55,7 +55,7 @@ def plan_request(
 
     Args:
         text: instruction with tags.
-        media: values by name, as `inputs.read_clip` takes them; None counts as not given.
+        media: values by name, as `inputs.load_media` takes them; None counts as not given.
         config: sizes that the model works at.
         multiple: pixels per token, which the model's sides divide into.
         size, frames, fps, target: see `Editor.__call__`.
@@ -73,7 +73,7 @@ def plan_request(
     asked = None if size == "model" else size
     if asked is not None:
         check_size(asked, multiple)
-    clips = {name: read_clip(name, value) for name, value in given.items()}
+    clips = {name: load_media(name, value) for name, value in given.items()}
     looks = [name for name in TAG.findall(text) if name in clips and not name.startswith("mask")]
     videos = [clips[name] for name in looks if not clips[name].still]
     still = target.startswith("image")

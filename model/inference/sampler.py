@@ -14,7 +14,7 @@ from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig, guide, shift_of, time_grid, to_velocity
 from model.flow.solvers import SOLVERS
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from shards.errors import EditVerseError
 
@@ -32,10 +32,10 @@ def check_finite(values: Tensor, what: str, cause: str) -> None:
 class Branch:
     """The network on one sequence, as a function of the target's tokens and the time."""
 
-    def __init__(self, dit: DiT, sequence: Sequence, flow: FlowConfig) -> None:
+    def __init__(self, dit: DiT, sequence: TokenSequence, flow: FlowConfig) -> None:
         self.dit, self.flow = dit, flow
         self.batch = pack([sequence]).to(dit.bounds.device)
-        self.context = dit.remember(self.batch) if dit.config.context == "causal" else None
+        self.context = dit.prefill_context(self.batch) if dit.config.context == "causal" else None
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """float32 [M, D] velocity of the target tokens `x` [M, D] at time t."""
@@ -49,8 +49,8 @@ class Branch:
 
 def sample(
     dit: DiT,
-    with_text: Sequence,
-    without_text: Sequence,
+    with_text: TokenSequence,
+    without_text: TokenSequence,
     noise: Tensor,
     flow: FlowConfig,
     config: InferenceConfig,

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import (
 Checkpointing = Literal["none", "selective", "full"]
 
 # results that `selective` keeps: of matrix products with weights, attention, and what came from other ranks
-KEPT = {
+SAVED_OPS = {
     "aten::mm",
     "aten::addmm",
     "aten::_scaled_dot_product_flash_attention",
@@ -62,8 +62,8 @@ def _contexts() -> Any:
 
 
 def _policy(_: Any, operator: Any, *arguments: Any, **keywords: Any) -> CheckpointPolicy:
-    """Keep the results of `KEPT`."""
-    if operator.name().partition(".")[0] in KEPT:
+    """Keep the results of `SAVED_OPS`."""
+    if operator.name().partition(".")[0] in SAVED_OPS:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
 

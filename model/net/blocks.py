@@ -6,20 +6,18 @@ LLaMA 3's, with PixArt-alpha's modulation; `model.net.dit` puts them together.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.net.attention import attention
-from model.net.ulysses import exchange
+from model.net.config import DiTConfig
+from model.net.ulysses import ulysses_attention
 from model.sequence.layout import Layout
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotate
-
-if TYPE_CHECKING:
-    from model.net.config import DiTConfig
 
 Role = Literal["all", "context", "noisy"]  # which of a batch's tokens are computed
 
@@ -37,7 +35,7 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-class KeyValues:
+class KVCache:
     """Rotated keys and values of one block, [N, kv_heads, head_dim] each, filled in part by part."""
 
     def __init__(self, tokens: int) -> None:
@@ -74,7 +72,7 @@ class Attention(nn.Module):
         sin: Tensor,
         batch: PackedBatch,
         role: Role = "all",
-        memory: KeyValues | None = None,
+        memory: KVCache | None = None,
     ) -> Tensor:
         """Attend from the tokens `x`, which are all of the batch's, its context or its noisy ones by `role`.
 
@@ -91,7 +89,7 @@ class Attention(nn.Module):
 
     @torch.compiler.disable  # no two batches are laid out alike, so that nothing here is to be compiled
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KeyValues | None
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KVCache | None
     ) -> Tensor:
         """Attention itself, [n, heads, head_dim], of rotated queries and keys."""
         if role == "context":
@@ -105,7 +103,7 @@ class Attention(nn.Module):
         if batch.route is None:
             return self._all(q, k, v, batch)
         n = batch.route.tokens
-        shared = exchange(q[:n], k[:n], v[:n], batch.route, self._all)
+        shared = ulysses_attention(q[:n], k[:n], v[:n], batch.route, self._all)
         return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
 
     def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -157,7 +155,7 @@ class Block(nn.Module):
         sin: Tensor,
         batch: PackedBatch,
         role: Role = "all",
-        memory: KeyValues | None = None,
+        memory: KVCache | None = None,
     ) -> Tensor:
         if modulation is None or self.table is None:
             x = x + self.attention(self.norm1(x), cos, sin, batch, role, memory)

@@ -32,8 +32,8 @@ class DiTConfig:
             to the output, for networks that predict clean data.
         modulation: False leaves timesteps out (plain LLaMA blocks).
         context: what the clean tokens see. `full`: the noisy target too, as in the paper. `causal`: only each
-            other, so that their keys and values are the same at every step and `DiT.remember` computes them
-            once per edit. The weights are the same; train as you will infer.
+            other, so that their keys and values are the same at every step and `DiT.prefill_context` computes
+            them once per edit. The weights are the same; train as you will infer.
         attention: backend; deterministic: see `model.net.attention`.
     """
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from model.extras.copy_head import CopyHead
-from model.net.blocks import Block, KeyValues, TimeEmbedding, modulate
+from model.net.blocks import Block, KVCache, TimeEmbedding, modulate
 from model.net.config import DiTConfig
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotation
 
 
 @dataclass(frozen=True)
-class Context:
-    """What the clean tokens of a batch leave behind under `context: causal`; made by `DiT.remember`.
+class ContextCache:
+    """What the clean tokens of a batch leave behind under `context: causal`; made by `DiT.prefill_context`.
 
     Attributes:
         blocks: keys and values, block by block.
@@ -30,7 +30,7 @@ class Context:
         target: places of the target's vision tokens among them.
     """
 
-    blocks: list[KeyValues]
+    blocks: list[KVCache]
     keys: tuple[Tensor, Tensor] | None
     cos: Tensor
     sin: Tensor
@@ -96,7 +96,7 @@ class DiT(nn.Module):
                         parameter.zero_()
 
     def forward(
-        self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: Context | None = None
+        self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: ContextCache | None = None
     ) -> tuple[Tensor, ...]:
         """Predict at the target tokens.
 
@@ -137,7 +137,7 @@ class DiT(nn.Module):
         return self.copy(generated, clean, keys, batch, cos, sin), generated
 
     @torch.no_grad()
-    def remember(self, batch: PackedBatch) -> Context:
+    def prefill_context(self, batch: PackedBatch) -> ContextCache:
         """Run the clean tokens once; `forward` with the result runs the noisy ones alone at every step.
 
         Raises:
@@ -152,7 +152,7 @@ class DiT(nn.Module):
         turn = cos[rows], sin[rows]
         x = self._embed(batch, batch.vision)[rows]
         _, modulation = self._modulation(torch.ones(batch.segments, device=x.device))
-        memories = [KeyValues(len(batch.gather)) for _ in self.blocks]
+        memories = [KVCache(len(batch.gather)) for _ in self.blocks]
         for block, memory in zip(self.blocks, memories, strict=True):
             x = block(x, modulation, batch.segment[rows], *turn, batch, "context", memory)
         keys = None
@@ -162,7 +162,7 @@ class DiT(nn.Module):
         noisy, visions, targets = batch.noisy, len(batch.vision), len(batch.target)
         gather = batch.gather[noisy] - len(batch.text)
         vision_places = torch.searchsorted(batch.target_vision, gather)
-        return Context(
+        return ContextCache(
             blocks=memories,
             keys=keys,
             cos=cos,

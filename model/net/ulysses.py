@@ -8,16 +8,13 @@ sequence is shared by its own subset of the ranks, in uneven parts, and keys and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.sequence.layout import Layout, Route
-
-if TYPE_CHECKING:
-    from model.sequence.layout import Piece
+from model.sequence.layout import Layout, SequenceShard, SPPlan
 
 Attend = Callable[[Tensor, Tensor, Tensor, Layout], Tensor]
 
@@ -53,7 +50,7 @@ def _all_to_all(x: Tensor, sends: list[int], receives: list[int], ranks: tuple[i
     return received
 
 
-def exchange(q: Tensor, k: Tensor, v: Tensor, route: Route, attend: Attend) -> Tensor:
+def ulysses_attention(q: Tensor, k: Tensor, v: Tensor, route: SPPlan, attend: Attend) -> Tensor:
     """Attention of shared sequences.
 
     All ranks of the node call it together, forward and backward, also those without a piece: the results stay
@@ -71,10 +68,10 @@ def exchange(q: Tensor, k: Tensor, v: Tensor, route: Route, attend: Attend) -> T
     group = heads // k.shape[1]
     mine = [(split, split.of(route.rank)) for split in route.splits]
 
-    def kv_range(piece: Piece) -> tuple[int, int]:
+    def kv_range(piece: SequenceShard) -> tuple[int, int]:
         return piece.first // group, -(-piece.last // group)
 
-    def amount(sender: Piece | None, receiver: Piece | None) -> int:
+    def amount(sender: SequenceShard | None, receiver: SequenceShard | None) -> int:
         """Numbers of queries, keys and values that one piece's rank sends to another's."""
         if sender is None or receiver is None or receiver.first == receiver.last:
             return 0

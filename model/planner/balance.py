@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from model.planner.cost import CostModel, Floats
-from model.sequence.layout import Piece
+from model.sequence.layout import SequenceShard
 from shards.errors import EditVerseError
 
-CRUMB = 0.01  # of a rank's share: a smaller gap is not worth a piece
+MIN_SHARD = 0.01  # of a rank's share: a smaller gap is not worth a piece
 EPSILON = 1e-9  # what is whole but for rounding counts as whole
 
 
@@ -84,7 +84,7 @@ class Balanced:
         load: float64 [ranks], cost on each rank.
     """
 
-    pieces: list[list[Piece]]
+    pieces: list[list[SequenceShard]]
     load: Floats
 
     @property
@@ -117,17 +117,17 @@ def balance(
     share = work.sum() / ranks
     kept: Balanced | None = None
     if (least == 1).all() and (cluster.degree == 1 or work.max(initial=0) <= share * (1 + tolerance / 2)):
-        places = spread(work, ranks)
+        places = lpt_partition(work, ranks)
         load = np.array([work[p].sum() for p in places])
-        pieces: list[list[Piece]] = [[] for _ in tokens]
+        pieces: list[list[SequenceShard]] = [[] for _ in tokens]
         for rank, content in enumerate(places):
             for i in content:
-                pieces[i] = [Piece(i, rank, 0, int(tokens[i]), 0, cluster.heads)]
+                pieces[i] = [SequenceShard(i, rank, 0, int(tokens[i]), 0, cluster.heads)]
         kept = Balanced(pieces, load)
         if cluster.degree == 1 or load.max() <= share * (1 + tolerance):
             return kept
     size = cluster.size
-    nodes = spread(work, ranks // size)
+    nodes = lpt_partition(work, ranks // size)
     pieces = [[] for _ in tokens]
     load = np.zeros(ranks)
     for number, content in enumerate(nodes):
@@ -162,7 +162,7 @@ def least_degrees(
     return result
 
 
-def spread(work: Floats, bins: int, rounds: int = 400) -> list[list[int]]:
+def lpt_partition(work: Floats, bins: int, rounds: int = 400) -> list[list[int]]:
     """Put items into bins of like weight: heaviest first into the lightest bin, then moves and swaps.
 
     Moves and swaps are between the heaviest bin and the lightest ones, as long as they lower the heaviest.
@@ -211,7 +211,7 @@ def _fill(
     budget: Budget,
     first: int,
     tolerance: float,
-    pieces: list[list[Piece]],
+    pieces: list[list[SequenceShard]],
 ) -> Floats:
     """Share a node's sequences out among its ranks; writes their pieces, returns the ranks' loads."""
     share = float(work[content].sum()) / cluster.size
@@ -230,16 +230,16 @@ def _fill(
         # the tightest fit leaves wide gaps for what is split; with nothing to split, the widest evens out
         where = int(np.where(fits, left, np.inf).argmin()) if fluid else int(left.argmax())
         room[where] -= weight
-        pieces[i] = [Piece(i, first + where, 0, int(tokens[i]), 0, cluster.heads)]
+        pieces[i] = [SequenceShard(i, first + where, 0, int(tokens[i]), 0, cluster.heads)]
     for i in fluid:
         most = float(budget.part(tokens[i], work[i]))
-        amounts = _pour(float(work[i]), room, int(least[i]), share, cluster.degree, most)
-        pieces[i], loads = _cut(i, int(tokens[i]), amounts, cost, cluster.heads, most, first)
+        amounts = _fill_gaps(float(work[i]), room, int(least[i]), share, cluster.degree, most)
+        pieces[i], loads = _split_sequence(i, int(tokens[i]), amounts, cost, cluster.heads, most, first)
         room -= loads
     return share - room
 
 
-def _pour(weight: float, room: Floats, least: int, share: float, degree: int, most: float) -> Floats:
+def _fill_gaps(weight: float, room: Floats, least: int, share: float, degree: int, most: float) -> Floats:
     """How much of a sequence goes to each rank of its node: into the widest gaps, few ranks, all of it.
 
     No rank takes more than the part `most`.
@@ -254,7 +254,7 @@ def _pour(weight: float, room: Floats, least: int, share: float, degree: int, mo
         if rest and n + 1 >= least:  # the tightest gap that takes all that is left
             rank = min(rest, key=lambda r: (gaps[r], r))
         take = min(left, max(0.0, float(gaps[rank])))
-        if take < CRUMB * share and n >= least:
+        if take < MIN_SHARD * share and n >= least:
             break
         amounts[rank] = take
         left -= take
@@ -276,9 +276,9 @@ def _pour(weight: float, room: Floats, least: int, share: float, degree: int, mo
     return amounts
 
 
-def _cut(
+def _split_sequence(
     sample: int, tokens: int, amounts: Floats, cost: CostModel, heads: int, most: float, first: int
-) -> tuple[list[Piece], Floats]:
+) -> tuple[list[SequenceShard], Floats]:
     """Turn amounts of work into heads (whole ones) and tokens, which even out what heads cannot.
 
     A rank gets at most the part `most` of both; of tokens, that part rounded up.
@@ -288,7 +288,7 @@ def _cut(
     if len(used) == 1:
         loads = np.zeros(len(amounts))
         loads[used[0]] = float(cost.of(tokens))
-        return [Piece(sample, first + int(used[0]), 0, tokens, 0, heads)], loads
+        return [SequenceShard(sample, first + int(used[0]), 0, tokens, 0, heads)], loads
     part = amounts[used] / total
     most_heads, most_tokens = int(most * heads + EPSILON), math.ceil(most * tokens - EPSILON)
     per_head = cost.quadratic * tokens * tokens / heads
@@ -302,7 +302,7 @@ def _cut(
     loads[used] = per_head * counts + cost.linear * held
     made, token, head = [], 0, 0
     for rank, t, h in zip(used.tolist(), held.tolist(), counts.tolist(), strict=True):
-        made.append(Piece(sample, first + rank, token, token + t, head, head + h))
+        made.append(SequenceShard(sample, first + rank, token, token + t, head, head + h))
         token, head = token + t, head + h
     return made, loads
 

@@ -20,6 +20,7 @@ from model.planner.cost import CostModel, fit
 from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import SettingError
+from shards.files import write_json
 
 SHORTEST, REPEATS = 128, 3
 
@@ -108,8 +109,6 @@ def report(
     """Measure, print each measurement beside the fit, and write the coefficients as JSON."""
     from rich.console import Console
     from rich.table import Table
-
-    from shards.files import write_json
 
     dtype = torch.float32 if precision == "32-true" else torch.bfloat16
     cost, timings = measure(config, packs_up_to(token_budget), device, checkpointing, dtype)

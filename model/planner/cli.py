@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from model.config import ModelConfig
+from model.data.mixture import read_mixture
 from model.net.activation_checkpointing import Checkpointing
+from model.planner.balance import Budget, Cluster
+from model.planner.calibrate import report as calibration_report
+from model.planner.report import report
+from model.planner.summary import describe, with_widths
 from shards.devices import check_device
 
 
@@ -20,8 +25,6 @@ def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 
         model: a configuration, e.g. --model configs/model/2b.yaml.
         tokens: lengths of sequences, half of which is the clip to be made.
     """
-    from model.planner.summary import describe
-
     describe(model, list(tokens))
     return 0
 
@@ -62,11 +65,6 @@ def plan(
         picture: PNG to draw the plans into.
         cost: file that the command cost wrote, to plan by and to estimate the time from.
     """
-    from model.data.mixture import read_mixture
-    from model.planner.balance import Budget, Cluster
-    from model.planner.report import report
-    from model.planner.summary import with_widths
-
     heads = model.dit.heads
     cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
@@ -94,9 +92,6 @@ def cost(
         checkpointing: of activations, as for fit.
         precision: as train.precision.
     """
-    from model.planner.calibrate import report
-    from model.planner.summary import with_widths
-
     check_device(device)
-    report(with_widths(model), token_budget, device, checkpointing, precision, out)
+    calibration_report(with_widths(model), token_budget, device, checkpointing, precision, out)
     return 0

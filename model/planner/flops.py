@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 
 from model.net.config import DiTConfig
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 
 SINUSOIDS = 256  # of a timestep, see `model.net.blocks.TimeEmbedding`
 
@@ -32,7 +32,7 @@ class Shape:
     segments: int
 
 
-def shape_of(sequence: Sequence) -> Shape:
+def shape_of(sequence: TokenSequence) -> Shape:
     """The shape of a sequence."""
     target = sequence.target
     noisy = target.stop - target.start
@@ -145,7 +145,8 @@ def backward_flops(config: DiTConfig, shapes: Iterable[Shape], fused: bool = Tru
 def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool) -> int:
     """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
 
-    Under `context: causal` the clean tokens are run once (`DiT.remember`), then the noisy ones at every step.
+    Under `context: causal` the clean tokens are run once (`DiT.prefill_context`), then the noisy ones at
+    every step.
 
     Args:
         guidance: run every step a second time without the text.

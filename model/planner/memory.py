@@ -64,8 +64,8 @@ def activation_bytes(config: DiTConfig, checkpointing: Checkpointing) -> float:
     if checkpointing != "none":
         again = _kept(config, "none")[0]
     if checkpointing == "selective":
-        # what `model.net.activation_checkpointing.KEPT` names, in bf16: queries, keys, values, attention, and
-        # four products
+        # what `model.net.activation_checkpointing.SAVED_OPS` names, in bf16: queries, keys, values,
+        # attention, and four products
         kv = config.width // config.heads * (config.kv_heads or config.heads)
         block += 2 * (4 * config.width + 2 * kv + 2 * config.inner)
     return config.depth * block + rest + again

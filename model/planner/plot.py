@@ -10,6 +10,7 @@ import numpy as np
 from model.planner.balance import Cluster
 from model.planner.cost import CostModel
 from model.planner.step_plan import StepPlan
+from shards.files import atomic_path
 
 
 def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Path) -> None:
@@ -21,8 +22,6 @@ def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Pat
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-
-    from shards.files import atomic_path
 
     figure = Figure(figsize=(12, 7), dpi=120, layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.data.mixture import Mixture, imagined, shares
+from model.data.mixture import Mixture, shares, synthetic_lengths
 from model.net.activation_checkpointing import Checkpointing
 from model.net.config import DiTConfig
 from model.planner.balance import Budget, Cluster
@@ -50,7 +50,7 @@ def report(
 
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
-    order, lengths = imagined(mixture, MOST, seed)
+    order, lengths = synthetic_lengths(mixture, MOST, seed)
     if measured is None:
         cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
     else:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.mixture import Draw, Order
+from model.data.mixture import MixtureSampler, Visit
 from model.planner.balance import Balanced, BalanceError, Budget, Cluster, balance, least_degrees
 from model.planner.cost import CostModel
-from model.sequence.layout import Piece
+from model.sequence.layout import SequenceShard
 from shards.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ class StepPlan:
     """One optimizer step.
 
     Attributes:
-        draws: its samples; `Piece.sample` counts in this list. lengths: their tokens, int64.
+        draws: its samples; `SequenceShard.sample` counts in this list. lengths: their tokens, int64.
         micro: [rank][micro-batch] -> pieces. The first `shared` micro-batches of a rank's node are run by all
             its ranks together, since sequences are split there; a rank may have no piece in one of them. The
             last micro-batch of a rank is its own.
@@ -33,9 +33,9 @@ class StepPlan:
     """
 
     step: int
-    draws: list[Draw]
+    draws: list[Visit]
     lengths: NDArray[np.int64]
-    micro: list[list[list[Piece]]]
+    micro: list[list[list[SequenceShard]]]
     shared: list[int]
     balanced: Balanced
 
@@ -66,7 +66,7 @@ class Planner:
     def __init__(
         self,
         lengths: Sequence[int] | NDArray[np.int64],
-        order: Order,
+        order: MixtureSampler,
         batch_size: int,
         cost: CostModel,
         cluster: Cluster,
@@ -100,7 +100,7 @@ def micro_batches(
     cost: CostModel,
     cluster: Cluster,
     budget: Budget,
-) -> tuple[list[list[list[Piece]]], list[int]]:
+) -> tuple[list[list[list[SequenceShard]]], list[int]]:
     """Cut every rank's pieces into micro-batches within the budgets: first fit, most work first.
 
     A piece counts with its tokens or with its heads' share of the sequence, whichever is more: both are held.
@@ -108,11 +108,11 @@ def micro_batches(
     """
     size = cluster.size
     work = cost.of(lengths)
-    micro: list[list[list[Piece]]] = [[] for _ in range(cluster.ranks)]
+    micro: list[list[list[SequenceShard]]] = [[] for _ in range(cluster.ranks)]
     used: list[list[tuple[int, float]]] = [[] for _ in range(cluster.ranks)]
     shared = [0] * cluster.ranks
 
-    def weight(piece: Piece) -> tuple[int, float]:
+    def weight(piece: SequenceShard) -> tuple[int, float]:
         tokens, heads = int(lengths[piece.sample]), piece.last - piece.first
         if heads == cluster.heads and piece.stop - piece.start == tokens:
             return tokens, float(work[piece.sample])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shards.errors import EditVerseError
 from shards.limits import MAX_PATCH, in_range
+from shards.sample import split_text
 
 TEXT, VISION, START, END, PAD = range(5)  # kinds of token
 
@@ -76,7 +77,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TokenSequence:
     """N tokens of one sample.
 
     Attributes:
@@ -103,14 +104,14 @@ class Sequence:
         """The segment to be generated."""
         return next(s for s in self.segments if s.target)
 
-    def part(self, start: int, stop: int) -> Sequence:
+    def part(self, start: int, stop: int) -> TokenSequence:
         """Tokens start:stop; `segments` stay those of the whole."""
         rows = {}
         for name, code in (("text", TEXT), ("vision", VISION)):
             first, last = (int((self.kind[:place] == code).sum()) for place in (start, stop))
             rows[name] = getattr(self, name)[first:last]
         kind, positions, segment = (x[start:stop] for x in (self.kind, self.positions, self.segment))
-        return Sequence(kind=kind, positions=positions, segment=segment, segments=self.segments, **rows)
+        return TokenSequence(kind=kind, positions=positions, segment=segment, segments=self.segments, **rows)
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
@@ -151,8 +152,6 @@ def interleave(
     Raises:
         SequenceError: a tag without media, media without a tag, a repeated tag, or a target without a tag.
     """
-    from shards.sample import split_text
-
     parts = split_text(text)
     tags = [name for kind, name in parts if kind == "media"]
     for name in tags:
@@ -174,7 +173,7 @@ def interleave(
     return elements
 
 
-def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> Sequence:
+def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> TokenSequence:
     """Lay the elements out as tokens.
 
     Positions are those of section 3.2. The sequence axis starts at 0 and grows by 1 per text token and per
@@ -243,7 +242,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     all_positions = torch.cat(positions)
     if not config.sequential:
         all_positions[:, 0] = 0
-    return Sequence(
+    return TokenSequence(
         text=torch.cat(text) if text else torch.zeros(0, 0),
         vision=torch.cat(vision),
         kind=torch.cat(kinds),

@@ -66,7 +66,7 @@ def lay_out(lengths: Sequence[int], is_noisy: Tensor) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SequenceShard:
     """What a rank does of a sequence: holds its tokens start:stop, attends with its heads first:last.
 
     `sample` is its number in the step. A whole sequence is one piece with all of both.
@@ -81,23 +81,23 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Split:
+class SharedSequence:
     """A sequence that ranks share: their pieces, by ascending rank and token, and its layout as a whole."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SequenceShard, ...]
     layout: Layout
 
-    def of(self, rank: int) -> Piece | None:
+    def of(self, rank: int) -> SequenceShard | None:
         """The piece of a rank, if it has one."""
         return next((p for p in self.pieces if p.rank == rank), None)
 
-    def to(self, device: torch.device | str) -> Split:
+    def to(self, device: torch.device | str) -> SharedSequence:
         """Copy to a device."""
         return replace(self, layout=self.layout.to(device))
 
 
 @dataclass(frozen=True)
-class Route:
+class SPPlan:
     """What a rank knows of the shared sequences of a micro-batch.
 
     Attributes:
@@ -108,13 +108,13 @@ class Route:
 
     rank: int
     ranks: tuple[int, ...]
-    splits: tuple[Split, ...] = ()
+    splits: tuple[SharedSequence, ...] = ()
 
     @property
     def tokens(self) -> int:
         """How many tokens of shared sequences this rank holds."""
         return sum(p.stop - p.start for split in self.splits for p in split.pieces if p.rank == self.rank)
 
-    def to(self, device: torch.device | str) -> Route:
+    def to(self, device: torch.device | str) -> SPPlan:
         """Copy to a device."""
         return replace(self, splits=tuple(split.to(device) for split in self.splits))

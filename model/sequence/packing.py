@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.sequence.interleave import END, PAD, START, TEXT, VISION, Sequence
-from model.sequence.layout import Layout, Route, lay_out
+from model.sequence.interleave import END, PAD, START, TEXT, VISION, TokenSequence
+from model.sequence.layout import Layout, SPPlan, lay_out
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class PackedBatch(Layout):
     target_segment: Tensor
     target_sequence: Tensor
     segments: int
-    route: Route | None = None
+    route: SPPlan | None = None
 
 
 def pack(
-    sequences: Sequences[Sequence],
+    sequences: Sequences[TokenSequence],
     pad_to: int | None = None,
-    route: Route | None = None,
+    route: SPPlan | None = None,
     token_size: int = 0,
 ) -> PackedBatch:
     """Put sequences side by side, in order.

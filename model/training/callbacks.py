@@ -15,17 +15,18 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from model.data.batch import StepBatch
-from model.data.dataset import Pairs
+from model.data.dataset import EditDataset
 from model.inference.editor import Editor
 from model.inference.lora import merge, save_adapter
 from model.training.checkpoint import StateWriter
 from model.training.config import FitConfig
 from model.training.module import EditModule
-from model.training.run_dir import Curve
+from model.training.run_dir import MetricsCsv
 from model.training.validation import Rendered, render_pairs
+from shards.files import write_json
 
 
-class Watch(Callback):
+class TrainingMonitor(Callback):
     """Writes the curve, saves states, renders held-out pairs, keeps the best weights, and ends on a signal.
 
     SIGTERM and SIGUSR1 (SLURM's notice that the time is nearly up) to any rank end the run after the step
@@ -36,9 +37,9 @@ class Watch(Callback):
         self,
         folder: Path,
         config: FitConfig,
-        curve: Curve | None,
+        curve: MetricsCsv | None,
         writer: StateWriter,
-        heldout: Pairs | None,
+        heldout: EditDataset | None,
     ) -> None:
         self.folder, self.config, self.curve = folder, config, curve
         self.writer, self.heldout = writer, heldout
@@ -47,7 +48,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         def wanted(*_: Any) -> None:
-            module.stop_wanted = True
+            module.stop_requested = True
 
         for number in (signal.SIGTERM, signal.SIGUSR1):  # in place of Lightning's own
             signal.signal(number, wanted)
@@ -97,8 +98,6 @@ class Watch(Callback):
 
     def look(self, trainer: L.Trainer, module: EditModule) -> None:
         """Render held-out pairs; keep the weights if none before rendered them better."""
-        from shards.files import write_json
-
         assert self.heldout is not None
         rendered = render(self.folder, module, self.heldout, self.config.train.samples)
         if trainer.logger:
@@ -118,7 +117,7 @@ def peak_memory(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def render(folder: Path, module: EditModule, heldout: Pairs, samples: int) -> Rendered:
+def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int) -> Rendered:
     """Edit held-out pairs with the averaged weights; mp4s of source | edit | target in `folder/samples`.
 
     All ranks call it together, and share the pairs.
@@ -134,7 +133,7 @@ def render(folder: Path, module: EditModule, heldout: Pairs, samples: int) -> Re
     return rendered
 
 
-def export(module: EditModule, pairs: Pairs, folder: Path, adapter: Path | None = None) -> None:
+def export(module: EditModule, pairs: EditDataset, folder: Path, adapter: Path | None = None) -> None:
     """Save the averaged weights as a checkpoint of `Editor`; all ranks call it together.
 
     Args:

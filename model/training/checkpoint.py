@@ -27,7 +27,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from model.training.module import EditModule
 from model.training.optimizer import blank_state
 from shards.errors import ConfigError
-from shards.files import naming
+from shards.files import naming, write_json
 
 FAULTS = (dcp.api.CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
 STATE = re.compile(r"^step-(\d{8})$")
@@ -96,8 +96,6 @@ class StateWriter:
                 raise RuntimeError(str(error)) from error
 
     def _complete(self, temporary: Path) -> None:
-        from shards.files import write_json
-
         name = _final_name(temporary)
         files = [p for p in temporary.rglob("*") if p.is_file()]
         for path in files:

@@ -11,12 +11,12 @@ from dataclasses import replace
 from torch.utils.data import Dataset
 
 from model.data.batch import DataConfig, Example, MicroBatch, StepBatch, collate
-from model.data.dataset import Pairs
-from model.data.mixture import Draw, Order
+from model.data.dataset import EditDataset
+from model.data.mixture import MixtureSampler, Visit
 from model.planner.balance import Budget, Cluster
 from model.planner.cost import CostModel, by_formula
 from model.planner.step_plan import Planner, StepPlan
-from model.sequence.layout import Layout, Piece, Route, Split, lay_out
+from model.sequence.layout import Layout, SequenceShard, SharedSequence, SPPlan, lay_out
 from shards.errors import EditVerseError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class SampleError(EditVerseError, ValueError):
     """A sample that cannot be read or encoded; the message names it."""
 
 
-class Steps(Dataset[StepBatch]):
+class PlannedSteps(Dataset[StepBatch]):
     """What rank `rank` of a cluster does of the steps first to last - 1.
 
     Args:
@@ -41,7 +41,7 @@ class Steps(Dataset[StepBatch]):
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: EditDataset,
         config: DataConfig,
         seed: int,
         first: int,
@@ -58,7 +58,7 @@ class Steps(Dataset[StepBatch]):
         self.operations = by_formula(pairs.model.dit)
         cost = cost or self.operations
         budget = Budget(config.token_budget, flops)
-        order = Order(pairs.sizes, ratios, seed)
+        order = MixtureSampler(pairs.sizes, ratios, seed)
         self.planner = Planner(pairs.lengths, order, config.batch_size, cost, cluster, budget, pairs.name)
 
     def plan(self, step: int) -> StepPlan:
@@ -89,7 +89,7 @@ class Steps(Dataset[StepBatch]):
         return StepBatch(plan.step, tuple(micro), len(plan.draws), numbers)
 
     def _micro(
-        self, plan: StepPlan, pieces: list[Piece], made: dict[int, Example], shared: bool
+        self, plan: StepPlan, pieces: list[SequenceShard], made: dict[int, Example], shared: bool
     ) -> MicroBatch:
         """Pack a micro-batch: parts of shared sequences first."""
         split = sorted((p for p in pieces if len(plan.balanced.pieces[p.sample]) > 1), key=lambda p: p.sample)
@@ -102,11 +102,11 @@ class Steps(Dataset[StepBatch]):
             most = len(example.sequence)
             all_pieces = plan.balanced.pieces[piece.sample]
             held = [replace(p, start=min(p.start, most), stop=min(p.stop, most)) for p in all_pieces]
-            splits.append(Split(tuple(held), _layout(example)))
+            splits.append(SharedSequence(tuple(held), _layout(example)))
         route = None
         if shared:
             first = self.rank // self.cluster.size * self.cluster.size
-            route = Route(self.rank, tuple(range(first, first + self.cluster.size)), tuple(splits))
+            route = SPPlan(self.rank, tuple(range(first, first + self.cluster.size)), tuple(splits))
         examples = parts + [made[p.sample] for p in whole]
         tokens = sum(len(e.sequence) for e in examples)
         pad_to = EMPTY if not tokens else None
@@ -132,7 +132,7 @@ class Steps(Dataset[StepBatch]):
             f"step {plan.step}: {self.pairs.name(draw.index)}: nothing in its row can replace it"
         )
 
-    def _candidates(self, draw: Draw) -> list[int]:
+    def _candidates(self, draw: Visit) -> list[int]:
         """A sample, and all of its row that could stand in for it, the nearest ones after it first."""
         order, lengths = self.planner.order, self.planner.lengths
         row = order.row_of(draw.index)

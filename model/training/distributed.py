@@ -76,7 +76,7 @@ def world_of(environment: Mapping[str, str]) -> World:
 
 
 @contextmanager
-def joined(accelerator: str) -> Iterator[World]:
+def init_distributed(accelerator: str) -> Iterator[World]:
     """Join the run's processes, by NCCL on CUDA devices and by gloo otherwise, and leave at the end."""
     world = world_of(os.environ)
     if world.size == 1 or dist.is_initialized():
@@ -103,7 +103,7 @@ def joined(accelerator: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def leave(status: int) -> int:
+def exit_rank(status: int) -> int:
     """Give back an exit status; in a process of several, end it with that status at once.
 
     Python's tear-down is left out there: in one of ten runs on gloo (torch 2.15) a thread of torch's aborted
@@ -118,7 +118,7 @@ def leave(status: int) -> int:
 
 
 @contextmanager
-def first_alone(world: World) -> Iterator[None]:
+def main_process_first(world: World) -> Iterator[None]:
     """Rank 0 runs the block before all others do, which then find what it left."""
     if world.size > 1 and not world.first:
         dist.barrier()
@@ -127,7 +127,7 @@ def first_alone(world: World) -> Iterator[None]:
         dist.barrier()
 
 
-class Processes(ClusterEnvironment):
+class ExternalProcesses(ClusterEnvironment):
     """Tells Lightning what `World` knows; the processes were started from outside."""
 
     def __init__(self, world: World) -> None:

@@ -101,7 +101,7 @@ class EditModule(L.LightningModule):
         self.done = 0  # optimizer steps taken, over all runs that were resumed
         self.row: dict[str, float] = {}  # what the last step measured
         self.parts: dict[str, float] = {}  # its losses by task and by timestep
-        self.stop_wanted = False  # set by a signal on this rank; `stopping` once all ranks know
+        self.stop_requested = False  # set by a signal on this rank; `stopping` once all ranks know
         self.stopping = False
 
     def shard(self, sharding: Sharding, device: str) -> None:
@@ -161,7 +161,7 @@ class EditModule(L.LightningModule):
             self._take_apart(micro, per_token.detach(), apart)
         clip = self.optim.clip if self.optim.clip and self.done >= self.optim.warmup else math.inf
         norm = gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), clip))
-        loss_sum, stop, *values = self._sum([total, float(self.stop_wanted), *apart.flatten()])
+        loss_sum, stop, *values = self._sum([total, float(self.stop_requested), *apart.flatten()])
         self.stopping = stop > 0
         if not torch.isfinite(norm):
             raise DivergedError(

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from model.data.dataset import Pairs, mirrored
+from model.data.dataset import EditDataset, mirrored
 from model.data.latent_cache import (
     DESCRIPTION,
     check,
@@ -25,12 +25,12 @@ from model.data.latent_cache import (
     states_name,
 )
 from model.training.config import FitConfig
-from model.training.setup import open_data, starting_point
+from model.training.setup import build_datasets, load_init_checkpoint
+from shards.encoded import read_encoded_index, write_encoded
 from shards.errors import ConfigError
-from shards.files import LOCK, exclusive
-
-if TYPE_CHECKING:
-    from shards.reader import ShardSet
+from shards.files import LOCK, exclusive, write_json
+from shards.reader import ShardSet
+from shards.sample import split_text, tags_of
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +83,7 @@ def encode(
 
 
 def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int, parts: int) -> Encoding:
-    from shards.encoded import read_encoded_index, write_encoded
-    from shards.files import write_json
-
-    pairs, _, model = open_data(config, None, starting_point(config))
+    pairs, _, model = build_datasets(config, None, load_init_checkpoint(config))
     encoding = encoding_of(model, config.data)
     if read_encoding(str(folder)) is None:
         write_json(folder / DESCRIPTION, encoding)
@@ -108,12 +105,10 @@ def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int,
 
 
 def _samples(
-    pairs: Pairs, shards: ShardSet, number: int, config: FitConfig, dtype: torch.dtype, done: Encoding
+    pairs: EditDataset, shards: ShardSet, number: int, config: FitConfig, dtype: torch.dtype, done: Encoding
 ) -> Iterator[tuple[str, bytes, list[int]]]:
     """(key, safetensors file, tokens of each piece of text) of the samples of one shard."""
     from safetensors.torch import save
-
-    from shards.sample import split_text
 
     counts = shards.counts()
     first = sum(counts[:number])
@@ -147,7 +142,7 @@ def _samples(
         yield shards.entry(place).key, data, [len(states[piece]) for piece in pieces[place]]
 
 
-def _states(pairs: Pairs, texts: list[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def _states(pairs: EditDataset, texts: list[str], dtype: torch.dtype) -> dict[str, Tensor]:
     states: dict[str, Tensor] = {}
     for first in range(0, len(texts), TEXTS):
         some = texts[first : first + TEXTS]
@@ -156,7 +151,7 @@ def _states(pairs: Pairs, texts: list[str], dtype: torch.dtype) -> dict[str, Ten
 
 
 def _latents(
-    pairs: Pairs,
+    pairs: EditDataset,
     shards: ShardSet,
     place: int,
     config: FitConfig,
@@ -164,8 +159,6 @@ def _latents(
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
     """Latents of all windows of the elements that a sample's text names."""
-    from shards.sample import tags_of
-
     entry, record = shards.entry(place), shards[place]
     tensors: dict[str, Tensor] = {}
     for start in pairs.starts(entry.media[entry.targets[0]][1], config.data.windows):

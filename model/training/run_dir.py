@@ -14,7 +14,7 @@ from typing import Any
 from model.config import ModelConfig
 from shards.aliases import renewed
 from shards.errors import ConfigError
-from shards.files import is_unused, naming
+from shards.files import is_unused, naming, write_bytes, write_json
 from shards.serialization import to_dict
 
 
@@ -25,8 +25,6 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         ConfigError: the folder holds another run (the first field that differs is named), or something that
             is no run at all.
     """
-    from shards.files import write_json
-
     file = folder / "run.json"
     identity = json.loads(json.dumps(identity))
     if file.is_file():
@@ -63,8 +61,6 @@ def record_model(folder: Path, model: ModelConfig) -> None:
     It is not always the requested one: `train.start` brings a checkpoint's, and the codec's statistics and
     the widths of the encoders are only known once the data is open.
     """
-    from shards.files import write_json
-
     file = folder / "run.json"
     write_json(file, requested(json.loads(file.read_text())) | {"model": to_dict(model)})
 
@@ -89,13 +85,11 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-class Curve:
+class MetricsCsv:
     """`curve.csv`: one line per step, flushed at once; no clock in it, so that equal runs are equal files."""
 
     def __init__(self, path: Path, done: int) -> None:
         """Continue after step `done`; later lines, of steps that were not saved, are dropped."""
-        from shards.files import write_bytes
-
         self.path = path
         self.columns = ("step", "samples", "tokens", "loss", "lr", "grad_norm")
         kept = []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.config import ModelConfig, build_part, load_config
 from model.data.batch import rows_of
-from model.data.dataset import Pairs
+from model.data.dataset import EditDataset
 from model.data.latent_cache import known_codec
 from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
@@ -19,12 +19,14 @@ from model.inference.editor import Editor
 from model.sequence.pixels import to_float
 from model.training.config import FitConfig
 from shards.errors import ConfigError
+from shards.files import write_json
+from shards.location import ShardError
 from shards.serialization import to_dict
 
 log = logging.getLogger(__name__)
 
 
-def starting_point(config: FitConfig) -> Editor | None:
+def load_init_checkpoint(config: FitConfig) -> Editor | None:
     """The editor whose weights training starts from, if any; ConfigError for settings that contradict it."""
     if config.train.start is None:
         if config.lora is not None:
@@ -37,18 +39,15 @@ def starting_point(config: FitConfig) -> Editor | None:
     return editor
 
 
-def open_data(
+def build_datasets(
     config: FitConfig, run: Path | None, base: Editor | None = None
-) -> tuple[Pairs, Pairs | None, ModelConfig]:
+) -> tuple[EditDataset, EditDataset | None, ModelConfig]:
     """Training pairs, held-out pairs (None when the shards have none), and the model's full configuration.
 
     The codec's statistics are measured on the training pairs once and kept in `model.json` of the run, if
     there is one; they and all else are those of `base`, where training starts from one, and the statistics
     those of `data.encoded`, where that is filled.
     """
-    from shards.files import write_json
-    from shards.location import ShardError
-
     model = base.config if base else config.model
     text = base.text if base else build_part(model.text, TextEncoder, "model.text")
     if run is not None and (run / "model.json").is_file():
@@ -57,7 +56,7 @@ def open_data(
         model = dataclasses.replace(model, codec=known_codec(config.data.encoded, model.codec))
     codec = build_part(model.codec, Codec, "model.codec")
     rows = rows_of(config.data)
-    train = Pairs(rows, "train", model, codec, text, config.data.cache_gib)
+    train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)
     refuse_mixed_generators(train)
     if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
         codec = codec.fitted(distinct_videos(train, 64))
@@ -78,14 +77,14 @@ def open_data(
         write_json(run / "model.json", to_dict(model))
     train.codec, train.model = codec, model
     try:
-        heldout = Pairs(rows, "heldout", model, codec, text, config.data.cache_gib)
+        heldout = EditDataset(rows, "heldout", model, codec, text, config.data.cache_gib)
     except ShardError as error:
         log.info("no held-out pairs are rendered: %s", error)
         heldout = None
     return train, heldout, model
 
 
-def refuse_mixed_generators(pairs: Pairs) -> None:
+def refuse_mixed_generators(pairs: EditDataset) -> None:
     """Raise ConfigError naming two folders whose scenes were rendered by different versions of the generator.
 
     What a version changes in its scenes would be learned as if it belonged to a task. The first sample of a
@@ -104,7 +103,7 @@ def refuse_mixed_generators(pairs: Pairs) -> None:
         )
 
 
-def distinct_videos(pairs: Pairs, most: int) -> Iterator[Tensor]:
+def distinct_videos(pairs: EditDataset, most: int) -> Iterator[Tensor]:
     """Float videos of up to `most` distinct elements, spread over the samples, for codec statistics.
 
     Masks are left out: their two values are no picture.

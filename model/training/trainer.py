@@ -30,18 +30,18 @@ from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import by_formula, read_cost
-from model.training.callbacks import Watch, export, render
+from model.training.callbacks import TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, states
 from model.training.config import FitConfig
-from model.training.dataloader import SampleError, Steps
-from model.training.distributed import Processes, World, first_alone, joined
+from model.training.dataloader import PlannedSteps, SampleError
+from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
 from model.training.module import EditModule
-from model.training.run_dir import Curve, claim, finished, record_model, requested
-from model.training.setup import open_data, starting_point
+from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
+from model.training.setup import build_datasets, load_init_checkpoint
 from model.training.validation import codec_psnr
 from shards.devices import check_device
 from shards.errors import ConfigError, EditVerseError
-from shards.files import exclusive, is_unused, naming
+from shards.files import exclusive, is_unused, naming, write_json
 from shards.processes import background_processes
 from shards.serialization import to_dict
 
@@ -71,7 +71,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     accelerator = config.train.accelerator
     if accelerator in ("cuda", "gpu"):
         check_device("cuda", "train.accelerator")
-    with joined(accelerator) as world:
+    with init_distributed(accelerator) as world:
         return _fit(config, run, world)
 
 
@@ -111,9 +111,7 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
 def _train(
     config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
 ) -> dict[str, Any]:
-    from shards.files import write_json
-
-    with first_alone(world):
+    with main_process_first(world):
         claim(run, identity)
     summary = finished(run)
     if summary is not None and (run / "checkpoint" / "model.safetensors").is_file():
@@ -124,9 +122,9 @@ def _train(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     L.seed_everything(config.train.seed, verbose=False)
-    base = starting_point(config)
-    with first_alone(world):
-        train, heldout, model = open_data(config, run, base)
+    base = load_init_checkpoint(config)
+    with main_process_first(world):
+        train, heldout, model = build_datasets(config, run, base)
         if world.first:
             record_model(run, model)
     if config.data.encoded is not None:
@@ -147,7 +145,7 @@ def _train(
         cost = by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
     else:
         cost = read_cost(config.parallel.cost)
-    steps = Steps(
+    steps = PlannedSteps(
         train,
         config.data,
         config.train.seed,
@@ -158,9 +156,9 @@ def _train(
         cost,
         fixed=config.parallel.compile,
     )
-    curve = Curve(run / "curve.csv", module.done) if world.first else None
+    curve = MetricsCsv(run / "curve.csv", module.done) if world.first else None
     writer = StateWriter(run / "state", module, optimizer, config.train.keep)
-    watch = Watch(run, config, curve, writer, heldout)
+    watch = TrainingMonitor(run, config, curve, writer, heldout)
     if len(steps):
         trainer = trainer_of(config, run, world, module, watch)
         try:
@@ -229,7 +227,9 @@ def make_module(
     return module, optimizer
 
 
-def trainer_of(config: FitConfig, run: Path, world: World, module: EditModule, watch: Watch) -> L.Trainer:
+def trainer_of(
+    config: FitConfig, run: Path, world: World, module: EditModule, watch: TrainingMonitor
+) -> L.Trainer:
     """Lightning's trainer of one epoch; rank 0 alone shows and logs."""
     from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -245,7 +245,7 @@ def trainer_of(config: FitConfig, run: Path, world: World, module: EditModule, w
         devices=world.node,
         num_nodes=world.size // world.node,
         strategy=ModelParallelStrategy(world.size, 1) if world.size > 1 else "auto",
-        plugins=[Processes(world)],
+        plugins=[ExternalProcesses(world)],
         deterministic=config.train.deterministic,
         precision=config.train.precision,
         logger=loggers,
@@ -278,7 +278,7 @@ class WorkerLoader(DataLoader[Any]):
             return super().__iter__()
 
 
-def loader(steps: Steps) -> DataLoader[Any]:
+def loader(steps: PlannedSteps) -> DataLoader[Any]:
     """Steps in order, prepared ahead by worker processes if the configuration has any."""
     import resource
 

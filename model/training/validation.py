@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data.dataset import Pairs
+from model.data.dataset import EditDataset
 from model.encoders.transform import psnr
 from model.inference.editor import Editor
 from model.sequence.pixels import to_float
+from shards.media import write_video
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _db(error: float, count: int) -> float:
 
 
 def render_pairs(
-    editor: Editor, pairs: Pairs, most: int, folder: Path, name: str, share: tuple[int, int] = (0, 1)
+    editor: Editor, pairs: EditDataset, most: int, folder: Path, name: str, share: tuple[int, int] = (0, 1)
 ) -> Rendered:
     """Edit the first window of up to `most` pairs, spread over the split, and write `name-key.mp4` each.
 
@@ -89,8 +90,6 @@ def render_pairs(
     Args:
         share: (which, of how many) equal parts of the pairs to render.
     """
-    from shards.media import write_video
-
     rows = []
     count = min(most, len(pairs))
     for number in range(share[0], count, share[1]):
@@ -137,7 +136,7 @@ def render_pairs(
     return Rendered(rows)
 
 
-def codec_psnr(pairs: Pairs, most: int) -> float:
+def codec_psnr(pairs: EditDataset, most: int) -> float:
     """Mean reconstruction PSNR in dB of the codec over the targets of up to `most` training samples."""
     values = []
     for index in range(0, len(pairs), max(1, len(pairs) // most)):

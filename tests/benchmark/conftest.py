@@ -14,6 +14,12 @@ import numpy as np
 import pytest
 
 from benchmark.core.item import Geometry, Loaded, Reference
+from model.config import InferenceConfig, MediaConfig, ModelConfig
+from model.encoders.transform import TransformCodec
+from model.inference.editor import Editor
+from model.net.config import DiTConfig
+from model.net.dit import DiT
+from model.sequence.rope import RopeConfig
 from shards.media import write_mask, write_video
 from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
@@ -77,13 +83,6 @@ def pairs_dir(tmp_path_factory: pytest.TempPathFactory, pair_items: Callable[...
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny editor with random weights, laid out as a run lays it: `checkpoint` and `curve.csv`."""
     import torch
-
-    from model.config import InferenceConfig, MediaConfig, ModelConfig
-    from model.encoders.transform import TransformCodec
-    from model.inference.editor import Editor
-    from model.net.config import DiTConfig
-    from model.net.dit import DiT
-    from model.sequence.rope import RopeConfig
 
     torch.manual_seed(0)
     codec = {"class_path": "model.encoders.transform.TransformCodec", "init_args": {"keep": [[6, 1], [2, 0]]}}

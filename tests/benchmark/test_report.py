@@ -19,6 +19,7 @@ from benchmark.metrics.psnr import Psnr
 from benchmark.report import bar_charts
 from benchmark.report.training_curves import Curve, svg
 from shards.media import read_video
+from shards.writer import write_shards
 from tests.browser import TIMES, chromium, opened, ready_card, settle
 
 PIXELS = """video => {
@@ -223,8 +224,6 @@ def test_page_states_what_ran(scored: Path) -> None:
 def test_text_from_a_sample_cannot_become_markup(
     pair_items: Callable[..., Any], tmp_path: Path, command: Callable[..., Any]
 ) -> None:
-    from shards.writer import write_shards
-
     items = pair_items(tmp_path / "media", pairs=1, heldout=1)[:1]
     text = "<video1> Remove </script><img src=x onerror=alert(1)> '\"><b>it</b>. <video2>"
     write_shards(tmp_path / "shards", [(s.model_copy(update={"text": text}), f) for s, f in items])

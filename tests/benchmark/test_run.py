@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.suites import open_suite
 from shards.index import rebuild
 from shards.reader import ShardSet
 from shards.writer import Item, write_shards
@@ -244,8 +245,6 @@ def test_a_run_compared_with_itself_and_with_the_source(
 
 
 def test_rebuilt_indexes_give_the_same_items(pairs_dir: Path, tmp_path: Path) -> None:
-    from benchmark.suites import open_suite
-
     shutil.copytree(pairs_dir, tmp_path / "shards")
     before = open_suite("heldout", tmp_path / "shards").items
     rebuild(tmp_path / "shards")

@@ -15,7 +15,13 @@ from curation.annotators.flow_tracker import FlowTracker
 from curation.annotators.homography import HomographyPlates
 from curation.annotators.ssdlite import SsdliteDetector
 from curation.ops.masks import dilate, iou
-from curation.removal.background_subtraction import ForegroundSettings, body_of, light_change, look, window_of
+from curation.removal.background_subtraction import (
+    ForegroundSettings,
+    body_of,
+    light_change,
+    subtract_background,
+    window_of,
+)
 from shards.media import read_video
 
 
@@ -54,7 +60,9 @@ def test_people_are_detected_tracked_and_cut_out(
         probability, joints = segmenter.segment(frames[t], box)
         assert joints.shape == (33, 3)
         window = window_of(box, frames.shape[1:3], 0.5)
-        seen = look(frames[t], plate, light_change(frames[t], plate), window, ForegroundSettings())
+        seen = subtract_background(
+            frames[t], plate, light_change(frames[t], plate), window, ForegroundSettings()
+        )
         body, reason = body_of(seen, box, None, ForegroundSettings())
         if not reason:
             person = probability[window] > 0.5

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.cg import words
-from curation.cg.camera import MOVEMENTS, moved, path, stand
+from curation.cg.camera import MOVEMENTS, moved, orbit_pose, trajectory
 from curation.cg.render import Renderer
-from curation.cg.scene import Scene, SceneSettings, Thing, scene_of
+from curation.cg.scene import Scene, SceneObject, SceneSettings, scene_of
 from curation.core.cache import Workspace
-from curation.core.task import Shelf
+from curation.core.task import MediaWriter
 from curation.ops.control_signals import depth_video
 from curation.tasks.cg_camera import CgCamera
 from curation.tasks.cg_removal import CgRemoval
@@ -29,7 +29,7 @@ SMALL = SceneSettings(height=96, width=128, frames=9)
 def test_a_seed_is_a_scene_and_names_fit_one_object(seed: int) -> None:
     scene = scene_of(seed, SMALL)
     assert scene == scene_of(seed, SMALL)
-    pose = stand(scene.azimuth, scene.elevation, scene.distance)
+    pose = orbit_pose(scene.azimuth, scene.elevation, scene.distance)
     positions = np.array([thing.position for thing in scene.things])
     seen: dict[str, int] = {}
     for number in range(len(scene.things)):
@@ -55,13 +55,15 @@ def test_a_relation_is_that_of_the_picture(
     sides: tuple[str, str], places: tuple[tuple[float, float], tuple[float, float]], azimuth: float
 ) -> None:
     """Two balls on either side of a cube: what is left is left in the picture, what is in front is lower."""
-    cube = Thing("cube", "cube", "large", "blue", "matte", "rests", (0, 0, 0.3), (0, 0, 0), (0, 0, 0))
+    cube = SceneObject("cube", "cube", "large", "blue", "matte", "rests", (0, 0, 0.3), (0, 0, 0), (0, 0, 0))
     balls = [
-        Thing(f"ball{n}", "ball", "small", "red", "matte", "rests", (*place, 0.16), (0, 0, 0), (0, 0, 0))
+        SceneObject(
+            f"ball{n}", "ball", "small", "red", "matte", "rests", (*place, 0.16), (0, 0, 0), (0, 0, 0)
+        )
         for n, place in enumerate(places)
     ]
     scene = Scene(0, SMALL, (cube, *balls), "grey", "pale", ((0.5, -1.0, 3.0),), 0.8, azimuth, -20.0, 4.0)
-    pose, positions = stand(azimuth, -20.0, 4.0), np.array([thing.position for thing in scene.things])
+    pose, positions = orbit_pose(azimuth, -20.0, 4.0), np.array([thing.position for thing in scene.things])
     pixels = pose.project(positions, SMALL.height, SMALL.width)  # x, y from the upper left corner
     axis, sign = (0, 1) if "left" in sides[0] else (1, -1)
     assert sign * pixels[1, axis] < sign * pixels[0, axis] < sign * pixels[2, axis]
@@ -84,7 +86,7 @@ def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
     for source in task.find(tmp_path):
         clip = task.units(source, Workspace(tmp_path))[0]
         scene = task.scene_of(source)
-        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
         for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
             if candidate["reason"]:
                 continue
@@ -95,7 +97,7 @@ def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
                 source_frames = renderer.frames(poses)
                 target = renderer.frames(poses, (scene.things[number].name,))
                 masks = renderer.masks(poses)
-            shelf = Shelf(again, clip.fps)
+            shelf = MediaWriter(again, clip.fps)
             shelf.video("target", target)
             shelf.mask("mask", masks[number])
             for name in ("target.mp4", "mask.mkv"):
@@ -114,12 +116,14 @@ def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("movement", MOVEMENTS)
 def test_pictures_follow_the_camera_s_path(movement: str, tmp_path: Path) -> None:
-    ball = Thing("thing0", "ball", "large", "red", "matte", "rests", (0.2, -0.1, 0.31), (0, 0, 0), (0, 0, 0))
+    ball = SceneObject(
+        "thing0", "ball", "large", "red", "matte", "rests", (0.2, -0.1, 0.31), (0, 0, 0), (0, 0, 0)
+    )
     scene = Scene(0, SMALL, (ball,), "grey", "pale", ((0.5, -1.0, 3.0),), 0.8, 90.0, -20.0, 4.0)
-    poses = path(stand(90.0, -20.0, 4.0), movement, SMALL.frames)
+    poses = trajectory(orbit_pose(90.0, -20.0, 4.0), movement, SMALL.frames)
     with Renderer(scene) as renderer:
         masks = renderer.masks(poses)[0]
-        still = renderer.frames(path(poses[0], None, SMALL.frames))
+        still = renderer.frames(trajectory(poses[0], None, SMALL.frames))
         moving = renderer.frames(poses)
         centres = renderer.motion.positions[:, 0]
     assert np.array_equal(still[0], moving[0])
@@ -143,7 +147,7 @@ def test_pictures_follow_the_camera_s_path(movement: str, tmp_path: Path) -> Non
         to_the_right = (poses[-1].position - poses[0].position) @ poses[0].rotation[:, 0]
         assert (to_the_right > 0) == (way == "Right")
     with pytest.raises(ValueError, match="Barrel Roll"):
-        path(poses[0], "Barrel Roll", 3)
+        trajectory(poses[0], "Barrel Roll", 3)
     assert moved(poses[0], movement, 0.0).fovy == poses[0].fovy
 
 
@@ -152,7 +156,9 @@ def test_a_camera_pair_tells_its_poses(tmp_path: Path) -> None:
     clip = task.units(task.find(tmp_path)[0], Workspace(tmp_path))[0]
     candidate = task.process(clip, Workspace(tmp_path))["candidates"][0]
     scene = task.scene_of(clip.source)
-    poses = path(stand(scene.azimuth, scene.elevation, scene.distance), candidate["movement"], clip.frames)
+    poses = trajectory(
+        orbit_pose(scene.azimuth, scene.elevation, scene.distance), candidate["movement"], clip.frames
+    )
     told = [position for position, _, _ in candidate["poses"]]
     assert np.allclose(told, [p.position for p in poses], atol=1e-4)
     assert candidate["movement"] == MOVEMENTS[7]
@@ -160,7 +166,7 @@ def test_a_camera_pair_tells_its_poses(tmp_path: Path) -> None:
 
 def test_depth_is_exact_and_has_one_scale() -> None:
     scene = scene_of(3, SMALL)
-    poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, SMALL.frames)
+    poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, SMALL.frames)
     with Renderer(scene) as renderer:
         depth, masks = renderer.depth(poses), renderer.masks(poses)
     still = ~masks.any((0, 1))  # floor in every frame
@@ -191,7 +197,7 @@ def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None
             other = recoloured(scene, number)
             assert other.things[number] == replace(thing, colour=other.things[number].colour) != thing
             assert len({(t.colour, t.shape, t.size) for t in other.things}) == len(other.things)
-        poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
         for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
             if candidate["reason"]:
                 continue

@@ -9,7 +9,7 @@ import pytest
 
 from curation.cg import words
 from curation.cg.scene import SceneSettings
-from curation.core.task import Draft
+from curation.core.task import SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval
 from curation.tasks.object_addition import ObjectAddition
@@ -42,7 +42,7 @@ def rendered() -> tuple[CgRemoval, dict[str, Any], str]:
 @pytest.mark.parametrize("make", [person, rendered])
 def test_removal_starts_with_the_object_and_addition_without(make: Any) -> None:
     task, result, _ = make()
-    drafts: list[Draft] = task.drafts(CLIP, result, 0)
+    drafts: list[SampleSpec] = task.drafts(CLIP, result, 0)
     assert [d.task for d in drafts] == ["object_removal"] * 2 + ["object_addition"] * 2
     for draft, forms in zip(drafts, (REMOVE, REMOVE_MASKED, ADD, ADD_MASKED), strict=True):
         first, second = draft.media["video1"], draft.media["video2"]

@@ -1,4 +1,4 @@
-"""What every task gets from `Recipe`: results by what they depend on, failures, where a sample comes from."""
+"""What every task gets from `Task`: results by what they depend on, failures, where a sample comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import Draft, Recipe, Shelf, attempt
+from curation.core.task import MediaWriter, SampleSpec, Task, attempt
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
 
@@ -25,7 +25,7 @@ class Marker:
         return Backend("grey", settings={"level": self.level})
 
 
-class Grey(Recipe):
+class Grey(Task):
     """A task that makes grey videos."""
 
     name = "grey"
@@ -44,12 +44,12 @@ class Grey(Recipe):
         return {"candidates": [self.once(space, "paint", clip, self._paint, [self.marker])]}
 
     def _paint(self, clip: Clip, folder: Path) -> dict[str, Any]:
-        shelf = Shelf(folder, clip.fps)
+        shelf = MediaWriter(folder, clip.fps)
         shelf.video("made", np.full((self.length, 16, 16, 3), self.marker.level, np.uint8))
         return shelf.done(first=4, stop=4 + self.length)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
-        return [Draft("", "grey", "Grey. <video1>", ("video1",), {"video1": "made"})]
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+        return [SampleSpec("", "grey", "Grey. <video1>", ("video1",), {"video1": "made"})]
 
 
 def test_a_result_is_kept_for_its_settings_and_annotators_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.engine.run import run
-from curation.sources.clip_filter import Seen, alike
+from curation.sources.clip_filter import DuplicateIndex, alike
 from curation.sources.clips import Cut, cut, fit_box, split_scene
 from shards.media import write_video
 
@@ -101,7 +101,7 @@ def test_twins_are_found_as_by_comparing_all_with_all(marks: list[tuple[int, int
     for number, (base, noise) in enumerate(marks):
         few = noise & (noise >> 13) & (noise >> 29) & (noise >> 41)  # some bits of it
         clips.append((str(number), [f"{int(bases[base]) ^ few:016x}"] * 3))
-    seen, kept = Seen(bits), list[list[str]]()
+    seen, kept = DuplicateIndex(bits), list[list[str]]()
     for key, hashes in clips:
         wanted = bits >= 0 and any(alike(hashes, other, bits) for other in kept)
         assert seen.twin(key, hashes) == wanted

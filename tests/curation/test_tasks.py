@@ -17,6 +17,7 @@ from curation.engine.run import Summary, run
 from curation.engine.run_all import in_order
 from curation.ops.control_signals import draw_poses
 from curation.ops.flow_warp import warp_error
+from curation.tasks.object_replacement import recoloured
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 
@@ -136,8 +137,6 @@ def test_recolouring_leaves_the_rest(runner: Runner, work: Path) -> None:
 
 
 def test_recoloured_pixels_are_the_marked_ones() -> None:
-    from curation.tasks.object_replacement import recoloured
-
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
     alpha = np.zeros((2, 24, 32), np.float32)

@@ -16,9 +16,9 @@ import numpy as np
 from curation.annotators.clean_plate import MedianPlate
 from curation.annotators.homography import HomographyPlates
 from curation.annotators.virtual_camera import VirtualCamera
-from curation.cg.camera import path, stand
+from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
-from curation.cg.scene import SceneSettings, Thing, scene_of
+from curation.cg.scene import SceneObject, SceneSettings, scene_of
 from curation.core.interfaces import Plate
 from curation.ops.masks import bounds, dilate
 from curation.removal import background_subtraction
@@ -54,14 +54,14 @@ def rolling(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if thing.position[1] > 0.35 and thing.position[2] < 0.5
     )
     speed = 0.62
-    ball = Thing(
+    ball = SceneObject(
         *("ball", "ball", "small", "red", "matte", "rolls"),
         position=(-1.3, -0.25, 0.16),
         velocity=(speed, 0.0, 0.0),
         spin=(0.0, speed / 0.16, 0.0),
     )
     scene = replace(made, things=(ball, *rest), azimuth=90.0, floor="chequered")  # corners to register by
-    poses = path(stand(scene.azimuth, scene.elevation, scene.distance), None, SETTINGS.frames)
+    poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, SETTINGS.frames)
     with Renderer(scene) as renderer:
         return renderer.frames(poses), renderer.frames(poses, ("ball",)), renderer.masks(poses)[0]
 
@@ -88,7 +88,7 @@ def score(seed: int, view: str | None) -> Scores:
         if plate is None or box is None or _cut(box, masks.shape[1:]):
             continue
         light = background_subtraction.light_change(frames[t], plate)
-        seen = background_subtraction.look(
+        seen = background_subtraction.subtract_background(
             frames[t], plate, light, background_subtraction.window_of(box, masks.shape[1:], 0.8), settings
         )
         body, _ = background_subtraction.body_of(seen, box, None, settings)

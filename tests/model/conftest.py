@@ -22,9 +22,15 @@ from model.encoders import part
 from model.flow.flow_matching import FlowConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.interleave import (
+    SequenceConfig,
+    TextElement,
+    TokenSequence,
+    VisionElement,
+    build_sequence,
+)
 from model.sequence.rope import RopeConfig
-from model.training.callbacks import Watch
+from model.training.callbacks import TrainingMonitor
 from model.training.config import FitConfig, OptimConfig, TrainConfig
 from model.training.trainer import fit
 from shards.media import write_mask, write_video
@@ -62,10 +68,12 @@ def trained_like(dit_config: DiTConfig) -> DiT:
 
 
 @pytest.fixture
-def make_sequence() -> Callable[..., Sequence]:
+def make_sequence() -> Callable[..., TokenSequence]:
     """Random sequences: text, a source, more text, a target."""
 
-    def make(seed: int = 0, frames: int = 2, height: int = 4, width: int = 6, words: int = 5) -> Sequence:
+    def make(
+        seed: int = 0, frames: int = 2, height: int = 4, width: int = 6, words: int = 5
+    ) -> TokenSequence:
         generator = torch.Generator().manual_seed(seed)
 
         def latents(t: int) -> torch.Tensor:
@@ -109,15 +117,15 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[FitConfig, Path, int
     """`power_cut(config, folder, step)` trains until the step and breaks off."""
 
     def run(config: FitConfig, folder: Path, step: int) -> None:
-        original = Watch.on_train_batch_end
+        original = TrainingMonitor.on_train_batch_end
 
-        def interrupted(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
+        def interrupted(self: TrainingMonitor, trainer: Any, module: Any, *args: Any) -> None:
             original(self, trainer, module, *args)
             if module.done == step:
                 raise RuntimeError("power cut")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Watch, "on_train_batch_end", interrupted)
+            patch.setattr(TrainingMonitor, "on_train_batch_end", interrupted)
             with pytest.raises(RuntimeError, match="power cut"):
                 fit(config, folder)
 

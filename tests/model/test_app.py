@@ -19,7 +19,7 @@ from PIL import Image
 from model import Editor
 from model.app.files import FileStore
 from model.app.server import build
-from model.app.service import AppConfig, Desk, Refused, Stopped
+from model.app.service import AppConfig, EditService, RequestRejected, Stopped
 from model.cli import main
 from model.inference.templates import FORMS
 from shards.errors import ConfigError
@@ -125,7 +125,7 @@ def test_what_is_wrong_is_said_on_the_page(page: Any, files: dict[str, Path]) ->
 
 
 def test_the_page_offers_every_form(editor: Editor, tmp_path: Path) -> None:
-    blocks = build(Desk(editor, AppConfig()), FileStore(tmp_path, 10**6))
+    blocks = build(EditService(editor, AppConfig()), FileStore(tmp_path, 10**6))
     choices = [
         {name for name, _ in b.choices} for b in blocks.blocks.values() if type(b).__name__ == "Dropdown"
     ]
@@ -145,17 +145,17 @@ def test_a_port_in_use_is_named(editor: Editor, tmp_path: Path, capsys: pytest.C
 def test_limits_and_stopping_without_a_browser(
     editor: Editor, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    desk = Desk(editor, AppConfig(max_frames=30, max_upload_mb=1))
+    desk = EditService(editor, AppConfig(max_frames=30, max_upload_mb=1))
 
     def edit(**media: Path) -> Any:
         return desk.edit("me", "<video1> Go.", media, tmp_path, lambda done, total: None)
 
-    with pytest.raises(Refused, match="video1: 40 frames is too long"):
+    with pytest.raises(RequestRejected, match="video1: 40 frames is too long"):
         edit(video1=files["long"])
     (tmp_path / "large.mp4").write_bytes(bytes(2_000_000))
-    with pytest.raises(Refused, match="video1: 2 MB is too large, this page takes 1 MB"):
+    with pytest.raises(RequestRejected, match="video1: 2 MB is too large, this page takes 1 MB"):
         edit(video1=tmp_path / "large.mp4")
-    with pytest.raises(Refused, match="frames: 99 is too long"):
+    with pytest.raises(RequestRejected, match="frames: 99 is too long"):
         desk.edit("me", "A street.", {}, tmp_path, lambda done, total: None, frames=99)
 
     def stop(done: int, total: int) -> None:

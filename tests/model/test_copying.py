@@ -12,7 +12,13 @@ import torch
 
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.interleave import (
+    SequenceConfig,
+    TextElement,
+    TokenSequence,
+    VisionElement,
+    build_sequence,
+)
 from model.sequence.packing import pack
 from model.sequence.rope import RopeConfig
 
@@ -27,7 +33,7 @@ CONFIG = DiTConfig(
 )
 
 
-def edit_of(source: torch.Tensor | None, words: int) -> Sequence:
+def edit_of(source: torch.Tensor | None, words: int) -> TokenSequence:
     elements = [TextElement(torch.randn(words, 8)), VisionElement("video2", torch.zeros(3, 4, 6, 3), True)]
     if source is not None:
         elements.insert(0, VisionElement("video1", source))
@@ -35,7 +41,7 @@ def edit_of(source: torch.Tensor | None, words: int) -> Sequence:
 
 
 @torch.no_grad()
-def predict(dit: DiT, sequences: list[Sequence]) -> list[torch.Tensor]:
+def predict(dit: DiT, sequences: list[TokenSequence]) -> list[torch.Tensor]:
     batch = pack(sequences, pad_to=sum(map(len, sequences)) + 5)
     vision = batch.vision.index_copy(0, batch.target_vision, torch.randn(len(batch.target), 12))
     out = dit(batch, vision, torch.full((batch.segments,), 0.5))[0]

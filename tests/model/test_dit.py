@@ -15,7 +15,7 @@ from model.net.attention import attention, choose_backend
 from model.net.blocks import modulate
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 from model.sequence.packing import PackedBatch, pack
 from model.sequence.rope import RopeConfig, inverse_frequencies, paper_dims, rotate, rotation
 
@@ -27,14 +27,18 @@ def times(batch: PackedBatch, values: list[float]) -> torch.Tensor:
     return timestep
 
 
-def run(dit: DiT, sequences: list[Sequence], t: list[float], pad_to: int | None = None) -> list[torch.Tensor]:
+def run(
+    dit: DiT, sequences: list[TokenSequence], t: list[float], pad_to: int | None = None
+) -> list[torch.Tensor]:
     batch = pack(sequences, pad_to)
     with torch.no_grad():
         out = dit(batch, batch.vision, times(batch, t))[0]
     return [out[batch.target_sequence == i] for i in range(len(sequences))]
 
 
-def test_alone_packed_and_padded_agree(trained_like: DiT, make_sequence: Callable[..., Sequence]) -> None:
+def test_alone_packed_and_padded_agree(
+    trained_like: DiT, make_sequence: Callable[..., TokenSequence]
+) -> None:
     sequences = [make_sequence(0), make_sequence(1, frames=3, words=1), make_sequence(2, height=2)]
     t = [0.1, 0.6, 0.9]
     alone = [run(trained_like, [s], [v])[0] for s, v in zip(sequences, t, strict=True)]
@@ -47,7 +51,9 @@ def test_alone_packed_and_padded_agree(trained_like: DiT, make_sequence: Callabl
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_every_input_reaches_the_target(trained_like: DiT, make_sequence: Callable[..., Sequence]) -> None:
+def test_every_input_reaches_the_target(
+    trained_like: DiT, make_sequence: Callable[..., TokenSequence]
+) -> None:
     sequence = make_sequence()
     base = run(trained_like, [sequence], [0.5])[0]
     text = run(trained_like, [dataclasses.replace(sequence, text=sequence.text + 1)], [0.5])[0]
@@ -60,7 +66,7 @@ def test_every_input_reaches_the_target(trained_like: DiT, make_sequence: Callab
 
 
 def test_norms_of_queries_and_keys_take_out_their_length(
-    trained_like: DiT, make_sequence: Callable[..., Sequence]
+    trained_like: DiT, make_sequence: Callable[..., TokenSequence]
 ) -> None:
     bare = DiT(dataclasses.replace(trained_like.config, qk_norm=False)).eval()
     bare.load_state_dict(trained_like.state_dict(), strict=False)
@@ -93,7 +99,7 @@ def test_each_axis_turns_its_own_channels() -> None:
         assert sin[0].nonzero().flatten().tolist() == own
 
 
-def test_output_starts_at_zero(dit_config: DiTConfig, make_sequence: Callable[..., Sequence]) -> None:
+def test_output_starts_at_zero(dit_config: DiTConfig, make_sequence: Callable[..., TokenSequence]) -> None:
     assert not run(DiT(dit_config), [make_sequence()], [0.3])[0].any()
 
 

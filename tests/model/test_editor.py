@@ -176,7 +176,9 @@ def test_causal_context_edits_are_those_of_recomputation(
 
     reused = made(causal)
     assert not np.array_equal(reused, made(full))
-    monkeypatch.setattr(DiT, "remember", lambda self, batch: None)  # nothing is kept: all is computed anew
+    monkeypatch.setattr(
+        DiT, "prefill_context", lambda self, batch: None
+    )  # nothing is kept: all is computed anew
     assert np.abs(reused.astype(int) - made(causal)).max() <= 1
 
 

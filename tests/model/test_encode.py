@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 
-from model.data.dataset import Pairs
+from model.data.dataset import EditDataset
 from model.training.config import FitConfig
-from model.training.dataloader import SampleError, Steps
+from model.training.dataloader import PlannedSteps, SampleError
 from model.training.precompute import encode
-from model.training.setup import open_data
+from model.training.setup import build_datasets
 from model.training.trainer import fit
 from shards.errors import ConfigError
 from shards.location import ShardError
@@ -54,11 +54,11 @@ def config(fit_config: FitConfig, shard_folder: Path, tmp_path: Path) -> FitConf
     )
 
 
-def steps_of(config: FitConfig) -> Steps:
-    train, _, _ = open_data(config, None)
+def steps_of(config: FitConfig) -> PlannedSteps:
+    train, _, _ = build_datasets(config, None)
     if config.data.encoded is not None:
         train.read_encoded(config.data.encoded, config.data)
-    return Steps(train, config.data, 0, 0, 6)
+    return PlannedSteps(train, config.data, 0, 0, 6)
 
 
 def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_
 
 
 def test_what_does_not_fit_is_named(config: FitConfig, tmp_path: Path) -> None:
-    def opened(other: FitConfig) -> Pairs:
+    def opened(other: FitConfig) -> EditDataset:
         return steps_of(other).pairs
 
     with pytest.raises(ConfigError, match=r"no encoding\.json"):

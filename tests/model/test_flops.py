@@ -22,7 +22,13 @@ from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.planner.flops import backward_flops, edit_flops, forward_flops, shape_of
 from model.planner.summary import parameter_count
-from model.sequence.interleave import Sequence, SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.interleave import (
+    SequenceConfig,
+    TextElement,
+    TokenSequence,
+    VisionElement,
+    build_sequence,
+)
 from model.sequence.packing import PackedBatch, pack
 from model.sequence.rope import RopeConfig
 from shards.serialization import from_dict
@@ -39,7 +45,7 @@ def preset(name: str) -> DiTConfig:
     return dataclasses.replace(config.dit, vision_dim=4 * codec.channels, text_dim=text.width)
 
 
-def edit_of(config: DiTConfig, frames: int = 3, words: int = 9, side: int = 12) -> Sequence:
+def edit_of(config: DiTConfig, frames: int = 3, words: int = 9, side: int = 12) -> TokenSequence:
     latents = torch.randn(frames, side, side, config.vision_dim // 4)
     return build_sequence(
         [

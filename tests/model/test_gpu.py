@@ -18,9 +18,9 @@ from model import Editor
 from model.net.attention import attention
 from model.net.dit import DiT
 from model.training.config import FitConfig
-from model.training.dataloader import Steps
+from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, micro_loss, token_shares
-from model.training.setup import open_data
+from model.training.setup import build_datasets
 
 pytestmark = pytest.mark.gpu
 
@@ -56,7 +56,7 @@ def test_fewer_queries_than_keys_on_cuda() -> None:
 
 @pytest.mark.parametrize("context", ["full", "causal"])
 def test_an_edit_on_cuda_is_the_cpu_s(fit_config: FitConfig, tmp_path: Path, context: str) -> None:
-    pairs, _, model = open_data(fit_config, tmp_path / "run")
+    pairs, _, model = build_datasets(fit_config, tmp_path / "run")
     dit_config = dataclasses.replace(model.dit, depth=2, context=context)
     config = dataclasses.replace(model, dit=dit_config)
     torch.manual_seed(0)
@@ -75,8 +75,8 @@ def test_an_edit_on_cuda_is_the_cpu_s(fit_config: FitConfig, tmp_path: Path, con
 
 
 def test_a_training_step_on_cuda(fit_config: FitConfig, tmp_path: Path) -> None:
-    pairs, _, model = open_data(fit_config, tmp_path / "run")
-    step = Steps(pairs, fit_config.data, 0, 0, 1)[0]
+    pairs, _, model = build_datasets(fit_config, tmp_path / "run")
+    step = PlannedSteps(pairs, fit_config.data, 0, 0, 1)[0]
     torch.manual_seed(0)
     module = EditModule(model, fit_config.optim, 1)
     losses = []

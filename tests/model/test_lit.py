@@ -19,13 +19,13 @@ from model.config import ModelConfig
 from model.data.batch import Example, StepBatch, collate
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 from model.training.config import OptimConfig
 from model.training.module import EditModule, micro_loss, token_shares
 
 
 @pytest.fixture
-def steps(make_sequence: Callable[..., Sequence]) -> list[StepBatch]:
+def steps(make_sequence: Callable[..., TokenSequence]) -> list[StepBatch]:
     """Five steps of three samples whose targets have 6, 12 and 18 tokens, in two micro-batches."""
 
     def example(step: int, number: int) -> Example:

@@ -21,7 +21,7 @@ from model.cli import main
 from model.config import ModelConfig
 from model.inference.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapter, save_adapter
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from model.training.config import FitConfig
 from model.training.trainer import fit
@@ -29,7 +29,7 @@ from shards.errors import ConfigError
 from shards.serialization import to_dict
 
 
-def predict(dit: DiT, sequence: Sequence) -> torch.Tensor:
+def predict(dit: DiT, sequence: TokenSequence) -> torch.Tensor:
     batch = pack([sequence])
     with torch.no_grad():
         out: torch.Tensor = dit(batch, batch.vision, torch.full((batch.segments,), 0.5))[0]
@@ -44,7 +44,7 @@ def adapted(trained_like: DiT) -> DiT:
 
 
 def test_an_adapter_starts_at_nothing_and_merges_exactly(
-    trained_like: DiT, adapted: DiT, make_sequence: Callable[..., Sequence], tmp_path: Path
+    trained_like: DiT, adapted: DiT, make_sequence: Callable[..., TokenSequence], tmp_path: Path
 ) -> None:
     sequence = make_sequence()
     before = predict(trained_like, sequence)

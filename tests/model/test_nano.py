@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from curation.cg import words
-from curation.cg.camera import path, stand
+from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import SceneSettings, scene_of
 from model import Editor
-from model.inference.pretrained import SHIPPED, find_checkpoint
+from model.inference.pretrained import BUNDLED, find_checkpoint
 from shards.media import write_video
 
 SCENES = range(2_000_000, 2_000_012)  # no recipe has these seeds
@@ -32,8 +32,8 @@ def rendered(seed: int, frames: int) -> tuple[str, np.ndarray, np.ndarray, np.nd
     """An object's name, a scene with it and without, uint8 [T, H, W, 3], and where it is, bool [T, H, W]."""
     size = SceneSettings(96, 128, frames, objects=(2, 4), distance=(2.6, 3.2), shadow=256, samples=0)
     scene = scene_of(seed, size)
-    pose = stand(scene.azimuth, scene.elevation, scene.distance)
-    poses = path(pose, None, frames)
+    pose = orbit_pose(scene.azimuth, scene.elevation, scene.distance)
+    poses = trajectory(pose, None, frames)
     with Renderer(scene) as renderer:
         masks = renderer.masks(poses)
         number = int(masks.mean((1, 2, 3)).argmax())
@@ -45,7 +45,7 @@ def rendered(seed: int, frames: int) -> tuple[str, np.ndarray, np.ndarray, np.nd
 
 def test_the_card_is_there() -> None:
     folder = find_checkpoint("nano")
-    assert folder == SHIPPED / "nano"
+    assert folder == BUNDLED / "nano"
     card = (folder / "README.md").read_text()
     for part in ("Data", "Recipe", "Scores", "Limits", "seed", "commit"):
         assert part in card

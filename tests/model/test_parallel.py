@@ -31,8 +31,8 @@ from model.planner.balance import Cluster
 from model.sequence.rope import RopeConfig
 from model.training.checkpoint import states
 from model.training.config import FitConfig, OptimConfig, TrainConfig
-from model.training.dataloader import Steps
-from model.training.setup import open_data
+from model.training.dataloader import PlannedSteps
+from model.training.setup import build_datasets
 from model.training.trainer import fit
 from shards.serialization import to_dict
 from shards.writer import Item, write_shards
@@ -153,8 +153,8 @@ def same(ours: Path, theirs: Path) -> None:
 
 def degrees(config: FitConfig, folder: Path, cluster: Cluster) -> list[set[int]]:
     """By step: how many ranks share a sequence."""
-    train, _, _ = open_data(config, folder)
-    steps = Steps(train, config.data, config.train.seed, 0, STEPS, cluster)
+    train, _, _ = build_datasets(config, folder)
+    steps = PlannedSteps(train, config.data, config.train.seed, 0, STEPS, cluster)
     return [{len(pieces) for pieces in steps.plan(k).balanced.pieces} for k in range(STEPS)]
 
 

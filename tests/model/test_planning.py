@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.data.mixture import Order, imagined, read_mixture
+from model.cli import main
+from model.data.mixture import MixtureSampler, read_mixture, synthetic_lengths
 from model.net.config import DiTConfig
 from model.planner.balance import BalanceError, Budget, Cluster, balance
 from model.planner.cost import CostModel, by_formula, fit, read_cost
 from model.planner.step_plan import Planner, StepPlan
 from model.sequence.rope import RopeConfig
 from model.training.config import FitConfig
-from model.training.dataloader import Steps
-from model.training.setup import open_data
+from model.training.dataloader import PlannedSteps
+from model.training.setup import build_datasets
 from shards.errors import ConfigError
 
 COST = CostModel(12.0, 0.01)
@@ -41,8 +42,8 @@ clusters = st.builds(
 lengths_of = st.lists(st.integers(1, 400), min_size=1, max_size=40)
 
 
-def order_of(rows: list[tuple[list[int], float]], seed: int = 0, open_shards: int = 2) -> Order:
-    return Order([shards for shards, _ in rows], [ratio for _, ratio in rows], seed, open_shards)
+def order_of(rows: list[tuple[list[int], float]], seed: int = 0, open_shards: int = 2) -> MixtureSampler:
+    return MixtureSampler([shards for shards, _ in rows], [ratio for _, ratio in rows], seed, open_shards)
 
 
 @settings(deadline=None)
@@ -85,7 +86,7 @@ def test_the_order_can_be_entered_anywhere(
 
 
 def test_few_shards_are_open_at_a_time() -> None:
-    order = Order([[5] * 40], [1], 0, open_shards=4)
+    order = MixtureSampler([[5] * 40], [1], 0, open_shards=4)
     shards = [d.index // 5 for d in order.draws(0, 200)]
     for first in range(0, 200, 20):
         assert len(set(shards[first : first + 20])) == 4
@@ -135,7 +136,7 @@ def test_a_plan_is_whole_and_within_budget(
     lengths: list[int], cluster: Cluster, step: int, batch_size: int, room: float, time: float
 ) -> None:
     budget = Budget(int(max(lengths) * room), float(COST.of(max(lengths))) * time)
-    order = Order([[len(lengths)]], [1], 0)
+    order = MixtureSampler([[len(lengths)]], [1], 0)
     plan = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
     whole(plan, cluster, budget, COST)
     again = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
@@ -147,18 +148,32 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
     cluster = Cluster(8, 4, 4, 16)
     budget = Budget(300)
     lengths = [1000, 1000, 10, 20, 500]
-    plan = Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, budget)(0)
+    plan = Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, cluster, budget)(0)
     whole(plan, cluster, budget, COST)
     with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*more than 4 rank.*\(the-long-one\)"):
-        Planner([2000, 5], Order([[2]], [1], 0), 2, COST, cluster, budget, ["the-long-one", "b"].__getitem__)
+        Planner(
+            [2000, 5],
+            MixtureSampler([[2]], [1], 0),
+            2,
+            COST,
+            cluster,
+            budget,
+            ["the-long-one", "b"].__getitem__,
+        )
     with pytest.raises(ConfigError, match=r"sequence 1 has 2000 tokens.*\(the-longest\)"):
         Planner(
-            [1900, 2000], Order([[2]], [1], 0), 2, COST, cluster, budget, ["long", "the-longest"].__getitem__
+            [1900, 2000],
+            MixtureSampler([[2]], [1], 0),
+            2,
+            COST,
+            cluster,
+            budget,
+            ["long", "the-longest"].__getitem__,
         )
     quick = Budget(10**6, float(COST.of(1000)) / 2.5)
-    whole(Planner(lengths, Order([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
+    whole(Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
     with pytest.raises(ConfigError, match="flop_budget=1e"):
-        Planner(lengths, Order([[5]], [1], 0), 5, COST, Cluster(8), Budget(1000, 1e3))
+        Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, Cluster(8), Budget(1000, 1e3))
 
 
 def test_a_split_evens_out_what_whole_sequences_cannot() -> None:
@@ -234,7 +249,7 @@ def test_an_overlay_changes_its_base(tmp_path: Path) -> None:
     assert {name: (row.count, row.ratio) for name, row in rows.items()} == {"a": (10, 3.0), "c": (4, 1.0)}
     kept = read_mixture(write(tmp_path, "keep.yaml", "base: base.yaml\nkeep: [b]")).rows
     assert list(kept) == ["b"]
-    order, lengths = imagined(read_mixture(tmp_path / "base.yaml"), 10**6, 0)
+    order, lengths = synthetic_lengths(read_mixture(tmp_path / "base.yaml"), 10**6, 0)
     assert order.epoch == Fraction(55, 2)
     assert len(lengths) == 15
     assert lengths.min() >= 4 + 12
@@ -271,14 +286,12 @@ def test_a_mixture_that_cannot_be_used_is_named(tmp_path: Path, text: str, messa
 
 def test_no_samples_are_an_error() -> None:
     with pytest.raises(ConfigError, match="no training samples"):
-        Order([[]], [1], 0)
+        MixtureSampler([[]], [1], 0)
 
 
 def test_the_paper_s_mixture_is_planned_from_the_command_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from model.cli import main
-
     mixtures = Path(__file__).parents[2] / "configs" / "train" / "mixtures"
     rows = read_mixture(mixtures / "editverse.yaml").rows
     sums = Counter[str]()
@@ -316,8 +329,6 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(
 def test_steps_are_planned_by_measured_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fit_config: FitConfig
 ) -> None:
-    from model.cli import main
-
     model, out = tmp_path / "model.yaml", tmp_path / "cost.json"
     small = "{text_dim: 8, vision_dim: 8, width: 32, depth: 1, heads: 2, rope: {dims: [4, 4, 4, 4]}}"
     model.write_text(f"dit: {small}\n")
@@ -335,8 +346,8 @@ def test_steps_are_planned_by_measured_seconds(
     assert "mixture.yaml: not a measured cost" in capsys.readouterr().err
 
     # it changes who does what and not what is learned, and MFU counts operations either way
-    pairs, _, _ = open_data(fit_config, None)
-    steps = [Steps(pairs, fit_config.data, 0, 0, 3, cost=c) for c in (None, found)]
+    pairs, _, _ = build_datasets(fit_config, None)
+    steps = [PlannedSteps(pairs, fit_config.data, 0, 0, 3, cost=c) for c in (None, found)]
     assert [s[1].plan["flops"] for s in steps] == [
         by_formula(pairs.model.dit).of(steps[0].plan(1).lengths).sum()
     ] * 2

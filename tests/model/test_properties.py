@@ -19,7 +19,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import TEXT, Element, Sequence, SequenceConfig, build_sequence, interleave
+from model.sequence.interleave import TEXT, Element, SequenceConfig, TokenSequence, build_sequence, interleave
 from model.sequence.packing import PackedBatch, pack
 from model.sequence.rope import RopeConfig, _frequency_table, rotation
 from shards.sample import split_text
@@ -91,7 +91,7 @@ class Example:
     def elements(self) -> list[Element]:
         return interleave(self.text, self.latents, self.target, encode)
 
-    def sequence(self, layout: SequenceConfig = LAYOUT) -> Sequence:
+    def sequence(self, layout: SequenceConfig = LAYOUT) -> TokenSequence:
         return build_sequence(self.elements(), layout, spatial=8)
 
 
@@ -244,7 +244,7 @@ def test_a_context_computed_once_gives_the_same(
     dit = network("causal", copying)
     sequences, t = [e.sequence() for e, _ in visits], [time for _, time in visits]
     batch = pack(sequences, sum(map(len, sequences)) + padding)
-    memory = dit.remember(batch)
+    memory = dit.prefill_context(batch)
     noise = random(seed, len(batch.target), 4 * CHANNELS)
     for moments in (t, [again] * len(t), t):  # the last run shows that nothing of the others stays behind
         vision = batch.vision.index_copy(0, batch.target_vision, noise)
@@ -272,7 +272,9 @@ def test_only_under_causal_are_clean_tokens_free_of_the_target(
     causal, full = network("causal"), network("full")
     states = context_states(causal, batch, batch.vision, t)
     assert torch.equal(states, context_states(causal, batch, noisy, [again] * len(t)))
-    kept, other = (causal.remember(dataclasses.replace(batch, vision=v)) for v in (batch.vision, noisy))
+    kept, other = (
+        causal.prefill_context(dataclasses.replace(batch, vision=v)) for v in (batch.vision, noisy)
+    )
     for one, two in zip(kept.blocks, other.blocks, strict=True):
         assert torch.equal(one.k[batch.context], two.k[batch.context])
         assert torch.equal(one.v[batch.context], two.v[batch.context])
@@ -289,7 +291,7 @@ def test_a_context_that_changes_with_the_target_cannot_be_kept() -> None:
         ]
     )
     with pytest.raises(ValueError, match="only under 'causal'"):
-        network("full").remember(batch)
+        network("full").prefill_context(batch)
 
 
 @pytest.mark.parametrize("context", BOTH)

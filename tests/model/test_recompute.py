@@ -16,16 +16,16 @@ from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.planner.memory import activation_bytes, memory_of, saved_bytes
-from model.sequence.interleave import Sequence
+from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from model.sequence.rope import RopeConfig
-from model.training.callbacks import Watch
+from model.training.callbacks import TrainingMonitor
 from model.training.config import FitConfig
 from model.training.trainer import fit
 
 
 def test_checkpointing_changes_memory_alone(
-    trained_like: DiT, make_sequence: Callable[..., Sequence]
+    trained_like: DiT, make_sequence: Callable[..., TokenSequence]
 ) -> None:
     batch = pack([make_sequence(0), make_sequence(1, frames=3)])
     timestep = torch.full((batch.segments,), 0.5)
@@ -87,14 +87,14 @@ def test_compiled_once(
 ) -> None:
     """Fifty steps of packs that differ: nothing is compiled after the second, and the losses are the same."""
     wanted = run(fit_config, tmp_path / "plain")
-    original = Watch.on_train_batch_end
+    original = TrainingMonitor.on_train_batch_end
 
-    def second(self: Watch, trainer: Any, module: Any, *args: Any) -> None:
+    def second(self: TrainingMonitor, trainer: Any, module: Any, *args: Any) -> None:
         original(self, trainer, module, *args)
         if module.done == 2:
             torch.compiler.set_stance("fail_on_recompile")
 
-    monkeypatch.setattr(Watch, "on_train_batch_end", second)
+    monkeypatch.setattr(TrainingMonitor, "on_train_batch_end", second)
     try:
         found = run(fit_config, tmp_path / "compiled", compile=True, checkpointing=checkpointing)
     finally:

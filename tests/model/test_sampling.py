@@ -13,16 +13,16 @@ from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig
 from model.inference.sampler import Branch, sample
 from model.net.dit import DiT
-from model.sequence.interleave import Sequence, SequenceConfig, VisionElement, build_sequence
+from model.sequence.interleave import SequenceConfig, TokenSequence, VisionElement, build_sequence
 from model.sequence.packing import PackedBatch
 
-Branches = tuple[Sequence, Sequence, torch.Tensor]
+Branches = tuple[TokenSequence, TokenSequence, torch.Tensor]
 Call = tuple[PackedBatch, torch.Tensor]
 FLOW = FlowConfig()
 
 
 @pytest.fixture
-def branches(make_sequence: Callable[..., Sequence]) -> Branches:
+def branches(make_sequence: Callable[..., TokenSequence]) -> Branches:
     """An edit with its text and without, and noise for its target."""
     with_text = make_sequence(0)
     random = torch.Generator().manual_seed(1)

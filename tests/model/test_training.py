@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 from model.data.batch import StepBatch, collate
-from model.data.dataset import Pairs, mirrored
-from model.data.mixture import Row
+from model.data.dataset import EditDataset, mirrored
+from model.data.mixture import DatasetConfig
 from model.rng import keyed
 from model.sequence.interleave import unpatchify
 from model.training.checkpoint import StateWriter, load_state, states
 from model.training.config import FitConfig, OptimConfig
-from model.training.dataloader import Steps
+from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, learning_rate, micro_loss, token_shares
-from model.training.setup import open_data
+from model.training.setup import build_datasets
 from model.training.trainer import fit
 from shards.errors import ConfigError
 from shards.location import ShardError
@@ -33,13 +33,13 @@ from shards.reader import ShardSet
 from shards.sample import Step
 from shards.writer import write_shards
 
-Opened = tuple[Pairs, EditModule]
+Opened = tuple[EditDataset, EditModule]
 
 
 @pytest.fixture
 def opened(fit_config: FitConfig, tmp_path: Path) -> Opened:
     """Training pairs and a module with nothing zero in it."""
-    train, _, model = open_data(fit_config, tmp_path / "opened")
+    train, _, model = build_datasets(fit_config, tmp_path / "opened")
     torch.manual_seed(1)
     module = EditModule(model, fit_config.optim, fit_config.train.steps)
     with torch.no_grad():
@@ -234,16 +234,16 @@ def test_a_row_takes_samples_with_a_mask_or_without(opened: Opened, shard_folder
     pairs, _ = opened
     keys = {}
     for masked in (None, False, True):
-        rows = {"discs": Row(shards=(str(shard_folder),), masked=masked)}
-        row = Pairs(rows, "train", pairs.model, pairs.codec, pairs.text)
+        rows = {"discs": DatasetConfig(shards=(str(shard_folder),), masked=masked)}
+        row = EditDataset(rows, "train", pairs.model, pairs.codec, pairs.text)
         keys[masked] = {row.entry(i).key for i in range(len(row))}
     assert all("plain" in key for key in keys[False])
     assert all("marked" in key for key in keys[True])
     assert keys[False] | keys[True] == keys[None]
     assert len(keys[False]) == len(keys[True]) == 3
-    rows = {"discs": Row(shards=(str(shard_folder),), tasks=("x",), masked=True)}
+    rows = {"discs": DatasetConfig(shards=(str(shard_folder),), tasks=("x",), masked=True)}
     with pytest.raises(ConfigError, match=r"row discs: .*no train samples of the tasks x with a mask"):
-        Pairs(rows, "train", pairs.model, pairs.codec, pairs.text)
+        EditDataset(rows, "train", pairs.model, pairs.codec, pairs.text)
 
 
 def test_scenes_of_two_generators_are_not_mixed(
@@ -291,7 +291,7 @@ def test_bad_settings_are_named(
 
 def test_a_step_holds_its_whole_batch(fit_config: FitConfig, opened: Opened) -> None:
     pairs, _ = opened
-    steps = Steps(pairs, fit_config.data, 0, 0, 4)
+    steps = PlannedSteps(pairs, fit_config.data, 0, 0, 4)
     for number in range(len(steps)):
         step = steps[number]
         assert sum(len(m.keys) for m in step.micro) == fit_config.data.batch_size

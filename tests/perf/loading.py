@@ -21,11 +21,11 @@ import yaml
 
 from model.config import ModelConfig
 from model.data.batch import DataConfig, StepBatch, collate
-from model.data.dataset import Pairs
+from model.data.dataset import EditDataset
 from model.training.config import FitConfig, TrainConfig
-from model.training.dataloader import Steps
+from model.training.dataloader import PlannedSteps
 from model.training.precompute import encode
-from model.training.setup import open_data
+from model.training.setup import build_datasets
 from model.training.trainer import loader
 from shards.reader import Record, ShardSet
 from shards.sample import parse_sample
@@ -69,15 +69,15 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     before = dataclasses.replace(kept, windows=1, encoded=str(scratch / "encoded"))
     steps = count // BATCH
 
-    def planned(data: DataConfig) -> Steps:
+    def planned(data: DataConfig) -> PlannedSteps:
         fit = FitConfig(data=data, model=config, train=TrainConfig(steps=steps))
         if data.encoded is not None:
             encode(fit)
-        pairs, _, _ = open_data(fit, None)
+        pairs, _, _ = build_datasets(fit, None)
         pairs.forget()  # what the codec's statistics were measured on
         if data.encoded is not None:
             pairs.read_encoded(data.encoded, data)
-        return Steps(pairs, data, 0, 0, steps)
+        return PlannedSteps(pairs, data, 0, 0, steps)
 
     plain, without, usual, encoded = (planned(data) for data in (scarce, scarce, kept, before))
     results = _in_turn(
@@ -130,7 +130,7 @@ def _forget(paths: list[str]) -> None:
         os.close(descriptor)
 
 
-def _plain(tars: list[str], pairs: Pairs, data: DataConfig) -> Iterator[Any]:
+def _plain(tars: list[str], pairs: EditDataset, data: DataConfig) -> Iterator[Any]:
     """What a script around `webdataset` does: shards and a buffer shuffled, the same work per sample."""
     numbers = {pairs.entry(i).key: i for i in range(len(pairs))}
 
@@ -149,13 +149,13 @@ def _samples(batches: Any) -> int:
     return sum(len(m.keys) for b in batches for m in (b.micro if isinstance(b, StepBatch) else (b,)))
 
 
-def _resumed(pairs: Pairs, data: DataConfig) -> Figure:
+def _resumed(pairs: EditDataset, data: DataConfig) -> Figure:
     """Seconds to the first batch at step 100,000, and whether it is the one of a run that got there."""
-    steps = Steps(pairs, data, 0, 100_000, 100_002)
+    steps = PlannedSteps(pairs, data, 0, 100_000, 100_002)
     begin = time.perf_counter()
     first = next(iter(loader(steps)))
     taken = time.perf_counter() - begin
-    same = Steps(pairs, data, 0, 99_999, 100_002)[1]
+    same = PlannedSteps(pairs, data, 0, 99_999, 100_002)[1]
     equal = all(
         torch.equal(a.batch.vision, b.batch.vision) and torch.equal(a.noise, b.noise) and a.keys == b.keys
         for a, b in zip(first.micro, same.micro, strict=True)

@@ -22,9 +22,9 @@ from model.net.dit import DiT
 from model.planner.flops import edit_flops, shape_of
 from model.sequence.interleave import TextElement, VisionElement, build_sequence
 from model.training.config import FitConfig
-from model.training.dataloader import Steps
+from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, micro_loss, token_shares
-from model.training.setup import open_data
+from model.training.setup import build_datasets
 from shards.serialization import from_dict
 from shards.writer import write_shards
 from tests.perf.measure import Figure, per, timed
@@ -41,8 +41,8 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     write_shards(scratch / "shards", make_items(scratch / "media", 16, heldout=1))
     data = dataclasses.replace(DataConfig(shards=(str(scratch / "shards"),)), **wanted)
     fit = FitConfig(data=data, model=config)
-    train, _, model = open_data(fit, scratch / "run")
-    steps = Steps(train, data, 0, 0, 100)
+    train, _, model = build_datasets(fit, scratch / "run")
+    steps = PlannedSteps(train, data, 0, 0, 100)
     figures = [per("a step's data, media in memory", timed(lambda: steps[3], quick), 1, "step")]
     batch = steps[3].to(device)
     torch.manual_seed(0)

@@ -24,9 +24,9 @@ from model.net.dit import DiT
 from model.sequence.interleave import (
     PAD,
     Segment,
-    Sequence,
     SequenceConfig,
     TextElement,
+    TokenSequence,
     VisionElement,
     build_sequence,
 )
@@ -70,7 +70,7 @@ def make_examples(count: int) -> list[Example]:
 
 def filler(count: int) -> Example:
     """Tokens of padding that nothing attends to and that count for nothing."""
-    sequence = Sequence(
+    sequence = TokenSequence(
         text=torch.zeros(0, WORDS),
         vision=torch.zeros(0, 4 * CHANNELS),
         kind=torch.full((count,), PAD),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.mixture import Lengths, Order, draw_lengths
+from model.data.mixture import Lengths, MixtureSampler, draw_lengths
 from model.planner.balance import Budget, Cluster
 from model.planner.cost import CostModel
 from model.planner.step_plan import Planner
@@ -70,7 +70,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         steps = 2 if quick else steps
         random = np.random.default_rng(ranks)
         lengths = draw_lengths(MIX, batch * steps, random)
-        order = Order([[len(lengths)]], [1], 0)
+        order = MixtureSampler([[len(lengths)]], [1], 0)
         plan = Planner(lengths, order, batch, COST, Cluster(ranks, 8, 8, 16), Budget(BUDGET))
         seconds, rows, others = [], [], []
         for step in range(steps):

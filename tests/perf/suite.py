@@ -18,6 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.evaluation.results import RunConfig
+from benchmark.evaluation.runner import execute
+from benchmark.features.viclip import ViClip
+from shards.media import read_video
 from tests.benchmark import synthetic
 from tests.benchmark.stub import Reply, Stub, said
 from tests.perf.measure import Figure
@@ -94,9 +98,6 @@ def ours(data: str, results: str, metrics: str, workers: str, out: str) -> dict[
     """Scored by the benchmark."""
     from rich.console import Console
 
-    from benchmark.evaluation.results import RunConfig
-    from benchmark.evaluation.runner import execute
-
     config = RunConfig(
         "editversebench", data, None, results={"ours": results}, metrics=metrics, mode="official"
     )
@@ -125,9 +126,6 @@ def plain(data: str, results: str, networks: str, out: str) -> dict[str, Any]:
         CLIPVisionModel,
         Dinov2Model,
     )
-
-    from benchmark.features.viclip import ViClip
-    from shards.media import read_video
 
     held = json.loads(networks)
     client = openai.OpenAI(base_url=held["judge"], api_key="none")

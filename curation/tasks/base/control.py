@@ -11,16 +11,16 @@ import numpy as np
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner
-from curation.core.task import Draft, Recipe, Shelf, attempt, refused
+from curation.core.task import MediaWriter, SampleSpec, Task, attempt, refused
 from curation.sources.clips import Clip, Cut, load_frames
-from curation.tasks.base.derived import DerivedRecipe
-from curation.text.heuristic_captions import Measured
+from curation.tasks.base.derived import DerivedTask
+from curation.text.heuristic_captions import HeuristicCaptioner
 from curation.vlm.interface import Annotator
 
 
-def to_video(control: str, caption: str) -> Draft:
+def to_video(control: str, caption: str) -> SampleSpec:
     """From the control ("control" on the shelf) to the video ("video") by its caption."""
-    return Draft(
+    return SampleSpec(
         "",
         f"{control}_to_video",
         f"<video1> {caption} <video2>",
@@ -30,9 +30,9 @@ def to_video(control: str, caption: str) -> Draft:
     )
 
 
-def from_video(control: str, caption: str) -> Draft:
+def from_video(control: str, caption: str) -> SampleSpec:
     """From the video to the control."""
-    return Draft(
+    return SampleSpec(
         "",
         f"video_to_{control}",
         f"<video1> Detect the {control}. <video2>",
@@ -52,7 +52,7 @@ class Drawn:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-class ClipsToVideo(Recipe):
+class ClipsToVideo(Task):
     """A task from a control signal to the video, over the windows of clips; subclasses write `draw`.
 
     Args:
@@ -70,7 +70,7 @@ class ClipsToVideo(Recipe):
         captioner: Captioner | None = None,
     ) -> None:
         super().__init__(cut)
-        self.length, self.most, self.captioner = length, most, captioner or Measured()
+        self.length, self.most, self.captioner = length, most, captioner or HeuristicCaptioner()
 
     def draw(self, frames: np.ndarray) -> Drawn:
         """The control of frames [T, H, W, 3]."""
@@ -102,7 +102,7 @@ class ClipsToVideo(Recipe):
         drawn = self.draw(frames)
         if drawn.video is None:
             return refused(drawn.reason)
-        shelf = Shelf(folder, clip.fps)
+        shelf = MediaWriter(folder, clip.fps)
         shelf.video("control", drawn.video)
         shelf.video("video", frames)
         return shelf.done(first=span[0], stop=span[1], people=drawn.people, **drawn.about)
@@ -110,12 +110,12 @@ class ClipsToVideo(Recipe):
     def _caption(self, clip: Clip, folder: Path, span: tuple[int, int], people: int | None) -> dict[str, Any]:
         return {"caption": self.captioner.caption(load_frames(clip)[slice(*span)], people)}
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample; the way back is another task."""
         return [to_video(self.control, result["caption"])]
 
 
-class ToVideo(DerivedRecipe):
+class ToVideo(DerivedTask):
     """A task from a control to the video, of samples that another task made."""
 
     control: ClassVar[str]
@@ -131,12 +131,12 @@ class ToVideo(DerivedRecipe):
     def _take(self, clip: Clip, folder: Path) -> dict[str, Any]:
         record = self.record(clip)
         media = record.sample.media
-        shelf = Shelf(folder, media["video1"].fps or 1.0)
+        shelf = MediaWriter(folder, media["video1"].fps or 1.0)
         for name, element in self.order:
             shelf.copy(name, record.bytes(element), media[element])
         return shelf.done(caption=record.sample.captions["target"])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         return [to_video(self.control, result["caption"])]
 
@@ -146,6 +146,6 @@ class BackToControl(ToVideo):
 
     order = (("video", "video2"), ("control", "video1"))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[Draft]:
+    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
         """One sample."""
         return [from_video(self.control, result["caption"])]

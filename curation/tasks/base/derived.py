@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.cache import Workspace
-from curation.core.task import Recipe
+from curation.core.task import Task
 from curation.sources.clips import Clip
 from shards.hashing import digest
 from shards.index import IndexEntry, read_manifest
@@ -16,7 +16,7 @@ from shards.reader import Record, ShardSet
 from shards.sample import Provenance, Step
 
 
-class DerivedRecipe(Recipe):
+class DerivedTask(Task):
     """A task over finished samples of other tasks, whose media it uses again.
 
     Args:

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.interfaces import Inpainter, ObjectFinder, Thing
-from curation.core.task import Recipe, Shelf, attempt, refused
+from curation.core.interfaces import Inpainter, ObjectFinder, TrackedObject
+from curation.core.task import MediaWriter, Task, attempt, refused
 from curation.ops import masks
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
@@ -40,7 +40,7 @@ class ObjectGates:
     changed: float = 4.0  # levels, least mean difference inside the mask
 
 
-class GroundedRecipe(Recipe):
+class GroundedTask(Task):
     """The recipe; subclasses write `words`, `prompt` and `drafts`.
 
     Args:
@@ -149,7 +149,7 @@ class GroundedRecipe(Recipe):
             frames, mask = cut_out()
             hole = np.stack([masks.dilate(m, grow) for m in mask])
             edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
-            shelf = Shelf(into, clip.fps)
+            shelf = MediaWriter(into, clip.fps)
             shelf.video("source", frames)
             shelf.video("target", edited)
             shelf.mask("mask", hole)
@@ -187,7 +187,7 @@ class GroundedRecipe(Recipe):
         return "hardly changed inside the mask" if scores["inside_change"] < self.gates.changed else ""
 
 
-def measured(thing: Thing) -> dict[str, Any]:
+def measured(thing: TrackedObject) -> dict[str, Any]:
     """What the gates look at, as plain numbers."""
     areas = thing.masks.mean((1, 2))
     there = areas > 0

@@ -14,13 +14,13 @@ from curation.cg import camera, render, scene, screen, words
 from curation.cg.scene import Scene, SceneSettings, as_dict, scene_of
 from curation.core import cache
 from curation.core.cache import Workspace
-from curation.core.task import Recipe
+from curation.core.task import Task
 from curation.sources.clips import Clip
 from shards.hashing import digest
 from shards.sample import Step
 
 
-class SceneRecipe(Recipe):
+class SceneTask(Task):
     """A task over scenes from seeds, whatever clips there are.
 
     Args:
@@ -75,6 +75,6 @@ class SceneRecipe(Recipe):
         """The renderer comes first, with the version of the code that draws up and renders scenes."""
         import mujoco
 
-        made = f"scenes {cache.code_of(*SceneRecipe.code)}"
+        made = f"scenes {cache.code_of(*SceneTask.code)}"
         rendered = Step(stage="render", backend="mujoco", model=made, revision=mujoco.__version__)
         return [rendered, *super().steps()]

@@ -23,7 +23,7 @@ from curation.annotators.rtmpose import RtmPose
 from curation.annotators.sam2 import Sam2Hub, Sam2Package
 from curation.annotators.vace import GeneratedFill, WanVace
 from curation.cg.camera import MOVEMENTS
-from curation.core.interfaces import Found
+from curation.core.interfaces import Detections
 from curation.ops.control_signals import grey_video
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend
@@ -94,15 +94,15 @@ def test_both_sam2s_go_both_ways(tiny: Callable[[str], str], sam2_file: Path, cl
 class Boxes:
     """A detector that finds what it was told, so that the joining of tracks can be seen."""
 
-    def __init__(self, found: dict[int, Found], clip: np.ndarray) -> None:
+    def __init__(self, found: dict[int, Detections], clip: np.ndarray) -> None:
         self.found, self.clip = found, clip
 
     def describe(self) -> Backend:
         return Backend("told")
 
-    def find(self, frame: np.ndarray, names: list[str]) -> Found:
+    def find(self, frame: np.ndarray, names: list[str]) -> Detections:
         number = next(t for t, f in enumerate(self.clip) if np.array_equal(f, frame))
-        return self.found.get(number, Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ()))
+        return self.found.get(number, Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ()))
 
 
 class Rigid:
@@ -118,9 +118,9 @@ class Rigid:
         return masks, np.ones((len(boxes), len(frames)), np.float32)
 
 
-def found(*rows: tuple[list[float], float, str]) -> Found:
+def found(*rows: tuple[list[float], float, str]) -> Detections:
     boxes, scores, labels = zip(*rows, strict=True)
-    return Found(np.array(boxes, np.float32), np.array(scores, np.float32), labels)
+    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), labels)
 
 
 def test_tracks_keep_names_and_scores_and_survive_a_miss(clip: np.ndarray) -> None:
