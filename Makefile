@@ -31,7 +31,7 @@ NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mas
 RANKS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m torch.distributed.run --nproc-per-node=$(JOBS) \
   --master-addr=127.0.0.1 --master-port=29517
 
-CHECKED := shards curation model benchmark tests
+CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
@@ -139,7 +139,7 @@ gpu: $(READY) ## the tests and benchmarks that need a CUDA device
 	$(PY) -m tests.perf --device cuda
 
 lock: ## resolve the locks anew (names, versions and hashes only)
-	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra bench --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra bench --extra docs --extra dev -o requirements.lock $(UPGRADE)
 	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
 	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 

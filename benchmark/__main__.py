@@ -16,7 +16,7 @@ from typing import Any, Literal
 from jsonargparse import auto_cli
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli.analysis import TABLE_WIDTH, compare, console, correlate, faults, list_, tables
+from benchmark.cli.analysis import compare, console, correlate, faults, list_, tables
 from benchmark.cli.external import collect, generate
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.edit_cache import EditSettings
@@ -33,6 +33,7 @@ from shards.devices import check_device
 from shards.errors import EditVerseError
 from shards.files import exclusive, write_json
 from shards.limits import read_json
+from shards.terminal import print_table
 
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 
@@ -43,6 +44,7 @@ def run(
     checkpoint: str | None = None,
     results: dict[str, str] = {},  # noqa: B006 (never changed)
     metrics: str | None = None,
+    add_metrics: str | None = None,
     mode: Literal["official", "corrected"] = "corrected",
     out: str = "runs/bench",
     steps: int | None = None,
@@ -67,6 +69,7 @@ def run(
         checkpoint: folder with config.json and model.safetensors, whose edits are made and scored
         results: folders of finished results by name, as JSON: {"ours": "folder"}
         metrics: YAML file of metrics, such as configs/benchmark/v2vbench.yaml; the suite's own if not given
+        add_metrics: YAML file of metrics beside those
         mode: corrected, or official: as the published code computes
         out: output folder; it serves one configuration
         steps: solver steps; the checkpoint's own when not given
@@ -92,7 +95,7 @@ def run(
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
     check_device(device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
-    config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device)
+    config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics)
     evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers)
 
 
@@ -214,8 +217,7 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
     write_json(out / "items.json", done.items_out())
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(terminal_table(done))
+    print_table(terminal_table(done))
     console.print(
         f"{done.counts['edits_made']} edits made, {done.counts['edits_reused']} reused; "
         f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
@@ -224,8 +226,9 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
     for remark in [*done.suite.remarks, *done.remarks][:20]:
         console.print(f"[yellow]note[/yellow] {remark}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
-        console.print(f"[yellow]unscored[/yellow] {item} {row} {metric}: {reason}", highlight=False)
-    console.print(f"report: {(out / 'report.html').resolve()}", highlight=False)
+        words = f"[yellow]unscored[/yellow] {item} {row} {metric}: {reason}"
+        console.print(words, highlight=False, soft_wrap=True)
+    console.print(f"report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
     if all(outcome.geometry is None for outcome in done.outcomes):
         print(f"error: nothing could be scored; first: {done.failures()[0][3]}", file=sys.stderr)
         raise SystemExit(1)

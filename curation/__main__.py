@@ -71,7 +71,7 @@ def run(
         gpus: of one worker; a part of one where several share it.
         workers: processes of the Ray run; 0 works in this process, without Ray.
         max_silence: seconds without a result after which it is said what the workers do.
-        dry_run: (--dry-run) only print the stages, the models with their licences, and the hours to expect.
+        dry_run: only print the stages, the models with their licences, and the hours to expect.
     """
     check_workers(workers, gpus)
     if max_silence <= 0:
@@ -161,9 +161,7 @@ def command() -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
-    # a switch of jsonargparse wants a value
-    given = ["--dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-    values, chosen = parser.parse_args(given), COMMANDS
+    values, chosen = parser.parse_args(), COMMANDS
     while isinstance(chosen, dict):
         name = values.subcommand
         chosen, values = chosen[name], values[name]

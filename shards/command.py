@@ -6,10 +6,11 @@ line and status 130; a reader that goes away (`| head`) is no error.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, NoReturn
 
@@ -17,12 +18,14 @@ import jsonargparse
 import yaml
 
 from shards.errors import EditVerseError, first_line
+from shards.resources import config_file
 
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: ")
 UNION = re.compile(
     r"Does not validate against any of the Union subtypes; Subtypes: \[(?:typing\.)?(.*?)(?:\.\.\.)?\]; .*"
     r"Given value: (.*)$"
 )
+OURS = ("shards", "curation", "model", "benchmark", "editverse")
 LONGEST = 400  # characters of an error's line
 
 
@@ -33,10 +36,10 @@ class Parser(jsonargparse.ArgumentParser):
     _files: ClassVar[list[str]] = []  # configuration files in the order of reading
     _reading: ClassVar[list[str]] = []  # those that are being read now
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's."""
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, of words in the style of every command of ours, see `in_style`."""
         self._files.clear()
-        return super().parse_args(*args, **kwargs)
+        return super().parse_args(in_style(self, sys.argv[1:] if args is None else args), *more, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; errors name the file."""
@@ -76,6 +79,42 @@ class Parser(jsonargparse.ArgumentParser):
         """The last configuration file that sets the key with which `words` begin, "" if none does."""
         key = words.partition(":")[0]
         return next((file for file in reversed(self._files) if _sets(file, key)), "")
+
+
+def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """A command line as the parser takes it.
+
+    Names may have hyphens for underscores; `--flag` and `--no-flag` stand for `--flag true` and
+    `--flag false`; `configs/...` is found from any folder, see `shards.resources`.
+    """
+    out: list[str] = []
+    for number, word in enumerate(words):
+        if not word.startswith("--"):
+            commands = parser._subcommands_action._name_parser_map if parser._subcommands_action else {}
+            parser = commands.get(word, parser)
+            out.append(_packaged(word))
+            continue
+        known = parser._option_string_actions
+        name, equals, value = word.partition("=")
+        if name not in known:
+            name = name.replace("-", "_").replace("__", "--", 1)
+        if not equals and _is_flag(known.get(name)):
+            following = words[number + 1] if number + 1 < len(words) else ""
+            out.append(name if following.lower() in ("true", "false") else f"{name}=true")
+        elif not equals and name.startswith("--no_") and _is_flag(known.get(f"--{name[5:]}")):
+            out.append(f"--{name[5:]}=false")
+        else:
+            out.append(f"{name}{equals}{_packaged(value)}" if name in known else word)
+    return out
+
+
+def _is_flag(action: Any) -> bool:
+    return getattr(action, "_typehint", None) is bool
+
+
+def _packaged(value: str) -> str:
+    """The place of a configuration that comes with us."""
+    return str(config_file(value)) if value.startswith("configs/") else value
 
 
 def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
@@ -139,6 +178,8 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
         return status
     except EditVerseError as error:
         return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(advice(error))
     except BrokenPipeError:
         return _reader_left()
     except SystemExit as error:
@@ -153,6 +194,24 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
         return _fail(f"{where}{error.strerror or first_line(error)}")
     except KeyboardInterrupt:
         return _interrupted(resumes)
+
+
+def advice(error: ModuleNotFoundError) -> str:
+    """What to install when an optional package is missing; a module of ours that is missing is our fault.
+
+    The extra is the one of this package's own metadata that asks for it.
+    """
+    name = (error.name or "").partition(".")[0]
+    if not name or name in OURS:
+        raise error
+    extras = [
+        extra[1]
+        for line in importlib.metadata.requires("editverse") or []
+        if re.split(r"[^A-Za-z0-9_-]", line)[0].replace("-", "_").lower() == name.lower()
+        and (extra := re.search(r"extra == ['\"](\w+)", line))
+    ]
+    install = f"; pip install 'editverse[{extras[0]}]'" if extras else ""
+    return f"the package {name} is not installed{install}"
 
 
 def _interrupted(resumes: bool) -> int:

@@ -172,10 +172,10 @@ class Filled:
     def text(self) -> RichTable:
         """For the terminal."""
         made = RichTable(title=self.table.title)
-        made.add_column("method")
+        made.add_column("method", no_wrap=True)
         for column in self.table.columns:
             arrow = "" if column.text else (" ↑" if column.higher_is_better else " ↓")
-            made.add_column(f"{column.group}\n{column.label}{arrow}".strip(), justify="right")
+            made.add_column(f"{column.group}\n{column.label}{arrow}".strip(), justify="right", no_wrap=True)
         for number, (name, _, rows) in enumerate(self.groups):
             if name:
                 made.add_row(f"[italic]{name}[/italic]")

@@ -21,9 +21,9 @@ from benchmark.report.tables import comparison_table, correlation_table
 from benchmark.suites import describe, names, open_suite
 from shards.devices import check_device
 from shards.files import write_json
+from shards.terminal import print_table
 
 console = Console()
-TABLE_WIDTH = 196  # columns that the score table needs
 
 
 def compare(
@@ -41,10 +41,8 @@ def compare(
     items = read_items(Path(first)), read_items(Path(second))
     found = compare_runs(*items, row, second_row)
     title = "metrics of the second run against each other, over items"
-    console.print(
-        comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found),
-        correlation_table(correlations(items[1], found["second_row"]), title),
-    )
+    print_table(comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found))
+    print_table(correlation_table(correlations(items[1], found["second_row"]), title))
     if out is not None:
         write_json(Path(out), found)
 
@@ -57,10 +55,9 @@ def correlate(run: str = "runs/bench", human: str = "ratings.csv") -> None:
         human: CSV of ratings with the columns item, row and score
     """
     found = agreements(read_items(Path(run)), read_ratings(Path(human)))
-    console.width = max(console.width, 100)
     for what, of in (("result by result", "results"), ("means of systems", "systems")):
         pairs = {(metric, "people"): getattr(a, of) for metric, a in found.items()}
-        console.print(correlation_table(pairs, f"metrics against people, {what}"))
+        print_table(correlation_table(pairs, f"metrics against people, {what}"))
 
 
 def faults(
@@ -98,8 +95,7 @@ def faults(
             read_metrics(Path(chosen), "official", device),
             status.update,
         )
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(table(found))
+    print_table(table(found))
     if out is not None:
         write_json(Path(out), [asdict(effect) for effect in found])
 
@@ -117,8 +113,7 @@ def tables(
     chosen = paper_table(table)
     filled = Filled(chosen, read_rows(Path(rows), chosen) if rows else {})
     if format == "text":
-        console.width = max(console.width, TABLE_WIDTH)
-        console.print(filled.text())
+        print_table(filled.text())
     else:
         print(filled.csv() if format == "csv" else filled.latex(), end="")
 
@@ -135,5 +130,5 @@ def list_() -> None:
         about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         low, high = kind.range
         metrics.add_row(path, f"{low:g} to {high:g}", str(kind.version), about)
-    console.width = max(console.width, 140)
-    console.print(suites, metrics)
+    print_table(suites)
+    print_table(metrics)

@@ -12,6 +12,7 @@ from benchmark.evaluation.setup import evenly_spaced
 from benchmark.external import geneval, produce, vbench
 from shards.devices import check_device
 from shards.files import exclusive, write_json
+from shards.terminal import print_table
 
 Name = Literal["geneval", "vbench"]
 
@@ -86,7 +87,7 @@ def collect(suite: Name = "geneval", results: str = "results.jsonl", out: str | 
     table.add_section()
     for name, total in found.totals.items():
         table.add_row(name, "-" if total is None else f"{total:.2f}", "", "")
-    console.print(table)
+    print_table(table)
     for remark in found.remarks:
         console.print(f"[yellow]note[/yellow] {remark}", highlight=False)
     if out is not None:

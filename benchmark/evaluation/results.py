@@ -41,6 +41,7 @@ class RunConfig:
         data: the suite's data.
         results: folders of finished results by the name of their row.
         metrics: YAML file of metrics; the suite's own choice when None.
+        add_metrics: YAML file of metrics beside those.
         mode: see docs/benchmark.md.
         device: of the metrics' networks.
     """
@@ -54,6 +55,7 @@ class RunConfig:
     metrics: str | None = None
     mode: Mode = "corrected"
     device: str = "cpu"
+    add_metrics: str | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
 from benchmark.evaluation.systems import PrecomputedResults, System
 from benchmark.metrics import Metric, metrics_of
-from benchmark.metrics.config import read_metrics
+from benchmark.metrics.config import distinct, read_metrics
 from benchmark.suites import AnySuite, open_suite
 
 
@@ -35,6 +35,9 @@ class Evaluation:
             if metrics
             else metrics_of({item.task for item in self.items})
         )
+        if config.add_metrics:
+            added = read_metrics(Path(config.add_metrics), config.mode, device or config.device)
+            self.metrics = distinct([*self.metrics, *added], f"--add-metrics {config.add_metrics}")
         self.rows = rows_of(self.systems, self.suite.references)
         if not self.rows:
             raise BenchmarkError(

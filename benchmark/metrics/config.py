@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,24 @@ from benchmark.metrics.base import Metric
 from shards.aliases import current
 from shards.errors import EditVerseError, first_line
 from shards.limits import read_yaml, shown
+from shards.resources import config_file
 
-ALLOWED = ("benchmark.metrics.", "benchmark.features.", "curation.vlm.")
+NETWORK = ("identity", "describe")  # what a score's address knows of a network: one of these
+METRIC = ("higher_is_better", "range", "version")
 
 
 def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
     """The metrics of a file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; `configs/benchmark/...` is found from any folder.
         mode: of every metric that has one, unless the file says another.
         device: of every network that has one, unless the file says another.
 
     Raises:
         BenchmarkError: naming the file, the entry and the fault.
     """
+    path = config_file(path)
     try:
         held = read_yaml(path)
     except (OSError, EditVerseError) as error:
@@ -46,7 +50,10 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
     models = held.get("models") or {}
     if not isinstance(models, dict) or set(held) - {"models", "metrics"}:
         raise BenchmarkError(f"{path}: has `models` (by name) and `metrics`, and nothing else")
-    made = {name: _build(spec, {"device": device}, f"{path}: models.{name}") for name, spec in models.items()}
+    made = {
+        name: _build(spec, {"device": device}, f"{path}: models.{name}", NETWORK, any)
+        for name, spec in models.items()
+    }
     metrics: list[Metric] = []
     for number, spec in enumerate(held["metrics"]):
         where = f"{path}: metrics[{number}]"
@@ -58,25 +65,38 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
                     f"{where}: no model {shown(name)}; there are {', '.join(map(str, made)) or 'none'}"
                 )
             args["model"] = made[name]
-        metric = _build({**spec, "init_args": args}, {"mode": mode}, where)
+        metric = _build({**spec, "init_args": args}, {"mode": mode}, where, METRIC, all)
         if not callable(metric) or not isinstance(getattr(metric, "name", None), str):
             raise BenchmarkError(f"{where}: {path_of} is no metric, or its name is no text")
         metrics.append(metric)
+    return distinct(metrics, str(path))
+
+
+def distinct(metrics: list[Metric], where: str) -> list[Metric]:
+    """The metrics; BenchmarkError when two have one name."""
     names = [m.name for m in metrics]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise BenchmarkError(f"{path}: two metrics are called {twice[0]}; give one another `name`")
+        raise BenchmarkError(f"{where}: two metrics are called {twice[0]}; give one another `name`")
     return metrics
 
 
-def _build(spec: Any, defaults: dict[str, Any], where: str) -> Any:
+def _build(
+    spec: Any,
+    defaults: dict[str, Any],
+    where: str,
+    attributes: Sequence[str],
+    which: Callable[[Iterable[bool]], bool],
+) -> Any:
+    """An object of `class_path`, of any package, if its class has the attributes (`which`: all or any)."""
     path, args = _path(spec, where), _args(spec, where)
-    if not path.startswith(ALLOWED):
-        raise BenchmarkError(f"{where}: class_path {path!r} must begin with one of {', '.join(ALLOWED)}")
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
         if not inspect.isclass(kind) or kind.__module__ != module:  # what the module itself imports
             raise BenchmarkError(f"{where}: {path} is no class of {module}")
+        names = {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}
+        if not which(attribute in names for attribute in attributes):
+            raise BenchmarkError(f"{where}: {path} is no class with {', '.join(attributes)}")
         known = inspect.signature(kind).parameters
         return kind(**{n: v for n, v in defaults.items() if n in known} | args)
     except (ImportError, AttributeError, TypeError, ValueError, ArithmeticError) as error:

@@ -82,6 +82,8 @@ def facts(run: Run) -> dict[str, str]:
     out["list of items"] = f"sha256 {run.suite.sha256[:12]}"
     if run.config.metrics:
         out["metrics"] = f"{run.config.metrics}, {run.config.mode}"
+    if run.config.add_metrics:
+        out["more metrics"] = f"{run.config.add_metrics}, {run.config.mode}"
     if run.checkpoint_sha256:
         out["checkpoint"] = f"{run.config.checkpoint} (sha256 {run.checkpoint_sha256[:12]})"
         out["solver steps"] = "the checkpoint's own" if edit.steps is None else str(edit.steps)

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark.analysis.compare import Correlation
 from benchmark.core.stats import Mean
@@ -78,9 +78,9 @@ def spread(values: list[int]) -> str:
 def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
     """What `compare` found, a metric per line."""
     title = f"{escape(second)} less {escape(first)}: {found['items']} items, by {found['clustered_by']}"
-    table = Table("metric", title=title)
+    table = Table(Column("metric", no_wrap=True), title=title)
     for name in ("first", "second", "difference", "95 %", "p", "effect", "scored", "failed"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for metric, of in found["metrics"].items():
         mean = of["mean"]
         bounds = "n/a" if mean["low"] is None else f"[{mean['low']:.3f}, {mean['high']:.3f}]"
@@ -92,9 +92,9 @@ def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
 
 def correlation_table(found: dict[tuple[str, str], Correlation], title: str) -> Table:
     """Pairs of what was correlated."""
-    table = Table("metrics", title=title)
+    table = Table(Column("metrics", no_wrap=True), title=title)
     for name in ("n", "Pearson", "95 %", "Spearman", "Kendall"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for (a, b), of in found.items():
         bounds = "n/a" if of.low is None else f"[{of.low:.2f}, {of.high:.2f}]"
         cells = [plain(of.pearson, 2), escape(bounds), plain(of.spearman, 2), plain(of.kendall, 2)]

@@ -87,7 +87,7 @@ def broken(key: str, task: str, reason: str) -> Item:
     def load() -> Loaded:
         raise BenchmarkError(reason)
 
-    return Item(key, task, "unreadable", "", "", key, key, None, load, fault=reason)
+    return Item(key, task, "unreadable", "", "", key, key, None, load, fault=reason, result=f"{key}.mp4")
 
 
 def item_of(record: Record) -> Item:
@@ -114,7 +114,18 @@ def item_of(record: Record) -> Item:
     prompts["instruction"] = instruction_of(sample.text)
     native = Geometry(shown.frames, shown.height, shown.width, shown.fps or 1.0)
     return Item(
-        sample.key, sample.task, wording, sample.text, content, clip, pair, native, load, prompts, fault
+        sample.key,
+        sample.task,
+        wording,
+        sample.text,
+        content,
+        clip,
+        pair,
+        native,
+        load,
+        prompts,
+        fault,
+        result=f"{sample.key}.mp4",
     )
 
 

@@ -18,6 +18,7 @@ from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
 from shards.files import write_json
 from shards.media import MediaError, probe
+from shards.terminal import print_table
 
 COSTS = "costs.json"  # in a workspace: task -> stage -> [seconds, source frames] of all its runs
 
@@ -89,13 +90,13 @@ def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int)
     """Print what a run would do; computes and writes nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     recipe = build(load_config(task, config))
-    sources, console = recipe.find(clips), Console(width=140)
+    sources, console = recipe.find(clips), Console()
     frames = source_frames(recipe, sources, Workspace(workspace))
     table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
     parts = parts_of(recipe)
     for part in parts:
         table.add_row(part.role, part.backend, part.model, part.revision, part.license)
-    console.print(table)
+    print_table(table)
     path = workspace / COSTS
     measured = json.loads(path.read_text()).get(task, {}) if path.is_file() else {}
     table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
@@ -110,7 +111,7 @@ def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int)
         cost = each * frames / 3600 / max(1, workers)
         hours += cost
         table.add_row(name, f"{each:.4f}", origin, f"{cost:.3f}")
-    console.print(table)
+    print_table(table)
     more = (
         "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"
     )

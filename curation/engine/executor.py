@@ -37,6 +37,7 @@ from shards.limits import read_yaml, shown
 from shards.location import ShardError
 from shards.media import MediaError
 from shards.processes import background_processes, close_terminal_input, uninterrupted
+from shards.resources import config_root
 
 RUN_FAULTS = DISK_FAULTS | {errno.EACCES, errno.EPERM}  # going on would only repeat them
 ATTEMPTS = 3  # workers that one clip may kill
@@ -87,7 +88,7 @@ def tasks() -> dict[str, str]:
 
 def default_config(task: str, preset: str = "offline") -> Path:
     """The file of a task in a preset; tasks over rendered scenes have one for both."""
-    folder = Path(__file__).parents[2] / "configs" / "curation"
+    folder = config_root() / "curation"
     for_both = folder / f"{task}.yaml"
     return for_both if for_both.is_file() else folder / f"{task}.{preset}.yaml"
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from curation.engine.executor import default_config, load_config, tasks
 from curation.engine.report import write_overview
 from shards.files import write_json
+from shards.terminal import print_table
 
 COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
 
@@ -73,7 +74,7 @@ def run_all(
         table.add_row(
             row["task"], *numbers, share, str(row["samples"]), str(row["computed"]), str(row["seconds"]), each
         )
-    Console(width=110).print(table)
+    print_table(table)
     write_json(root / "all.json", rows)
     write_overview(root / "all.html", {row["task"]: root / row["task"] for row in rows if "clips" in row})
     return rows

@@ -46,6 +46,8 @@ def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool)
     blocks: Any = dit.blocks
     for block in blocks:
         if compiled:
+            # no two batches are laid out alike
+            block.attention.mix = torch.compiler.disable(block.attention.mix)
             block.forward = _fixed(torch.compile(block.forward, dynamic=False))
         if checkpointing == "full" or (checkpointing == "selective" and not compiled):
             block.forward = functools.partial(

@@ -87,11 +87,10 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         return self.out(self.mix(q, k, v, batch, role, memory).flatten(1))
 
-    @torch.compiler.disable  # no two batches are laid out alike, so that nothing here is to be compiled
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KVCache | None
     ) -> Tensor:
-        """Attention itself, [n, heads, head_dim], of rotated queries and keys."""
+        """Attention itself, [n, heads, head_dim], of rotated queries and keys; it is never compiled."""
         if role == "context":
             if memory is not None:
                 memory.put(batch.context, k, v)

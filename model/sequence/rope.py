@@ -74,7 +74,6 @@ def _frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
         return torch.block_diag(*inverse_frequencies(config)).to(device)
 
 
-@torch.compiler.assume_constant_result  # else the compiler looks through the cache
 def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     """float64 [axes, head_dim / 2]: row `axis` holds that axis's frequencies at its channels, 0 elsewhere.
 
@@ -83,6 +82,14 @@ def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     round the frequencies.
     """
     return _frequency_table(config, device)
+
+
+def mark_constants() -> None:
+    """Tell the compiler that the table is constant, else it looks through the cache; call it first.
+
+    A decorator would load the compiler, seconds of work, in every process.
+    """
+    torch.compiler.assume_constant_result(frequency_table)
 
 
 def rotation(positions: Tensor, config: RopeConfig) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,10 @@ from model.data.mixture import read_mixture
 from model.planner.balance import BalanceError, Cluster
 from model.training.config import FitConfig
 from shards.errors import ConfigError, SettingError
+from shards.resources import config_root
 from shards.serialization import to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "configs" / "slurm" / "train.sbatch"
 PACKAGES = ("model", "shards")  # what training imports
 
 
@@ -118,7 +118,7 @@ def snapshot(config: FitConfig, run: Path) -> Path:
         shutil.copytree(
             source, folder / "code" / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
         )
-    shutil.copy2(TEMPLATE, folder / "train.sbatch")
+    shutil.copy2(config_root() / "slurm" / "train.sbatch", folder / "train.sbatch")
     if config.data.mixture is not None:
         # overlays refer to their bases by place, so the whole is written
         mixture = (folder / "mixture.yaml").resolve()

@@ -178,7 +178,7 @@ def title(pid: int) -> str:
 
 
 def _until(holds: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
-    for _ in range(2400):
+    for _ in range(12_000):  # ten minutes: Ray alone takes two to start on a busy machine
         if holds():
             return
         assert driver.poll() is None, "the run ended before it could be killed"

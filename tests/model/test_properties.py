@@ -21,7 +21,7 @@ from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import TEXT, Element, SequenceConfig, TokenSequence, build_sequence, interleave
 from model.sequence.packing import PackedBatch, pack
-from model.sequence.rope import RopeConfig, _frequency_table, rotation
+from model.sequence.rope import RopeConfig, _frequency_table, mark_constants, rotation
 from shards.sample import split_text
 
 CHANNELS, WORD = 3, 8
@@ -316,6 +316,7 @@ def test_deterministic_runs_repeat_to_the_bit(
 
 def test_rotation_is_compiled_for_any_length_and_keeps_nothing_by_length() -> None:
     torch.compiler.reset()
+    mark_constants()
     config = RopeConfig(dims=(6, 2, 4, 4), ntk=(2.0, 1.0, 1.0, 1.0))
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(rotation, backend=counter)

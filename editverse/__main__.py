@@ -1,0 +1,75 @@
+"""`editverse curate|train|edit|bench ...`: the common commands by short names, the others by their package.
+
+`editverse train --config my.yaml` is `python -m model fit --config my.yaml`, and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+
+from shards.command import advice
+
+# name -> (package, its command, what it does); a command of None passes everything on
+SHORT: dict[str, tuple[str, list[str], str]] = {
+    "curate": (
+        "curation",
+        ["run"],
+        "make edit pairs and shards: editverse curate object_removal --clips folder",
+    ),
+    "train": (
+        "model",
+        ["fit"],
+        "train an editor on shards: editverse train --config configs/train/nano.yaml",
+    ),
+    "edit": ("model", ["edit"], "edit a video or an image by an instruction"),
+    "app": ("model", ["app"], "serve a page to edit in"),
+    "bench": ("benchmark", ["run"], "score an editor, or folders of results, on a suite"),
+}
+PACKAGES: dict[str, str] = {
+    "curation": "all commands of curation: clips, models, run, all, tasks",
+    "model": "all commands of the model: fit, edit, app, plan, info, ...",
+    "benchmark": "all commands of the benchmark: run, report, compare, tables, ...",
+    "shards": "look at shards and prove them: verify, index, ls, show",
+}
+
+
+def usage() -> str:
+    """The help text."""
+    rows = [*((name, words) for name, (_, _, words) in SHORT.items()), *PACKAGES.items()]
+    lines = "\n".join(f"  {name:<10} {words}" for name, words in rows)
+    return (
+        f"usage: editverse COMMAND ... | --help | --version\n\n{lines}\n\neditverse COMMAND --help says more."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(importlib.metadata.version("editverse"))
+        return 0
+    name, *rest = words
+    if name in SHORT:
+        package, command, _ = SHORT[name]
+        rest = [*command, *rest]
+    elif name in PACKAGES:
+        package = name
+    else:
+        print(f"error: no command {name!r}; there are: {', '.join([*SHORT, *PACKAGES])}", file=sys.stderr)
+        return 2
+    sys.argv = [f"python -m {package}", *rest]
+    try:
+        status = importlib.import_module(f"{package}.__main__").main()
+    except ModuleNotFoundError as error:  # at the import; later ones are `run_command`'s
+        print(f"error: {advice(error)}", file=sys.stderr)
+        return 2
+    return int(status or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
