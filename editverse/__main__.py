@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import sys
 
-from shards.command import advice
+from shards.command import run_command
 
 # name -> (package, its command, what it does); a command of None passes everything on
 SHORT: dict[str, tuple[str, list[str], str]] = {
@@ -63,12 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no command {name!r}; there are: {', '.join([*SHORT, *PACKAGES])}", file=sys.stderr)
         return 2
     sys.argv = [f"python -m {package}", *rest]
-    try:
-        status = importlib.import_module(f"{package}.__main__").main()
-    except ModuleNotFoundError as error:  # at the import; later ones are `run_command`'s
-        print(f"error: {advice(error)}", file=sys.stderr)
-        return 2
-    return int(status or 0)
+    return run_command(lambda: importlib.import_module(f"{package}.__main__").main())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,20 @@ Thin on purpose.
 
 import sys
 
-from model.cli import main
 from shards.command import run_command
 
 
 def command() -> int:
-    """Import the commands, which takes seconds that Ctrl-C may fall into, and run one."""
+    """Import the commands and run one."""
+    from model.cli import main  # takes seconds that Ctrl-C may fall into
+
     return main()
 
 
+def main() -> int:
+    """Entry point; returns the exit status."""
+    return run_command(command)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(command))
+    sys.exit(main())

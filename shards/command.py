@@ -179,7 +179,7 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
     except EditVerseError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        return _fail(advice(error))
+        return _fail(_advice(error))
     except BrokenPipeError:
         return _reader_left()
     except SystemExit as error:
@@ -196,7 +196,7 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
         return _interrupted(resumes)
 
 
-def advice(error: ModuleNotFoundError) -> str:
+def _advice(error: ModuleNotFoundError) -> str:
     """What to install when an optional package is missing; a module of ours that is missing is our fault.
 
     The extra is the one of this package's own metadata that asks for it.

@@ -83,7 +83,8 @@ class Outcome:
 def tasks() -> dict[str, str]:
     """Names of the tasks and their modules, from the files in `curation/tasks/`."""
     package = importlib.import_module("curation.tasks")
-    return {m.name: f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
+    modules = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg]
+    return {name: f"{package.__name__}.{name}" for name in modules}
 
 
 def default_config(task: str, preset: str = "offline") -> Path:
