@@ -35,7 +35,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm mutants perf gpu lock clean
+.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -137,6 +137,9 @@ perf: $(READY) ## run the benchmarks and print their tables
 gpu: $(READY) ## the tests and benchmarks that need a CUDA device
 	$(PY) -m pytest -m gpu
 	$(PY) -m tests.perf --device cuda
+
+docs: $(READY) ## build the documentation as a site: build/site/index.html
+	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve the locks anew (names, versions and hashes only)
 	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra bench --extra docs --extra dev -o requirements.lock $(UPGRADE)

@@ -29,7 +29,7 @@ from benchmark.report.tables import terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
 from shards.command import Parser, run_command
-from shards.devices import check_device
+from shards.devices import choose_device
 from shards.errors import EditVerseError
 from shards.files import exclusive, write_json
 from shards.limits import read_json
@@ -57,7 +57,7 @@ def run(
     gallery: int = 48,
     page: Literal["file", "folder"] = "file",
     workers: int = 1,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Score an editor, or folders of finished results, on a suite; write report.html and summary.json.
 
@@ -82,7 +82,7 @@ def run(
         gallery: items with videos on the page at most
         page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
         workers: processes
-        device: of the metrics' networks, cpu or cuda
+        device: of the metrics' networks: auto, cpu or cuda
     """
     for name, value, least in (
         ("steps", steps, 1),
@@ -93,7 +93,7 @@ def run(
     ):
         if value is not None and value < least:
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
-    check_device(device)
+    device = choose_device(device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics)
     evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers)

@@ -24,7 +24,7 @@ from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainC
 from model.training.precompute import encode as encode_samples
 from model.training.slurm import SlurmConfig
 from model.training.slurm import submit as submit_job
-from shards.devices import check_device
+from shards.devices import choose_device
 from shards.errors import SettingError
 
 STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
@@ -99,7 +99,7 @@ def encode(
     parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     lora: LoraConfig | None = None,
     run: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: Literal["float32", "bfloat16"] = "float32",
     part: int = 0,
     parts: int = 1,
@@ -114,12 +114,12 @@ def encode(
         parallel: not used.
         lora: not used.
         run: not used.
-        device: of the encoders, e.g. cpu or cuda.
+        device: of the encoders: auto, cpu or cuda.
         dtype: that is stored.
         part: number of this call, from 0 on, where several share the shards.
         parts: how many they are.
     """
-    check_device(device)
+    device = choose_device(device)
     done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
     print(
         f"{data.encoded}: {done.shards} shards encoded, {done.there} were there; {done.samples} samples, "
@@ -147,7 +147,7 @@ def edit(
     carry: bool | None = None,
     ground: bool = False,
     lora: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     revision: str | None = None,
 ) -> int:
@@ -168,7 +168,7 @@ def edit(
         carry: detail carry-over on or off.
         ground: find the region that the words are about first, then edit within it.
         lora: folder of an adapter to merge into the weights.
-        device: of the model, e.g. cpu or cuda.
+        device: of the model: auto, cpu or cuda.
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
     """
@@ -178,7 +178,7 @@ def edit(
     suffix = ".png" if target.startswith("image") else ".mp4"
     if out.suffix.lower() != suffix:
         raise SettingError(f"--out {out}: the result <{target}> must end in {suffix}")
-    check_device(device)
+    device = choose_device(device)
     editor = Editor.from_pretrained(checkpoint, device, dtype, revision, lora)
     result = editor(
         text,
@@ -242,7 +242,7 @@ def app(
     checkpoint: str,
     host: str = "127.0.0.1",
     port: int = 7860,
-    device: str = "cpu",
+    device: str = "auto",
     queue: int = 8,
     max_upload_mb: int = 200,
     max_frames: int = 300,
@@ -255,14 +255,14 @@ def app(
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
         host: address to listen on; anything but the loopback address lets others use this machine.
         port: to listen on.
-        device: of the model, e.g. cpu or cuda.
+        device: of the model: auto, cpu or cuda.
         queue: edits that may wait; more are refused.
         max_upload_mb: largest file that is taken, in megabytes.
         max_frames: longest video that is edited.
         max_stored_mb: uploads and results that are kept at a time, in megabytes.
         allowed_hosts: names under which a proxy serves the page, besides localhost and the host.
     """
-    check_device(device)
+    device = choose_device(device)
     limits = (queue, max_upload_mb, max_frames, max_stored_mb)
     config = AppConfig(host, port, *limits, tuple(allowed_hosts))
     serve(Editor.from_pretrained(checkpoint, device), config)

@@ -19,7 +19,7 @@ from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
 from benchmark.report.tables import comparison_table, correlation_table
 from benchmark.suites import describe, names, open_suite
-from shards.devices import check_device
+from shards.devices import choose_device
 from shards.files import write_json
 from shards.terminal import print_table
 
@@ -66,7 +66,7 @@ def faults(
     results: str = "results",
     metrics: str | None = None,
     limit: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     out: str | None = None,
 ) -> None:
     """Say what each fault of the published code is worth: official scores with one mended at a time.
@@ -77,12 +77,12 @@ def faults(
         results: folder of finished results
         metrics: YAML file of metrics; the suite's own if not given
         limit: only so many items, spread evenly over the suite
-        device: of the metrics' networks, cpu or cuda
+        device: of the metrics' networks: auto, cpu or cuda
         out: file for the table as JSON
     """
     from dataclasses import asdict
 
-    check_device(device)
+    device = choose_device(device)
     opened = open_suite(suite, Path(data))
     chosen = metrics or opened.metrics
     if chosen is None:

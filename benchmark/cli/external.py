@@ -10,7 +10,7 @@ from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.edit_cache import weights_folder
 from benchmark.evaluation.setup import evenly_spaced
 from benchmark.external import geneval, produce, vbench
-from shards.devices import check_device
+from shards.devices import choose_device
 from shards.files import exclusive, write_json
 from shards.terminal import print_table
 
@@ -30,7 +30,7 @@ def generate(
     samples: int | None = None,
     limit: int | None = None,
     steps: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Make the pictures or videos that GenEval's or VBench's program scores; go on where it ended.
 
@@ -42,11 +42,11 @@ def generate(
         samples: per prompt; as published if not given
         limit: only so many samples, spread evenly over all
         steps: solver steps; the checkpoint's own if not given
-        device: of the model, cpu or cuda
+        device: of the model: auto, cpu or cuda
     """
     from model import Editor  # brings torch; finished results need none
 
-    check_device(device)
+    device = choose_device(device)
     folder = weights_folder(Path(checkpoint))
     # beside the folder: the program that is run on it takes every file for a result
     place = Path(out).absolute()

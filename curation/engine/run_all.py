@@ -1,4 +1,4 @@
-"""`python -m curation all`: every task of the offline preset, parents first, with a table and one page."""
+"""`python -m curation all`: every task of a preset, parents first, with a table and one page."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from shards.files import write_json
 from shards.terminal import print_table
 
 COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
+
+
+def with_preset(names: list[str], preset: str) -> list[str]:
+    """Those of the tasks that have a configuration in the preset."""
+    return [name for name in names if default_config(name, preset).is_file()]
 
 
 def in_order(names: list[str], preset: str) -> list[str]:
@@ -42,10 +47,11 @@ def run_all(
 ) -> list[dict[str, Any]]:
     """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
 
-    A task that makes nothing is in the table with its error; the others are run all the same.
+    A task that makes nothing is in the table with its error; the others are run all the same. Without `only`,
+    tasks that the preset does not have are left out.
     """
     rows = []
-    for task in in_order(only or sorted(tasks()), preset):
+    for task in in_order(only or with_preset(sorted(tasks()), preset), preset):
         began, out = time.perf_counter(), root / task
         command = [sys.executable, "-m", "curation", "run", task, "--clips", str(clips), "--out", str(out)]
         command += ["--workspace", str(workspace), *more]

@@ -15,7 +15,7 @@ from model.planner.balance import Budget, Cluster
 from model.planner.calibrate import report as calibration_report
 from model.planner.report import report
 from model.planner.summary import describe, with_widths
-from shards.devices import check_device
+from shards.devices import choose_device
 
 
 def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 34_342)) -> int:  # noqa: B008
@@ -78,7 +78,7 @@ def cost(
     out: Path,
     model: ModelConfig = ModelConfig(),  # noqa: B008
     token_budget: int = 16_384,
-    device: str = "cpu",
+    device: str = "auto",
     checkpointing: Checkpointing = "none",
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
 ) -> int:
@@ -88,10 +88,10 @@ def cost(
         out: JSON file to write.
         model: whose blocks are timed, with random weights.
         token_budget: largest micro-batch.
-        device: e.g. cpu or cuda.
+        device: auto, cpu or cuda.
         checkpointing: of activations, as for fit.
         precision: as train.precision.
     """
-    check_device(device)
+    device = choose_device(device)
     calibration_report(with_widths(model), token_budget, device, checkpointing, precision, out)
     return 0

@@ -23,22 +23,22 @@ class RopeConfig:
 
     Attributes:
         dims: channels per axis, each even; they add up to the head size. The paper's heads of 128 have
-            12, 4, 56, 56.
+            12, 4, 56, 56; () is as many in proportion, see `paper_dims`.
         theta: base of the geometric series of frequencies.
         ntk: factor per axis by which positions may exceed those seen in training. 1 leaves the axis as it is;
             s multiplies the base by s ** (d / (d - 2)), so that the lowest frequency is slowed by s and the
             highest stays.
     """
 
-    dims: tuple[int, ...] = (12, 4, 56, 56)
+    dims: tuple[int, ...] = ()
     theta: float = 10_000.0
     ntk: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if len(self.dims) != len(self.ntk):
+        if self.dims and len(self.dims) != len(self.ntk):
             raise SettingError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
         in_range("rope.theta", self.theta, 1, 1e12)
-        for dim, factor in zip(self.dims, self.ntk, strict=True):
+        for dim, factor in zip(self.dims, self.ntk, strict=False):
             in_range("rope.dims", dim, 0, MAX_WIDTH)
             in_range("rope.ntk", factor, 1, 1e6)
         if any(dim % 2 for dim in self.dims):
@@ -48,10 +48,10 @@ class RopeConfig:
 def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
     """The paper's 12/4/56/56 scaled to another head size: even numbers that add up, at least 2 for time.
 
-    Raises ValueError when `head_dim` is not a multiple of 8 or is below 16.
+    Raises SettingError when `head_dim` is not a multiple of 8 or is below 16.
     """
     if head_dim % 8 or head_dim < 16:
-        raise SettingError(f"head size {head_dim}: needs a multiple of 8, at least 16")
+        raise SettingError(f"head size {head_dim}: needs a multiple of 8, at least 16, or rope.dims of its own")
     space = 2 * (head_dim * 56 // 256)
     time = max(2, 2 * (head_dim * 4 // 256))
     return head_dim - 2 * space - time, time, space, space

@@ -39,7 +39,7 @@ from model.training.module import EditModule
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
 from model.training.setup import build_datasets, load_init_checkpoint
 from model.training.validation import codec_psnr
-from shards.devices import check_device
+from shards.devices import choose_device
 from shards.errors import ConfigError, EditVerseError
 from shards.files import exclusive, is_unused, naming, write_json
 from shards.processes import background_processes
@@ -70,7 +70,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
     """
     accelerator = config.train.accelerator
     if accelerator in ("cuda", "gpu"):
-        check_device("cuda", "train.accelerator")
+        choose_device("cuda", "train.accelerator")
     with init_distributed(accelerator) as world:
         return _fit(config, run, world)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,12 @@ import yaml
 
 from curation.engine.executor import default_config, tasks
 from curation.engine.run import Summary, run
-from curation.engine.run_all import in_order
+from curation.engine.run_all import in_order, with_preset
 from curation.ops.control_signals import draw_poses
 from curation.ops.flow_warp import warp_error
 from curation.tasks.object_replacement import recoloured
 from shards.reader import Record, ShardSet
+from shards.resources import config_root
 from shards.verify import verify
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -222,3 +224,15 @@ def test_every_task_has_a_preset_and_parents_come_first() -> None:
         ("depth_to_video", "cg_depth"),
     ):
         assert order.index(parent) < order.index(child)
+
+
+def test_all_leaves_out_tasks_that_the_preset_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(config_root() / "curation", tmp_path / "curation")
+    (tmp_path / "curation" / "style_transfer.reference.yaml").unlink()
+    monkeypatch.setattr("curation.engine.executor.config_root", lambda: tmp_path)
+    names = sorted(tasks())
+    assert set(names) - set(with_preset(names, "reference")) == {"style_transfer"}
+    assert with_preset(names, "offline") == names
+    assert "style_transfer" not in in_order(with_preset(names, "reference"), "reference")
