@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from model.encoders import build, part
+from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
-from model.net.config import DiTConfig
+from model.net.config import DiTConfig, check_extras
 from model.sequence.interleave import SequenceConfig
 from shards.aliases import renewed
 from shards.errors import ConfigError, EditVerseError
@@ -61,9 +62,6 @@ class InferenceConfig:
             unconditional branch is not computed. The paper guides all the way.
         rescale: see `model.flow.flow_matching.guide`.
         solver: see `model.flow.solvers`.
-        carry_over: add back to the edit what the codec dropped of the source wherever the two agree; see
-            `model.extras.detail_transfer`. `agree` and `differ` are RMS differences in pixel values of
-            0..255: at or below the first a place counts as untouched, from the second on as edited.
     """
 
     steps: int = 50
@@ -71,19 +69,12 @@ class InferenceConfig:
     interval: tuple[float, ...] = (0.0, 1.0)
     rescale: float = 0.0
     solver: typing.Literal["euler", "midpoint", "unipc"] = "euler"
-    carry_over: bool = False
-    agree: float = 8.0
-    differ: float = 16.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps: needs at least 1, got {self.steps}")
         in_range("steps", self.steps, 1, MAX_SOLVER_STEPS)
         in_range("guidance", self.guidance, -1000, 1000)
-        in_range("agree", self.agree, 0, 255)
-        in_range("differ", self.differ, 0, 1000)
-        if self.carry_over and self.agree >= self.differ:
-            raise ValueError(f"agree {self.agree} must be below differ {self.differ}")
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ValueError(f"interval: two times from 0 to 1 in order, got {self.interval}")
         if not 0 <= self.rescale <= 1:
@@ -104,6 +95,10 @@ class ModelConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    extras: ExtrasConfig = field(default_factory=ExtrasConfig)
+
+    def __post_init__(self) -> None:
+        check_extras(self.extras, self.dit)
 
 
 def build_part(spec: dict[str, Any], port: type, where: str) -> Any:

@@ -1,7 +1,8 @@
-"""Names that classes had before they moved: those in files that people keep are understood for ever.
+"""Names that classes and settings had before: those in files that people keep are understood for ever.
 
-Configurations, checkpoints and run folders name classes by `class_path`; this is the one place that knows old
-ones.
+Configurations, checkpoints and run folders name classes by `class_path`; checkpoints and run folders hold all
+settings of a model. This is the one place that knows old names. A setting that a person gives by its old name
+is refused, with the new one (`shards.command`).
 """
 
 from __future__ import annotations
@@ -19,18 +20,35 @@ MOVED = {
 }
 
 
+# settings of a model, by their place in it
+SETTINGS = {
+    "dit.copy_prior": "extras.copy_bias",
+    "dit.place_prior": "extras.position_bias",
+    "dit.place_heads": "extras.position_bias_heads",
+    "inference.carry_over": "extras.detail_transfer",
+    "inference.agree": "extras.blend_low",
+    "inference.differ": "extras.blend_high",
+}
+
+
 def current(class_path: str) -> str:
     """The name that a class has now."""
     return MOVED.get(class_path, class_path)
 
 
 def renewed(value: Any) -> Any:
-    """A copy of JSON or YAML values in which every `class_path` has its current name."""
+    """A copy of JSON or YAML values in which every `class_path` and every setting has its current name."""
     if isinstance(value, dict):
-        return {
+        fresh: dict[str, Any] = {
             key: current(item) if key == "class_path" and isinstance(item, str) else renewed(item)
             for key, item in value.items()
         }
+        for old, new in SETTINGS.items():
+            (group, name), (new_group, new_name) = old.split("."), new.split(".")
+            if isinstance(fresh.get(group), dict) and name in fresh[group]:
+                moved = fresh[group].pop(name)
+                fresh[new_group] = fresh.get(new_group, {}) | {new_name: moved}
+        return fresh
     if isinstance(value, list):
         return [renewed(item) for item in value]
     return value

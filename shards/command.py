@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NoReturn
 import jsonargparse
 import yaml
 
+from shards.aliases import SETTINGS
 from shards.errors import EditVerseError, first_line
 from shards.resources import config_file
 
@@ -128,10 +129,12 @@ def explain(message: str, keys: Iterable[str]) -> str:
     words = "; ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     if match := re.search(r"unrecognized arguments: ([^\s=]+)", words):
         dashes = "--" if match[1].startswith("--") else ""
+        if words := renamed(match[1].lstrip("-")):
+            return f"{match[1]}: {words}"
         return f"{match[1]}: no such argument{nearest(match[1].lstrip('-'), keys, dashes)}"
     if match := re.search(r"(?:Subcommand|Group) '([^']*)' does not accept option '([^']*)'", words):
         key = match[2] if words.startswith("Subcommand") else f"{match[1]}.{match[2]}"
-        return f"{key}: no such setting{nearest(key, keys)}"
+        return f"{key}: {renamed(key) or f'no such setting{nearest(key, keys)}'}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", words):
         return f"{match[1]}: no such command{nearest(match[1], keys)}; there are {match[2]}".replace("'", "")
     words = re.sub(r'^Parser key "([^"]*)":;?', r"\1:", words)
@@ -140,6 +143,14 @@ def explain(message: str, keys: Iterable[str]) -> str:
     words = re.sub(r"Problems parsing config: ", "not YAML: ", words)
     words = re.sub(r'in "<unicode string>", ', "", words)
     return words if len(words) <= LONGEST else words[:LONGEST] + "..."
+
+
+def renamed(key: str) -> str:
+    """What to write for a setting that had this name once, "" if none had."""
+    for old, new in SETTINGS.items():
+        if key == old or key.endswith(f".{old}"):
+            return f"is called {key.removesuffix(old)}{new} now"
+    return ""
 
 
 def nearest(key: str, keys: Iterable[str], dashes: str = "") -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,11 @@ import yaml
 
 from benchmark.metrics.config import read_metrics
 from curation.engine.executor import load_config
-from shards.aliases import MOVED, current, renewed
+from model.cli import main as model_main
+from model.config import load_config as load_model
+from model.extras.config import ExtrasConfig
+from model.inference.pretrained import BUNDLED
+from shards.aliases import MOVED, SETTINGS, current, renewed
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -50,3 +56,28 @@ def test_a_task_file_of_before_is_read(tmp_path: Path) -> None:
     assert read["class_path"] == config["class_path"]
     captioner = read["init_args"]["captioner"]["class_path"]
     assert captioner == current("curation.describing.Measured") != "curation.describing.Measured"
+
+
+def test_settings_of_a_checkpoint_of_before_are_read(tmp_path: Path) -> None:
+    old = {
+        "dit": {"qkv_bias": True, "copy_prior": [0, 1, 2, 3], "place_prior": 1.5, "place_heads": 1},
+        "inference": {"carry_over": True, "agree": 3.0, "differ": 5.0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = load_model(tmp_path / "config.json")
+    assert config.extras == ExtrasConfig((0, 1, 2, 3), 1.5, 1, True, 3.0, 5.0)
+    assert len(SETTINGS) == len(dataclasses.fields(config.extras))
+    shipped = load_model(BUNDLED / "nano" / "config.json")
+    assert (shipped.extras.copy_bias, shipped.extras.detail_transfer) == ((0.0, 10.0, 3.0, 3.0), True)
+
+
+@pytest.mark.parametrize("old", SETTINGS)
+def test_an_old_setting_that_a_person_gives_is_refused_with_its_new_name(
+    old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group, name = old.split(".")
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", "model": {group: {name: 1}}}))
+    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--model.{old}", "1"]):
+        with pytest.raises(SystemExit):
+            model_main(["fit", *arguments])
+        assert f"model.{old}: is called model.{SETTINGS[old]} now" in capsys.readouterr().err

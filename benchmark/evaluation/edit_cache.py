@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.core.item import MODEL, MODEL_RAW, BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.core.score_cache import address
 from benchmark.evaluation.systems import Result
+from shards.aliases import renewed
 from shards.errors import EditVerseError, first_line
 from shards.files import DISK_FAULTS, inside, sha256_of, write_json
 from shards.limits import read_json
@@ -64,10 +65,10 @@ def checkpoint_sha256(folder: Path) -> str:
 
 
 def carries_over(folder: Path) -> bool:
-    """Whether the checkpoint's edits are blended with the source (`inference.carry_over` of its config)."""
+    """Whether the checkpoint's edits are blended with the source (`extras.detail_transfer` of its config)."""
     try:
-        config = read_json(folder / "config.json")
-        return bool(config.get("inference", {}).get("carry_over", False))
+        config = renewed(read_json(folder / "config.json"))
+        return bool(config.get("extras", {}).get("detail_transfer", False))
     except (EditVerseError, OSError, AttributeError) as error:
         raise RunStopped(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_size, load_config
 from model.encoders import Codec, TextEncoder
+from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
 from model.inference.lora import merge_adapter
 from model.inference.pretrained import (
@@ -137,10 +138,10 @@ class Editor:
         folder = find_checkpoint(path, revision)
         config = load_config(folder / CONFIG)
         state = read_weights(
-            folder / WEIGHTS, weight_shapes(config.dit), str(folder / CONFIG), device
+            folder / WEIGHTS, weight_shapes(config.dit, config.extras), str(folder / CONFIG), device
         )  # before the transformer is built: a configuration that asks for too much does not fit its weights
         with torch.device("meta"):
-            dit = DiT(config.dit)
+            dit = DiT(config.dit, config.extras)
         dit.load_state_dict(state, assign=True)
         if dtype is None and dit.bounds.dtype == torch.float16 and dit.bounds.device.type == "cpu":
             dtype = "float32"
@@ -201,7 +202,8 @@ class Editor:
             fps: of the result; the first video's by default.
             steps, guidance, solver: the checkpoint's defaults when None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
-            carry: detail carry-over on or off; the checkpoint's default when None.
+            carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
+                default when None.
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.inference.two_pass`; for edits of one video or image by words. Where it marks nothing,
                 the edit is by words alone.
@@ -216,7 +218,8 @@ class Editor:
         """
         texts = [text] if isinstance(text, str) else list(text)
         items = [media] if isinstance(text, str) else split_media(texts, media)
-        inference = self._inference(steps=steps, guidance=guidance, solver=solver, carry_over=carry)
+        inference = self._inference(steps=steps, guidance=guidance, solver=solver)
+        extras = self._extras(carry)
         plans = [
             plan_request(t, m, self.config.media, self.multiple, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
@@ -226,9 +229,9 @@ class Editor:
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
         with ticking(progress, inference.steps * passes) as tick:
             edits = [
-                self._edit(plan, inference, seed, tick)
+                self._edit(plan, inference, extras, seed, tick)
                 if region is None
-                else self._grounded(plan, region, inference, seed, tick)
+                else self._grounded(plan, region, inference, extras, seed, tick)
                 for plan, region in zip(plans, regions, strict=True)
             ]
         return edits[0] if isinstance(text, str) else edits
@@ -241,25 +244,49 @@ class Editor:
         except ValueError as error:
             raise SequenceError(str(error)) from error
 
-    def _grounded(
-        self, plan: Request, asked: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]
-    ) -> Edit:
-        region = region_of(self._edit(asked, inference, seed, tick).frames)
-        chosen = masked_request(plan, region) if region.any() else plan
-        return dataclasses.replace(self._edit(chosen, inference, seed, tick), region=region)
+    def _extras(self, carry: bool | None) -> ExtrasConfig:
+        """The checkpoint's extras, with or without the transfer of details if the caller says."""
+        if carry is None:
+            return self.config.extras
+        try:
+            return dataclasses.replace(self.config.extras, detail_transfer=carry)
+        except ValueError as error:
+            raise SequenceError(str(error)) from error
 
-    def _edit(self, plan: Request, inference: InferenceConfig, seed: int, tick: Callable[[], None]) -> Edit:
+    def _grounded(
+        self,
+        plan: Request,
+        asked: Request,
+        inference: InferenceConfig,
+        extras: ExtrasConfig,
+        seed: int,
+        tick: Callable[[], None],
+    ) -> Edit:
+        region = region_of(self._edit(asked, inference, extras, seed, tick).frames)
+        chosen = masked_request(plan, region) if region.any() else plan
+        return dataclasses.replace(self._edit(chosen, inference, extras, seed, tick), region=region)
+
+    def _edit(
+        self,
+        plan: Request,
+        inference: InferenceConfig,
+        extras: ExtrasConfig,
+        seed: int,
+        tick: Callable[[], None],
+    ) -> Edit:
         """Window by window."""
         states = self._states(plan)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
-        followed = plan.source if inference.carry_over else None
+        followed = plan.source if extras.detail_transfer else None
         if followed is not None and plan.clips[followed].still != plan.still:
             followed = None  # a picture is not where a video's detail comes from
         raw = result if followed is None else np.zeros_like(result)
         for start in windows(plan.length, self.config.media.frames):
             stop = min(start + self.config.media.frames, plan.length)
             pieces = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
-            edit, edited = self._window(plan, pieces, states, stop - start, inference, seed, tick, followed)
+            edit, edited = self._window(
+                plan, pieces, states, stop - start, inference, extras, seed, tick, followed
+            )
             raw[start:stop] = resize(to_pixels(edit), plan.size)
             if followed is not None:
                 source = to_float(resize(pieces[followed], plan.size))
@@ -278,6 +305,7 @@ class Editor:
         states: dict[str, Tensor],
         frames: int,
         inference: InferenceConfig,
+        extras: ExtrasConfig,
         seed: int,
         tick: Callable[[], None],
         followed: str | None,
@@ -305,7 +333,7 @@ class Editor:
         if followed is None or videos[followed].shape != edit.shape:
             return edit.cpu(), torch.ones(*shape, 1)
         coded = self.codec.decode(latents[followed], shape).clamp(-1, 1)
-        edited = change_map(edit, coded, inference.agree, inference.differ)
+        edited = change_map(edit, coded, extras.blend_low, extras.blend_high)
         for name, video in videos.items():
             if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
                 edited = limit_to_mask(edited, video)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from shards.errors import ConfigError, EditVerseError
@@ -162,7 +163,7 @@ def check_header(file: Path, shapes: Mapping[str, torch.Size], owner: str) -> No
         raise ConfigError(f"{file}: its weights are of several types ({', '.join(kinds)}); store all as one")
 
 
-def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
+def weight_shapes(config: DiTConfig, extras: ExtrasConfig | None = None) -> dict[str, torch.Size]:
     """Names and shapes of a transformer's weights, without building more than one of its blocks.
 
     A configuration from outside may ask for many blocks, which take long to build even without memory.
@@ -172,7 +173,7 @@ def weight_shapes(config: DiTConfig) -> dict[str, torch.Size]:
         if not getattr(config, name):
             raise ConfigError(f"dit.{name}: 0 is for training alone; a checkpoint says what a token holds")
     with torch.device("meta"):
-        one = DiT(dataclasses.replace(config, depth=1)).state_dict()
+        one = DiT(dataclasses.replace(config, depth=1), extras).state_dict()
     shapes: dict[str, torch.Size] = {}
     for name, value in one.items():
         rest = name.removeprefix("blocks.0.")

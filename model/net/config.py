@@ -6,11 +6,12 @@ Apart from the network itself, so that plans and reports need no layers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from model.extras.config import ExtrasConfig
 from model.net.attention import Backend
-from model.sequence.rope import AXES, RopeConfig
+from model.sequence.rope import AXES, RopeConfig, paper_dims
 from shards.errors import SettingError
 from shards.limits import MAX_DEPTH, MAX_HEADS, MAX_WIDTH, in_range
 
@@ -24,12 +25,6 @@ class DiTConfig:
             patch). 0 in a training configuration takes what the encoders give.
         kv_heads: fewer than `heads` is grouped-query attention; None means as many.
         hidden: inner width of SwiGLU; None is 8/3 of `width`, rounded up to a multiple of 32.
-        place_prior: initial bias of queries and keys along time, height and width (needs `qkv_bias`). Above 0
-            heads start by looking at their own place in all elements, which is where an edit finds most of
-            what it needs; 0 starts from content alone, as the paper presumably does. place_heads: how many of
-            the heads start so, the first ones; None is all, which leaves none to look at the words from afar.
-        copy_prior: None is the paper's network. Else a `CopyHead` with these initial biases per axis is added
-            to the output, for networks that predict clean data.
         modulation: False leaves timesteps out (plain LLaMA blocks).
         context: what the clean tokens see. `full`: the noisy target too, as in the paper. `causal`: only each
             other, so that their keys and values are the same at every step and `DiT.prefill_context` computes
@@ -47,9 +42,6 @@ class DiTConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)
     qk_norm: bool = True
     qkv_bias: bool = False
-    place_prior: float = 0.0
-    place_heads: int | None = None
-    copy_prior: tuple[float, ...] | None = None
     modulation: bool = True
     norm_eps: float = 1e-6
     context: Literal["full", "causal"] = "full"
@@ -65,28 +57,17 @@ class DiTConfig:
             ("heads", 1, MAX_HEADS),
             ("kv_heads", 1, MAX_HEADS),
             ("hidden", 1, 8 * MAX_WIDTH),
-            ("place_prior", -1000, 1000),
             ("norm_eps", 0, 1),
         ):
             if getattr(self, name) is not None:
                 in_range(f"dit.{name}", getattr(self, name), least, most)
-        if len(self.rope.dims) != len(AXES):
-            raise SettingError(f"dit.rope.dims: one number each for {', '.join(AXES)}, got {self.rope.dims}")
-        for prior in self.copy_prior or ():
-            in_range("dit.copy_prior", prior, -1000, 1000)
-        if self.copy_prior is not None and len(self.copy_prior) != len(AXES):
-            raise SettingError(f"dit.copy_prior: one number per axis of rope.dims, got {self.copy_prior}")
-        if self.place_prior and not self.qkv_bias:
-            raise SettingError("dit.place_prior needs dit.qkv_bias")
-        shared = self.heads // (self.kv_heads or self.heads)  # queries per key
-        if self.place_heads is not None and not (
-            0 < self.place_heads <= self.heads and self.place_heads % shared == 0
-        ):
-            raise SettingError(
-                f"dit.place_heads {self.place_heads}: from 1 to {self.heads} heads, by {shared}"
-            )
         if self.width % self.heads:
             raise SettingError(f"dit.width {self.width} does not divide into {self.heads} heads")
+        if not self.rope.dims:
+            dims = paper_dims(self.width // self.heads)
+            object.__setattr__(self, "rope", replace(self.rope, dims=dims))
+        if len(self.rope.dims) != len(AXES):
+            raise SettingError(f"dit.rope.dims: one number each for {', '.join(AXES)}, got {self.rope.dims}")
         if self.heads % (self.kv_heads or self.heads):
             raise SettingError(f"dit.heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
         if sum(self.rope.dims) != self.width // self.heads:
@@ -99,3 +80,14 @@ class DiTConfig:
     def inner(self) -> int:
         """Inner width of SwiGLU."""
         return self.hidden or 32 * math.ceil(self.width * 8 / 3 / 32)
+
+
+def check_extras(extras: ExtrasConfig, config: DiTConfig) -> None:
+    """Raise SettingError for extras that this transformer cannot have."""
+    if extras.position_bias and not config.qkv_bias:
+        raise SettingError("extras.position_bias needs dit.qkv_bias")
+    heads, shared = extras.position_bias_heads, config.heads // (config.kv_heads or config.heads)
+    if heads is not None and not (0 < heads <= config.heads and heads % shared == 0):
+        raise SettingError(
+            f"extras.position_bias_heads {heads}: from 1 to {config.heads} heads, by {shared} per key"
+        )

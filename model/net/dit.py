@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.extras.config import ExtrasConfig
 from model.extras.copy_head import CopyHead
 from model.net.blocks import Block, KVCache, TimeEmbedding, modulate
-from model.net.config import DiTConfig
+from model.net.config import DiTConfig, check_extras
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotation
 
@@ -43,9 +44,10 @@ class ContextCache:
 class DiT(nn.Module):
     """Packed tokens in, one prediction per target token out."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, extras: ExtrasConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.extras = config, extras or ExtrasConfig()
+        check_extras(self.extras, config)
         width = config.width
         self.text_in = nn.Linear(config.text_dim, width)
         self.vision_in = nn.Linear(config.vision_dim, width)
@@ -53,7 +55,8 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(width, config.norm_eps)
         self.out = nn.Linear(width, config.vision_dim)
-        self.copy = CopyHead(width, config.rope, config.copy_prior) if config.copy_prior else None
+        bias = self.extras.copy_bias
+        self.copy = CopyHead(width, config.rope, bias) if bias else None
         if config.modulation:
             self.time = TimeEmbedding(width)
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
@@ -73,12 +76,12 @@ class DiT(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.config.place_prior:
+        if self.extras.position_bias:
             half = sum(self.config.rope.dims) // 2
             prior = torch.zeros(2 * half)
             # pair (i, i + half) starts as (prior, 0): its product at distance d is prior^2 cos(frequency d)
-            prior[self.config.rope.dims[0] // 2 : half] = self.config.place_prior
-            share = (self.config.place_heads or self.config.heads) / self.config.heads
+            prior[self.config.rope.dims[0] // 2 : half] = self.extras.position_bias
+            share = (self.extras.position_bias_heads or self.config.heads) / self.config.heads
             for name, parameter in self.named_parameters():
                 if name.endswith(("attention.q.bias", "attention.k.bias")):
                     heads = parameter.detach().view(-1, 2 * half)

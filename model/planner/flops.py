@@ -99,36 +99,42 @@ def _out(config: DiTConfig, shape: Shape) -> Work:
     return Work(linear=shape.target * config.width * config.vision_dim + modulation)
 
 
-def _copy_keys(config: DiTConfig, shape: Shape) -> Work:
+def _copy_keys(config: DiTConfig, shape: Shape, copies: bool) -> Work:
     """Keys of the clean vision tokens, if there is a copy head."""
     clean = shape.vision - shape.target
-    return Work(linear=clean * config.width * sum(config.rope.dims)) if config.copy_prior else Work()
+    return Work(linear=clean * config.width * sum(config.rope.dims)) if copies else Work()
 
 
-def _copy(config: DiTConfig, shape: Shape) -> Work:
+def _copy(config: DiTConfig, shape: Shape, copies: bool) -> Work:
     """Queries and gates of the target's tokens, scores, and their product with the latents copied."""
-    if not config.copy_prior:
+    if not copies:
         return Work()
     size, pairs = sum(config.rope.dims), shape.target * (shape.vision - shape.target)
     linear = shape.target * config.width * (size + 1) + pairs * size
     return Work(linear=linear, frozen=pairs * config.vision_dim)
 
 
-def _pass(config: DiTConfig, shape: Shape) -> Work:
+def _pass(config: DiTConfig, shape: Shape, copies: bool) -> Work:
     """One forward pass over a whole sequence."""
     clean = shape.total - shape.noisy
     pairs = shape.total**2 if config.context == "full" else clean**2 + shape.noisy * shape.total
     before = _rotation(config, shape) + _into(config, shape)
-    after = _copy_keys(config, shape) + _out(config, shape) + _copy(config, shape)
+    after = _copy_keys(config, shape, copies) + _out(config, shape) + _copy(config, shape, copies)
     return before + blocks_work(config, shape.total, pairs) + after
 
 
-def forward_flops(config: DiTConfig, shapes: Iterable[Shape]) -> int:
-    """Operations of one forward pass over packed sequences."""
-    return sum(_pass(config, shape).flops for shape in shapes)
+def forward_flops(config: DiTConfig, shapes: Iterable[Shape], copies: bool = False) -> int:
+    """Operations of one forward pass over packed sequences.
+
+    Args:
+        copies: with a copy head, see `ExtrasConfig.copy_bias`.
+    """
+    return sum(_pass(config, shape, copies).flops for shape in shapes)
 
 
-def backward_flops(config: DiTConfig, shapes: Iterable[Shape], fused: bool = True) -> int:
+def backward_flops(
+    config: DiTConfig, shapes: Iterable[Shape], fused: bool = True, copies: bool = False
+) -> int:
     """Operations of the backward pass; what activation checkpointing computes again is not counted.
 
     Args:
@@ -137,12 +143,14 @@ def backward_flops(config: DiTConfig, shapes: Iterable[Shape], fused: bool = Tru
     """
     total = 0
     for shape in shapes:
-        work = _pass(config, shape)
+        work = _pass(config, shape, copies)
         total += 4 * work.linear + 2 * work.frozen + (5 if fused else 4) * work.attention
     return total
 
 
-def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool) -> int:
+def edit_flops(
+    config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool, copies: bool = False
+) -> int:
     """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
 
     Under `context: causal` the clean tokens are run once (`DiT.prefill_context`), then the noisy ones at
@@ -155,13 +163,13 @@ def edit_flops(config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance:
     for shape in shapes:
         for branch in (shape, _without_text(shape))[: 1 + guidance]:
             if config.context == "full":
-                total += steps * _pass(config, branch).flops
+                total += steps * _pass(config, branch, copies).flops
                 continue
             clean = branch.total - branch.noisy
-            once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch)
+            once = _rotation(config, branch) + _into(config, branch) + _copy_keys(config, branch, copies)
             once += blocks_work(config, clean, clean**2)
             step = _into(config, replace(branch, text=0, vision=branch.target))
-            step += _out(config, branch) + _copy(config, branch)
+            step += _out(config, branch) + _copy(config, branch, copies)
             step += blocks_work(config, branch.noisy, branch.noisy * branch.total)
             total += once.flops + steps * step.flops
     return total

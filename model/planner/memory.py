@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -38,7 +39,13 @@ class Memory:
         return self.state + self.gathered + self.activations
 
 
-def memory_of(config: DiTConfig, ranks: int, tokens: int, checkpointing: Checkpointing) -> Memory:
+def memory_of(
+    config: DiTConfig,
+    ranks: int,
+    tokens: int,
+    checkpointing: Checkpointing,
+    extras: ExtrasConfig | None = None,
+) -> Memory:
     """Memory of a rank under bf16-mixed.
 
     Args:
@@ -46,23 +53,25 @@ def memory_of(config: DiTConfig, ranks: int, tokens: int, checkpointing: Checkpo
         ranks: that share one copy of the weights (`parallel.sharding`).
         tokens: of a micro-batch on this rank.
     """
-    count = parameter_count(config)
+    count = parameter_count(config, extras)
     return Memory(
         state=20 * count / ranks,
         gathered=(8 if ranks > 1 else 0) * count + 2 * count,
-        activations=tokens * activation_bytes(config, checkpointing),
+        activations=tokens * activation_bytes(config, checkpointing, extras),
     )
 
 
-def activation_bytes(config: DiTConfig, checkpointing: Checkpointing) -> float:
+def activation_bytes(
+    config: DiTConfig, checkpointing: Checkpointing, extras: ExtrasConfig | None = None
+) -> float:
     """Bytes per token that a backward pass needs.
 
     Under checkpointing, what a single block keeps while it is computed again comes on top of what all keep.
     """
-    block, rest = _kept(config, "none" if checkpointing == "none" else "full")
+    block, rest = _kept(config, "none" if checkpointing == "none" else "full", extras)
     again = 0.0
     if checkpointing != "none":
-        again = _kept(config, "none")[0]
+        again = _kept(config, "none", extras)[0]
     if checkpointing == "selective":
         # what `model.net.activation_checkpointing.SAVED_OPS` names, in bf16: queries, keys, values,
         # attention, and four products
@@ -71,7 +80,9 @@ def activation_bytes(config: DiTConfig, checkpointing: Checkpointing) -> float:
     return config.depth * block + rest + again
 
 
-def _kept(config: DiTConfig, checkpointing: Literal["none", "full"]) -> tuple[float, float]:
+def _kept(
+    config: DiTConfig, checkpointing: Literal["none", "full"], extras: ExtrasConfig | None
+) -> tuple[float, float]:
     """Bytes per token of a block, and of all that is not a block.
 
     Hooks do not see what selective checkpointing keeps.
@@ -81,15 +92,20 @@ def _kept(config: DiTConfig, checkpointing: Literal["none", "full"]) -> tuple[fl
     for depth in (1, 2):
         # SDPA keeps no scores, as kernels on a GPU
         shallow = replace(config, depth=depth, attention="sdpa")
-        tokens, kept = zip(*(saved_bytes(shallow, checkpointing, n) for n in frames), strict=True)
+        tokens, kept = zip(*(saved_bytes(shallow, checkpointing, n, extras) for n in frames), strict=True)
         slopes.append((kept[1] - kept[0]) / (tokens[1] - tokens[0]))
     return slopes[1] - slopes[0], 2 * slopes[0] - slopes[1]
 
 
-def saved_bytes(config: DiTConfig, checkpointing: Literal["none", "full"], frames: int) -> tuple[int, int]:
+def saved_bytes(
+    config: DiTConfig,
+    checkpointing: Literal["none", "full"],
+    frames: int,
+    extras: ExtrasConfig | None = None,
+) -> tuple[int, int]:
     """(tokens, bytes) of what a forward pass on the CPU saves for the backward pass."""
     with torch.device("meta"):
-        dit = DiT(config)
+        dit = DiT(config, extras)
     dit.to_empty(device="cpu")  # what is kept does not depend on values
     prepare_blocks(dit, checkpointing, compiled=False)
     patch = SequenceConfig(patch=1)

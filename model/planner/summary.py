@@ -11,6 +11,7 @@ import torch
 
 from model.config import ModelConfig, build_part
 from model.encoders import Codec, TextEncoder
+from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.planner.flops import Shape, backward_flops, edit_flops, forward_flops
@@ -42,7 +43,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     from rich.table import Table
 
     config = with_widths(model)
-    console, count = Console(), parameter_count(config)
+    console, count = Console(), parameter_count(config, model.extras)
     table = Table("", "", title="model", show_header=False)
     table.add_row("parameters", f"{count:,}")
     table.add_row("weights, bf16", f"{count * 2 / 2**30:.2f} GiB")
@@ -54,6 +55,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     table.add_row("text encoder", model.text["class_path"].rpartition(".")[2])
     table.add_row("codec", model.codec["class_path"].rpartition(".")[2])
     console.print(table)
+    copies = model.extras.copy_bias is not None
     steps, guided = model.inference.steps, model.inference.guidance != 1
     table = Table(
         "tokens",
@@ -76,15 +78,19 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
             segments=3,
         )
         edits = [
-            edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided)
+            edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided, copies)
             for context in ("full", "causal")
         ]
-        flops = forward_flops(config, [shape]), backward_flops(config, [shape]), *edits
+        flops = (
+            forward_flops(config, [shape], copies),
+            backward_flops(config, [shape], copies=copies),
+            *edits,
+        )
         table.add_row(f"{length:,}", *(f"{f / 1e12:,.3g}" for f in flops))
     console.print(table)
 
 
-def parameter_count(config: DiTConfig) -> int:
+def parameter_count(config: DiTConfig, extras: ExtrasConfig | None = None) -> int:
     """Weights of a transformer, counted on the meta device."""
     with torch.device("meta"):
-        return sum(p.numel() for p in DiT(config).parameters())
+        return sum(p.numel() for p in DiT(config, extras).parameters())

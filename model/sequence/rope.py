@@ -51,7 +51,9 @@ def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
     Raises SettingError when `head_dim` is not a multiple of 8 or is below 16.
     """
     if head_dim % 8 or head_dim < 16:
-        raise SettingError(f"head size {head_dim}: needs a multiple of 8, at least 16, or rope.dims of its own")
+        raise SettingError(
+            f"head size {head_dim}: needs a multiple of 8, at least 16, or rope.dims of its own"
+        )
     space = 2 * (head_dim * 56 // 256)
     time = max(2, 2 * (head_dim * 4 // 256))
     return head_dim - 2 * space - time, time, space, space

@@ -94,7 +94,8 @@ class EditModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # a step has as many micro-batches as its plan says
         self.config, self.optim, self.last_step, self.world = config, optim, last_step, world
-        self.dit = dit if dit is not None else DiT(config.dit)  # else with weights, or an adapter in it
+        # one that is given has weights, or an adapter in it
+        self.dit = dit if dit is not None else DiT(config.dit, config.extras)
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
         self.tasks: tuple[str, ...] = ()  # whose losses are told apart
@@ -120,7 +121,7 @@ class EditModule(L.LightningModule):
 
     def blank(self) -> DiT:
         """A transformer like `dit`, whose weights are yet to be filled in."""
-        blank = DiT(self.config.dit)
+        blank = DiT(self.config.dit, self.config.extras)
         if self.lora is not None:
             add_adapter(blank, self.lora)
         return blank.to(self.device)

@@ -200,9 +200,9 @@ def _train(
 def cluster_of(config: FitConfig, world: World) -> Cluster:
     """The run's ranks as the planner sees them; raises ConfigError for settings that do not fit them."""
     degree, dit = config.parallel.degree, config.model.dit
-    if degree > 1 and dit.copy_prior:
+    if degree > 1 and config.model.extras.copy_bias:
         raise ConfigError(
-            "parallel.degree: a copy head (model.dit.copy_prior) compares all of a sequence's tokens, so "
+            "parallel.degree: a copy head (model.extras.copy_bias) compares all of a sequence's tokens, so "
             "that no ranks can share one; set the degree to 1"
         )
     try:

@@ -16,6 +16,7 @@ import pytest
 from benchmark.core.item import Geometry, Loaded, Reference
 from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.encoders.transform import TransformCodec
+from model.extras.config import ExtrasConfig
 from model.inference.editor import Editor
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -98,7 +99,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         codec=codec,
         dit=dit,
         media=MediaConfig(min_area=32 * 48, max_area=32 * 48, frames=FRAMES),
-        inference=InferenceConfig(steps=1, guidance=1.0, carry_over=True),
+        inference=InferenceConfig(steps=1, guidance=1.0),
+        extras=ExtrasConfig(detail_transfer=True),
     )
     folder = tmp_path_factory.mktemp("run")
     Editor(DiT(dit), config).save_pretrained(folder / "checkpoint")

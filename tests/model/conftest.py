@@ -19,6 +19,7 @@ from model import Editor
 from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.data.batch import DataConfig
 from model.encoders import part
+from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -194,7 +195,8 @@ def fit_config(shard_folder: Path) -> FitConfig:
             dit=DiTConfig(width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))),
             flow=FlowConfig(prediction="clean"),
             media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=9),
-            inference=InferenceConfig(steps=2, guidance=1.0, carry_over=True),
+            inference=InferenceConfig(steps=2, guidance=1.0),
+            extras=ExtrasConfig(detail_transfer=True),
         ),
         optim=OptimConfig(lr=1e-3, final_lr=1e-4, warmup=2, ema=0.9),
         train=TrainConfig(steps=6, accelerator="cpu", save_every=2, sample_every=4, samples=1),

@@ -10,6 +10,8 @@ import dataclasses
 import pytest
 import torch
 
+from model.config import ModelConfig
+from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import (
@@ -29,8 +31,8 @@ CONFIG = DiTConfig(
     depth=1,
     heads=2,
     rope=RopeConfig(dims=(4, 4, 12, 12)),
-    copy_prior=(0.0, 10.0, 5.0, 5.0),
 )
+EXTRAS = ExtrasConfig(copy_bias=(0.0, 10.0, 5.0, 5.0))
 
 
 def edit_of(source: torch.Tensor | None, words: int) -> TokenSequence:
@@ -50,7 +52,7 @@ def predict(dit: DiT, sequences: list[TokenSequence]) -> list[torch.Tensor]:
 
 def test_an_untrained_model_points_at_the_same_place() -> None:
     torch.manual_seed(0)
-    dit = DiT(CONFIG)
+    dit = DiT(CONFIG, EXTRAS)
     sources = [torch.randn(3, 4, 6, 3), torch.randn(3, 4, 6, 3)]
     sequences = [edit_of(sources[0], 5), edit_of(None, 3), edit_of(sources[1], 1)]
     first, nothing, second = predict(dit, sequences)
@@ -63,7 +65,7 @@ def test_an_untrained_model_points_at_the_same_place() -> None:
 
 def test_gradients_reach_the_pointer() -> None:
     torch.manual_seed(0)
-    dit = DiT(CONFIG)
+    dit = DiT(CONFIG, EXTRAS)
     batch = pack([edit_of(torch.randn(3, 4, 6, 3), 5)])
     dit(batch, batch.vision, torch.ones(batch.segments))[0].square().sum().backward()
     assert dit.copy is not None
@@ -73,10 +75,10 @@ def test_gradients_reach_the_pointer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kv_heads", "place_heads", "queries", "keys"), [(None, 1, 1, 1), (2, 2, 2, 1), (2, None, 4, 2)]
+    ("kv_heads", "biased", "queries", "keys"), [(None, 1, 1, 1), (2, 2, 2, 1), (2, None, 4, 2)]
 )
 def test_some_heads_start_at_their_own_place(
-    kv_heads: int | None, place_heads: int | None, queries: int, keys: int
+    kv_heads: int | None, biased: int | None, queries: int, keys: int
 ) -> None:
     config = dataclasses.replace(
         CONFIG,
@@ -85,19 +87,18 @@ def test_some_heads_start_at_their_own_place(
         kv_heads=kv_heads,
         rope=RopeConfig(dims=(4, 4, 4, 4)),
         qkv_bias=True,
-        place_prior=1.0,
-        place_heads=place_heads,
     )
-    for name, bias in DiT(config).named_parameters():
+    extras = ExtrasConfig(position_bias=1.0, position_bias_heads=biased)
+    for name, bias in DiT(config, extras).named_parameters():
         for ending, count in (("attention.q.bias", queries), ("attention.k.bias", keys)):
             if name.endswith(ending):
                 placed = bias.detach().view(-1, 16).any(1)
                 assert placed[:count].all()
                 assert not placed[count:].any()
-    with pytest.raises(ValueError, match=r"dit.place_heads 5: from 1 to 4 heads"):
-        dataclasses.replace(config, place_heads=5)
+    with pytest.raises(ValueError, match=r"extras.position_bias_heads 5: from 1 to 4 heads"):
+        ModelConfig(dit=config, extras=dataclasses.replace(extras, position_bias_heads=5))
 
 
-def test_place_prior_needs_biases() -> None:
-    with pytest.raises(ValueError, match="place_prior needs"):
-        dataclasses.replace(CONFIG, place_prior=1.0)
+def test_a_position_bias_needs_biases() -> None:
+    with pytest.raises(ValueError, match="position_bias needs"):
+        ModelConfig(dit=CONFIG, extras=ExtrasConfig(position_bias=1.0))

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import InferenceConfig, ModelConfig
 from model.encoders import build
+from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
 from model.inference.sampler import sample
 from model.net.config import DiTConfig
@@ -63,16 +64,22 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped queries": {"kv_heads": 1, "qkv_bias": True},
     "causal": {"context": "causal"},
-    "copy head": {"copy_prior": (0.0, 10.0, 5.0, 5.0)},
+    "copy head": {},
     "no modulation": {"modulation": False},
-    "all": {"kv_heads": 2, "context": "causal", "copy_prior": (0.0, 10.0, 5.0, 5.0), "qk_norm": False},
+    "all": {"kv_heads": 2, "context": "causal", "qk_norm": False},
 }
+COPIES = ExtrasConfig(copy_bias=(0.0, 10.0, 5.0, 5.0))
 
 
 def config_of(case: str) -> DiTConfig:
     if not case.startswith("nano"):
         return dataclasses.replace(TINY, **CASES[case])
     return dataclasses.replace(preset("nano"), context="causal" if "causal" in case else "full")
+
+
+def extras_of(case: str) -> ExtrasConfig:
+    """Nano's network has a copy head, too."""
+    return COPIES if case in ("copy head", "all") or case.startswith("nano") else ExtrasConfig()
 
 
 def count(dit: DiT, batch: PackedBatch) -> tuple[int, int]:
@@ -93,9 +100,10 @@ def test_a_pass_is_what_is_counted(case: str, backend: Literal["matmul", "sdpa"]
     torch.manual_seed(0)
     sequences = [edit_of(config), edit_of(config, frames=1, words=40)]
     shapes = [shape_of(s) for s in sequences]
-    forward, backward = count(DiT(config), pack(sequences))
-    assert forward_flops(config, shapes) == forward
-    assert backward_flops(config, shapes, fused=backend == "sdpa") == backward
+    copies = extras_of(case).copy_bias is not None
+    forward, backward = count(DiT(config, extras_of(case)), pack(sequences))
+    assert forward_flops(config, shapes, copies) == forward
+    assert backward_flops(config, shapes, fused=backend == "sdpa", copies=copies) == backward
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -104,13 +112,15 @@ def test_an_edit_is_what_is_counted(case: str, guidance: float) -> None:
     """Under `context: causal` the clean tokens are counted once."""
     config = config_of(case)
     torch.manual_seed(0)
-    dit = DiT(config).eval()
+    dit = DiT(config, extras_of(case)).eval()
     with_text, without_text = (edit_of(config, words=words) for words in (9, 0))
     noise = torch.randn(shape_of(with_text).target, config.vision_dim)
     inference = InferenceConfig(steps=5, guidance=guidance)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         sample(dit, with_text, without_text, noise, FlowConfig(), inference)
-    assert edit_flops(config, [shape_of(with_text)], 5, guidance != 1) == counter.get_total_flops()
+    copies = extras_of(case).copy_bias is not None
+    counted = edit_flops(config, [shape_of(with_text)], 5, guidance != 1, copies)
+    assert counted == counter.get_total_flops()
 
 
 def test_reuse_saves_what_the_context_costs() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import TEXT, Element, SequenceConfig, TokenSequence, build_sequence, interleave
@@ -40,12 +41,11 @@ def network(context: Literal["full", "causal"], copying: bool = False, determini
         heads=2,
         kv_heads=1,
         rope=RopeConfig(dims=(4, 4, 4, 4)),
-        copy_prior=(0.0, 1.0, 1.0, 1.0) if copying else None,
         context=context,
         deterministic=deterministic,
     )
     torch.manual_seed(0)
-    dit = DiT(config)
+    dit = DiT(config, ExtrasConfig(copy_bias=(0.0, 1.0, 1.0, 1.0) if copying else None))
     with torch.no_grad():
         for parameter in dit.parameters():
             if not parameter.any():
