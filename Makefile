@@ -81,7 +81,7 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	@$(MAKE) --no-print-directory nano-data
 	$(RANKS) -m model fit --config configs/train/editor_stills.yaml --parallel.sharding none
 	$(RANKS) -m model fit --config configs/train/editor.yaml --parallel.sharding none
-	$(PY) -m model ship --checkpoint runs/editor --out runs/editor/shipped
+	$(PY) -m model export --checkpoint runs/editor --out runs/editor/shipped
 	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
 	  $(PY) -m benchmark run --suite heldout --data data/nano/$$name --limit $${pair##*:} --gallery 24 \
 	    --ground '[object_removal,object_replacement]' \

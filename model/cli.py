@@ -21,7 +21,7 @@ from model.inference.request import name_target
 from model.inference.templates import FORMS
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
-from model.training.precompute import encode as encode_samples
+from model.training.precompute import precompute as precompute_samples
 from model.training.slurm import SlurmConfig
 from model.training.slurm import submit as submit_job
 from shards.devices import choose_device
@@ -48,7 +48,7 @@ def fit(
         optim: the optimizer and its schedule.
         train: length, precision, where to start from, and what is left on the way.
         parallel: how the processes of torchrun or srun share the work.
-        lora: train an adapter to the weights of train.start instead of all of them.
+        lora: train an adapter to the weights of train.init_from instead of all of them.
     """
     from model.training.distributed import exit_rank  # brings lightning, which takes seconds
     from model.training.trainer import Stopped  # brings lightning, which takes seconds
@@ -83,7 +83,7 @@ def submit(
         optim: the optimizer and its schedule.
         train: length, precision, where to start from, and what is left on the way.
         parallel: how the processes share the work.
-        lora: train an adapter to the weights of train.start instead of all of them.
+        lora: train an adapter to the weights of train.init_from instead of all of them.
         slurm: what the job asks for.
     """
     job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora), run, slurm)
@@ -91,7 +91,7 @@ def submit(
     return 0
 
 
-def encode(
+def precompute(
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
     model: ModelConfig = ModelConfig(),  # noqa: B008
     optim: OptimConfig = OptimConfig(),  # noqa: B008
@@ -120,7 +120,9 @@ def encode(
         parts: how many they are.
     """
     device = choose_device(device)
-    done = encode_samples(FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts)
+    done = precompute_samples(
+        FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts
+    )
     print(
         f"{data.encoded}: {done.shards} shards encoded, {done.there} were there; {done.samples} samples, "
         f"{done.bytes / 2**20:.1f} MiB, {done.failed} left out"
@@ -211,7 +213,7 @@ def merge(checkpoint: str, lora: Path, out: Path) -> int:
     return 0
 
 
-def ship(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "float16"] = "float16") -> int:
+def export(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "float16"] = "float16") -> int:
     """Store a checkpoint to be passed on: in half precision, with SHA256SUMS that are checked on loading.
 
     Args:
@@ -312,12 +314,12 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     commands: dict[str, Any] = {
         "fit": fit,
-        "encode": encode,
+        "precompute": precompute,
         "submit": submit,
         "edit": edit,
         "app": app,
         "merge": merge,
-        "ship": ship,
+        "export": export,
         "forms": forms,
         "info": info,
         "plan": plan,

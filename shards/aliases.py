@@ -20,8 +20,13 @@ MOVED = {
 }
 
 
-# settings of a model, by their place in it
+# settings of a model and of a training run, by their place in it
 SETTINGS = {
+    "data.change_weight": "data.edit_weight",
+    "data.text_dropout": "data.text_drop_prob",
+    "optim.average": "optim.loss_reduction",
+    "train.sample_every": "train.validate_every",
+    "train.start": "train.init_from",
     "dit.copy_prior": "extras.copy_bias",
     "dit.place_prior": "extras.position_bias",
     "dit.place_heads": "extras.position_bias_heads",
@@ -29,6 +34,9 @@ SETTINGS = {
     "inference.agree": "extras.blend_low",
     "inference.differ": "extras.blend_high",
 }
+
+# commands of `python -m model`
+COMMANDS = {"encode": "precompute", "ship": "export"}
 
 
 def current(class_path: str) -> str:

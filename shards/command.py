@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NoReturn
 import jsonargparse
 import yaml
 
-from shards.aliases import SETTINGS
+from shards.aliases import COMMANDS, SETTINGS
 from shards.errors import EditVerseError, first_line
 from shards.resources import config_file
 
@@ -136,6 +136,8 @@ def explain(message: str, keys: Iterable[str]) -> str:
         key = match[2] if words.startswith("Subcommand") else f"{match[1]}.{match[2]}"
         return f"{key}: {renamed(key) or f'no such setting{nearest(key, keys)}'}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", words):
+        if match[1] in COMMANDS and COMMANDS[match[1]] in match[2]:
+            return f"{match[1]}: is called {COMMANDS[match[1]]} now"
         return f"{match[1]}: no such command{nearest(match[1], keys)}; there are {match[2]}".replace("'", "")
     words = re.sub(r'^Parser key "([^"]*)":;?', r"\1:", words)
     words = UNION.sub(r"expected \1, got \2", words)

@@ -153,7 +153,7 @@ class EncodedSet:
             if index is None:
                 raise ShardError(
                     f"{self.location.path(encoded_name(row))}: {row.shard} is not encoded yet; run "
-                    "`python -m model encode`"
+                    "`python -m model precompute`"
                 )
             self._entries |= {key: (index.shard, entry) for key, entry in index.samples.items()}
 

@@ -26,7 +26,7 @@ from shards.media import MediaError, name_of, read_image, read_mask, read_video
 from shards.sample import Media, Sample
 from shards.tar import Member, TarReader
 
-ENCODING = "encoding.json"  # what `model encode` writes first
+ENCODING = "encoding.json"  # what `model precompute` writes first
 
 
 @dataclass

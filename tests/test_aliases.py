@@ -17,7 +17,7 @@ from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig
 from model.inference.pretrained import BUNDLED
-from shards.aliases import MOVED, SETTINGS, current, renewed
+from shards.aliases import COMMANDS, MOVED, SETTINGS, current, renewed
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -66,7 +66,8 @@ def test_settings_of_a_checkpoint_of_before_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(old))
     config = load_model(tmp_path / "config.json")
     assert config.extras == ExtrasConfig((0, 1, 2, 3), 1.5, 1, True, 3.0, 5.0)
-    assert len(SETTINGS) == len(dataclasses.fields(config.extras))
+    moved = [new for new in SETTINGS.values() if new.startswith("extras.")]
+    assert len(moved) == len(dataclasses.fields(config.extras))
     shipped = load_model(BUNDLED / "nano" / "config.json")
     assert (shipped.extras.copy_bias, shipped.extras.detail_transfer) == ((0.0, 10.0, 3.0, 3.0), True)
 
@@ -75,9 +76,17 @@ def test_settings_of_a_checkpoint_of_before_are_read(tmp_path: Path) -> None:
 def test_an_old_setting_that_a_person_gives_is_refused_with_its_new_name(
     old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    group, name = old.split(".")
-    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", "model": {group: {name: 1}}}))
-    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--model.{old}", "1"]):
+    (group, name), inside = old.split("."), "model." if old.startswith(("dit.", "inference.")) else ""
+    held = {group: {name: 1}}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", **({"model": held} if inside else held)}))
+    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--{inside}{old}", "1"]):
         with pytest.raises(SystemExit):
             model_main(["fit", *arguments])
-        assert f"model.{old}: is called model.{SETTINGS[old]} now" in capsys.readouterr().err
+        assert f"{inside}{old}: is called {inside}{SETTINGS[old]} now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("old", COMMANDS)
+def test_an_old_command_is_refused_with_its_new_name(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        model_main([old])
+    assert f"{old}: is called {COMMANDS[old]} now" in capsys.readouterr().err

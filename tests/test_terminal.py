@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., l
     (root / "media").mkdir()
     write_shards(root / "shards", make_items(root / "media"), max_samples=2)
     (root / "scenes.yaml").write_text(yaml.safe_dump(SCENES))
-    train = {"steps": 400, "accelerator": "cpu", "save_every": 2, "sample_every": 1000, "samples": 1}
+    train = {"steps": 400, "accelerator": "cpu", "save_every": 2, "validate_every": 1000, "samples": 1}
     data = {"shards": [str(root / "shards")], "batch_size": 2, "token_budget": 400, "workers": 1}
     (root / "fit.yaml").write_text(yaml.safe_dump({"data": data, "model": MODEL, "train": train}))
     config = MODEL | {"dit": MODEL["dit"] | {"text_dim": 384, "vision_dim": 24}}
@@ -404,7 +404,7 @@ def test_a_device_that_is_not_there_is_one_line(
     for arguments in (
         [*edit(folder, tmp_path / "out.mp4"), "--device", "cuda"],
         ["model", "app", "--checkpoint", folder / "checkpoint", "--device", "cuda"],
-        ["model", "encode", "--config", folder / "fit.yaml", *encoded, "--device", "cuda"],
+        ["model", "precompute", "--config", folder / "fit.yaml", *encoded, "--device", "cuda"],
         ["model", "cost", "--out", tmp_path / "cost.json", "--device", "cuda:3"],
         bench(folder, tmp_path / "bench", "--device", "cuda"),
     ):
@@ -612,7 +612,7 @@ def commands(folder: Path, base: Path) -> dict[str, tuple[Path, list[object]]]:
     (base / "study.yaml").write_text(yaml.safe_dump(study))
     return {
         "fit": (base / "run", ["model", "fit", "--config", folder / "fit.yaml", "--run", base / "run"]),
-        "encode": (base / "encoded", ["model", "encode", *encode]),
+        "encode": (base / "encoded", ["model", "precompute", *encode]),
         "run": (base / "bench", bench(folder, base / "bench")),
         "study": (
             base / "study",

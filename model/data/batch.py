@@ -36,14 +36,14 @@ class DataConfig:
             prefetch: steps that each prepares ahead.
         on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
             row that is no longer; both name it.
-        text_dropout: chance that a sample loses its text (for guidance).
+        text_drop_prob: chance that a sample loses its text (for guidance).
         windows: where a training clip may begin in a longer video: anywhere (None), or at this many places
             spread evenly over it, from its start on.
-        encoded: folder or URL of latents and token states made beforehand by `python -m model encode`; it
+        encoded: folder or URL of latents and token states made beforehand by `python -m model precompute`; it
             needs `windows`. None encodes while training.
         cache_gib: most memory for decoded media, per process that reads them.
         flip: chance of a left-right mirror of all media; "left" and "right" change places in the text.
-        change_weight: extra weight of target tokens that differ from the source at the same place, relative
+        edit_weight: extra weight of target tokens that differ from the source at the same place, relative
             to the others; weights average 1 per sample. It uses the training pair alone, no mask. 0 is the
             paper's loss.
     """
@@ -59,9 +59,9 @@ class DataConfig:
     windows: int | None = None
     encoded: str | None = None
     cache_gib: float = 2.0
-    text_dropout: float = 0.1
+    text_drop_prob: float = 0.1
     flip: float = 0.0
-    change_weight: float = 0.0
+    edit_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.windows is not None and self.windows < 1:

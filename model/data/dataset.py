@@ -301,7 +301,7 @@ class EditDataset:
         else:
             found, encode_text = record(), self.states
             latents = {name: self.latents(found, name, part, flip) for name, part in windows.items()}
-        drop = chance("text") < config.text_dropout
+        drop = chance("text") < config.text_drop_prob
         elements = interleave(text, latents, target, encode_text, drop_text=drop)
         sequence = build_sequence(elements, self.model.sequence, self.codec.spatial)
         tokens = patchify(latents[target], self.model.sequence.patch)
@@ -311,12 +311,12 @@ class EditDataset:
             sequence=sequence,
             noise=torch.randn(tokens.shape, generator=random("noise")),
             time=draw_time(self.model.flow, random("time"), len(tokens)),
-            weight=self._weights(entry, latents, target, config.change_weight),
+            weight=self._weights(entry, latents, target, config.edit_weight),
             size=len(tokens),
         )
 
     def _weights(self, entry: IndexEntry, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
-        """Loss weight per target token, mean 1; see `DataConfig.change_weight`."""
+        """Loss weight per target token, mean 1; see `DataConfig.edit_weight`."""
         patch = self.model.sequence.patch
         tokens = patchify(latents[target], patch)
         same = [

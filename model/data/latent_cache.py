@@ -75,7 +75,7 @@ def check(folder: str, encoding: Mapping[str, Any]) -> None:
     """Raise ConfigError if a folder has no encoding, or naming the first field in which it has another."""
     theirs = read_encoding(folder)
     if theirs is None:
-        raise ConfigError(f"data.encoded: {folder} has no {DESCRIPTION}; run `python -m model encode`")
+        raise ConfigError(f"data.encoded: {folder} has no {DESCRIPTION}; run `python -m model precompute`")
     for name, value in encoding.items():
         if theirs.get(name) != value:
             raise ConfigError(

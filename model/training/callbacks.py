@@ -73,7 +73,7 @@ class TrainingMonitor(Callback):
             self.writer.save(wait=last or module.stopping)
         if module.stopping and not last:
             trainer.should_stop = True
-        elif self.heldout and (module.done % config.sample_every == 0 or last):
+        elif self.heldout and (module.done % config.validate_every == 0 or last):
             self.look(trainer, module)
         self._ended = time.monotonic()
 

@@ -25,7 +25,7 @@ class OptimConfig:
         lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
         ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
-        average: what counts the same in the loss: every `sample` of a step, or every `token`. The paper's
+        loss_reduction: what counts the same in the loss: every `sample` of a step, or every `token`. The paper's
             expectation is over samples, so `sample` is the default: under `token` a 35k-token video edit
             would weigh as much as 35 images, and the mixture's ratios (Table 10, counted in samples) would
             say little about what is learned. `token` suits data of one length, or fine-tuning on long video.
@@ -39,7 +39,7 @@ class OptimConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
-    average: Literal["sample", "token"] = "sample"
+    loss_reduction: Literal["sample", "token"] = "sample"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class TrainConfig:
         seed: of weights, order, noise and everything else that is drawn.
         precision: Lightning's; `bf16-mixed` keeps weights and moments in fp32.
         threads: of torch; None leaves it to the environment.
-        start: checkpoint (a folder or hub id) whose weights and model configuration are where training
+        init_from: checkpoint (a folder or hub id) whose weights and model configuration are where training
             starts, as the paper starts from a pretrained model; None starts from random weights.
         deterministic: every operation in a fixed order, also on CUDA (slower there).
         save_every: steps between resumable states; keep: how many of them, the newest ones, are left.
-        sample_every: steps between rendered held-out pairs; samples: how many pairs are rendered. The
+        validate_every: steps between rendered held-out pairs; samples: how many pairs are rendered. The
             averaged weights that render them best so far are kept in the run's folder `best`.
         wandb: project of Weights & Biases to log to as well; needs the package.
     """
@@ -65,16 +65,16 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: str = "auto"
     threads: int | None = None
-    start: str | None = None
+    init_from: str | None = None
     deterministic: bool = False
     save_every: int = 100
     keep: int = 2
-    sample_every: int = 200
+    validate_every: int = 200
     samples: int = 4
     wandb: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "keep", "sample_every", "samples"):
+        for name in ("steps", "save_every", "keep", "validate_every", "samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
 
@@ -112,7 +112,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """A whole training run; with `lora`, of an adapter to the weights of `train.start`."""
+    """A whole training run; with `lora`, of an adapter to the weights of `train.init_from`."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

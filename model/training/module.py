@@ -150,7 +150,7 @@ class EditModule(L.LightningModule):
             group["lr"] = rate
         optimizer.zero_grad()
         counts = self._sum([sum(m.tokens for m in batch.micro), sum(len(m.noise) for m in batch.micro)])
-        shares = token_shares(batch, self.optim.average, int(counts[1]))
+        shares = token_shares(batch, self.optim.loss_reduction, int(counts[1]))
         total = torch.zeros((), device=self.device)
         apart = torch.zeros(2, len(self.tasks) + BINS, device=self.device, dtype=torch.float64)
         for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True)):

@@ -1,6 +1,6 @@
 """Encode the samples of a training run beforehand: latents and token states, shard by shard.
 
-`python -m model encode --config my.yaml` fills `data.encoded` of the configuration that is trained with.
+`python -m model precompute --config my.yaml` fills `data.encoded` of the configuration that is trained with.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Encoding:
     bytes: int = 0
 
 
-def encode(
+def precompute(
     config: FitConfig,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16"] = "float32",

@@ -32,7 +32,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             theirs = json.loads(file.read_text())
         except ValueError as error:
             raise ConfigError(f"{file}: {error}; delete {folder} or choose another --run") from error
-        difference = first_difference(renewed(requested(theirs)), identity)
+        difference = first_difference(requested(renewed(theirs)), identity)
         if difference:
             raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
         return
@@ -44,13 +44,17 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
 def requested(held: Any) -> Any:
     """What a run's `run.json` says was asked for: without the model that came of it.
 
-    With `train.start` no model is asked for. Runs that were begun before 2026-11-28 have the default one
+    With `train.init_from` no model is asked for. Runs that were begun before 2026-11-28 have the default one
     there, which is not what they trained.
     """
     if not isinstance(held, dict):
         return held
     config = held.get("config")
-    if isinstance(config, dict) and isinstance(config.get("train"), dict) and config["train"].get("start"):
+    if (
+        isinstance(config, dict)
+        and isinstance(config.get("train"), dict)
+        and config["train"].get("init_from")
+    ):
         config = {name: value for name, value in config.items() if name != "model"}
     return {name: value for name, value in held.items() if name != "model"} | {"config": config}
 
@@ -58,7 +62,7 @@ def requested(held: Any) -> Any:
 def record_model(folder: Path, model: ModelConfig) -> None:
     """Add to a claimed folder's `run.json` the model that is trained, as the checkpoint's `config.json` is.
 
-    It is not always the requested one: `train.start` brings a checkpoint's, and the codec's statistics and
+    It is not always the requested one: `train.init_from` brings a checkpoint's, and the codec's statistics and
     the widths of the encoders are only known once the data is open.
     """
     file = folder / "run.json"

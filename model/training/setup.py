@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 def load_init_checkpoint(config: FitConfig) -> Editor | None:
     """The editor whose weights training starts from, if any; ConfigError for settings that contradict it."""
-    if config.train.start is None:
+    if config.train.init_from is None:
         if config.lora is not None:
-            raise ConfigError("lora: an adapter needs weights to adapt; name a checkpoint in train.start")
+            raise ConfigError("lora: an adapter needs weights to adapt; name a checkpoint in train.init_from")
         return None
     if config.model != ModelConfig():
-        raise ConfigError("model: with train.start the model is the checkpoint's; leave this section out")
-    editor = Editor.from_pretrained(config.train.start, dtype="float32")
+        raise ConfigError("model: with train.init_from the model is the checkpoint's; leave this section out")
+    editor = Editor.from_pretrained(config.train.init_from, dtype="float32")
     editor.dit.requires_grad_(True).train()
     return editor
 

@@ -89,7 +89,7 @@ def locked(run: Path, world: World) -> Iterator[None]:
 def identity_of(config: FitConfig) -> dict[str, Any]:
     """What makes a run this run: all settings but where its data lies, and how and on what it is computed.
 
-    With `train.start` the model is the checkpoint's, so that there is no model among the settings.
+    With `train.init_from` the model is the checkpoint's, so that there is no model among the settings.
     """
     settings = to_dict(config)
     del settings["parallel"]

@@ -38,7 +38,7 @@ def settings(shards: Path, run: Path) -> list[str]:
     """Changes to configs/train/nano.yaml."""
     return [
         *("--run", str(run), "--data.shards", json.dumps([str(shards)])),
-        *("--train.steps", str(STEPS), "--train.save_every", "10", "--train.sample_every", "1000"),
+        *("--train.steps", str(STEPS), "--train.save_every", "10", "--train.validate_every", "1000"),
         *("--train.precision", "32-true", "--optim.warmup", "5", "--train.samples", "1"),
     ]
 

@@ -187,7 +187,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
     """A run of seconds: 48x64 pixels, nine frames, one block."""
     return FitConfig(
         data=DataConfig(
-            shards=(str(shard_folder),), batch_size=3, token_budget=400, change_weight=1.0, flip=0.5
+            shards=(str(shard_folder),), batch_size=3, token_budget=400, edit_weight=1.0, flip=0.5
         ),
         model=ModelConfig(
             codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
@@ -199,7 +199,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
             extras=ExtrasConfig(detail_transfer=True),
         ),
         optim=OptimConfig(lr=1e-3, final_lr=1e-4, warmup=2, ema=0.9),
-        train=TrainConfig(steps=6, accelerator="cpu", save_every=2, sample_every=4, samples=1),
+        train=TrainConfig(steps=6, accelerator="cpu", save_every=2, validate_every=4, samples=1),
     )
 
 

@@ -17,7 +17,7 @@ import yaml
 from model.data.dataset import EditDataset
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
-from model.training.precompute import encode
+from model.training.precompute import precompute
 from model.training.setup import build_datasets
 from model.training.trainer import fit
 from shards.errors import ConfigError
@@ -62,7 +62,7 @@ def steps_of(config: FitConfig) -> PlannedSteps:
 
 
 def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None:
-    done = encode(config)
+    done = precompute(config)
     assert (done.shards, done.samples, done.failed) == (3, 6, 0)
     plain = steps_of(with_data(config, encoded=None))
     assert {len(plain.pairs.starts(9, n)) for n in (1, 2, 3, None)} == {1, 2, 3, 5}
@@ -97,7 +97,7 @@ def test_examples_do_not_depend_on_what_is_kept_in_memory(config: FitConfig) -> 
 
 
 def test_a_run_with_encoded_samples_is_the_same_run(config: FitConfig, tmp_path: Path) -> None:
-    encode(config)
+    precompute(config)
     ours = fit(with_data(config, workers=2), tmp_path / "run")
     theirs = fit(with_data(config, encoded=None), tmp_path / "other")
     assert ours["last_loss"] == pytest.approx(theirs["last_loss"], rel=1e-4)
@@ -111,19 +111,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_path: Path) -> None:
-    encode(config)
+    precompute(config)
     whole = files_of(tmp_path / "encoded")
     assert len(whole) == 7  # two per shard, and the description
     parts = with_data(config, encoded=str(tmp_path / "parts"))
-    assert [encode(parts, part=i, parts=2).shards for i in (0, 1)] == [2, 1]
-    assert encode(parts).there == 3
+    assert [precompute(parts, part=i, parts=2).shards for i in (0, 1)] == [2, 1]
+    assert precompute(parts).there == 3
     assert files_of(tmp_path / "parts") == whole
 
     # the command, killed at some moment and called again
     killed = with_data(config, encoded=str(tmp_path / "killed"))
     settings = {k: v for k, v in to_dict(killed).items() if v is not None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "model", "encode", "--config", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "model", "precompute", "--config", str(tmp_path / "config.yaml")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
@@ -147,14 +147,14 @@ def test_what_does_not_fit_is_named(config: FitConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.windows"):
         with_data(config, windows=None)
     with pytest.raises(ConfigError, match="is a URL"):
-        encode(with_data(config, encoded="s3://bucket/encoded"))
+        precompute(with_data(config, encoded="s3://bucket/encoded"))
     with pytest.raises(ConfigError, match=r"data\.encoded: name the folder"):
-        encode(with_data(config, encoded=None))
-    encode(config)
+        precompute(with_data(config, encoded=None))
+    precompute(config)
     with pytest.raises(ConfigError, match="windows 2, this run has 3"):
         opened(with_data(config, windows=3))
     with pytest.raises(ConfigError, match="flip True, this run has False"):
-        encode(with_data(config, flip=0.0))
+        precompute(with_data(config, flip=0.0))
     small = dataclasses.replace(config.model.media, frames=3)
     with pytest.raises(ConfigError, match="encoded with media"):
         opened(dataclasses.replace(config, model=dataclasses.replace(config.model, media=small)))
@@ -175,8 +175,8 @@ def test_a_sample_that_cannot_be_encoded(config: FitConfig, tmp_path: Path) -> N
     codec["init_args"] = {**codec["init_args"], "scale": [1.0] * 6}  # or it is measured on all samples
     fitted = dataclasses.replace(fitted, model=dataclasses.replace(fitted.model, codec=codec))
     with pytest.raises(ConfigError, match=shards.keys[2]):
-        encode(with_data(fitted, on_error="stop"))
-    assert encode(fitted).failed == 1
+        precompute(with_data(fitted, on_error="stop"))
+    assert precompute(fitted).failed == 1
     visited = {key for i in range(6) for micro in steps_of(fitted)[i].micro for key in micro.keys}
     assert visited == set(shards.keys) - {shards.keys[2]}
     with pytest.raises(SampleError, match="was left out"):

@@ -134,7 +134,7 @@ def test_a_step_has_the_gradient_of_its_whole_batch(
     module_of: Callable[..., EditModule], steps: list[StepBatch], average: Literal["sample", "token"]
 ) -> None:
     """However many micro-batches it has, and whatever the steps before it were."""
-    module = module_of(lr=0.0, final_lr=0.0, clip=0.0, average=average)  # the weights stay
+    module = module_of(lr=0.0, final_lr=0.0, clip=0.0, loss_reduction=average)  # the weights stay
     record = train(module, steps[:2])
     other = module_of()
     for step, gradients in zip(steps[:2], record.gradients, strict=True):

@@ -109,7 +109,7 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
 ) -> None:
     base, lora = tmp_path / "base", LoraConfig(rank=2)
     fit(fit_config, base)
-    train = dataclasses.replace(fit_config.train, start=str(base), steps=4)
+    train = dataclasses.replace(fit_config.train, init_from=str(base), steps=4)
     config = dataclasses.replace(fit_config, model=ModelConfig(), train=train, lora=lora)
     fit(config, tmp_path / "run")
     before, after = (Editor.from_pretrained(p) for p in (base, tmp_path / "run"))
@@ -153,9 +153,9 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
 
 
 def test_settings_that_contradict_are_named(fit_config: FitConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.start"):
+    with pytest.raises(ConfigError, match=r"train\.init_from"):
         fit(dataclasses.replace(fit_config, lora=LoraConfig()), tmp_path / "a")
-    train = dataclasses.replace(fit_config.train, start=str(tmp_path / "none"))
+    train = dataclasses.replace(fit_config.train, init_from=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="leave this section out"):
         fit(dataclasses.replace(fit_config, train=train), tmp_path / "b")
     with pytest.raises(ConfigError, match=r"none.*config\.json: not found"):

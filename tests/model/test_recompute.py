@@ -73,7 +73,7 @@ def run(config: FitConfig, folder: Path, **changes: Any) -> list[float]:
     """The losses of 50 steps with some of the parallel section changed."""
     config = dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, steps=50, sample_every=1000),
+        train=dataclasses.replace(config.train, steps=50, validate_every=1000),
         parallel=dataclasses.replace(config.parallel, **changes),
     )
     fit(config, folder)

@@ -17,7 +17,7 @@ from shards.errors import ConfigError
 @pytest.fixture
 def shipped(editor: Editor, tmp_path: Path) -> Path:
     editor.save_pretrained(tmp_path / "run" / "checkpoint")
-    assert main(["ship", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
     return tmp_path / "out"
 
 

@@ -108,7 +108,7 @@ def test_a_visit_is_keyed_by_seed_step_and_sample(fit_config: FitConfig, opened:
 
 def test_lengths_from_the_index_are_those_of_the_sequences(fit_config: FitConfig, opened: Opened) -> None:
     pairs, _ = opened
-    config = dataclasses.replace(fit_config.data, text_dropout=0.0)
+    config = dataclasses.replace(fit_config.data, text_drop_prob=0.0)
     for index, length in enumerate(pairs.lengths):
         assert len(pairs.example(index, 0, 0, 0, config).sequence) == length
 
@@ -122,7 +122,7 @@ def test_texts_are_dropped_as_often_as_asked(
     fit_config: FitConfig, opened: Opened, chance: float, visits: int
 ) -> None:
     pairs, _ = opened
-    config = dataclasses.replace(fit_config.data, text_dropout=chance)
+    config = dataclasses.replace(fit_config.data, text_drop_prob=chance)
     key = pairs.entry(0).key
     dropped = [not len(pairs.example(0, 0, step, 7, config).sequence.text) for step in range(visits)]
     # a draw of its own, by seed, step, pass and sample
@@ -137,7 +137,7 @@ def test_a_mirrored_visit_mirrors_words_and_pictures(fit_config: FitConfig, open
 
     def visit(flip: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The words' states, and the source as decoded again."""
-        config = dataclasses.replace(fit_config.data, flip=flip, text_dropout=0.0)
+        config = dataclasses.replace(fit_config.data, flip=flip, text_drop_prob=0.0)
         sequence = pairs.example(index, 0, 0, 0, config).sequence
         size = next(s.size for s in sequence.segments if s.name == "video1")
         latents = unpatchify(sequence.vision[: math.prod(size)], size, pairs.model.sequence.patch)

@@ -60,10 +60,10 @@ MUTANTS = (
     Mutant(
         "does not ask for the average that was set",
         "model/training/module.py",
-        "shares = token_shares(batch, self.optim.average, int(counts[1]))",
+        "shares = token_shares(batch, self.optim.loss_reduction, int(counts[1]))",
         'shares = token_shares(batch, "token", int(counts[1]))',
         (f"{LIT}::test_a_step_has_the_gradient_of_its_whole_batch",),
-        "optim.average does nothing",
+        "optim.loss_reduction does nothing",
     ),
     Mutant(
         "averages over a micro-batch, not the step",
@@ -124,7 +124,7 @@ MUTANTS = (
     Mutant(
         "never drops the text",
         "model/data/dataset.py",
-        'drop = chance("text") < config.text_dropout',
+        'drop = chance("text") < config.text_drop_prob',
         "drop = False",
         (f"{TRAINING}::test_texts_are_dropped_as_often_as_asked",),
         "guidance has no unconditional branch to lean on",

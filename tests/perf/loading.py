@@ -24,7 +24,7 @@ from model.data.batch import DataConfig, StepBatch, collate
 from model.data.dataset import EditDataset
 from model.training.config import FitConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
-from model.training.precompute import encode
+from model.training.precompute import precompute
 from model.training.setup import build_datasets
 from model.training.trainer import loader
 from shards.reader import Record, ShardSet
@@ -72,7 +72,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     def planned(data: DataConfig) -> PlannedSteps:
         fit = FitConfig(data=data, model=config, train=TrainConfig(steps=steps))
         if data.encoded is not None:
-            encode(fit)
+            precompute(fit)
         pairs, _, _ = build_datasets(fit, None)
         pairs.forget()  # what the codec's statistics were measured on
         if data.encoded is not None:

@@ -50,7 +50,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     tokens = sum(len(m.batch.segment) for m in batch.micro)
 
     def forward_backward() -> None:
-        for micro, share in zip(batch.micro, token_shares(batch, fit.optim.average), strict=True):
+        for micro, share in zip(batch.micro, token_shares(batch, fit.optim.loss_reduction), strict=True):
             loss = (share * micro_loss(module.dit, micro, model)).sum()
             loss.backward()
         module.dit.zero_grad()
