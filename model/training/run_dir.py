@@ -62,8 +62,8 @@ def requested(held: Any) -> Any:
 def record_model(folder: Path, model: ModelConfig) -> None:
     """Add to a claimed folder's `run.json` the model that is trained, as the checkpoint's `config.json` is.
 
-    It is not always the requested one: `train.init_from` brings a checkpoint's, and the codec's statistics and
-    the widths of the encoders are only known once the data is open.
+    It is not always the requested one: `train.init_from` brings a checkpoint's, and the codec's statistics
+    and the widths of the encoders are only known once the data is open.
     """
     file = folder / "run.json"
     write_json(file, requested(json.loads(file.read_text())) | {"model": to_dict(model)})

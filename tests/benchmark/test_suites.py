@@ -249,7 +249,8 @@ def test_a_judges_words_and_refusals_are_kept(
     ("change", "words"),
     [
         ("metrics: []", "needs `metrics`"),
-        ("metrics: [{class_path: os.system}]", "must begin with"),
+        ("metrics: [{class_path: os.system}]", "os.system is no class of os"),
+        ("metrics: [{class_path: pathlib.Path}]", "pathlib.Path is no class"),
         ("metrics: [{class_path: benchmark.metrics.text.Nothing}]", "Nothing"),
         (
             "metrics: [{class_path: benchmark.metrics.text.VideoAlignment, init_args: {model: clip}}]",
