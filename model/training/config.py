@@ -26,9 +26,10 @@ class OptimConfig:
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
         ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
         loss_reduction: what counts the same in the loss: every `sample` of a step, or every `token`. The
-            paper's expectation is over samples, so `sample` is the default: under `token` a 35k-token video edit
-            would weigh as much as 35 images, and the mixture's ratios (Table 10, counted in samples) would
-            say little about what is learned. `token` suits data of one length, or fine-tuning on long video.
+            paper's expectation is over samples, so `sample` is the default: under `token` a 35k-token video
+            edit would weigh as much as 35 images, and the mixture's ratios (Table 10, counted in samples)
+            would say little about what is learned. `token` suits data of one length, or fine-tuning on long
+            video.
     """
 
     method: Literal["adamw", "muon"] = "adamw"
