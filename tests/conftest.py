@@ -95,3 +95,14 @@ def shard_dir(tmp_path: Path, make_items: Callable[..., list[Item]]) -> Path:
     (tmp_path / "media").mkdir()
     write_shards(tmp_path / "shards", make_items(tmp_path / "media"), max_samples=2)
     return tmp_path / "shards"
+
+
+# Files whose tests share a fixture that takes a minute: one worker runs them all.
+TOGETHER = {"tests/curation/test_run.py": "a run of Ray", "tests/curation/test_tasks.py": "a run of Ray"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under `--dist loadgroup` a file's tests stay together, since they share fixtures."""
+    for item in items:
+        file = item.path.relative_to(item.config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(file, file)))

@@ -527,7 +527,7 @@ def test_a_full_disk_names_the_edit(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [300, 6000, 40_000, 90_000])
+@pytest.mark.parametrize("size", [300, 40_000])
 def test_a_full_disk_names_a_file_of_the_training(folder: Path, tmp_path: Path, size: int) -> None:
     # no worker: what it hands over is a file in memory, which the limit would meet too
     arguments = ["--config", folder / "fit.yaml", "--run", tmp_path / "run", "--data.workers", 0]
@@ -537,7 +537,7 @@ def test_a_full_disk_names_a_file_of_the_training(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [300, 1500, 20_000])
+@pytest.mark.parametrize("size", [300, 20_000])
 def test_a_full_disk_names_a_file_of_the_benchmark(folder: Path, tmp_path: Path, size: int) -> None:
     line = full(size, *bench(folder, tmp_path / "out"))
     assert line.startswith(f"error: {tmp_path / 'out'}/")
@@ -670,6 +670,9 @@ with exclusive({str(tmp_path)!r}, "--run"):
     ) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
+        lock = str(tmp_path / "lock")
+        while any(file.path == lock for file in psutil.Process(child).open_files()):
+            time.sleep(0.01)  # it lets go of the lock as its first act
         process.kill()
         process.wait()
         with exclusive(tmp_path, "--run"):
@@ -677,7 +680,7 @@ with exclusive({str(tmp_path)!r}, "--run"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fit", "run", "curate"])
+@pytest.mark.parametrize("name", ["fit", "curate"])
 def test_of_two_at_once_the_second_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
     held, arguments = commands(folder, tmp_path)[name]
     with Terminal(*arguments) as first:

@@ -247,7 +247,7 @@ def test_muon_on_one_rank_and_on_two(config: FitConfig, tmp_path: Path) -> None:
     config = packing(dataclasses.replace(config, optim=optim, train=train), 200)
     fit(config, tmp_path / "whole")
     kill_after(config, tmp_path / "killed", 5)
-    run_ranks(config, tmp_path / "killed")
+    fit(config, tmp_path / "killed")
     assert (tmp_path / "killed" / "curve.csv").read_bytes() == (tmp_path / "whole" / "curve.csv").read_bytes()
     run_ranks(config, tmp_path / "two", 2)
     losses = [[float(row["loss"]) for row in rows(tmp_path / run)] for run in ("whole", "two")]

@@ -303,9 +303,10 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(
         "video_editing": 287_503,
         "video_generation": 3_921_491,
     }
-    model = str(mixtures.parents[1] / "model" / "2b.yaml")
-    command = ["plan", "--model", model, "--ranks", "64", "--steps", "2"]
-    assert main([*command, "--mixture", str(mixtures / "video_edit_only.yaml")]) == 0
+    models = mixtures.parents[1] / "model"
+    command = ["plan", "--model", str(models / "2b.yaml"), "--ranks", "64", "--steps", "2"]
+    small = ["--model", str(models / "small.yaml"), "--mixture", str(mixtures / "video_edit_only.yaml")]
+    assert main([*command, *small]) == 0
     out = capsys.readouterr().out
     assert "video_editing" in out
     assert "image_editing" not in out

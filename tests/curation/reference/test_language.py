@@ -162,7 +162,7 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     config = small("object_removal", tmp_path)
     path = tmp_path / "removal.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = ["run", "object_removal", "--clips", little_clips, "--config", path, "--workers", 1]
+    command = ["run", "object_removal", "--clips", little_clips, "--config", path, "--workers", 0]
     command += ["--workspace", tmp_path / "workspace", "--out", tmp_path / "out"]
 
     def again() -> Any:
