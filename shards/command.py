@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
@@ -27,6 +28,7 @@ UNION = re.compile(
     r"Given value: (.*)$"
 )
 OURS = ("shards", "curation", "model", "benchmark", "editverse")
+FILES = ("data.mixture", "parallel.cost")  # settings that name another configuration file
 LONGEST = 400  # characters of an error's line
 
 
@@ -47,7 +49,7 @@ class Parser(jsonargparse.ArgumentParser):
         self._files.append(str(path))
         self._reading.append(str(path))
         try:
-            return super().parse_path(path, *args, **kwargs)
+            return beside(path, super().parse_path(path, *args, **kwargs))
         except (ValueError, RecursionError) as error:  # not UTF-8; nested too deeply
             self.error(first_line(error))
         finally:
@@ -80,6 +82,15 @@ class Parser(jsonargparse.ArgumentParser):
         """The last configuration file that sets the key with which `words` begin, "" if none does."""
         key = words.partition(":")[0]
         return next((file for file in reversed(self._files) if _sets(file, key)), "")
+
+
+def beside(file: Any, values: Any) -> Any:
+    """Settings of a configuration file, in which other configuration files are named relative to it."""
+    for key in FILES:
+        value = values.get(key)
+        if isinstance(value, str) and (place := Path(str(file)).parent / value).is_file():
+            values[key] = str(place)
+    return values
 
 
 def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[str]:
