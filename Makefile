@@ -21,11 +21,6 @@ OUT ?= edit.mp4
 # true: first find the region that the words are about (removals and replacements by the shipped editor)
 GROUND ?= false
 JOBS ?= 2
-# folders of data/nano and the tasks that fill them, parents first
-NANO := still_removal:cg_removal still_replacement:cg_replacement still_mask:mask_detection \
-  text_to_still:text_to_video cg_removal:cg_removal cg_replacement:cg_replacement mask_detection:mask_detection \
-  text_to_video:text_to_video image_to_video:image_to_video sketch:sketch_to_video cg_depth:cg_depth \
-  real_mask:mask_detection
 
 # a process per core, which train as one
 RANKS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m torch.distributed.run --nproc-per-node=$(JOBS) \
@@ -73,9 +68,7 @@ curate-all: $(READY) ## every offline task, one after the other, and a table of 
 nano-data: $(READY) ## curate and render what the nano editor is trained on, and derive its other tasks from that
 	@$(MAKE) --no-print-directory clips
 	@$(MAKE) --no-print-directory curate TASK=object_removal
-	for pair in $(NANO); do name=$${pair%%:*}; task=$${pair##*:}; \
-	  $(PY) -m curation run $$task --config configs/curation/nano/$$name.yaml --out data/nano/$$name \
-	    --workspace $(WORKSPACE) || exit 1; done
+	$(PY) -m curation all --runs configs/curation/nano.yaml --clips $(CLIPS) --out data/nano --workspace $(WORKSPACE)
 
 nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; interrupted, it goes on)
 	@$(MAKE) --no-print-directory nano-data

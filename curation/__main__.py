@@ -15,7 +15,7 @@ from curation.engine.executor import RunError, default_config
 from curation.engine.executor import tasks as known
 from curation.engine.run import print_table
 from curation.engine.run import run as run_task
-from curation.engine.run_all import run_all
+from curation.engine.run_all import of_preset, read_runs, run_all
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.command import Parser, run_command
 from shards.errors import SettingError
@@ -111,8 +111,9 @@ def run_everything(
     gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
     only: list[str] | None = None,
+    runs: Path | None = None,
 ) -> None:
-    """Run every task of a preset, parents first, and show samples of each on one page.
+    """Run every task of a preset, or what a file lists, and show samples of each on one page.
 
     Args:
         clips: folder with video files.
@@ -122,12 +123,14 @@ def run_everything(
         gpus: of one worker.
         workers: processes of each run.
         only: tasks to run; all when left out.
+        runs: YAML file of runs in place of the preset's tasks, such as configs/curation/nano.yaml.
     """
     check_workers(workers, gpus)
     out = out or shards_of(preset)
     more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
+    planned = read_runs(runs) if runs else of_preset(preset, only)
     with exclusive(out, "--out"):
-        rows = run_all(clips, out, workspace, preset, more, only)
+        rows = run_all(planned, clips, out, workspace, more)
     failed = [row["task"] for row in rows if row["error"]]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")

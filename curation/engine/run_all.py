@@ -6,15 +6,19 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from curation.engine.executor import default_config, load_config, tasks
+from curation.engine.executor import RunError, default_config, load_config, tasks
 from curation.engine.report import write_overview
+from shards.errors import EditVerseError, first_line
 from shards.files import write_json
+from shards.limits import read_yaml
+from shards.resources import config_file
 from shards.terminal import print_table
 
 COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
@@ -42,19 +46,62 @@ def in_order(names: list[str], preset: str) -> list[str]:
     return ordered
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """A task to run.
+
+    Attributes:
+        name: of its folder of shards; config: the preset's when None.
+    """
+
+    name: str
+    task: str
+    config: Path | None = None
+
+
+def of_preset(preset: str, only: list[str] | None = None) -> list[PlannedRun]:
+    """All tasks of a preset, or some of all tasks, parents first."""
+    return [PlannedRun(task, task) for task in in_order(only or with_preset(sorted(tasks()), preset), preset)]
+
+
+def read_runs(path: Path) -> list[PlannedRun]:
+    """The runs that a file lists: `runs: {name: {task: ..., config: a file relative to this one}}`.
+
+    Raises:
+        RunError: naming the file and the fault.
+    """
+    path = config_file(path)
+    try:
+        listed = read_yaml(path)
+    except (OSError, EditVerseError) as error:
+        raise RunError(f"{path}: cannot be read: {first_line(error)}") from error
+    runs = listed.get("runs") if isinstance(listed, dict) else None
+    if not isinstance(runs, dict) or not runs:
+        raise RunError(f"{path}: needs `runs`, each a name with its `task` and, if it has its own, `config`")
+    found, known = [], tasks()
+    for name, run in runs.items():
+        if not isinstance(run, dict) or set(run) - {"task", "config"} or run.get("task") not in known:
+            raise RunError(f"{path}: runs.{name}: needs `task`, one of {', '.join(sorted(known))}")
+        config = None if run.get("config") is None else path.parent / str(run["config"])
+        if config is not None and not config.is_file():
+            raise RunError(f"{path}: runs.{name}.config: {config} is no file")
+        found.append(PlannedRun(str(name), run["task"], config))
+    return found
+
+
 def run_all(
-    clips: Path, root: Path, workspace: Path, preset: str, more: list[str], only: list[str] | None
+    planned: list[PlannedRun], clips: Path, root: Path, workspace: Path, more: list[str]
 ) -> list[dict[str, Any]]:
     """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
 
-    A task that makes nothing is in the table with its error; the others are run all the same. Without `only`,
-    tasks that the preset does not have are left out.
+    A task that makes nothing is in the table with its error; the others are run all the same.
     """
     rows = []
-    for task in in_order(only or with_preset(sorted(tasks()), preset), preset):
-        began, out = time.perf_counter(), root / task
-        command = [sys.executable, "-m", "curation", "run", task, "--clips", str(clips), "--out", str(out)]
-        command += ["--workspace", str(workspace), *more]
+    for one in planned:
+        began, out, task = time.perf_counter(), root / one.name, one.name
+        command = [sys.executable, "-m", "curation", "run", one.task, "--clips", str(clips)]
+        command += ["--out", str(out), "--workspace", str(workspace), *more]
+        command += [] if one.config is None else ["--config", str(one.config)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         row: dict[str, Any] = {"task": task, "seconds": round(time.perf_counter() - began, 1), "error": ""}
         if done.returncode:

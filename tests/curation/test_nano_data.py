@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from curation.engine.executor import RunError
 from curation.engine.run import run
+from curation.engine.run_all import read_runs
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 
@@ -19,12 +20,8 @@ RESERVED = ("green cylinder", "blue cube", "red egg", "yellow capsule", "purple 
 
 
 def listed() -> list[tuple[str, str]]:
-    """The Makefile's list of folders and tasks."""
-    found = re.search(r"^NANO := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert found is not None
-    return [
-        (name, task) for name, _, task in (pair.partition(":") for pair in found[1].split() if pair != "\\")
-    ]
+    """The folders of data/nano and their tasks."""
+    return [(run.name, run.task) for run in read_runs(CONFIGS.with_suffix(".yaml"))]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +48,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
         shards = ShardSet(root / name)
         records[name] = [shards[i] for i in range(len(shards))]
     return records
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "needs `runs`"),
+        ("runs: {}", "needs `runs`"),
+        ("runs: {a: cg_removal}", "runs.a: needs `task`"),
+        ("runs: {a: {task: cg_remoal}}", "runs.a: needs `task`, one of camera_change"),
+        ("runs: {a: {task: cg_removal, config: none.yaml}}", "runs.a.config: "),
+    ],
+)
+def test_a_wrong_list_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "runs.yaml").write_text(text)
+    with pytest.raises(RunError, match=words):
+        read_runs(tmp_path / "runs.yaml")
 
 
 def test_the_list_is_all_there_is() -> None:
