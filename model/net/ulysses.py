@@ -64,90 +64,121 @@ def ulysses_attention(q: Tensor, k: Tensor, v: Tensor, route: SPPlan, attend: At
     Returns:
         [n, heads, head_dim].
     """
-    heads, size = q.shape[1:]
-    group = heads // k.shape[1]
-    mine = [(split, split.of(route.rank)) for split in route.splits]
+    exchange = _Exchange(route, q.shape[1], k.shape[1], q.shape[2])
+    received = exchange.tokens_to_heads(q, k, v)
+    outputs = [exchange.attend(n, got, attend) for n, got in enumerate(exchange.by_sequence(received))]
+    return exchange.heads_to_tokens(outputs, received)
 
-    def kv_range(piece: SequenceShard) -> tuple[int, int]:
-        return piece.first // group, -(-piece.last // group)
 
-    def amount(sender: SequenceShard | None, receiver: SequenceShard | None) -> int:
+class _Exchange:
+    """What the ranks of a node send each other in one call of `ulysses_attention`.
+
+    A rank holds some tokens of a sequence with all heads; attention wants all of its tokens, with some heads.
+    Every rank computes every size from the plan, so none has to be told. What is sent is flat, ordered by
+    rank, then by sequence: both sides walk through it in that order.
+    """
+
+    def __init__(self, route: SPPlan, heads: int, kv_heads: int, size: int) -> None:
+        self.ranks, self.heads, self.size = route.ranks, heads, size
+        self.group = heads // kv_heads  # query heads per key
+        # this rank's part of every shared sequence, None where it has none
+        self.mine = [(split, split.of(route.rank)) for split in route.splits]
+
+    def kv_range(self, piece: SequenceShard) -> tuple[int, int]:
+        """The heads of keys and values that a piece's heads of queries need: those at its ends as a whole."""
+        return piece.first // self.group, -(-piece.last // self.group)
+
+    def amount(self, sender: SequenceShard | None, receiver: SequenceShard | None) -> int:
         """Numbers of queries, keys and values that one piece's rank sends to another's."""
         if sender is None or receiver is None or receiver.first == receiver.last:
             return 0
-        low, high = kv_range(receiver)
-        return (sender.stop - sender.start) * (receiver.last - receiver.first + 2 * (high - low)) * size
+        low, high = self.kv_range(receiver)
+        return (sender.stop - sender.start) * (receiver.last - receiver.first + 2 * (high - low)) * self.size
 
-    # tokens to heads
-    parts, sends, receives = [], [], []
-    for rank in route.ranks:
-        row = sent = received = 0
-        for split, own in mine:
-            other = split.of(rank)
-            if own is None:
-                continue
-            stop = row + own.stop - own.start
-            if other is not None and amount(own, other):
-                low, high = kv_range(other)
-                for x, a, b in ((q, other.first, other.last), (k, low, high), (v, low, high)):
-                    parts.append(x[row:stop, a:b].reshape(-1))
-            row = stop
-            sent += amount(own, other)
-            received += amount(other, own)
-        sends.append(sent)
-        receives.append(received)
-    flat = _all_to_all(torch.cat([*parts, q.reshape(-1)[:0]]), sends, receives, route.ranks)
+    def tokens_to_heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """First all-to-all: to every rank this one's tokens, with the heads that are that rank's."""
+        parts, sends, receives = [], [], []
+        for rank in self.ranks:
+            row = sent = received = 0
+            for split, own in self.mine:
+                other = split.of(rank)
+                if own is None:
+                    continue
+                stop = row + own.stop - own.start
+                if other is not None and self.amount(own, other):
+                    low, high = self.kv_range(other)
+                    for x, a, b in ((q, other.first, other.last), (k, low, high), (v, low, high)):
+                        parts.append(x[row:stop, a:b].reshape(-1))
+                row = stop
+                sent += self.amount(own, other)
+                received += self.amount(other, own)
+            sends.append(sent)
+            receives.append(received)
+        # the empty end keeps a rank that sends nothing in the graph: it has to take part in the backward pass
+        return _all_to_all(torch.cat([*parts, q.reshape(-1)[:0]]), sends, receives, self.ranks)
 
-    # from every rank, split by split: its tokens' queries, keys, values of this rank's heads
-    pieces: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in mine]
-    place = 0
-    for rank in route.ranks:
-        for number, (split, own) in enumerate(mine):
-            other = split.of(rank)
-            if own is None or other is None or not amount(other, own):
-                continue
-            low, high = kv_range(own)
-            tokens, found = other.stop - other.start, []
-            for count in (own.last - own.first, high - low, high - low):
-                found.append(flat[place : place + tokens * count * size].view(tokens, count, size))
-                place += tokens * count * size
-            pieces[number].append((found[0], found[1], found[2]))
-    outputs: list[Tensor | None] = []
-    for (split, own), got in zip(mine, pieces, strict=True):
+    def by_sequence(self, flat: Tensor) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+        """What came: by sequence, from each rank in turn, its tokens' queries, keys, values of our heads."""
+        pieces: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.mine]
+        place = 0
+        for rank in self.ranks:
+            for number, (split, own) in enumerate(self.mine):
+                other = split.of(rank)
+                if own is None or other is None or not self.amount(other, own):
+                    continue
+                low, high = self.kv_range(own)
+                tokens, three = other.stop - other.start, []
+                for count in (own.last - own.first, high - low, high - low):
+                    end = place + tokens * count * self.size
+                    three.append(flat[place:end].view(tokens, count, self.size))
+                    place = end
+                pieces[number].append((three[0], three[1], three[2]))
+        return pieces
+
+    def attend(self, number: int, got: list[tuple[Tensor, Tensor, Tensor]], attend: Attend) -> Tensor | None:
+        """Attention over a whole sequence with our heads; None where this rank has none of it."""
+        split, own = self.mine[number]
         if own is None or not got:
-            outputs.append(None)
-            continue
-        whole_q, whole_k, whole_v = (torch.cat(x) for x in zip(*got, strict=True))
-        if own.first % group or own.last % group:  # groups that are cut: give every query its own key
-            wanted = torch.arange(own.first, own.last, device=q.device) // group - own.first // group
-            whole_k, whole_v = whole_k[:, wanted], whole_v[:, wanted]
-        outputs.append(attend(whole_q, whole_k, whole_v, split.layout))
+            return None
+        q, k, v = (torch.cat(x) for x in zip(*got, strict=True))
+        if own.first % self.group or own.last % self.group:  # a cut group: give every query its own key
+            queries = torch.arange(own.first, own.last, device=q.device)
+            own_key = queries // self.group - own.first // self.group
+            k, v = k[:, own_key], v[:, own_key]
+        return attend(q, k, v, split.layout)
 
-    # heads to tokens
-    parts, sends, receives = [], [], []
-    for rank in route.ranks:
-        sent = received = 0
-        for (split, own), out in zip(mine, outputs, strict=True):
-            other = split.of(rank)
-            if own is None or other is None:
-                continue
-            if out is not None and other.stop > other.start:
-                parts.append(out[other.start : other.stop].reshape(-1))
-                sent += parts[-1].numel()
-            received += (own.stop - own.start) * (other.last - other.first) * size
-        sends.append(sent)
-        receives.append(received)
-    back = _all_to_all(torch.cat([*parts, flat[:0]]), sends, receives, route.ranks)
-    shares: list[list[Tensor]] = [[] for _ in mine]
-    place = 0
-    for rank in route.ranks:
-        for number, (split, own) in enumerate(mine):
-            other = split.of(rank)
-            if own is None or other is None:
-                continue
-            tokens, count = own.stop - own.start, other.last - other.first
-            if tokens and count:
-                shares[number].append(back[place : place + tokens * count * size].view(tokens, count, size))
-                place += tokens * count * size
-    done = [torch.cat(share, dim=1) for share in shares if share]
-    return torch.cat([*done, back[:0].view(0, heads, size)])
+    def heads_to_tokens(self, outputs: list[Tensor | None], received: Tensor) -> Tensor:
+        """Second all-to-all, back: our tokens with all heads, [n, heads, head_dim].
+
+        Args:
+            received: of the first one, for the graph alone.
+        """
+        parts, sends, receives = [], [], []
+        for rank in self.ranks:
+            sent = expected = 0
+            for (split, own), out in zip(self.mine, outputs, strict=True):
+                other = split.of(rank)
+                if own is None or other is None:
+                    continue
+                if out is not None and other.stop > other.start:
+                    parts.append(out[other.start : other.stop].reshape(-1))
+                    sent += parts[-1].numel()
+                expected += (own.stop - own.start) * (other.last - other.first) * self.size
+            sends.append(sent)
+            receives.append(expected)
+        back = _all_to_all(torch.cat([*parts, received[:0]]), sends, receives, self.ranks)
+        shares: list[list[Tensor]] = [[] for _ in self.mine]
+        place = 0
+        for rank in self.ranks:
+            for number, (split, own) in enumerate(self.mine):
+                other = split.of(rank)
+                if own is None or other is None:
+                    continue
+                tokens, count = own.stop - own.start, other.last - other.first
+                if tokens and count:
+                    end = place + tokens * count * self.size
+                    shares[number].append(back[place:end].view(tokens, count, self.size))
+                    place = end
+        # ranks hold ascending heads, so side by side they are in order
+        done = [torch.cat(share, dim=1) for share in shares if share]
+        return torch.cat([*done, back[:0].view(0, self.heads, self.size)])

@@ -199,46 +199,24 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     vision: list[Tensor] = []
     kinds, positions, counts = [], [], []
     segments: list[Segment] = []
-    place = start = 0
+    place = start = 0  # on the sequence axis, and among the tokens
     for element in elements:
         if isinstance(element, TextElement):
             n = len(element.states)
             if not n:
                 continue
             text.append(element.states)
-            kinds.append(torch.full((n,), TEXT))
-            rows = torch.zeros(n, 4, dtype=torch.long)
-            rows[:, 0] = torch.arange(place, place + n)
+            kind, rows, segment = _text_rows(n, place, start)
             place += n
-            segments.append(Segment("text", "", start, start + n))
         else:
-            if element.latents.ndim != 4 or not element.latents.numel():
-                raise SequenceError(
-                    f"{element.name}: latents {list(element.latents.shape)} are not [t, h, w, C]"
-                )
-            frames, height, width = element.latents.shape[:3]
-            tokens = patchify(element.latents, config.patch)
-            if vision and vision[0].shape[1] != tokens.shape[1]:
-                raise SequenceError(
-                    f"{element.name}: {tokens.shape[1]} numbers per token, not {vision[0].shape[1]}"
-                )
-            vision.append(tokens)
-            size = (frames, height // config.patch, width // config.patch)
-            n = len(tokens) + 2
-            grid = torch.cartesian_prod(*(torch.arange(side) for side in size)).reshape(-1, 3)
-            rows = torch.zeros(n, 4, dtype=torch.long)
-            rows[0, 0], rows[-1, 0] = place, place + frames - 1
-            rows[1:-1, 0] = place + grid[:, 0]
-            rows[1:-1, 1] = grid[:, 0]
-            rows[1:-1, 2:] = grid[:, 1:] * step
-            place += frames
-            kind = torch.full((n,), VISION)
-            kind[0], kind[-1] = START, END
-            kinds.append(kind)
-            segments.append(Segment("vision", element.name, start, start + n, size, element.target))
-        start += n
-        counts.append(n)
+            vision.append(_vision_tokens(element, config.patch, vision[0].shape[1] if vision else None))
+            kind, rows, segment = _vision_rows(element, config.patch, step, place, start)
+            place += element.latents.shape[0]
+        kinds.append(kind)
         positions.append(rows)
+        segments.append(segment)
+        counts.append(len(kind))
+        start += len(kind)
     all_positions = torch.cat(positions)
     if not config.sequential:
         all_positions[:, 0] = 0
@@ -250,6 +228,41 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
         segment=torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(counts)),
         segments=tuple(segments),
     )
+
+
+def _text_rows(n: int, place: int, start: int) -> tuple[Tensor, Tensor, Segment]:
+    """Kinds, positions and segment of `n` text tokens, which advance on the sequence axis alone."""
+    rows = torch.zeros(n, 4, dtype=torch.long)
+    rows[:, 0] = torch.arange(place, place + n)
+    return torch.full((n,), TEXT), rows, Segment("text", "", start, start + n)
+
+
+def _vision_tokens(element: VisionElement, patch: int, width: int | None) -> Tensor:
+    """Its patches; SequenceError for odd-shaped latents, or other than `width` numbers per token."""
+    if element.latents.ndim != 4 or not element.latents.numel():
+        raise SequenceError(f"{element.name}: latents {list(element.latents.shape)} are not [t, h, w, C]")
+    tokens = patchify(element.latents, patch)
+    if width is not None and width != tokens.shape[1]:
+        raise SequenceError(f"{element.name}: {tokens.shape[1]} numbers per token, not {width}")
+    return tokens
+
+
+def _vision_rows(
+    element: VisionElement, patch: int, step: int, place: int, start: int
+) -> tuple[Tensor, Tensor, Segment]:
+    """Kinds, positions and segment of a medium's tokens between its start and end token."""
+    frames, height, width = element.latents.shape[:3]
+    size = (frames, height // patch, width // patch)
+    grid = torch.cartesian_prod(*(torch.arange(side) for side in size)).reshape(-1, 3)
+    n = len(grid) + 2
+    rows = torch.zeros(n, 4, dtype=torch.long)
+    rows[0, 0], rows[-1, 0] = place, place + frames - 1
+    rows[1:-1, 0] = place + grid[:, 0]
+    rows[1:-1, 1] = grid[:, 0]
+    rows[1:-1, 2:] = grid[:, 1:] * step
+    kind = torch.full((n,), VISION)
+    kind[0], kind[-1] = START, END
+    return kind, rows, Segment("vision", element.name, start, start + n, size, element.target)
 
 
 def vision_tokens(size: tuple[int, int, int], patch: int) -> int:

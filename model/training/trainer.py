@@ -29,7 +29,7 @@ from model.inference.editor import Editor
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
 from model.planner.balance import BalanceError, Cluster
-from model.planner.cost import by_formula, read_cost
+from model.planner.cost import CostModel, by_formula, read_cost
 from model.training.callbacks import TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, states
 from model.training.config import FitConfig
@@ -108,6 +108,23 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
         return _train(config, run, world, cluster, identity)
 
 
+def _cost_of(config: FitConfig, model: ModelConfig) -> CostModel:
+    """What plans go by: measured seconds if a file has them, else operations."""
+    if config.parallel.cost is not None:
+        return read_cost(config.parallel.cost)
+    # full checkpointing runs the forward pass again
+    return by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
+
+
+def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path) -> None:
+    """Take the steps that are left; errors name their file."""
+    try:
+        with naming(run):  # a logger's thread names no file
+            trainer.fit(module, loader(steps))
+    except SampleError as error:  # from a worker, with its traceback
+        raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
+
+
 def _train(
     config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
 ) -> dict[str, Any]:
@@ -140,11 +157,6 @@ def _train(
     parameters = count_parameters(module.dit)
     log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
 
-    if config.parallel.cost is None:
-        # full checkpointing runs the forward pass again
-        cost = by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
-    else:
-        cost = read_cost(config.parallel.cost)
     steps = PlannedSteps(
         train,
         config.data,
@@ -153,19 +165,14 @@ def _train(
         config.train.steps,
         cluster,
         world.rank,
-        cost,
+        _cost_of(config, model),
         fixed=config.parallel.compile,
     )
     curve = MetricsCsv(run / "curve.csv", module.done) if world.first else None
     writer = StateWriter(run / "state", module, optimizer, config.train.keep)
     watch = TrainingMonitor(run, config, curve, writer, heldout)
     if len(steps):
-        trainer = trainer_of(config, run, world, module, watch)
-        try:
-            with naming(run):  # a logger's thread names no file
-                trainer.fit(module, loader(steps))
-        except SampleError as error:  # from a worker, with its traceback
-            raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
+        _take(steps, module, trainer_of(config, run, world, module, watch), run)
     writer.finish()
     if module.done < config.train.steps:
         if module.stopping:
