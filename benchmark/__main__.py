@@ -175,14 +175,14 @@ def gallery(
     steps: int | None = None,
     ground: tuple[str, ...] = (),
 ) -> None:
-    """Edit held-out items drawn by lot, into one picture and a Markdown page beside it.
+    """Edit randomly sampled held-out items, into one picture and a Markdown page beside it.
 
     Args:
         shards: folders whose held-out samples are drawn from, as many of each
         checkpoint: folder with config.json and model.safetensors, or the name of shipped weights
         out: the picture, a JPEG
         count: how many
-        seed: of the lot and of the noise
+        seed: of the sampling and of the noise
         steps: solver steps; the checkpoint's own when not given
         ground: tasks whose edits first find their region, then edit within it
     """

@@ -46,7 +46,7 @@ def fit(
         data: what is trained on.
         model: what is trained.
         optim: the optimizer and its schedule.
-        train: length, precision, where to start from, and what is left on the way.
+        train: length, precision, initial weights, and what is saved.
         parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.init_from instead of all of them.
     """
@@ -81,7 +81,7 @@ def submit(
         data: as for fit, like all that follow.
         model: what is trained.
         optim: the optimizer and its schedule.
-        train: length, precision, where to start from, and what is left on the way.
+        train: length, precision, initial weights, and what is saved.
         parallel: how the processes share the work.
         lora: train an adapter to the weights of train.init_from instead of all of them.
         slurm: what the job asks for.

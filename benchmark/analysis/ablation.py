@@ -86,7 +86,7 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """The mean over the seeds."""
         return float(np.mean(self.values))
 
     def gain(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Two systems on the same items, and metrics against each other: what differs, by how much, how surely.
+"""Two systems on the same items, and metrics against each other: differences with intervals and p-values, correlations.
 
 `python -m benchmark compare a b` reads the `items.json` of two runs.
 """

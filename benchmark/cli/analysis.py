@@ -29,7 +29,7 @@ console = Console()
 def compare(
     first: str, second: str, row: str = "model", second_row: str | None = None, out: str | None = None
 ) -> None:
-    """Compare two systems over the same items: by how much the second is better, and how surely.
+    """Compare two systems over the same items: the mean difference, its interval and p-value.
 
     Args:
         first: output folder of a run

@@ -75,7 +75,7 @@ class VideoAlignment:
     """`scale` times the cosine of the video with the target's description, by ViCLIP.
 
     `official` takes frame int(i n / 8) of n, which never is of the last eighth; with `stride`, as V2VBench
-    does, every so manieth frame, which must be eight. `corrected` takes the middles of eight equal intervals,
+    does, every k-th frame, k chosen so that there are eight. `corrected` takes the middles of eight equal intervals,
     and squares that cover the frame instead of the middle one. `moments` and `squares` say another mode for
     one of the two.
     """

@@ -1,4 +1,4 @@
-"""Edits of held-out samples drawn by lot, as one picture and a page of text: what a checkpoint does."""
+"""Edits of randomly sampled held-out samples, as one picture and a page of text: what a checkpoint does."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write_gallery(
         text = " ".join(item.text.replace("<video1>", "").replace("<video2>", "").split())
         cells.append(cell(f"{number}. {text}", strips))
         told.append(f"{number}. `{item.id}`: {text}")
-    legend = f"Rows of a cell: {', '.join(ROWS)}; drawn by lot with seed {seed}, noise of seed {seed}."
+    legend = f"Rows of a cell: {', '.join(ROWS)}; sampled with seed {seed}, noise of seed {seed}."
     page = sheet(cells)
     write_bytes(out, jpeg(np.vstack([written(legend, page.shape[1], 1), page])))
     lines = [legend, ""]

@@ -164,7 +164,7 @@ class Task:
         raise NotImplementedError
 
     def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
-        """The samples of accepted candidate `number` of a clip; `key` is theirs, to draw wordings by."""
+        """The samples of accepted candidate `number` of a clip."""
         raise NotImplementedError
 
     def used(self) -> dict[str, Annotator]:

@@ -1,4 +1,4 @@
-"""The run: files to clips to candidates on Ray Data, then accepted pairs to shards.
+"""The run: files to clips to candidates on Ray Data, whose accepted pairs `run` writes as shards.
 
 Rows carry paths and small dictionaries. A stage never raises through Ray Data: a clip that fails comes back
 with its error and is quarantined; a fault of the whole run (a full disk, a missing model) stops the run.

@@ -33,7 +33,7 @@ FORMS = {  # ending of the key -> task, wordings
 
 
 class CgRemoval(SceneTask):
-    """The task.
+    """Render every scene with and without one of its objects.
 
     Args:
         per_scene: most objects of a scene that are taken out, one at a time.
@@ -124,7 +124,7 @@ class CgRemoval(SceneTask):
             return renderer.frames(poses, (scene.things[number].name,))
 
     def preview(self, folder: Path, result: dict[str, Any]) -> None:
-        """Of pairs alone."""
+        """As every task, of pairs alone: what was refused has no target."""
         if "target" in result["files"]:
             super().preview(folder, result)
 

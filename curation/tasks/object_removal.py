@@ -322,7 +322,7 @@ class GroundedRemoval(GroundedTask):
     forms = FORMS
 
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
-        """Of both directions."""
+        """The words of removal, and of the same pair read as an addition."""
         told = self.writer.removal(frames, mask, label).model_dump()
         return {**told, "instruction": told["remove"]}
 

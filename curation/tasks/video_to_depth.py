@@ -6,6 +6,6 @@ from curation.tasks.base.control import BackToControl
 
 
 class VideoToDepth(BackToControl):
-    """The task."""
+    """Give the depth of a video in grey."""
 
     name, control = "video_to_depth", "depth"

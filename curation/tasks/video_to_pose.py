@@ -6,6 +6,6 @@ from curation.tasks.base.control import BackToControl
 
 
 class VideoToPose(BackToControl):
-    """The task."""
+    """Give the poses of a video as a drawing."""
 
     name, control = "video_to_pose", "pose"

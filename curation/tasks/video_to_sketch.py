@@ -6,6 +6,6 @@ from curation.tasks.base.control import BackToControl
 
 
 class VideoToSketch(BackToControl):
-    """The task."""
+    """Give the edges of a video as a drawing."""
 
     name, control = "video_to_sketch", "sketch"

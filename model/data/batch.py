@@ -35,7 +35,7 @@ class DataConfig:
         workers: processes per rank that read and encode ahead of the training, 0 does it between steps;
             prefetch: steps that each prepares ahead.
         on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
-            row that is no longer; both name it.
+            row that is not longer than it; both name it.
         text_drop_prob: chance that a sample loses its text (for guidance).
         windows: where a training clip may begin in a longer video: anywhere (None), or at this many places
             spread evenly over it, from its start on.

@@ -1,4 +1,4 @@
-"""What turns pixels into latents and text into token states: offline or learned, behind one face.
+"""What turns pixels into latents and text into token states: offline or learned, with one interface.
 
 An encoder is named in YAML and in `config.json` by its class path and arguments.
 """

@@ -1,4 +1,4 @@
-"""A caller's text, media and wishes, checked and turned into the plan of an edit.
+"""What a caller asks for, checked and turned into the plan of an edit.
 
 Whatever is wrong is said here, by name, before anything heavy is done.
 """

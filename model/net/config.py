@@ -18,7 +18,7 @@ from shards.limits import MAX_DEPTH, MAX_HEADS, MAX_WIDTH, in_range
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes of the transformer. The paper's: width 2048, heads of 128; see configs/train for ours.
+    """Sizes of the transformer. The paper's: width 2048, heads of 128; see configs/model for ours.
 
     Attributes:
         text_dim: numbers per text token; vision_dim: numbers per vision token (latent channels x patch x

@@ -1,6 +1,6 @@
 """Measure what micro-batches cost on a device, so that steps are planned by seconds instead of operations.
 
-`python -m model cost --out cost.json` calls `measure`; `parallel.cost` and `model plan --cost` read the file.
+`python -m model cost --out cost.json` calls `report`; `parallel.cost` and `model plan --cost` read the file.
 """
 
 from __future__ import annotations

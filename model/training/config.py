@@ -45,7 +45,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how precise, and what is left on the way.
+    """Length, precision and initial weights of a run, and what it saves.
 
     Attributes:
         steps: optimizer steps; the run's length is counted in steps, so that it is the same on any machine.

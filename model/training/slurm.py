@@ -52,7 +52,7 @@ class SlurmConfig:
                 raise SettingError(f"slurm.{name} must be at least 1, got {getattr(self, name)}")
 
     def arguments(self) -> list[str]:
-        """Of sbatch."""
+        """The arguments of sbatch."""
         asked = [
             f"--nodes={self.nodes}",
             f"--ntasks-per-node={self.devices}",
