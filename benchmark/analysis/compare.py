@@ -1,4 +1,4 @@
-"""Two systems on the same items, and metrics against each other: differences with intervals and p-values, correlations.
+"""Two systems on the same items: differences with intervals and p-values; and metrics against each other.
 
 `python -m benchmark compare a b` reads the `items.json` of two runs.
 """

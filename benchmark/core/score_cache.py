@@ -1,6 +1,6 @@
 """Scores and edits cached by content: what was computed once is not computed again.
 
-Scores are lines of `scores.jsonl`, edits are lossless .mkv files under `edits/`, both named by what they depend on.
+Scores are lines of `scores.jsonl`, edits lossless .mkv files in `edits/`; what they depend on names both.
 """
 
 from __future__ import annotations

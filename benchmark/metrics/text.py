@@ -75,9 +75,9 @@ class VideoAlignment:
     """`scale` times the cosine of the video with the target's description, by ViCLIP.
 
     `official` takes frame int(i n / 8) of n, which never is of the last eighth; with `stride`, as V2VBench
-    does, every k-th frame, k chosen so that there are eight. `corrected` takes the middles of eight equal intervals,
-    and squares that cover the frame instead of the middle one. `moments` and `squares` say another mode for
-    one of the two.
+    does, every k-th frame, k chosen so that there are eight. `corrected` takes the middles of eight equal
+    intervals, and squares that cover the frame instead of the middle one. `moments` and `squares` say another
+    mode for one of the two.
     """
 
     model: VideoText

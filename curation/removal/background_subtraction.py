@@ -1,7 +1,7 @@
 """What stands out from the clean plate, and which of it is one person: body, belongings and soft shadow.
 
-The plate must show the background as this frame does, so a moving camera is aligned first. The masks are exact
-where the difference is: a pixel left out would stay behind.
+The plate must show the background as this frame does, so a moving camera is aligned first. The masks are
+exact where the difference is: a pixel left out would stay behind.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class PlannedSteps(Dataset[StepBatch]):
         tokens = sum(len(e.sequence) for e in examples)
         pad_to = EMPTY if not tokens else None
         if self.fixed:
-            # one more than the budget, so that there always is padding; see `activation_checkpointing.prepare_blocks`
+            # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
         return collate(examples, pad_to, route, width=self.pairs.token_size)
 
