@@ -101,6 +101,7 @@ def shard_dir(tmp_path: Path, make_items: Callable[..., list[Item]]) -> Path:
 TOGETHER = {"tests/curation/test_run.py": "a run of Ray", "tests/curation/test_tasks.py": "a run of Ray"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under `--dist loadgroup` a file's tests stay together, since they share fixtures."""
     for item in items:
