@@ -234,6 +234,7 @@ def _advice(error: ModuleNotFoundError) -> str:
         if re.split(r"[^A-Za-z0-9_-]", line)[0].replace("-", "_").lower() == name.lower()
         and (extra := re.search(r"extra == ['\"](\w+)", line))
     ]
+    extras.sort(key=lambda extra: extra != "train")  # what most of our packages share is training's
     install = f"; pip install 'editverse[{extras[0]}]'" if extras else ""
     return f"the package {name} is not installed{install}"
 

