@@ -65,8 +65,8 @@ class Location:
             limit: bytes that a file read to its end may have.
 
         Raises:
-            FileNotFoundError: there is no such file; ShardError: it cannot be read, ends before, is larger
-            than the limit, or is no regular file.
+            FileNotFoundError: there is no such file.
+            ShardError: it cannot be read, ends before, is larger than the limit, or is no regular file.
         """
         path = self.path(name)
         if offset < 0 or (size is not None and size < 0):

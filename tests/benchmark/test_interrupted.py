@@ -1,4 +1,4 @@
-"""A run over 200 edits that is killed three times ends in the files of one that was not."""
+"""A run over 100 edits that is killed three times ends in the files of one that was not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.benchmark import synthetic
 from tests.benchmark.stub import Stub, said
 
-EDITS, METRICS = 200, 6
+EDITS, METRICS = 100, 6
 GOOD = '{"instruction": 2, "preservation": 3, "quality": 1, "reason": "Redder."}'
 
 

@@ -104,7 +104,7 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # four runs of Ray, maybe on a busy machine
+@pytest.mark.timeout(1800)  # two runs of Ray, maybe on a busy machine
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
@@ -115,20 +115,17 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
     total = len(ledger(finished[1]))
-    moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 3, replace=False).tolist())
-    print("one worker, then the driver twice, killed after", moments, "of", total, "results")
+    moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 2, replace=False).tolist())
+    print("one worker, then the driver, killed after", moments, "of", total, "results")
     driver = start(*arguments, "--workers", "2")
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
     _until(lambda: bool(_stages(driver)), driver)  # none is there between the cut and what follows
     os.kill(_stages(driver)[0], signal.SIGKILL)
     _until(lambda: len(ledger(workspace)) >= moments[1], driver)
     _kill(driver)
-    driver = start(*arguments, "--workers", "2")
-    _until(lambda: len(ledger(workspace)) >= moments[2], driver)
-    _kill(driver)
     committed = {line["key"] for line in ledger(workspace)}
 
-    done = cli(*arguments, "--workers", "2")
+    done = cli(*arguments, "--workers", "0")  # nothing depends on who computes it
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(finished[0])
     keys = [line["key"] for line in ledger(workspace)]
