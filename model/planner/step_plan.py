@@ -26,8 +26,8 @@ class StepPlan:
     Attributes:
         draws: its samples; `SequenceShard.sample` counts in this list. lengths: their tokens, int64.
         micro: by rank and micro-batch, its pieces. The first `shared` micro-batches of a rank's node are run
-            by all its ranks together, since sequences are split there; a rank may have no piece in one of them.
-            The last micro-batch of a rank is its own.
+            by all its ranks together, since sequences are split there; a rank may have no piece in one of
+            them. The last micro-batch of a rank is its own.
         shared: [rank], the same for the ranks of a node.
         balanced: the pieces by sample, and every rank's load.
     """
