@@ -150,7 +150,7 @@ def test_snapshot_is_what_runs(slurm: Slurm, shards: Path, tmp_path: Path) -> No
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["train"]["steps"] == STEPS
     # the line shows that the snapshot's code is used, and that of the checkout is not
-    train = folder / "code" / "model" / "train.py"
+    train = folder / "code" / "model" / "training" / "trainer.py"
     train.write_text(train.read_text() + "\nlog.warning('this is the snapshot')\n")
     slurm("scontrol", "release", job)
     wait_until(lambda: len(rows(run)) >= 1, folder)
