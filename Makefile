@@ -113,7 +113,7 @@ types: $(READY) ## mypy
 	$(PY) -m mypy
 
 test-fast: $(READY)
-	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadgroup --durations 20
+	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow -n $(JOBS) --maxschedchunk 1 --timeout 3600 --durations 20

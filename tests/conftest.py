@@ -13,9 +13,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from shards.media import write_mask, write_video
 from shards.sample import ClipRef, Media, Provenance, Sample
@@ -101,9 +103,14 @@ def shard_dir(tmp_path: Path, make_items: Callable[..., list[Item]]) -> Path:
 TOGETHER = {"tests/curation/test_run.py": "a run of Ray", "tests/curation/test_tasks.py": "a run of Ray"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `--dist loadgroup` a file's tests stay together, since they share fixtures."""
-    for item in items:
-        file = item.path.relative_to(item.config.rootpath).as_posix()
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(file, file)))
+class ByFile(LoadFileScheduling):
+    """`--dist loadfile`, with the files of `TOGETHER` as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """Not `--dist loadgroup`, which marks nothing under this version of pytest."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
