@@ -11,21 +11,21 @@ import sys
 
 from shards.command import run_command
 
-# name -> (package, its command, what it does); a command of None passes everything on
-SHORT: dict[str, tuple[str, list[str], str]] = {
+# name -> (package, its command, what it does)
+SHORT: dict[str, tuple[str, str, str]] = {
     "curate": (
         "curation",
-        ["run"],
+        "run",
         "make edit pairs and shards: editverse curate object_removal --clips folder",
     ),
     "train": (
         "model",
-        ["fit"],
+        "fit",
         "train an editor on shards: editverse train --config configs/train/nano.yaml",
     ),
-    "edit": ("model", ["edit"], "edit a video or an image by an instruction"),
-    "app": ("model", ["app"], "serve a page to edit in"),
-    "bench": ("benchmark", ["run"], "score an editor, or folders of results, on a suite"),
+    "edit": ("model", "edit", "edit a video or an image by an instruction"),
+    "app": ("model", "app", "serve a page to edit in"),
+    "bench": ("benchmark", "run", "score an editor, or folders of results, on a suite"),
 }
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = words
     if name in SHORT:
         package, command, _ = SHORT[name]
-        rest = [*command, *rest]
+        rest = [command, *rest]
     elif name in PACKAGES:
         package = name
     else:

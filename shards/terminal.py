@@ -28,6 +28,8 @@ def parts(table: Table, console: Console) -> Iterator[Table]:
     One that cannot be made to fit, since two of its columns are too wide already, comes as it is.
     """
     first, *rest = range(len(table.columns))
+    if not rest:
+        yield table
     while rest:
         count = len(rest)
         while count > 1 and not _fits(console, _with_columns(table, [first, *rest[:count]])):

@@ -115,8 +115,7 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     """Read a mixture file.
 
     Its fields: `rows` (name -> `DatasetConfig`); or `base` (another file, relative to this one) and what is
-    changed of
-    it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
+    changed of it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
     `DatasetConfig`), and `rows` that are added.
 
     Args:

@@ -15,6 +15,8 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
+from model.sequence.rope import mark_constants
+
 Checkpointing = Literal["none", "selective", "full"]
 
 # results that `selective` keeps: of matrix products with weights, attention, and what came from other ranks
@@ -44,6 +46,8 @@ def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool)
             kept.
     """
     blocks: Any = dit.blocks
+    if compiled:
+        mark_constants()
     for block in blocks:
         if compiled:
             # no two batches are laid out alike

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -52,6 +53,7 @@ def measure(
     device: str = "cpu",
     checkpointing: Checkpointing = "none",
     precision: torch.dtype = torch.bfloat16,
+    extras: ExtrasConfig | None = None,
 ) -> tuple[CostModel, list[Timing]]:
     """Time forward and backward passes with random weights, and fit the cost model to them.
 
@@ -63,7 +65,7 @@ def measure(
     Returns:
         The model, its coefficients in seconds, and the measurements: the best of three, the device warm.
     """
-    dit = DiT(config).to(device)
+    dit = DiT(config, extras).to(device)
     with torch.no_grad():
         dit.out.weight.normal_(std=0.02)  # zero at the start, and so would all gradients be
     prepare_blocks(dit, checkpointing, compiled=False)
@@ -104,14 +106,20 @@ def _wait(device: str) -> None:
 
 
 def report(
-    config: DiTConfig, token_budget: int, device: str, checkpointing: Checkpointing, precision: str, out: Path
+    config: DiTConfig,
+    token_budget: int,
+    device: str,
+    checkpointing: Checkpointing,
+    precision: str,
+    out: Path,
+    extras: ExtrasConfig | None = None,
 ) -> None:
     """Measure, print each measurement beside the fit, and write the coefficients as JSON."""
     from rich.console import Console
     from rich.table import Table
 
     dtype = torch.float32 if precision == "32-true" else torch.bfloat16
-    cost, timings = measure(config, packs_up_to(token_budget), device, checkpointing, dtype)
+    cost, timings = measure(config, packs_up_to(token_budget), device, checkpointing, dtype, extras)
     table = Table(
         "sequences", "tokens each", "seconds", "by the fit", title=f"forward and backward, {device}"
     )

@@ -69,7 +69,7 @@ def plan(
     cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
     mix = read_mixture(mixture)
-    options = checkpointing, tflops, picture, cost
+    options = checkpointing, tflops, picture, cost, model.extras
     report(mix, with_widths(model), cluster, budget, batch_size, steps, first, seed, *options)
     return 0
 
@@ -93,5 +93,5 @@ def cost(
         precision: as train.precision.
     """
     device = choose_device(device)
-    calibration_report(with_widths(model), token_budget, device, checkpointing, precision, out)
+    calibration_report(with_widths(model), token_budget, device, checkpointing, precision, out, model.extras)
     return 0

@@ -71,6 +71,14 @@ def by_formula(config: DiTConfig, backward: float = 2.0) -> CostModel:
     return CostModel((1 + backward) * token, (1 + backward) * pair)
 
 
+def cost_of(config: DiTConfig, full_checkpointing: bool, measured: str | Path | None) -> CostModel:
+    """What plans go by: the seconds in a file that `model cost` wrote if there is one, else operations."""
+    if measured is not None:
+        return read_cost(measured)
+    # full checkpointing runs the forward pass again
+    return by_formula(config, 3.0 if full_checkpointing else 2.0)
+
+
 def fit(packs: Sequence[Sequence[int]], seconds: Sequence[float]) -> CostModel:
     """Coefficients, in seconds, that explain measured micro-batches (forward plus backward) best.
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from model.data.mixture import Mixture, shares, synthetic_lengths
+from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing
 from model.net.config import DiTConfig
 from model.planner.balance import Budget, Cluster
-from model.planner.cost import by_formula, read_cost
+from model.planner.cost import cost_of
 from model.planner.memory import memory_of
 from model.planner.plot import draw
 from model.planner.step_plan import Planner
@@ -34,6 +35,7 @@ def report(
     tflops: float | None = None,
     picture: Path | None = None,
     measured: Path | None = None,
+    extras: ExtrasConfig | None = None,
 ) -> None:
     """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
 
@@ -51,10 +53,7 @@ def report(
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
     order, lengths = synthetic_lengths(mixture, MOST, seed)
-    if measured is None:
-        cost = by_formula(dit, 3.0 if checkpointing == "full" else 2.0)
-    else:
-        cost = read_cost(measured)
+    cost = cost_of(dit, checkpointing == "full", measured)
     planner = Planner(lengths, order, batch_size, cost, cluster, budget)
     milliseconds, plans = [], []
     for step in range(first, first + steps):
@@ -82,7 +81,7 @@ def report(
         table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
     console.print(table)
     table = Table("", "", title="estimates for a rank, weights shared out among all", show_header=False)
-    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing)
+    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing, extras)
     for name, size in asdict(memory).items():
         table.add_row(f"{name}, GiB", f"{size / 2**30:.1f}")
     if measured is not None or tflops is not None:

@@ -38,8 +38,9 @@ class RopeConfig:
         if self.dims and len(self.dims) != len(self.ntk):
             raise SettingError(f"rope: {len(self.dims)} axes in dims but {len(self.ntk)} in ntk")
         in_range("rope.theta", self.theta, 1, 1e12)
-        for dim, factor in zip(self.dims, self.ntk, strict=False):
+        for dim in self.dims:
             in_range("rope.dims", dim, 0, MAX_WIDTH)
+        for factor in self.ntk:
             in_range("rope.ntk", factor, 1, 1e6)
         if any(dim % 2 for dim in self.dims):
             raise SettingError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")

@@ -29,7 +29,7 @@ from model.inference.editor import Editor
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
 from model.planner.balance import BalanceError, Cluster
-from model.planner.cost import CostModel, by_formula, read_cost
+from model.planner.cost import cost_of
 from model.training.callbacks import TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, states
 from model.training.config import FitConfig
@@ -108,14 +108,6 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
         return _train(config, run, world, cluster, identity)
 
 
-def _cost_of(config: FitConfig, model: ModelConfig) -> CostModel:
-    """What plans go by: measured seconds if a file has them, else operations."""
-    if config.parallel.cost is not None:
-        return read_cost(config.parallel.cost)
-    # full checkpointing runs the forward pass again
-    return by_formula(model.dit, 3.0 if config.parallel.checkpointing == "full" else 2.0)
-
-
 def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path) -> None:
     """Take the steps that are left; errors name their file."""
     try:
@@ -165,7 +157,7 @@ def _train(
         config.train.steps,
         cluster,
         world.rank,
-        _cost_of(config, model),
+        cost_of(model.dit, config.parallel.checkpointing == "full", config.parallel.cost),
         fixed=config.parallel.compile,
     )
     curve = MetricsCsv(run / "curve.csv", module.done) if world.first else None
