@@ -7,6 +7,8 @@ that is most of the time.
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 import os
 from typing import Any
 
@@ -22,6 +24,10 @@ class RenderError(EditVerseError, RuntimeError):
 @functools.cache
 def _opengl() -> Any:
     """The process's context; RenderError without OpenGL."""
+    if importlib.util.find_spec("triton"):
+        # Mesa and triton each bring an LLVM: importing triton (which torchvision and transformers do) after
+        # Mesa is loaded is a segmentation fault, the other way round works.
+        importlib.import_module("triton")
     from mujoco import gl_context
 
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from curation.tasks.cg_camera import CgCamera
 from curation.tasks.cg_removal import CgRemoval
 from curation.tasks.cg_replacement import CgReplacement, recoloured
 
+ROOT = Path(__file__).parents[2]
 SMALL = SceneSettings(height=96, width=128, frames=9)
 
 
@@ -112,6 +115,22 @@ def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
     space = Workspace(tmp_path)
     task.process(clip, space)
     assert all(work.computed == 0 for work in space.work.values())
+
+
+AFTERWARDS = """
+from curation.cg.render import Renderer
+from curation.cg.scene import SceneSettings, scene_of
+from curation.cg.camera import trajectory, orbit_pose
+scene = scene_of(0, SceneSettings(height=48, width=64, frames=1))
+with Renderer(scene) as renderer:
+    renderer.frames(trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, 1))
+import triton
+"""
+
+
+def test_a_process_that_has_rendered_can_import_a_compiler() -> None:
+    """As a stage with a network does; Mesa's LLVM and triton's end the process in the wrong order."""
+    subprocess.run([sys.executable, "-c", AFTERWARDS], cwd=ROOT, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("movement", MOVEMENTS)
