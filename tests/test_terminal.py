@@ -7,6 +7,7 @@ Real processes; `tests.terminal` holds the terminal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ from shards.files import exclusive, naming
 from shards.reader import ShardSet
 from shards.serialization import from_dict
 from shards.writer import Item, write_shards
+from tests import forked
 from tests.terminal import ROOT, WIDTH, Terminal, command, environment, standard_input
 
 SCENES = {
@@ -488,24 +490,14 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 # --- a full disk
 
 
-def limited(size: int) -> Callable[[], None]:
+def limited(size: int) -> Callable[[], object]:
     """For a process that may write no file beyond `size` bytes: a full disk, but for the error number."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
 
 
 def full(size: int, *arguments: object) -> str:
     """The one line of a command that runs out of room at `size` bytes of a file."""
-    done = subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment(),
-        preexec_fn=limited(size),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = forked.run(*arguments, env=environment(), before=limited(size))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

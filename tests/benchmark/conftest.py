@@ -6,7 +6,6 @@ The session-wide ones are read only; a test that changes files copies them first
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from model.sequence.rope import RopeConfig
 from shards.media import write_mask, write_video
 from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
+from tests import forked
 
 FRAMES, HEIGHT, WIDTH, FPS = 9, 64, 96, 10.0
 
@@ -115,8 +115,7 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`command("run", "--out", ...)`: the benchmark as a person starts it."""
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        parts = [sys.executable, "-m", "benchmark", *(str(a) for a in arguments)]
-        return subprocess.run(parts, capture_output=True, text=True, check=False, timeout=240)
+        return forked.run("benchmark", *arguments, timeout=240)
 
     return call
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from shards.location import ShardError
 from shards.reader import ShardSet
 from shards.serialization import to_dict
 from shards.writer import write_shards
+from tests import forked
 
 
 def with_data(config: FitConfig, **changes: Any) -> FitConfig:
@@ -123,8 +122,8 @@ def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_
     killed = with_data(config, encoded=str(tmp_path / "killed"))
     settings = {k: v for k, v in to_dict(killed).items() if v is not None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "model", "precompute", "--config", str(tmp_path / "config.yaml")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = ("model", "precompute", "--config", tmp_path / "config.yaml")
+    process = forked.Forked(*command)
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
         if list((tmp_path / "killed").glob("*.index.json")):
@@ -132,7 +131,7 @@ def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_
             break
         time.sleep(0.002)
     process.wait()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = forked.run(*command)
     assert again.returncode == 0, again.stderr
     assert "3 shards encoded" not in again.stdout
     assert files_of(tmp_path / "killed") == whole

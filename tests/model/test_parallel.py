@@ -1,6 +1,7 @@
 """Several ranks: the same losses and weights as one, whatever is shared out among them and how.
 
-Real processes of torchrun, over gloo, through `python -m model fit`.
+Real processes over gloo, through `python -m model fit`: with torchrun's variables,
+and once by torchrun itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from model.training.setup import build_datasets
 from model.training.trainer import fit
 from shards.serialization import to_dict
 from shards.writer import Item, write_shards
+from tests.forked import Forked, wait_for_ranks
+from tests.forked import ranks as start_ranks
 
 STEPS = 20
 
@@ -88,29 +91,39 @@ def packing(config: FitConfig, budget: int) -> FitConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, token_budget=budget))
 
 
-def launch(config: FitConfig, run: Path, ranks: int = 1, nodes: int = 1) -> list[subprocess.Popen[str]]:
-    """Start `python -m model fit`, by torchrun once per node."""
+def saved(config: FitConfig, run: Path) -> Path:
+    """The configuration of a run, as a file."""
     file = run.with_suffix(".yaml")
     file.write_text(json.dumps({"run": str(run), **to_dict(config)}))
+    return file
+
+
+def launch(config: FitConfig, run: Path, ranks: int = 1) -> list[Forked]:
+    """Start `python -m model fit` on the ranks of a node."""
+    words = ("model", "fit", "--config", saved(config, run))
+    return [Forked(*words)] if ranks == 1 else start_ranks(ranks, *words)
+
+
+def run_ranks(config: FitConfig, run: Path, ranks: int = 1) -> None:
+    code, errors = wait_for_ranks(launch(config, run, ranks))
+    assert code == 0, errors[-4000:]
+
+
+def run_nodes(config: FitConfig, run: Path, ranks: int, nodes: int) -> None:
+    """As a person starts it: by torchrun, once per node."""
+    file = saved(config, run)
     started = []
     for node in range(nodes):
-        command = [sys.executable, "-m", "model"]
-        if ranks > 1:
-            port = 20_000 + os.getpid() % 20_000 + ranks
-            command = [
-                *(sys.executable, "-m", "torch.distributed.run"),
-                *(f"--nproc-per-node={ranks // nodes}", f"--nnodes={nodes}", f"--node-rank={node}"),
-                *("--master-addr=127.0.0.1", f"--master-port={port}", "-m", "model"),
-            ]
-        command += ["fit", "--config", str(file)]
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run"),
+            *(f"--nproc-per-node={ranks // nodes}", f"--nnodes={nodes}", f"--node-rank={node}"),
+            *("--master-addr=127.0.0.1", f"--master-port={20_000 + os.getpid() % 20_000}"),
+            *("-m", "model", "fit", "--config", str(file)),
+        ]
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-    return started
-
-
-def run_ranks(config: FitConfig, run: Path, ranks: int = 1, nodes: int = 1, status: int = 0) -> None:
-    for process in launch(config, run, ranks, nodes):
+    for process in started:
         _, errors = process.communicate(timeout=600)
-        assert process.returncode == status, errors[-4000:]
+        assert process.returncode == 0, errors[-4000:]
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -118,22 +131,24 @@ def rows(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open())) if path.is_file() else []
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(run: Path, step: int, process: Forked) -> None:
     """Until a step is in the curve; a process that has ended by then fails the test."""
     while len(rows(run)) < step:
-        assert process.poll() is None, process.stderr and process.stderr.read()[-4000:]
+        assert process.poll() is None, process.stderr[-4000:]
         time.sleep(0.005)
 
 
 def kill_after(config: FitConfig, run: Path, step: int, ranks: int = 1) -> None:
     """`kill -9` all processes of a run as soon as a step is in its curve."""
-    (process,) = launch(config, run, ranks)
-    wait_for_step(run, step, process)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    processes = launch(config, run, ranks)
+    wait_for_step(run, step, processes[0])
+    family = [psutil.Process(process.pid) for process in processes]
+    family += [child for process in family for child in process.children(recursive=True)]
     for member in family:
         member.kill()
+    for process in processes:
+        process.wait()
     psutil.wait_procs(family)
-    process.communicate()
     assert not (run / "summary.json").exists()
 
 
@@ -195,7 +210,7 @@ def test_two_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path
 @pytest.mark.slow
 def test_two_nodes(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Weights are shared out within a node and copied to the other; so are sequences."""
-    run_ranks(parallel(config, degree=2, sharding="node"), tmp_path / "run", 4, nodes=2)
+    run_nodes(parallel(config, degree=2, sharding="node"), tmp_path / "run", 4, nodes=2)
     same(alone, tmp_path / "run")
 
 
