@@ -98,7 +98,8 @@ app: $(READY) ## a page to edit in, at http://127.0.0.1:7860 (make app CHECKPOIN
 bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
 	$(PY) -m benchmark run --suite heldout --data data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)
 
-test: lint types test-fast ## lint, types, import rules, tests
+test: lint ## lint, types, import rules, tests
+	@$(MAKE) --no-print-directory --jobs=2 types test-fast
 
 lint: $(READY) ## ruff and the import rules
 	$(PY) -m ruff check $(CHECKED)

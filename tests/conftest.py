@@ -103,8 +103,38 @@ def shard_dir(tmp_path: Path, make_items: Callable[..., list[Item]]) -> Path:
 TOGETHER = {"tests/curation/test_run.py": "a run of Ray", "tests/curation/test_tasks.py": "a run of Ray"}
 
 
+# Files of minutes, which are begun first: what is begun last leaves the other workers idle at the end.
+LONGEST = (
+    "tests/curation/test_run.py",
+    "tests/curation/test_tasks.py",
+    "tests/model/test_parallel.py",
+    "tests/test_terminal.py",
+    "tests/model/test_training.py",
+    "tests/benchmark/test_suites.py",
+    "tests/model/test_encode.py",
+    "tests/curation/test_annotators.py",
+    "tests/model/test_editor.py",
+    "tests/benchmark/test_run.py",
+    "tests/test_untrusted.py",
+    "tests/shards/test_malformed_media.py",
+    "tests/model/test_app.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 class ByFile(LoadFileScheduling):
-    """`--dist loadfile`, with the files of `TOGETHER` as one."""
+    """`--dist loadfile`, with the files of `TOGETHER` as one, in the order of collection."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        config.option.loadscopereorder = False  # not by the number of tests, which says little about the time
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
