@@ -104,13 +104,14 @@ def precompute(
     part: int = 0,
     parts: int = 1,
 ) -> int:
-    """Encode the training samples beforehand, into data.encoded; an interrupted call goes on where it was.
+    """Encode the training samples beforehand, into data.latent_cache; an interrupted call goes on.
 
     Args:
-        data: as for fit, like the next six; encoded is the folder to fill, windows says what of long videos.
+        data: as for fit, like the next six; latent_cache is the folder to fill, crops says what of long
+            videos.
         model: whose encoders are used.
         optim: not used.
-        train: start names a checkpoint whose encoders are used instead.
+        train: init_from names a checkpoint whose encoders are used instead.
         parallel: not used.
         lora: not used.
         run: not used.
@@ -124,8 +125,8 @@ def precompute(
         FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts
     )
     print(
-        f"{data.encoded}: {done.shards} shards encoded, {done.there} were there; {done.samples} samples, "
-        f"{done.bytes / 2**20:.1f} MiB, {done.failed} left out"
+        f"{data.latent_cache}: {done.shards} shards encoded, {done.there} were there; "
+        f"{done.samples} samples, {done.bytes / 2**20:.1f} MiB, {done.failed} left out"
     )
     return 0
 

@@ -23,7 +23,10 @@ MOVED = {
 # settings of a model and of a training run, by their place in it
 SETTINGS = {
     "data.change_weight": "data.edit_weight",
+    "data.encoded": "data.latent_cache",
+    "data.flip": "data.flip_prob",
     "data.text_dropout": "data.text_drop_prob",
+    "data.windows": "data.crops",
     "optim.average": "optim.loss_reduction",
     "train.sample_every": "train.validate_every",
     "train.start": "train.init_from",

@@ -39,6 +39,10 @@ class Parser(jsonargparse.ArgumentParser):
     _files: ClassVar[list[str]] = []  # configuration files in the order of reading
     _reading: ClassVar[list[str]] = []  # those that are being read now
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As jsonargparse's, without abbreviations: an old name may be how a new one begins (`data.flip`)."""
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, of words in the style of every command of ours, see `in_style`."""
         self._files.clear()

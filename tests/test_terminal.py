@@ -402,7 +402,7 @@ def test_a_device_that_is_not_there_is_one_line(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fit = ["model", "fit", "--config", folder / "fit.yaml", "--run", tmp_path / "run"]
-    encoded = ["--data.encoded", tmp_path / "encoded", "--data.windows", 1]
+    encoded = ["--data.latent_cache", tmp_path / "encoded", "--data.crops", 1]
     for arguments in (
         [*edit(folder, tmp_path / "out.mp4"), "--device", "cuda"],
         ["model", "app", "--checkpoint", folder / "checkpoint", "--device", "cuda"],
@@ -593,7 +593,7 @@ def test_what_no_file_or_a_temporary_one_is_named_by_gets_its_final_name(
 
 def commands(folder: Path, base: Path) -> dict[str, tuple[Path, list[object]]]:
     """Every command that fills a folder: the folder, and the command."""
-    encode = ["--config", folder / "fit.yaml", "--data.encoded", base / "encoded", "--data.windows", 1]
+    encode = ["--config", folder / "fit.yaml", "--data.latent_cache", base / "encoded", "--data.crops", 1]
     study = {
         "train": str(folder / "fit.yaml"),
         "seeds": [0, 1],

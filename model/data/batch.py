@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from shards.errors import ConfigError
-from model.data.mixture import DatasetConfig
-from model.sequence.packing import PackedBatch, pack
+from model.data.mixture import DatasetConfig, read_mixture
 from model.sequence.interleave import VISION, TokenSequence
 from model.sequence.layout import SPPlan
-from shards.errors import SettingError
-
-from model.data.mixture import read_mixture
+from model.sequence.packing import PackedBatch, pack
+from shards.errors import ConfigError, SettingError
 from shards.index import read_manifest
 
 
@@ -37,12 +33,12 @@ class DataConfig:
         on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
             row that is not longer than it; both name it.
         text_drop_prob: chance that a sample loses its text (for guidance).
-        windows: where a training clip may begin in a longer video: anywhere (None), or at this many places
+        crops: where a training clip may begin in a longer video: anywhere (None), or at this many places
             spread evenly over it, from its start on.
-        encoded: folder or URL of latents and token states made beforehand by `python -m model precompute`; it
-            needs `windows`. None encodes while training.
+        latent_cache: folder or URL of latents and token states made beforehand by `python -m model
+            precompute`; it needs `crops`. None encodes while training.
         cache_gib: most memory for decoded media, per process that reads them.
-        flip: chance of a left-right mirror of all media; "left" and "right" change places in the text.
+        flip_prob: chance of a left-right mirror of all media; "left" and "right" change places in the text.
         edit_weight: extra weight of target tokens that differ from the source at the same place, relative
             to the others; weights average 1 per sample. It uses the training pair alone, no mask. 0 is the
             paper's loss.
@@ -56,22 +52,18 @@ class DataConfig:
     workers: int = 0
     prefetch: int = 2
     on_error: Literal["stop", "replace"] = "stop"
-    windows: int | None = None
-    encoded: str | None = None
+    crops: int | None = None
+    latent_cache: str | None = None
     cache_gib: float = 2.0
     text_drop_prob: float = 0.1
-    flip: float = 0.0
+    flip_prob: float = 0.0
     edit_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.windows is not None and self.windows < 1:
-            raise SettingError(f"data.windows must be at least 1, got {self.windows}")
-        if self.encoded is not None and self.windows is None:
-            raise SettingError("data.encoded needs data.windows, the number that was encoded")
-
-
-
-
+        if self.crops is not None and self.crops < 1:
+            raise SettingError(f"data.crops must be at least 1, got {self.crops}")
+        if self.latent_cache is not None and self.crops is None:
+            raise SettingError("data.latent_cache needs data.crops, the number that was encoded")
 
 
 @dataclass(frozen=True)

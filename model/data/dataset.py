@@ -9,36 +9,26 @@ import functools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shards.errors import ConfigError
-from model.config import ModelConfig
+from model.config import ModelConfig, fitted_size
 from model.data.batch import DataConfig, Example
-from model.rng import keyed
-from model.sequence.pixels import to_float
-from model.data.latent_cache import Encoded, encoding_of
+from model.data.latent_cache import LatentCache, encoding_of
+from model.data.mixture import DatasetConfig
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
-from model.config import fitted_size
-from model.data.mixture import DatasetConfig
+from model.rng import keyed
 from model.sequence.interleave import build_sequence, interleave, patchify, vision_tokens
-
-from shards.index import IndexEntry
-from shards.reader import Record
-from shards.reader import ShardSet
+from model.sequence.pixels import to_float
+from shards.errors import ConfigError
+from shards.index import IndexEntry, read_manifest
 from shards.location import ShardError
-from shards.index import read_manifest
-from shards.reader import ShardSet
-from shards.sample import split_text
-from shards.sample import split_text
 from shards.media import resize
-from shards.media import resize
-from shards.sample import split_text
-from shards.sample import tags_of
+from shards.reader import Record, ShardSet
+from shards.sample import split_text, tags_of
 
 
 def mirrored(text: str) -> str:
@@ -121,15 +111,15 @@ class EditDataset:
             raise ShardError(f"{folders}: no {split} shards")
         self._pixels = PixelCache(int(cache_gib * 2**30))
         self._states: dict[str, Tensor] = {}
-        self._encoded: dict[ShardSet, Encoded] = {}
+        self._encoded: dict[ShardSet, LatentCache] = {}
 
-    def read_encoded(self, folder: str, data: DataConfig) -> None:
+    def read_latent_cache(self, folder: str, data: DataConfig) -> None:
         """Take latents and states from those made beforehand; see `model.data.latent_cache` for what is
         raised.
         """
         encoding = encoding_of(self.model, data)
         for shards in self.shards:
-            self._encoded[shards] = Encoded(folder, shards.rows, encoding)
+            self._encoded[shards] = LatentCache(folder, shards.rows, encoding)
 
     @functools.cached_property
     def lengths(self) -> list[int]:
@@ -240,12 +230,12 @@ class EditDataset:
             return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
         return self.pixels(record, name)[slice(*window)]
 
-    def starts(self, length: int, windows: int | None) -> range | list[int]:
-        """First frames that a window of a video of `length` frames may have, see `DataConfig.windows`."""
+    def starts(self, length: int, crops: int | None) -> range | list[int]:
+        """First frames that a window of a video of `length` frames may have, see `DataConfig.crops`."""
         last = max(0, length - self.model.media.frames)
-        if windows is None:
+        if crops is None:
             return range(last + 1)
-        return sorted({round(i * last / max(1, windows - 1)) for i in range(windows)})
+        return sorted({round(i * last / max(1, crops - 1)) for i in range(crops)})
 
     def window(self, entry: IndexEntry, start: int = 0) -> dict[str, tuple[int, int]]:
         """Frames (start, stop) of every element: at most `media.frames`.
@@ -278,9 +268,10 @@ class EditDataset:
         step: int,
         seed: int,
         config: DataConfig,
-        encoded: Encoded | None = None,
+        encoded: LatentCache | None = None,
     ) -> Example:
         """One visit of a sample; `record` is called for if it is not encoded."""
+
         def random(purpose: str) -> torch.Generator:
             return keyed(seed, step, epoch, entry.key, purpose)
 
@@ -289,9 +280,9 @@ class EditDataset:
 
         which = int(torch.randint(0, len(entry.targets), (), generator=random("target")))
         target = entry.targets[which]
-        starts = self.starts(entry.media[entry.targets[0]][1], config.windows)
+        starts = self.starts(entry.media[entry.targets[0]][1], config.crops)
         window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
-        flip = chance("flip") < config.flip
+        flip = chance("flip") < config.flip_prob
         text = mirrored(entry.text) if flip else entry.text
         windows = {name: window[name] for name in tags_of(text)}
         if encoded:

@@ -6,36 +6,35 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from shards.errors import ConfigError
 from model.config import ModelConfig
 from model.data.batch import DataConfig
-from shards.errors import EditVerseError
-from shards.limits import parse_json
-
-from shards.index import ManifestRow
-from shards.location import Location
-from shards.location import ShardError
 from shards.encoded import EncodedSet
-from shards.location import ShardError
+from shards.errors import ConfigError, EditVerseError
+from shards.index import ManifestRow
+from shards.limits import parse_json
+from shards.location import Location, ShardError
 
 DESCRIPTION = "encoding.json"
+# Fields of encoding.json whose settings have another name. The names in the file stay as they were: its hash
+# stands in every index of encoded samples.
+SETTING_OF = {"windows": "crops"}
 Windows = Mapping[str, tuple[int, int]]
 
 
 def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
-    """What latents and states depend on besides the sample, as JSON values."""
+    """What latents and states depend on besides the sample, as JSON values named as in `encoding.json`."""
     value = {
         "format": 1,
         "codec": model.codec,
         "text": model.text,
         "media": {name: asdict(model.media)[name] for name in ("min_area", "max_area", "frames")},
         "patch": model.sequence.patch,
-        "windows": data.windows,
-        "flip": data.flip > 0,
+        "windows": data.crops,
+        "flip": data.flip_prob > 0,
     }
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result
@@ -75,11 +74,14 @@ def check(folder: str, encoding: Mapping[str, Any]) -> None:
     """Raise ConfigError if a folder has no encoding, or naming the first field in which it has another."""
     theirs = read_encoding(folder)
     if theirs is None:
-        raise ConfigError(f"data.encoded: {folder} has no {DESCRIPTION}; run `python -m model precompute`")
+        raise ConfigError(
+            f"data.latent_cache: {folder} has no {DESCRIPTION}; run `python -m model precompute`"
+        )
     for name, value in encoding.items():
         if theirs.get(name) != value:
+            setting = SETTING_OF.get(name, name)
             raise ConfigError(
-                f"data.encoded: {folder} was encoded with {name} {theirs.get(name)!r}, this run has "
+                f"data.latent_cache: {folder} was encoded with {setting} {theirs.get(name)!r}, this run has "
                 f"{value!r}; encode into another folder"
             )
 
@@ -94,7 +96,7 @@ def states_name(piece: int, flipped: bool) -> str:
     return f"text/{piece}" + "/flipped" * flipped
 
 
-class Encoded:
+class LatentCache:
     """The encoded samples of one folder of shards.
 
     Raises:
@@ -108,7 +110,6 @@ class Encoded:
     def load(self, key: str, windows: Windows, flipped: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Latents of each element's window, and states of each piece of text, as float32."""
         from safetensors.torch import load
-
 
         tensors = load(self.files.read(key))
         try:

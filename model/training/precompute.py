@@ -1,6 +1,7 @@
 """Encode the samples of a training run beforehand: latents and token states, shard by shard.
 
-`python -m model precompute --config my.yaml` fills `data.encoded` of the configuration that is trained with.
+`python -m model precompute --config my.yaml` fills `data.latent_cache` of the configuration that is trained
+with.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def precompute(
     A tar and its index appear whole, so that a call that was ended goes on where it was.
 
     Args:
-        config: `data.encoded` is the folder to fill; `data.windows` and `data.flip` say what of a sample.
-            A sample that cannot be encoded stops the call or is left out, by `data.on_error`.
+        config: `data.latent_cache` is the folder to fill; `data.crops` and `data.flip_prob` say what of a
+            sample. A sample that cannot be encoded stops the call or is left out, by `data.on_error`.
         device: of the encoders.
         dtype: that is stored; training computes with float32 of it.
         part: every `parts`-th shard is encoded, from number `part` on, so that calls can share the work.
@@ -70,15 +71,17 @@ def precompute(
         ConfigError: a setting that cannot be used, or a folder that holds another encoding.
         shards.location.ShardError, shards.media.MediaError: a sample that cannot be read.
     """
-    if config.data.encoded is None:
-        raise ConfigError("data.encoded: name the folder to encode into")
-    if "://" in config.data.encoded:
-        raise ConfigError(f"data.encoded: {config.data.encoded} is a URL; encode into a folder, then copy it")
+    if config.data.latent_cache is None:
+        raise ConfigError("data.latent_cache: name the folder to encode into")
+    if "://" in config.data.latent_cache:
+        raise ConfigError(
+            f"data.latent_cache: {config.data.latent_cache} is a URL; encode into a folder, then copy it"
+        )
     if not 0 <= part < parts:
         raise ConfigError(f"part {part} of {parts}: parts are numbered from 0")
-    folder = Path(config.data.encoded)
+    folder = Path(config.data.latent_cache)
     # calls that share the shards share the folder; none of them runs twice at once
-    with exclusive(folder, "data.encoded", LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"):
+    with exclusive(folder, "data.latent_cache", LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"):
         return _encode(config, folder, device, dtype, part, parts)
 
 
@@ -113,7 +116,7 @@ def _samples(
     counts = shards.counts()
     first = sum(counts[:number])
     places = range(first, first + counts[number])
-    flips = (False, True) if config.data.flip > 0 else (False,)
+    flips = (False, True) if config.data.flip_prob > 0 else (False,)
     pieces = {
         place: [part for kind, part in split_text(shards.entry(place).text) if kind == "text"]
         for place in places
@@ -161,7 +164,7 @@ def _latents(
     """Latents of all windows of the elements that a sample's text names."""
     entry, record = shards.entry(place), shards[place]
     tensors: dict[str, Tensor] = {}
-    for start in pairs.starts(entry.media[entry.targets[0]][1], config.data.windows):
+    for start in pairs.starts(entry.media[entry.targets[0]][1], config.data.crops):
         window = pairs.window(entry, start)
         for name in tags_of(entry.text):
             for flip in flips:

@@ -46,14 +46,14 @@ def build_datasets(
 
     The codec's statistics are measured on the training pairs once and kept in `model.json` of the run, if
     there is one; they and all else are those of `base`, where training starts from one, and the statistics
-    those of `data.encoded`, where that is filled.
+    those of `data.latent_cache`, where that is filled.
     """
     model = base.config if base else config.model
     text = base.text if base else build_part(model.text, TextEncoder, "model.text")
     if run is not None and (run / "model.json").is_file():
         model = load_config(run / "model.json")
-    elif config.data.encoded is not None:
-        model = dataclasses.replace(model, codec=known_codec(config.data.encoded, model.codec))
+    elif config.data.latent_cache is not None:
+        model = dataclasses.replace(model, codec=known_codec(config.data.latent_cache, model.codec))
     codec = build_part(model.codec, Codec, "model.codec")
     rows = rows_of(config.data)
     train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)

@@ -47,7 +47,7 @@ from shards.serialization import to_dict
 
 log = logging.getLogger(__name__)
 
-READING = ("workers", "prefetch", "on_error", "encoded", "cache_gib")  # how data is read, not which
+READING = ("workers", "prefetch", "on_error", "latent_cache", "cache_gib")  # how data is read, not which
 
 
 class Stopped(EditVerseError, RuntimeError):
@@ -136,8 +136,8 @@ def _train(
         train, heldout, model = build_datasets(config, run, base)
         if world.first:
             record_model(run, model)
-    if config.data.encoded is not None:
-        train.read_encoded(config.data.encoded, config.data)
+    if config.data.latent_cache is not None:
+        train.read_latent_cache(config.data.latent_cache, config.data)
     module, optimizer = make_module(config, model, base, world, train.tasks)
     saved = states(run / "state")
     if saved:

@@ -187,7 +187,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
     """A run of seconds: 48x64 pixels, nine frames, one block."""
     return FitConfig(
         data=DataConfig(
-            shards=(str(shard_folder),), batch_size=3, token_budget=400, edit_weight=1.0, flip=0.5
+            shards=(str(shard_folder),), batch_size=3, token_budget=400, edit_weight=1.0, flip_prob=0.5
         ),
         model=ModelConfig(
             codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),

@@ -47,23 +47,23 @@ def config(fit_config: FitConfig, shard_folder: Path, tmp_path: Path) -> FitConf
     return with_data(
         changed,
         shards=(str(tmp_path / "shards"),),
-        windows=2,
-        encoded=str(tmp_path / "encoded"),
+        crops=2,
+        latent_cache=str(tmp_path / "encoded"),
         batch_size=4,
     )
 
 
 def steps_of(config: FitConfig) -> PlannedSteps:
     train, _, _ = build_datasets(config, None)
-    if config.data.encoded is not None:
-        train.read_encoded(config.data.encoded, config.data)
+    if config.data.latent_cache is not None:
+        train.read_latent_cache(config.data.latent_cache, config.data)
     return PlannedSteps(train, config.data, 0, 0, 6)
 
 
 def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None:
     done = precompute(config)
     assert (done.shards, done.samples, done.failed) == (3, 6, 0)
-    plain = steps_of(with_data(config, encoded=None))
+    plain = steps_of(with_data(config, latent_cache=None))
     assert {len(plain.pairs.starts(9, n)) for n in (1, 2, 3, None)} == {1, 2, 3, 5}
     expected = [plain[number] for number in range(6)]
     encoded = steps_of(config)
@@ -84,7 +84,7 @@ def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None
 
 
 def test_examples_do_not_depend_on_what_is_kept_in_memory(config: FitConfig) -> None:
-    plain = with_data(config, encoded=None, windows=None)
+    plain = with_data(config, latent_cache=None, crops=None)
     # of 9 frames of 48x64, six distinct videos and three masks
     for gib in (0.0, 200_000 / 2**30):
         scarce, ample = steps_of(with_data(plain, cache_gib=gib)), steps_of(plain)
@@ -98,9 +98,9 @@ def test_examples_do_not_depend_on_what_is_kept_in_memory(config: FitConfig) -> 
 def test_a_run_with_encoded_samples_is_the_same_run(config: FitConfig, tmp_path: Path) -> None:
     precompute(config)
     ours = fit(with_data(config, workers=2), tmp_path / "run")
-    theirs = fit(with_data(config, encoded=None), tmp_path / "other")
+    theirs = fit(with_data(config, latent_cache=None), tmp_path / "other")
     assert ours["last_loss"] == pytest.approx(theirs["last_loss"], rel=1e-4)
-    assert fit(with_data(config, encoded=None), tmp_path / "run")["reused"]
+    assert fit(with_data(config, latent_cache=None), tmp_path / "run")["reused"]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -113,13 +113,13 @@ def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_
     precompute(config)
     whole = files_of(tmp_path / "encoded")
     assert len(whole) == 7  # two per shard, and the description
-    parts = with_data(config, encoded=str(tmp_path / "parts"))
+    parts = with_data(config, latent_cache=str(tmp_path / "parts"))
     assert [precompute(parts, part=i, parts=2).shards for i in (0, 1)] == [2, 1]
     assert precompute(parts).there == 3
     assert files_of(tmp_path / "parts") == whole
 
     # the command, killed at some moment and called again
-    killed = with_data(config, encoded=str(tmp_path / "killed"))
+    killed = with_data(config, latent_cache=str(tmp_path / "killed"))
     settings = {k: v for k, v in to_dict(killed).items() if v is not None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     command = ("model", "precompute", "--config", tmp_path / "config.yaml")
@@ -143,17 +143,17 @@ def test_what_does_not_fit_is_named(config: FitConfig, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"no encoding\.json"):
         opened(config)
-    with pytest.raises(ValueError, match=r"data\.windows"):
-        with_data(config, windows=None)
+    with pytest.raises(ValueError, match=r"data\.crops"):
+        with_data(config, crops=None)
     with pytest.raises(ConfigError, match="is a URL"):
-        precompute(with_data(config, encoded="s3://bucket/encoded"))
-    with pytest.raises(ConfigError, match=r"data\.encoded: name the folder"):
-        precompute(with_data(config, encoded=None))
+        precompute(with_data(config, latent_cache="s3://bucket/encoded"))
+    with pytest.raises(ConfigError, match=r"data\.latent_cache: name the folder"):
+        precompute(with_data(config, latent_cache=None))
     precompute(config)
-    with pytest.raises(ConfigError, match="windows 2, this run has 3"):
-        opened(with_data(config, windows=3))
+    with pytest.raises(ConfigError, match="crops 2, this run has 3"):
+        opened(with_data(config, crops=3))
     with pytest.raises(ConfigError, match="flip True, this run has False"):
-        precompute(with_data(config, flip=0.0))
+        precompute(with_data(config, flip_prob=0.0))
     small = dataclasses.replace(config.model.media, frames=3)
     with pytest.raises(ConfigError, match="encoded with media"):
         opened(dataclasses.replace(config, model=dataclasses.replace(config.model, media=small)))

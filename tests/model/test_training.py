@@ -137,7 +137,7 @@ def test_a_mirrored_visit_mirrors_words_and_pictures(fit_config: FitConfig, open
 
     def visit(flip: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The words' states, and the source as decoded again."""
-        config = dataclasses.replace(fit_config.data, flip=flip, text_drop_prob=0.0)
+        config = dataclasses.replace(fit_config.data, flip_prob=flip, text_drop_prob=0.0)
         sequence = pairs.example(index, 0, 0, 0, config).sequence
         size = next(s.size for s in sequence.segments if s.name == "video1")
         latents = unpatchify(sequence.vision[: math.prod(size)], size, pairs.model.sequence.patch)

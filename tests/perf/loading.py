@@ -66,17 +66,17 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     config: ModelConfig = from_dict(ModelConfig, yaml.safe_load(PRESET.read_text()), str(PRESET))
     kept = DataConfig(shards=(str(folder),), batch_size=BATCH, token_budget=65_536, workers=WORKERS)
     scarce = dataclasses.replace(kept, cache_gib=0.0)
-    before = dataclasses.replace(kept, windows=1, encoded=str(scratch / "encoded"))
+    before = dataclasses.replace(kept, crops=1, latent_cache=str(scratch / "encoded"))
     steps = count // BATCH
 
     def planned(data: DataConfig) -> PlannedSteps:
         fit = FitConfig(data=data, model=config, train=TrainConfig(steps=steps))
-        if data.encoded is not None:
+        if data.latent_cache is not None:
             precompute(fit)
         pairs, _, _ = build_datasets(fit, None)
         pairs.forget()  # what the codec's statistics were measured on
-        if data.encoded is not None:
-            pairs.read_encoded(data.encoded, data)
+        if data.latent_cache is not None:
+            pairs.read_latent_cache(data.latent_cache, data)
         return PlannedSteps(pairs, data, 0, 0, steps)
 
     plain, without, usual, encoded = (planned(data) for data in (scarce, scarce, kept, before))
