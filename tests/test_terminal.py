@@ -64,7 +64,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., l
     (root / "media").mkdir()
     write_shards(root / "shards", make_items(root / "media"), max_samples=2)
     (root / "scenes.yaml").write_text(yaml.safe_dump(SCENES))
-    train = {"steps": 400, "accelerator": "cpu", "save_every": 2, "validate_every": 1000, "samples": 1}
+    train = {
+        "steps": 400,
+        "accelerator": "cpu",
+        "save_every": 2,
+        "validate_every": 1000,
+        "num_val_samples": 1,
+    }
     data = {"shards": [str(root / "shards")], "batch_size": 2, "token_budget": 400, "workers": 1}
     (root / "fit.yaml").write_text(yaml.safe_dump({"data": data, "model": MODEL, "train": train}))
     config = MODEL | {"dit": MODEL["dit"] | {"text_dim": 384, "vision_dim": 24}}

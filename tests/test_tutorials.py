@@ -105,7 +105,7 @@ def test_a_data_set(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "run": str(tmp_path / "run"),
         "data": {"shards": [str(tmp_path / "shards")], "batch_size": 2},
         "model": size,
-        "train": {"steps": 1, "samples": 1},
+        "train": {"steps": 1, "num_val_samples": 1},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     assert model_main(["fit", "--config", str(tmp_path / "run.yaml")]) == 0

@@ -99,7 +99,7 @@ class TrainingMonitor(Callback):
     def look(self, trainer: L.Trainer, module: EditModule) -> None:
         """Render held-out pairs; keep the weights if none before rendered them better."""
         assert self.heldout is not None
-        rendered = render(self.folder, module, self.heldout, self.config.train.samples)
+        rendered = render(self.folder, module, self.heldout, self.config.train.num_val_samples)
         if trainer.logger:
             trainer.logger.log_metrics(rendered.metrics(), step=module.done)
         best, score = self.folder / "best.json", rendered.score()

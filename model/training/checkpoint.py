@@ -34,15 +34,18 @@ STATE = re.compile(r"^step-(\d{8})$")
 
 
 class StateWriter:
-    """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`.
+    """Writes `folder/step-XXXXXXXX` and removes all but the newest `max_checkpoints`.
 
     Several ranks write in the background while training goes on; a single one writes at once. Everything is
     written and synced in a folder of another name, which is then renamed: a killed run leaves the state
     before or the state after, never half of one.
     """
 
-    def __init__(self, folder: Path, module: EditModule, optimizer: torch.optim.Optimizer, keep: int) -> None:
-        self.folder, self.module, self.optimizer, self.keep = folder, module, optimizer, keep
+    def __init__(
+        self, folder: Path, module: EditModule, optimizer: torch.optim.Optimizer, max_checkpoints: int
+    ) -> None:
+        self.folder, self.module, self.optimizer = folder, module, optimizer
+        self.max_checkpoints = max_checkpoints
         self._pending: tuple[Future[Any], Path] | None = None
         # its own process group: training communicates while a state is written
         self._group: Any = dist.new_group(backend="gloo") if module.world.size > 1 else None
@@ -104,7 +107,7 @@ class StateWriter:
         sizes = {str(p.relative_to(temporary)): p.stat().st_size for p in files}
         write_json(temporary / "step.json", {"step": int(name.partition("-")[2]), "files": sizes})
         temporary.rename(self.folder / name)
-        for old in states(self.folder)[: -self.keep]:
+        for old in states(self.folder)[: -self.max_checkpoints]:
             shutil.rmtree(old)
 
 

@@ -55,9 +55,10 @@ class TrainConfig:
         init_from: checkpoint (a folder or hub id) whose weights and model configuration are where training
             starts, as the paper starts from a pretrained model; None starts from random weights.
         deterministic: every operation in a fixed order, also on CUDA (slower there).
-        save_every: steps between resumable states; keep: how many of them, the newest ones, are left.
-        validate_every: steps between rendered held-out pairs; samples: how many pairs are rendered. The
-            averaged weights that render them best so far are kept in the run's folder `best`.
+        save_every: steps between resumable states; max_checkpoints: how many of them, the newest ones, are
+            left.
+        validate_every: steps between rendered held-out pairs; num_val_samples: how many pairs are rendered.
+            The averaged weights that render them best so far are kept in the run's folder `best`.
         wandb: project of Weights & Biases to log to as well; needs the package.
     """
 
@@ -69,13 +70,13 @@ class TrainConfig:
     init_from: str | None = None
     deterministic: bool = False
     save_every: int = 100
-    keep: int = 2
+    max_checkpoints: int = 2
     validate_every: int = 200
-    samples: int = 4
+    num_val_samples: int = 4
     wandb: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "keep", "validate_every", "samples"):
+        for name in ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
 

@@ -95,7 +95,7 @@ def identity_of(config: FitConfig) -> dict[str, Any]:
     del settings["parallel"]
     for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
         del settings["data"][name]
-    for name in ("keep", "threads", "wandb"):
+    for name in ("max_checkpoints", "threads", "wandb"):
         del settings["train"][name]
     return requested({"config": settings, "data": data_fingerprint(rows_of(config.data))})
 
@@ -161,7 +161,7 @@ def _train(
         fixed=config.parallel.compile,
     )
     curve = MetricsCsv(run / "curve.csv", module.done) if world.first else None
-    writer = StateWriter(run / "state", module, optimizer, config.train.keep)
+    writer = StateWriter(run / "state", module, optimizer, config.train.max_checkpoints)
     watch = TrainingMonitor(run, config, curve, writer, heldout)
     if len(steps):
         _take(steps, module, trainer_of(config, run, world, module, watch), run)

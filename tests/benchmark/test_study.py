@@ -24,7 +24,7 @@ TRAINING = {
         "inference": {"steps": 1, "guidance": 1.0},
     },
     "optim": {"lr": 0.001, "warmup": 1},
-    "train": {"steps": 2, "accelerator": "cpu", "samples": 1},
+    "train": {"steps": 2, "accelerator": "cpu", "num_val_samples": 1},
 }
 
 

@@ -39,7 +39,7 @@ def settings(shards: Path, run: Path) -> list[str]:
     return [
         *("--run", str(run), "--data.shards", json.dumps([str(shards)])),
         *("--train.steps", str(STEPS), "--train.save_every", "10", "--train.validate_every", "1000"),
-        *("--train.precision", "32-true", "--optim.warmup", "5", "--train.samples", "1"),
+        *("--train.precision", "32-true", "--optim.warmup", "5", "--train.num_val_samples", "1"),
     ]
 
 

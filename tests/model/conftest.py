@@ -199,7 +199,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
             extras=ExtrasConfig(detail_transfer=True),
         ),
         optim=OptimConfig(lr=1e-3, final_lr=1e-4, warmup=2, ema=0.9),
-        train=TrainConfig(steps=6, accelerator="cpu", save_every=2, validate_every=4, samples=1),
+        train=TrainConfig(steps=6, accelerator="cpu", save_every=2, validate_every=4, num_val_samples=1),
     )
 
 

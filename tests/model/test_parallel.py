@@ -70,7 +70,7 @@ def config(fit_config: FitConfig, varied: Path) -> FitConfig:
         ),
         optim=OptimConfig(lr=3e-3, final_lr=1e-3, warmup=4, ema=0.0),
         train=TrainConfig(
-            steps=STEPS, accelerator="cpu", threads=1, save_every=4, validate_every=1000, samples=1
+            steps=STEPS, accelerator="cpu", threads=1, save_every=4, validate_every=1000, num_val_samples=1
         ),
     )
 

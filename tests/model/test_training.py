@@ -214,7 +214,7 @@ def test_state_survives_and_old_ones_go(fit_config: FitConfig, opened: Opened, t
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     for module.done in (1, 2):
-        StateWriter(tmp_path / "state", module, optimizer, keep=1).save()
+        StateWriter(tmp_path / "state", module, optimizer, max_checkpoints=1).save()
     assert [p.name for p in states(tmp_path / "state")] == ["step-00000002"]
     other = EditModule(module.config, fit_config.optim, 6)
     fresh = other.configure_optimizers()
