@@ -72,8 +72,8 @@ nano-data: $(READY) ## curate and render what the nano editor is trained on, and
 
 nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; interrupted, it goes on)
 	@$(MAKE) --no-print-directory nano-data
-	$(RANKS) -m model fit --config configs/train/editor_stills.yaml --parallel.sharding none
-	$(RANKS) -m model fit --config configs/train/editor.yaml --parallel.sharding none
+	$(RANKS) -m model fit --config configs/train/editor_stills.yaml --parallel.sharding ddp
+	$(RANKS) -m model fit --config configs/train/editor.yaml --parallel.sharding ddp
 	$(PY) -m model export --checkpoint runs/editor --out runs/editor/shipped
 	for pair in cg_removal:1200 cg_replacement:600 mask_detection:300; do name=$${pair%%:*}; \
 	  $(PY) -m benchmark run --suite heldout --data data/nano/$$name --limit $${pair##*:} --gallery 24 \

@@ -1,8 +1,8 @@
 """Names that classes and settings had before: those in files that people keep are understood for ever.
 
 Configurations, checkpoints and run folders name classes by `class_path`; checkpoints and run folders hold all
-settings of a model. This is the one place that knows old names. A setting that a person gives by its old name
-is refused, with the new one (`shards.command`).
+settings of a model. This is the one place that knows old names. A setting or value that a person gives by its
+old name is refused, with the new one (`shards.command`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SETTINGS = {
     "train.sample_every": "train.validate_every",
     "train.samples": "train.num_val_samples",
     "train.start": "train.init_from",
+    "parallel.degree": "parallel.sequence_parallel",
     "dit.copy_prior": "extras.copy_bias",
     "dit.place_prior": "extras.position_bias",
     "dit.place_heads": "extras.position_bias_heads",
@@ -39,6 +40,9 @@ SETTINGS = {
     "inference.agree": "extras.blend_low",
     "inference.differ": "extras.blend_high",
 }
+
+# values of a setting, by its current name
+VALUES = {"parallel.sharding": {"all": "full", "node": "hybrid", "none": "ddp"}}
 
 # commands of `python -m model`
 COMMANDS = {"encode": "precompute", "ship": "export"}
@@ -61,6 +65,10 @@ def renewed(value: Any) -> Any:
             if isinstance(fresh.get(group), dict) and name in fresh[group]:
                 moved = fresh[group].pop(name)
                 fresh[new_group] = fresh.get(new_group, {}) | {new_name: moved}
+        for setting, names in VALUES.items():
+            group, name = setting.split(".")
+            if isinstance(fresh.get(group), dict) and isinstance(old := fresh[group].get(name), str):
+                fresh[group][name] = names.get(old, old)
         return fresh
     if isinstance(value, list):
         return [renewed(item) for item in value]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 import jsonargparse
 import yaml
 
-from shards.aliases import COMMANDS, SETTINGS
+from shards.aliases import COMMANDS, SETTINGS, VALUES
 from shards.errors import EditVerseError, first_line
 from shards.resources import config_file
 
@@ -157,15 +157,23 @@ def explain(message: str, keys: Iterable[str]) -> str:
     words = re.sub(r'^Parser key "([^"]*)":;?', r"\1:", words)
     words = UNION.sub(r"expected \1, got \2", words)
     words = EXPECTED.sub(r"expected \1\2, got ", words)
+    if match := re.search(r"^([\w.]+): expected .*, got (\w+)$", words):
+        new = next((names.get(match[2]) for key, names in VALUES.items() if in_group(match[1], key)), None)
+        return f"{match[1]}: {match[2]} is called {new} now" if new else words
     words = re.sub(r"Problems parsing config: ", "not YAML: ", words)
     words = re.sub(r'in "<unicode string>", ', "", words)
     return words if len(words) <= LONGEST else words[:LONGEST] + "..."
 
 
+def in_group(key: str, setting: str) -> bool:
+    """Whether a key is this setting, which may be part of a larger configuration."""
+    return key == setting or key.endswith(f".{setting}")
+
+
 def renamed(key: str) -> str:
     """What to write for a setting that had this name once, "" if none had."""
     for old, new in SETTINGS.items():
-        if key == old or key.endswith(f".{old}"):
+        if in_group(key, old):
             return f"is called {key.removesuffix(old)}{new} now"
     return ""
 

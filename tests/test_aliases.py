@@ -17,7 +17,7 @@ from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig
 from model.inference.pretrained import BUNDLED
-from shards.aliases import COMMANDS, MOVED, SETTINGS, current, renewed
+from shards.aliases import COMMANDS, MOVED, SETTINGS, VALUES, current, renewed
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -83,6 +83,22 @@ def test_an_old_setting_that_a_person_gives_is_refused_with_its_new_name(
         with pytest.raises(SystemExit):
             model_main(["fit", *arguments])
         assert f"{inside}{old}: is called {inside}{SETTINGS[old]} now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "old"), [(setting, old) for setting in VALUES for old in VALUES[setting]]
+)
+def test_an_old_value_that_a_person_gives_is_refused_with_its_new_name(
+    setting: str, old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (group, name), new = setting.split("."), VALUES[setting][old]
+    assert renewed({"config": {group: {name: old}}}) == {"config": {group: {name: new}}}
+    assert renewed({group: {name: new}}) == {group: {name: new}}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", group: {name: old}}))
+    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--{setting}", old]):
+        with pytest.raises(SystemExit):
+            model_main(["fit", *arguments])
+        assert f"{setting}: {old} is called {new} now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("old", COMMANDS)

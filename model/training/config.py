@@ -88,9 +88,9 @@ class ParallelConfig:
     The processes are torchrun's or srun's, one per device.
 
     Attributes:
-        sharding: one copy of weights, average and optimizer state is shared out among `all` ranks, or those
-            of a `node` (and copied to every node), or is on every rank (`none`).
-        degree: most ranks of a node that share a sequence (sequence parallelism); 1 never splits.
+        sharding: one copy of weights, average and optimizer state is shared out among all ranks (`full`), or
+            among those of a node and copied to every node (`hybrid`), or is on every rank (`ddp`).
+        sequence_parallel: most ranks of a node that share a sequence; 1 never splits.
         checkpointing: what the backward pass computes again instead of keeping it: `none`; `selective`, all
             but attention and the results of matrix products; `full`, whole blocks.
         compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
@@ -100,16 +100,16 @@ class ParallelConfig:
         peak_tflops: of a device in the precision used, for MFU; None logs no MFU. 989 for an H100 in bf16.
     """
 
-    sharding: Literal["all", "node", "none"] = "all"
-    degree: int = 1
+    sharding: Literal["full", "hybrid", "ddp"] = "full"
+    sequence_parallel: int = 1
     checkpointing: Checkpointing = "none"
     compile: bool = False
     cost: str | None = None
     peak_tflops: float | None = None
 
     def __post_init__(self) -> None:
-        if self.degree < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
-            raise SettingError("parallel.degree and parallel.peak_tflops must be positive")
+        if self.sequence_parallel < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
+            raise SettingError("parallel.sequence_parallel and parallel.peak_tflops must be positive")
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from torch.distributed.tensor import DTensor
 
 from model.training.distributed import World
 
-Sharding = Literal["all", "node", "none"]
+Sharding = Literal["full", "hybrid", "ddp"]
 
 
 def mesh_of(world: World, sharding: Sharding, device: str) -> DeviceMesh:
     """Over which ranks one copy of the weights is shared out: all, those of a node (replicated), or one."""
-    size = {"all": world.size, "node": world.node, "none": 1}[sharding]
+    size = {"full": world.size, "hybrid": world.node, "ddp": 1}[sharding]
     mesh = init_device_mesh(device, (world.size // size, size), mesh_dim_names=("replicate", "shard"))
     return mesh["shard"] if size == world.size else mesh
 

@@ -74,10 +74,11 @@ def submit(config: FitConfig, run: Path, slurm: SlurmConfig) -> tuple[str, Path]
     Raises:
         ConfigError: settings that do not fit the job's ranks, or sbatch is missing or refuses the job.
     """
+    degree = config.parallel.sequence_parallel
     try:
-        Cluster(slurm.nodes * slurm.devices, slurm.devices, config.parallel.degree, config.model.dit.heads)
+        Cluster(slurm.nodes * slurm.devices, slurm.devices, degree, config.model.dit.heads)
     except BalanceError as error:
-        raise ConfigError(f"parallel.degree {config.parallel.degree}: {error}") from error
+        raise ConfigError(f"parallel.sequence_parallel {degree}: {error}") from error
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         raise ConfigError("sbatch: not found; submit from a machine of a SLURM cluster")

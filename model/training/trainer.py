@@ -198,16 +198,16 @@ def _train(
 
 def cluster_of(config: FitConfig, world: World) -> Cluster:
     """The run's ranks as the planner sees them; raises ConfigError for settings that do not fit them."""
-    degree, dit = config.parallel.degree, config.model.dit
+    degree, dit = config.parallel.sequence_parallel, config.model.dit
     if degree > 1 and config.model.extras.copy_bias:
         raise ConfigError(
-            "parallel.degree: a copy head (model.extras.copy_bias) compares all of a sequence's tokens, so "
-            "that no ranks can share one; set the degree to 1"
+            "parallel.sequence_parallel: a copy head (model.extras.copy_bias) compares all of a sequence's "
+            "tokens, so that no ranks can share one; set it to 1"
         )
     try:
         return Cluster(world.size, world.node, degree, dit.heads)
     except BalanceError as error:
-        raise ConfigError(f"parallel.degree {degree} on {world.size} ranks: {error}") from error
+        raise ConfigError(f"parallel.sequence_parallel {degree} on {world.size} ranks: {error}") from error
 
 
 def make_module(

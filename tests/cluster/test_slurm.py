@@ -169,7 +169,7 @@ def test_refused(slurm: Slurm, shards: Path, tmp_path: Path) -> None:
     command += settings(shards, tmp_path / "run")
     for change, message in (
         ("--slurm.options=--partition=none", "sbatch: "),
-        ("--parallel.degree=16", "parallel.degree 16"),
+        ("--parallel.sequence_parallel=16", "parallel.sequence_parallel 16"),
     ):
         done = subprocess.run(
             [*command, "--slurm.gpus=false", change],

@@ -191,26 +191,26 @@ def test_four_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_pat
     found = degrees(config, tmp_path / "data", Cluster(4, 4, 4, config.model.dit.heads))
     assert {1, 2, 3} in found
     assert {1, 4} in found
-    run_ranks(parallel(config, degree=4), tmp_path / "run", 4)
+    run_ranks(parallel(config, sequence_parallel=4), tmp_path / "run", 4)
     same(alone, tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_two_ranks_without_sharding(config: FitConfig, alone: Path, tmp_path: Path) -> None:
-    run_ranks(parallel(config, sharding="none"), tmp_path / "run", 2)
+    run_ranks(parallel(config, sharding="ddp"), tmp_path / "run", 2)
     same(alone, tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_two_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
-    run_ranks(parallel(config, degree=2), tmp_path / "run", 2)
+    run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
     same(alone, tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_two_nodes(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Weights are shared out within a node and copied to the other; so are sequences."""
-    run_nodes(parallel(config, degree=2, sharding="node"), tmp_path / "run", 4, nodes=2)
+    run_nodes(parallel(config, sequence_parallel=2, sharding="hybrid"), tmp_path / "run", 4, nodes=2)
     same(alone, tmp_path / "run")
 
 
@@ -231,10 +231,10 @@ def test_killed_and_resumed(config: FitConfig, alone: Path, tmp_path: Path) -> N
 def test_resumed_on_other_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Two ranks are killed, one is, and four finish."""
     run = tmp_path / "run"
-    kill_after(parallel(config, degree=2), run, random.randint(6, 8), ranks=2)
+    kill_after(parallel(config, sequence_parallel=2), run, random.randint(6, 8), ranks=2)
     assert states(run / "state")
     kill_after(config, run, random.randint(12, 14))
-    run_ranks(parallel(config, degree=4), run, 4)
+    run_ranks(parallel(config, sequence_parallel=4), run, 4)
     assert json.loads((run / "summary.json").read_text())["resumed_at"] >= 8
     same(alone, run)
 
