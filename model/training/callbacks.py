@@ -92,7 +92,7 @@ class TrainingMonitor(Callback):
             "memory/peak_gib": peak_memory(module.device) / 2**30,
         }
         if self.config.parallel.peak_tflops and "flops" in batch.plan:
-            able = self.config.parallel.peak_tflops * 1e12 * module.world.size
+            able = self.config.parallel.peak_tflops * 1e12 * module.world.world_size
             values["speed/mfu"] = batch.plan["flops"] / seconds / able
         return values
 
@@ -106,7 +106,7 @@ class TrainingMonitor(Callback):
         if score is None or (best.is_file() and json.loads(best.read_text())["psnr"] >= score):
             return
         export(module, self.heldout, self.folder / "best")
-        if module.world.first:
+        if module.world.is_main_process:
             write_json(best, {"step": module.done, "psnr": score})
 
 
@@ -125,9 +125,11 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
     world = module.world
     editor = Editor(module.whole(), module.config, heldout.codec, heldout.text)
     name = f"step-{module.done:06d}"
-    rendered = render_pairs(editor, heldout, samples, folder / "samples", name, (world.rank, world.size))
-    if world.size > 1:
-        parts: list[Any] = [None] * world.size
+    rendered = render_pairs(
+        editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
+    )
+    if world.world_size > 1:
+        parts: list[Any] = [None] * world.world_size
         dist.all_gather_object(parts, rendered)
         rendered = Rendered([row for part in parts for row in part.rows])
     return rendered
@@ -140,7 +142,7 @@ def export(module: EditModule, pairs: EditDataset, folder: Path, adapter: Path |
         adapter: where to save the adapter, if one is trained; the checkpoint has it merged.
     """
     whole = module.whole()
-    if not module.world.first:
+    if not module.world.is_main_process:
         return
     if module.lora is not None:
         if adapter is not None:

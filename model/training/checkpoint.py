@@ -48,7 +48,7 @@ class StateWriter:
         self.max_checkpoints = max_checkpoints
         self._pending: tuple[Future[Any], Path] | None = None
         # its own process group: training communicates while a state is written
-        self._group: Any = dist.new_group(backend="gloo") if module.world.size > 1 else None
+        self._group: Any = dist.new_group(backend="gloo") if module.world.world_size > 1 else None
 
     def save(self, wait: bool = False) -> None:
         """Begin to write the state; all ranks call it at the same step. `wait` sees it done."""
@@ -56,7 +56,7 @@ class StateWriter:
         name = f"step-{self.module.done:08d}"
         if not (self.folder / name).is_dir():
             temporary = self.folder / f".{name}.tmp"
-            if self.module.world.first:
+            if self.module.world.is_main_process:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
             writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
@@ -81,7 +81,7 @@ class StateWriter:
             self._pending = None
             with self._named(temporary):
                 future.result()
-            if self.module.world.first:
+            if self.module.world.is_main_process:
                 self._complete(temporary)
 
     def poll(self) -> None:
@@ -150,7 +150,7 @@ def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer)
     if step:
         blank_state(optimizer)
     tensors = tensors_of(module, optimizer)
-    alone = module.world.size == 1
+    alone = module.world.world_size == 1
     try:
         with warnings.catch_warnings(action="ignore"):
             dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)

@@ -27,27 +27,28 @@ TIMEOUT = datetime.timedelta(minutes=60)  # rank 0 may read an index, or render,
 class World:
     """Ranks in all, this one's number, and the same within its node."""
 
-    size: int = 1
+    world_size: int = 1
     rank: int = 0
-    node: int = 1
-    local: int = 0
+    local_world_size: int = 1
+    local_rank: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.size or not 0 <= self.local < self.node or self.size % self.node:
+        numbered = 0 <= self.rank < self.world_size and 0 <= self.local_rank < self.local_world_size
+        if not numbered or self.world_size % self.local_world_size:
             raise ConfigError(
-                f"cluster: rank {self.rank} of {self.size}, {self.local} of {self.node} on its node: nodes "
-                "must have equally many ranks"
+                f"cluster: rank {self.rank} of {self.world_size}, {self.local_rank} of "
+                f"{self.local_world_size} on its node: nodes must have equally many ranks"
             )
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
 
     def device(self, accelerator: str) -> torch.device:
         """This rank's: a CUDA device if there are any and `accelerator` allows it, else the CPU."""
         if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-            return torch.device("cuda", self.local)
+            return torch.device("cuda", self.local_rank)
         return torch.device("cpu")
 
 
@@ -64,22 +65,22 @@ def world_of(environment: Mapping[str, str]) -> World:
     else:
         return World()
     try:
-        size, rank, node, local = (int(environment[name]) for name in names)
+        world_size, rank, local_world_size, local_rank = (int(environment[name]) for name in names)
     except KeyError as error:
         raise ConfigError(f"cluster: the environment has no {error.args[0]}; use torchrun or srun") from error
     except ValueError as error:
         raise ConfigError(f"cluster: {', '.join(names)}: {error}") from error
     for name in ("MASTER_ADDR", "MASTER_PORT"):
-        if size > 1 and name not in environment:
+        if world_size > 1 and name not in environment:
             raise ConfigError(f"cluster: the environment has no {name}; see configs/slurm/train.sbatch")
-    return World(size, rank, node, local)
+    return World(world_size, rank, local_world_size, local_rank)
 
 
 @contextmanager
 def init_distributed(accelerator: str) -> Iterator[World]:
     """Join the run's processes, by NCCL on CUDA devices and by gloo otherwise, and leave at the end."""
     world = world_of(os.environ)
-    if world.size == 1 or dist.is_initialized():
+    if world.world_size == 1 or dist.is_initialized():
         yield world
         return
     device = world.device(accelerator)
@@ -89,13 +90,13 @@ def init_distributed(accelerator: str) -> Iterator[World]:
     dist.init_process_group(
         "nccl" if cuda else "gloo",
         init_method=f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
-        world_size=world.size,
+        world_size=world.world_size,
         rank=world.rank,
         timeout=TIMEOUT,
         device_id=device if cuda else None,
     )
     try:
-        make_groups(world.size, world.node)
+        make_groups(world.world_size, world.local_world_size)
         yield world
         dist.barrier()  # SLURM may end a job some time after the first of its ranks has left
     finally:
@@ -109,7 +110,7 @@ def exit_rank(status: int) -> int:
     Python's tear-down is left out there: in one of ten runs on gloo (torch 2.15) a thread of torch's aborted
     the process in it, after all work was done.
     """
-    if world_of(os.environ).size > 1:
+    if world_of(os.environ).world_size > 1:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -120,10 +121,10 @@ def exit_rank(status: int) -> int:
 @contextmanager
 def main_process_first(world: World) -> Iterator[None]:
     """Rank 0 runs the block before all others do, which then find what it left."""
-    if world.size > 1 and not world.first:
+    if world.world_size > 1 and not world.is_main_process:
         dist.barrier()
     yield
-    if world.size > 1 and world.first:
+    if world.world_size > 1 and world.is_main_process:
         dist.barrier()
 
 
@@ -151,7 +152,7 @@ class ExternalProcesses(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return self.world.size
+        return self.world.world_size
 
     def set_world_size(self, size: int) -> None:
         """Fixed by the environment."""
@@ -163,7 +164,7 @@ class ExternalProcesses(ClusterEnvironment):
         """Fixed by the environment."""
 
     def local_rank(self) -> int:
-        return self.world.local
+        return self.world.local_rank
 
     def node_rank(self) -> int:
-        return self.world.rank // self.world.node
+        return self.world.rank // self.world.local_world_size

@@ -21,9 +21,9 @@ Sharding = Literal["full", "hybrid", "ddp"]
 
 def mesh_of(world: World, sharding: Sharding, device: str) -> DeviceMesh:
     """Over which ranks one copy of the weights is shared out: all, those of a node (replicated), or one."""
-    size = {"full": world.size, "hybrid": world.node, "ddp": 1}[sharding]
-    mesh = init_device_mesh(device, (world.size // size, size), mesh_dim_names=("replicate", "shard"))
-    return mesh["shard"] if size == world.size else mesh
+    size = {"full": world.world_size, "hybrid": world.local_world_size, "ddp": 1}[sharding]
+    mesh = init_device_mesh(device, (world.world_size // size, size), mesh_dim_names=("replicate", "shard"))
+    return mesh["shard"] if size == world.world_size else mesh
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> None:

@@ -116,7 +116,7 @@ class EditModule(L.LightningModule):
 
     def whole(self) -> DiT:
         """A plain copy of `ema` on this device; all ranks call it together."""
-        plain = copy.deepcopy(self.ema) if self.world.size == 1 else copy_whole(self.ema, self.blank())
+        plain = copy.deepcopy(self.ema) if self.world.world_size == 1 else copy_whole(self.ema, self.blank())
         return cast(DiT, plain).requires_grad_(False).eval()
 
     def blank(self) -> DiT:
@@ -137,7 +137,7 @@ class EditModule(L.LightningModule):
     def _sum(self, values: list[Tensor | float]) -> list[float]:
         """Sums over all ranks."""
         together = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in values])
-        if self.world.size > 1:
+        if self.world.world_size > 1:
             dist.all_reduce(together)
         summed: list[float] = together.tolist()
         return summed
@@ -157,7 +157,7 @@ class EditModule(L.LightningModule):
             before_micro_batch(self.dit, last=number == len(batch.micro) - 1)
             per_token = micro_loss(self.dit, micro, self.config)
             loss = (share * per_token).sum()
-            self.manual_backward(loss * self.world.size)  # FSDP divides what it sums
+            self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
             self._take_apart(micro, per_token.detach(), apart)
         clip = self.optim.clip if self.optim.clip and self.done >= self.optim.warmup else math.inf

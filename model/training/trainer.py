@@ -79,7 +79,7 @@ def fit(config: FitConfig, run: Path) -> dict[str, Any]:
 def locked(run: Path, world: World) -> Iterator[None]:
     """Hold the run's folder, by rank 0 for all; InUseError when another run holds it."""
     # what is no run's folder is refused by name later, without a lock left in it
-    if not world.first or not (is_unused(run) or (run / "run.json").is_file()):
+    if not world.is_main_process or not (is_unused(run) or (run / "run.json").is_file()):
         yield
         return
     with exclusive(run, "--run"):
@@ -134,7 +134,7 @@ def _train(
     base = load_init_checkpoint(config)
     with main_process_first(world):
         train, heldout, model = build_datasets(config, run, base)
-        if world.first:
+        if world.is_main_process:
             record_model(run, model)
     if config.data.latent_cache is not None:
         train.read_latent_cache(config.data.latent_cache, config.data)
@@ -160,7 +160,7 @@ def _train(
         cost_of(model.dit, config.parallel.checkpointing == "full", config.parallel.cost),
         fixed=config.parallel.compile,
     )
-    curve = MetricsCsv(run / "curve.csv", module.done) if world.first else None
+    curve = MetricsCsv(run / "curve.csv", module.done) if world.is_main_process else None
     writer = StateWriter(run / "state", module, optimizer, config.train.max_checkpoints)
     watch = TrainingMonitor(run, config, curve, writer, heldout)
     if len(steps):
@@ -205,9 +205,11 @@ def cluster_of(config: FitConfig, world: World) -> Cluster:
             "tokens, so that no ranks can share one; set it to 1"
         )
     try:
-        return Cluster(world.size, world.node, degree, dit.heads)
+        return Cluster(world.world_size, world.local_world_size, degree, dit.heads)
     except BalanceError as error:
-        raise ConfigError(f"parallel.sequence_parallel {degree} on {world.size} ranks: {error}") from error
+        raise ConfigError(
+            f"parallel.sequence_parallel {degree} on {world.world_size} ranks: {error}"
+        ) from error
 
 
 def make_module(
@@ -219,7 +221,7 @@ def make_module(
     module = EditModule(model, config.optim, config.train.steps, base.dit if base else None, world)
     module.lora, module.tasks = config.lora, tasks
     prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
-    if world.size > 1:
+    if world.world_size > 1:
         module.shard(config.parallel.sharding, world.device(config.train.accelerator).type)
     optimizer = module.configure_optimizers()
     module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
@@ -233,7 +235,7 @@ def trainer_of(
     from lightning.pytorch.strategies import ModelParallelStrategy
 
     loggers: list[Logger] = []
-    if world.first:
+    if world.is_main_process:
         loggers.append(TensorBoardLogger(run, "tensorboard", version="", purge_step=module.done or None))
         if config.train.wandb:
             loggers.append(wandb_logger(config, run))
@@ -241,15 +243,15 @@ def trainer_of(
         max_epochs=1,
         log_every_n_steps=1,
         accelerator=config.train.accelerator,
-        devices=world.node,
-        num_nodes=world.size // world.node,
-        strategy=ModelParallelStrategy(world.size, 1) if world.size > 1 else "auto",
+        devices=world.local_world_size,
+        num_nodes=world.world_size // world.local_world_size,
+        strategy=ModelParallelStrategy(world.world_size, 1) if world.world_size > 1 else "auto",
         plugins=[ExternalProcesses(world)],
         deterministic=config.train.deterministic,
         precision=config.train.precision,
         logger=loggers,
-        callbacks=[watch, *([progress_bar()] if world.first else [])],
-        enable_progress_bar=world.first,
+        callbacks=[watch, *([progress_bar()] if world.is_main_process else [])],
+        enable_progress_bar=world.is_main_process,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
