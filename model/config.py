@@ -88,8 +88,8 @@ class ModelConfig:
     """Everything that `Editor.from_pretrained` needs besides the weights."""
 
     model_type: typing.Literal["editverse"] = "editverse"
-    codec: dict[str, Any] = field(default_factory=lambda: part("model.encoders.transform.TransformCodec"))
-    text: dict[str, Any] = field(default_factory=lambda: part("model.encoders.text.MiniLM"))
+    vae: dict[str, Any] = field(default_factory=lambda: part("model.encoders.transform.TransformCodec"))
+    text_encoder: dict[str, Any] = field(default_factory=lambda: part("model.encoders.text.MiniLM"))
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
@@ -121,7 +121,7 @@ def load_config(path: Path) -> ModelConfig:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except EditVerseError as error:
         raise ConfigError(str(error)) from error
-    config: ModelConfig = from_dict(ModelConfig, renewed(value), str(path))
+    config: ModelConfig = from_dict(ModelConfig, renewed({"model": value})["model"], str(path))
     return config
 
 

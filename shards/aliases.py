@@ -33,6 +33,8 @@ SETTINGS = {
     "train.samples": "train.num_val_samples",
     "train.start": "train.init_from",
     "parallel.degree": "parallel.sequence_parallel",
+    "model.codec": "model.vae",
+    "model.text": "model.text_encoder",
     "dit.copy_prior": "extras.copy_bias",
     "dit.place_prior": "extras.position_bias",
     "dit.place_heads": "extras.position_bias_heads",

@@ -173,8 +173,9 @@ def in_group(key: str, setting: str) -> bool:
 def renamed(key: str) -> str:
     """What to write for a setting that had this name once, "" if none had."""
     for old, new in SETTINGS.items():
-        if in_group(key, old):
-            return f"is called {key.removesuffix(old)}{new} now"
+        before, found, after = f".{key}.".partition(f".{old}.")  # which may be a group of others
+        if found:
+            return f"is called {f'{before}.{new}.{after}'.strip('.')} now"
     return ""
 
 

@@ -17,7 +17,9 @@ from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig
 from model.inference.pretrained import BUNDLED
+from model.training.run_dir import claim
 from shards.aliases import COMMANDS, MOVED, SETTINGS, VALUES, current, renewed
+from shards.errors import ConfigError
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -60,16 +62,37 @@ def test_a_task_file_of_before_is_read(tmp_path: Path) -> None:
 
 def test_settings_of_a_checkpoint_of_before_are_read(tmp_path: Path) -> None:
     old = {
+        "codec": {"class_path": "model.encoders.transform.TransformCodec", "init_args": {"block": 4}},
+        "text": {"class_path": "model.encoders.text.MiniLM", "init_args": {"path": "words"}},
         "dit": {"qkv_bias": True, "copy_prior": [0, 1, 2, 3], "place_prior": 1.5, "place_heads": 1},
         "inference": {"carry_over": True, "agree": 3.0, "differ": 5.0},
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     config = load_model(tmp_path / "config.json")
+    assert (config.vae, config.text_encoder) == (old["codec"], old["text"])
     assert config.extras == ExtrasConfig((0, 1, 2, 3), 1.5, 1, True, 3.0, 5.0)
     moved = [new for new in SETTINGS.values() if new.startswith("extras.")]
     assert len(moved) == len(dataclasses.fields(config.extras))
     shipped = load_model(BUNDLED / "nano" / "config.json")
     assert (shipped.extras.copy_bias, shipped.extras.detail_transfer) == ((0.0, 10.0, 3.0, 3.0), True)
+
+
+def test_a_run_whose_data_is_called_like_an_old_setting_goes_on(tmp_path: Path) -> None:
+    identity = {"config": {"data": {"flip_prob": 0.5}}, "data": {"flip": {"ratio": 1.0}}}
+    claim(tmp_path / "run", identity)
+    held = {**identity, "config": {"data": {"flip": 0.5}}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(held))
+    claim(tmp_path / "run", identity)
+    with pytest.raises(ConfigError, match=r"config\.data\.flip_prob is 0\.5 there and 0\.0 here"):
+        claim(tmp_path / "run", {**identity, "config": {"data": {"flip_prob": 0.0}}})
+
+
+def test_a_setting_within_a_renamed_one_is_refused_with_its_new_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        model_main(["fit", "--run", "r", "--model.codec.class_path", "model.encoders.wan.WanVAE"])
+    assert "model.codec.class_path: is called model.vae.class_path now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("old", SETTINGS)

@@ -46,7 +46,7 @@ SCENES = {
     "init_args": {"scenes": 4, "scene": {"height": 96, "width": 128, "frames": 9, "fps": 10.0}},
 }
 MODEL = {
-    "codec": {
+    "vae": {
         "class_path": "model.encoders.transform.TransformCodec",
         "init_args": {"keep": [[3, 1], [1, 0]]},
     },

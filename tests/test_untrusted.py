@@ -39,7 +39,7 @@ COUNTS = {
 def write_files(root: Path, video: np.ndarray) -> None:
     """Fill a folder with one of each file, all in order, and with a secret that no list may reach."""
     description = ModelConfig(
-        codec=part(
+        vae=part(
             "model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]], mean=[0.0] * 6, scale=[1.0] * 6
         ),
         dit=DiTConfig(
@@ -145,12 +145,12 @@ def with_config(files: Path, folder: Path, path: str, value: Any) -> Path:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("codec.class_path", "model.encoders.t5.Path", "no codec of model.encoders"),
-        ("codec.class_path", "model.encoders.text.MiniLM", "no codec of model.encoders"),
-        ("text.class_path", "os.system", "only classes under model.encoders"),
-        ("codec.init_args.scale", [0.0] * 6, "codec scale: every number must be above 0"),
-        ("codec.init_args.scale", [float("nan")] * 6, r"codec\.init_args\.scale\.0: nan is not finite"),
-        ("codec.init_args.block", 10**9, "codec block: a number from 1 to 32"),
+        ("vae.class_path", "model.encoders.t5.Path", "no codec of model.encoders"),
+        ("vae.class_path", "model.encoders.text.MiniLM", "no codec of model.encoders"),
+        ("text_encoder.class_path", "os.system", "only classes under model.encoders"),
+        ("vae.init_args.scale", [0.0] * 6, "codec scale: every number must be above 0"),
+        ("vae.init_args.scale", [float("nan")] * 6, r"vae\.init_args\.scale\.0: nan is not finite"),
+        ("vae.init_args.block", 10**9, "codec block: a number from 1 to 32"),
         ("dit.depth", 20_000, r"dit\.depth: a number from 1 to 1024, got 20000"),
         ("dit.depth", 1000, "does not fit .*: weight 'blocks.1.*' is missing"),
         ("dit.rope.theta", float("nan"), r"dit\.rope\.theta: nan is not finite"),
@@ -177,7 +177,7 @@ def test_a_configuration_that_asks_for_too_much_is_named(
 def test_what_is_not_finite_is_no_video(files: Path, tmp_path: Path) -> None:
     """Of the codec, of the network in single precision, and of weights that half precision cannot hold."""
     video = np.zeros((5, 48, 64, 3), np.uint8)
-    folder = with_config(files, tmp_path / "codec", "codec.init_args.scale", [3e38] * 6)
+    folder = with_config(files, tmp_path / "codec", "vae.init_args.scale", [3e38] * 6)
     with pytest.raises(NotFiniteError, match="the decoded pixels are not finite"):
         Editor.from_pretrained(folder)("<video1> Remove it.", video1=video)
 

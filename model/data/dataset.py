@@ -76,11 +76,11 @@ class EditDataset:
         rows: Mapping[str, DatasetConfig],
         split: str,
         model: ModelConfig,
-        codec: Codec,
-        text: TextEncoder,
+        vae: Codec,
+        text_encoder: TextEncoder,
         cache_gib: float = 2.0,
     ) -> None:
-        self.model, self.codec, self.text, self.rows = model, codec, text, dict(rows)
+        self.model, self.vae, self.text_encoder, self.rows = model, vae, text_encoder, dict(rows)
         self._places: list[tuple[ShardSet, int]] = []
         self.sizes: list[list[int]] = []  # by row and shard
         opened: dict[str, ShardSet | None] = {}
@@ -125,10 +125,10 @@ class EditDataset:
     def lengths(self) -> list[int]:
         """Tokens of every sample's sequence; a text encoder that is not light encodes all texts for it."""
         parts = self._texts()
-        if self.text.light:
-            counts = dict(zip(parts, self.text.count(parts), strict=True))
+        if self.text_encoder.light:
+            counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
         else:
-            for part, states in zip(parts, self.text.encode(parts) if parts else [], strict=True):
+            for part, states in zip(parts, self.text_encoder.encode(parts) if parts else [], strict=True):
                 self._states[part] = states.cpu()
             counts = {part: len(self._states[part]) for part in parts}
         return [self._length(i, counts) for i in range(len(self))]
@@ -161,7 +161,7 @@ class EditDataset:
     @property
     def token_size(self) -> int:
         """Numbers per vision token."""
-        return self.codec.channels * self.model.sequence.patch**2
+        return self.vae.channels * self.model.sequence.patch**2
 
     def entry(self, index: int) -> IndexEntry:
         """What the shard's index says of a sample."""
@@ -176,7 +176,7 @@ class EditDataset:
     def states(self, text: str) -> Tensor:
         """Token states of a piece of text; each distinct text is encoded once."""
         if text not in self._states:
-            self._states[text] = self.text.encode([text])[0].cpu()
+            self._states[text] = self.text_encoder.encode([text])[0].cpu()
         return self._states[text]
 
     def _texts(self) -> list[str]:
@@ -186,7 +186,7 @@ class EditDataset:
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""
-        multiple = self.codec.spatial * self.model.sequence.patch
+        multiple = self.vae.spatial * self.model.sequence.patch
         return fitted_size(height, width, self.model.media, multiple)
 
     def _length(self, index: int, counts: Mapping[str, int]) -> int:
@@ -202,7 +202,7 @@ class EditDataset:
                 _, frames, height, width = entry.media[part]
                 size = self.frame_size(height, width)
                 frames = min(frames, self.model.media.frames)
-                total += vision_tokens(self.codec.latent_size(frames, *size), self.model.sequence.patch)
+                total += vision_tokens(self.vae.latent_size(frames, *size), self.model.sequence.patch)
         return total
 
     def pixels(self, record: Record, name: str) -> np.ndarray:
@@ -251,7 +251,7 @@ class EditDataset:
     def latents(self, record: Record, name: str, window: tuple[int, int], flipped: bool) -> Tensor:
         """Latents of a window of an element, or of its mirror image, on the CPU."""
         frames = self.frames(record, name, window)
-        return self.codec.encode(to_float(frames[:, :, ::-1] if flipped else frames)).cpu()
+        return self.vae.encode(to_float(frames[:, :, ::-1] if flipped else frames)).cpu()
 
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
         """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
@@ -294,7 +294,7 @@ class EditDataset:
             latents = {name: self.latents(found, name, part, flip) for name, part in windows.items()}
         drop = chance("text") < config.text_drop_prob
         elements = interleave(text, latents, target, encode_text, drop_text=drop)
-        sequence = build_sequence(elements, self.model.sequence, self.codec.spatial)
+        sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
         tokens = patchify(latents[target], self.model.sequence.patch)
         return Example(
             key=entry.key,

@@ -21,7 +21,7 @@ from shards.location import Location, ShardError
 DESCRIPTION = "encoding.json"
 # Fields of encoding.json whose settings have another name. The names in the file stay as they were: its hash
 # stands in every index of encoded samples.
-SETTING_OF = {"windows": "crops"}
+SETTING_OF = {"codec": "vae", "text": "text_encoder", "windows": "crops"}
 Windows = Mapping[str, tuple[int, int]]
 
 
@@ -29,8 +29,8 @@ def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
     """What latents and states depend on besides the sample, as JSON values named as in `encoding.json`."""
     value = {
         "format": 1,
-        "codec": model.codec,
-        "text": model.text,
+        "codec": model.vae,
+        "text": model.text_encoder,
         "media": {name: asdict(model.media)[name] for name in ("min_area", "max_area", "frames")},
         "patch": model.sequence.patch,
         "windows": data.crops,

@@ -99,8 +99,9 @@ class Editor:
         self, dit: DiT, config: ModelConfig, codec: Codec | None = None, text: TextEncoder | None = None
     ):
         self.dit, self.config = dit, config
-        self.codec: Codec = (codec or build_part(config.codec, Codec, "config.codec")).to(self.device)
-        self.text: TextEncoder = (text or build_part(config.text, TextEncoder, "config.text")).to(self.device)
+        self.codec: Codec = (codec or build_part(config.vae, Codec, "config.vae")).to(self.device)
+        text = text or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
+        self.text: TextEncoder = text.to(self.device)
         wanted = self.codec.channels * config.sequence.patch**2, self.text.width
         if (config.dit.vision_dim, config.dit.text_dim) != wanted:
             raise ConfigError(

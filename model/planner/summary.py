@@ -25,8 +25,8 @@ def with_widths(model: ModelConfig) -> DiTConfig:
     config = model.dit
     if config.text_dim and config.vision_dim:
         return config
-    codec = build_part(model.codec, Codec, "model.codec")
-    text = build_part(model.text, TextEncoder, "model.text")
+    codec = build_part(model.vae, Codec, "model.vae")
+    text = build_part(model.text_encoder, TextEncoder, "model.text_encoder")
     return dataclasses.replace(
         config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2
     )
@@ -52,8 +52,8 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     kv_heads = config.kv_heads or config.heads
     table.add_row("heads", f"{config.heads} of {config.width // config.heads}, {kv_heads} for keys")
     table.add_row("rope", "/".join(map(str, config.rope.dims)))
-    table.add_row("text encoder", model.text["class_path"].rpartition(".")[2])
-    table.add_row("codec", model.codec["class_path"].rpartition(".")[2])
+    table.add_row("text encoder", model.text_encoder["class_path"].rpartition(".")[2])
+    table.add_row("codec", model.vae["class_path"].rpartition(".")[2])
     console.print(table)
     copies = model.extras.copy_bias is not None
     steps, guided = model.inference.steps, model.inference.guidance != 1

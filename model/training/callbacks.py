@@ -123,7 +123,7 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
     All ranks call it together, and share the pairs.
     """
     world = module.world
-    editor = Editor(module.whole(), module.config, heldout.codec, heldout.text)
+    editor = Editor(module.whole(), module.config, heldout.vae, heldout.text_encoder)
     name = f"step-{module.done:06d}"
     rendered = render_pairs(
         editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
@@ -148,4 +148,4 @@ def export(module: EditModule, pairs: EditDataset, folder: Path, adapter: Path |
         if adapter is not None:
             save_adapter(whole, adapter)
         merge(whole)
-    Editor(whole, module.config, pairs.codec, pairs.text).save_pretrained(folder)
+    Editor(whole, module.config, pairs.vae, pairs.text_encoder).save_pretrained(folder)

@@ -91,7 +91,7 @@ def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int,
     if read_encoding(str(folder)) is None:
         write_json(folder / DESCRIPTION, encoding)
     check(str(folder), encoding)
-    pairs.codec, pairs.text = pairs.codec.to(device), pairs.text.to(device)
+    pairs.vae, pairs.text_encoder = pairs.vae.to(device), pairs.text_encoder.to(device)
     done, digest = Encoding(), digest_of(encoding)
     jobs = [(shards, number) for shards in pairs.shards for number in range(len(shards.rows))]
     for shards, number in jobs[part::parts]:
@@ -149,7 +149,7 @@ def _states(pairs: EditDataset, texts: list[str], dtype: torch.dtype) -> dict[st
     states: dict[str, Tensor] = {}
     for first in range(0, len(texts), TEXTS):
         some = texts[first : first + TEXTS]
-        states |= {t: s.cpu().to(dtype) for t, s in zip(some, pairs.text.encode(some), strict=True)}
+        states |= {t: s.cpu().to(dtype) for t, s in zip(some, pairs.text_encoder.encode(some), strict=True)}
     return states
 
 

@@ -32,7 +32,9 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             theirs = json.loads(file.read_text())
         except ValueError as error:
             raise ConfigError(f"{file}: {error}; delete {folder} or choose another --run") from error
-        difference = first_difference(requested(renewed(theirs)), identity)
+        if isinstance(theirs, dict):  # the names in `data` are a mixture's, whatever settings were called
+            theirs = {name: value if name == "data" else renewed(value) for name, value in theirs.items()}
+        difference = first_difference(requested(theirs), identity)
         if difference:
             raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
         return

@@ -49,18 +49,18 @@ def build_datasets(
     those of `data.latent_cache`, where that is filled.
     """
     model = base.config if base else config.model
-    text = base.text if base else build_part(model.text, TextEncoder, "model.text")
+    text = base.text if base else build_part(model.text_encoder, TextEncoder, "model.text_encoder")
     if run is not None and (run / "model.json").is_file():
         model = load_config(run / "model.json")
     elif config.data.latent_cache is not None:
-        model = dataclasses.replace(model, codec=known_codec(config.data.latent_cache, model.codec))
-    codec = build_part(model.codec, Codec, "model.codec")
+        model = dataclasses.replace(model, vae=known_codec(config.data.latent_cache, model.vae))
+    codec = build_part(model.vae, Codec, "model.vae")
     rows = rows_of(config.data)
     train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)
     refuse_mixed_generators(train)
-    if isinstance(codec, TransformCodec) and "scale" not in model.codec.get("init_args", {}):
+    if isinstance(codec, TransformCodec) and "scale" not in model.vae.get("init_args", {}):
         codec = codec.fitted(distinct_videos(train, 64))
-        model = dataclasses.replace(model, codec=part(model.codec["class_path"], **codec.init_args))
+        model = dataclasses.replace(model, vae=part(model.vae["class_path"], **codec.init_args))
     width = codec.channels * model.sequence.patch**2
     for name, given, is_width in (
         ("vision_dim", model.dit.vision_dim, width),
@@ -75,7 +75,7 @@ def build_datasets(
     )
     if run is not None:
         write_json(run / "model.json", to_dict(model))
-    train.codec, train.model = codec, model
+    train.vae, train.model = codec, model
     try:
         heldout = EditDataset(rows, "heldout", model, codec, text, config.data.cache_gib)
     except ShardError as error:

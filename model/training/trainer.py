@@ -145,7 +145,7 @@ def _train(
         log.info("resuming %s at step %d", run, module.done)
     resumed_at = module.done
     psnr = codec_psnr(train, 16)
-    log.info("codec: %d channels, reconstruction %.1f dB", train.codec.channels, psnr)
+    log.info("codec: %d channels, reconstruction %.1f dB", train.vae.channels, psnr)
     parameters = count_parameters(module.dit)
     log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
 

@@ -144,5 +144,5 @@ def codec_psnr(pairs: EditDataset, most: int) -> float:
         video = to_float(pairs.pixels(record, record.sample.targets[0])[: pairs.model.media.frames])
         shape = (len(video), video.shape[1], video.shape[2])
         with torch.inference_mode():
-            values.append(psnr(pairs.codec.decode(pairs.codec.encode(video), shape).cpu(), video))
+            values.append(psnr(pairs.vae.decode(pairs.vae.encode(video), shape).cpu(), video))
     return float(np.mean([min(v, 100.0) for v in values]))

@@ -96,7 +96,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rope=RopeConfig(dims=(4, 4, 8, 8)),
     )
     config = ModelConfig(
-        codec=codec,
+        vae=codec,
         dit=dit,
         media=MediaConfig(min_area=32 * 48, max_area=32 * 48, frames=FRAMES),
         inference=InferenceConfig(steps=1, guidance=1.0),

@@ -15,7 +15,7 @@ from benchmark.core.item import BenchmarkError
 TRAINING = {
     "data": {"batch_size": 2, "token_budget": 2048},
     "model": {
-        "codec": {
+        "vae": {
             "class_path": "model.encoders.transform.TransformCodec",
             "init_args": {"keep": [[6, 1], [2, 0]]},
         },

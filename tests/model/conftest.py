@@ -99,7 +99,7 @@ def make_sequence() -> Callable[..., TokenSequence]:
 def editor() -> Editor:
     """Random weights; 48x64 pixels, windows of five frames, two steps without guidance."""
     config = ModelConfig(
-        codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
+        vae=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
         dit=DiTConfig(
             text_dim=384, vision_dim=24, width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))
         ),
@@ -190,7 +190,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
             shards=(str(shard_folder),), batch_size=3, token_budget=400, edit_weight=1.0, flip_prob=0.5
         ),
         model=ModelConfig(
-            codec=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
+            vae=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
             sequence=SequenceConfig(patch=2),
             dit=DiTConfig(width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))),
             flow=FlowConfig(prediction="clean"),

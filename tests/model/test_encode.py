@@ -170,9 +170,9 @@ def test_a_sample_that_cannot_be_encoded(config: FitConfig, tmp_path: Path) -> N
         handle.seek(offset)
         handle.write(bytes(size))
     fitted = with_data(config, shards=config.data.shards, on_error="replace")
-    codec = dict(config.model.codec)
+    codec = dict(config.model.vae)
     codec["init_args"] = {**codec["init_args"], "scale": [1.0] * 6}  # or it is measured on all samples
-    fitted = dataclasses.replace(fitted, model=dataclasses.replace(fitted.model, codec=codec))
+    fitted = dataclasses.replace(fitted, model=dataclasses.replace(fitted.model, vae=codec))
     with pytest.raises(ConfigError, match=shards.keys[2]):
         precompute(with_data(fitted, on_error="stop"))
     assert precompute(fitted).failed == 1

@@ -42,7 +42,7 @@ def preset(name: str) -> DiTConfig:
     config: ModelConfig = from_dict(ModelConfig, yaml.safe_load((PRESETS / f"{name}.yaml").read_text()), name)
     if config.dit.vision_dim:
         return config.dit
-    codec, text = build(config.codec), build(config.text)
+    codec, text = build(config.vae), build(config.text_encoder)
     return dataclasses.replace(config.dit, vision_dim=4 * codec.channels, text_dim=text.width)
 
 

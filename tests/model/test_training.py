@@ -141,7 +141,7 @@ def test_a_mirrored_visit_mirrors_words_and_pictures(fit_config: FitConfig, open
         sequence = pairs.example(index, 0, 0, 0, config).sequence
         size = next(s.size for s in sequence.segments if s.name == "video1")
         latents = unpatchify(sequence.vision[: math.prod(size)], size, pairs.model.sequence.patch)
-        return sequence.text, pairs.codec.decode(latents, (9, 48, 64))
+        return sequence.text, pairs.vae.decode(latents, (9, 48, 64))
 
     (words, video), (other_words, other_video) = visit(0.0), visit(1.0)
     assert torch.equal(words, pairs.states("Remove the disc on the left."))
@@ -235,7 +235,7 @@ def test_a_row_takes_samples_with_a_mask_or_without(opened: Opened, shard_folder
     keys = {}
     for masked in (None, False, True):
         rows = {"discs": DatasetConfig(shards=(str(shard_folder),), masked=masked)}
-        row = EditDataset(rows, "train", pairs.model, pairs.codec, pairs.text)
+        row = EditDataset(rows, "train", pairs.model, pairs.vae, pairs.text_encoder)
         keys[masked] = {row.entry(i).key for i in range(len(row))}
     assert all("plain" in key for key in keys[False])
     assert all("marked" in key for key in keys[True])
@@ -243,7 +243,7 @@ def test_a_row_takes_samples_with_a_mask_or_without(opened: Opened, shard_folder
     assert len(keys[False]) == len(keys[True]) == 3
     rows = {"discs": DatasetConfig(shards=(str(shard_folder),), tasks=("x",), masked=True)}
     with pytest.raises(ConfigError, match=r"row discs: .*no train samples of the tasks x with a mask"):
-        EditDataset(rows, "train", pairs.model, pairs.codec, pairs.text)
+        EditDataset(rows, "train", pairs.model, pairs.vae, pairs.text_encoder)
 
 
 def test_scenes_of_two_generators_are_not_mixed(

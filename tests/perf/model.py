@@ -67,7 +67,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         per(f"forward + backward, fp32, {label}", timed(forward_backward, quick, 6.0), 1, "step", rate)
     )
     figures.append(per(f"forward + backward, bf16-mixed, {label}", timed(mixed, quick, 6.0), 1, "step", rate))
-    editor = Editor(module.dit.eval(), model, train.codec, train.text)
+    editor = Editor(module.dit.eval(), model, train.vae, train.text_encoder)
     sample = train.record(0)
     video = sample.bytes("video1")
     seconds = timed(lambda: editor(sample.sample.text, video1=video), quick, 6.0)
@@ -80,7 +80,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
     """The same weights under `context: full` and `causal`, half of the tokens being context, 50 steps."""
     generator = torch.Generator().manual_seed(0)
-    codec = build(model.codec)
+    codec = build(model.vae)
     size = codec.latent_size(model.media.frames, 96, 128)
     words = torch.randn(8, model.dit.text_dim, generator=generator)
     clips = (torch.randn(*size, codec.channels, generator=generator) for _ in range(2))
