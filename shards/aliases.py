@@ -35,6 +35,9 @@ SETTINGS = {
     "parallel.degree": "parallel.sequence_parallel",
     "model.codec": "model.vae",
     "model.text": "model.text_encoder",
+    "flow.mean": "flow.logit_mean",
+    "flow.std": "flow.logit_std",
+    "flow.floor": "flow.min_remaining",
     "dit.copy_prior": "extras.copy_bias",
     "dit.place_prior": "extras.position_bias",
     "dit.place_heads": "extras.position_bias_heads",
@@ -44,7 +47,10 @@ SETTINGS = {
 }
 
 # values of a setting, by its current name
-VALUES = {"parallel.sharding": {"all": "full", "node": "hybrid", "none": "ddp"}}
+VALUES = {
+    "parallel.sharding": {"all": "full", "node": "hybrid", "none": "ddp"},
+    "flow.prediction": {"clean": "x1"},
+}
 
 # commands of `python -m model`
 COMMANDS = {"encode": "precompute", "ship": "export"}

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from curation.engine.executor import load_config
 from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig
+from model.flow.flow_matching import FlowConfig
 from model.inference.pretrained import BUNDLED
 from model.training.run_dir import claim
 from shards.aliases import COMMANDS, MOVED, SETTINGS, VALUES, current, renewed
@@ -65,11 +67,13 @@ def test_settings_of_a_checkpoint_of_before_are_read(tmp_path: Path) -> None:
         "codec": {"class_path": "model.encoders.transform.TransformCodec", "init_args": {"block": 4}},
         "text": {"class_path": "model.encoders.text.MiniLM", "init_args": {"path": "words"}},
         "dit": {"qkv_bias": True, "copy_prior": [0, 1, 2, 3], "place_prior": 1.5, "place_heads": 1},
+        "flow": {"prediction": "clean", "mean": -2.0, "std": 1.5, "floor": 0.5},
         "inference": {"carry_over": True, "agree": 3.0, "differ": 5.0},
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     config = load_model(tmp_path / "config.json")
     assert (config.vae, config.text_encoder) == (old["codec"], old["text"])
+    assert config.flow == FlowConfig(prediction="x1", logit_mean=-2.0, logit_std=1.5, min_remaining=0.5)
     assert config.extras == ExtrasConfig((0, 1, 2, 3), 1.5, 1, True, 3.0, 5.0)
     moved = [new for new in SETTINGS.values() if new.startswith("extras.")]
     assert len(moved) == len(dataclasses.fields(config.extras))
@@ -95,13 +99,20 @@ def test_a_setting_within_a_renamed_one_is_refused_with_its_new_name(
     assert "model.codec.class_path: is called model.vae.class_path now" in capsys.readouterr().err
 
 
+def write_fit(path: Path, setting: str, value: Any) -> str:
+    """Write a training file with one setting; returns what stands before its name on the command line."""
+    group, name = setting.split(".")
+    held: dict[str, Any] = {group: {name: value}}
+    inside = group in ("dit", "flow", "inference")
+    path.write_text(yaml.safe_dump({"run": "r", **({"model": held} if inside else held)}))
+    return "model." if inside else ""
+
+
 @pytest.mark.parametrize("old", SETTINGS)
 def test_an_old_setting_that_a_person_gives_is_refused_with_its_new_name(
     old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (group, name), inside = old.split("."), "model." if old.startswith(("dit.", "inference.")) else ""
-    held = {group: {name: 1}}
-    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", **({"model": held} if inside else held)}))
+    inside = write_fit(tmp_path / "fit.yaml", old, 1)
     for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--{inside}{old}", "1"]):
         with pytest.raises(SystemExit):
             model_main(["fit", *arguments])
@@ -117,11 +128,11 @@ def test_an_old_value_that_a_person_gives_is_refused_with_its_new_name(
     (group, name), new = setting.split("."), VALUES[setting][old]
     assert renewed({"config": {group: {name: old}}}) == {"config": {group: {name: new}}}
     assert renewed({group: {name: new}}) == {group: {name: new}}
-    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({"run": "r", group: {name: old}}))
-    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--{setting}", old]):
+    inside = write_fit(tmp_path / "fit.yaml", setting, old)
+    for arguments in (["--config", str(tmp_path / "fit.yaml")], ["--run", "r", f"--{inside}{setting}", old]):
         with pytest.raises(SystemExit):
             model_main(["fit", *arguments])
-        assert f"{setting}: {old} is called {new} now" in capsys.readouterr().err
+        assert f"{inside}{setting}: {old} is called {new} now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("old", COMMANDS)

@@ -23,28 +23,28 @@ class FlowConfig:
     Attributes:
         sampling: density of t before the shift: `uniform`, or of Esser et al. 2024, section 3.1,
             `logit_normal` (most of training between noise and data) or `mode` (a heavy-tailed one).
-        mean, std: of logit(t) under `logit_normal`.
+        logit_mean, logit_std: of logit(t) under `logit_normal`.
         mode_scale: of `mode`, from -1 to 2 / (pi - 2); 0 is uniform, above it the middle is favoured.
         shift: > 1 spends more of training, and of the solver's steps, near noise (Esser et al. 2024, eq. 23);
             the same value serves training and inference, see `shift_of`.
         shift_tokens: 0 uses `shift` for every size. Else `shift` is meant for a target of so many vision
             tokens, and grows with the square root of their number: larger pictures need more noise to be
             hidden equally well.
-        prediction: `velocity`: the output is x_1 - x_0, as in the paper. `clean`: the output is x_1 and the
-            loss is still on the velocity that it implies. A network narrower than its tokens cannot carry the
+        prediction: `velocity`: the output is x_1 - x_0, as in the paper. `x1`: the output is x_1 and the loss
+            is still on the velocity that it implies. A network narrower than its tokens cannot carry the
             noise from input to output, which velocity asks of it; clean data asks only for the data.
-        floor: in the loss of a clean prediction, the smallest 1 - t that its error is divided by; 1 is the
-            plain squared error of the data. The solver always divides by 1 - t itself.
+        min_remaining: in the loss of an `x1` prediction, the smallest 1 - t that its error is divided by; 1
+            is the plain squared error of the data. The solver always divides by 1 - t itself.
     """
 
     sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
-    mean: float = 0.0
-    std: float = 1.0
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
     mode_scale: float = 1.29
     shift: float = 1.0
     shift_tokens: int = 0
-    prediction: Literal["velocity", "clean"] = "velocity"
-    floor: float = 0.05
+    prediction: Literal["velocity", "x1"] = "velocity"
+    min_remaining: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.shift > 0 or self.shift_tokens < 0:
@@ -53,12 +53,12 @@ class FlowConfig:
             )
         in_range("flow.shift", self.shift, 1e-6, 1e6)
         in_range("flow.shift_tokens", self.shift_tokens, 0, 1 << 40)
-        in_range("flow.mean", self.mean, -100, 100)
-        in_range("flow.std", self.std, 1e-6, 100)
+        in_range("flow.logit_mean", self.logit_mean, -100, 100)
+        in_range("flow.logit_std", self.logit_std, 1e-6, 100)
         if not -1 <= self.mode_scale <= 2 / (math.pi - 2):
             raise SettingError(f"flow.mode_scale {self.mode_scale}: between -1 and 2 / (pi - 2) = 1.75")
-        if not 0 < self.floor <= 1:
-            raise SettingError(f"flow.floor {self.floor}: above 0, at most 1")
+        if not 0 < self.min_remaining <= 1:
+            raise SettingError(f"flow.min_remaining {self.min_remaining}: above 0, at most 1")
 
 
 def interpolate(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
@@ -89,7 +89,7 @@ def draw_time(config: FlowConfig, generator: torch.Generator, tokens: int) -> Te
     It has its own generator: randomness is keyed, not streamed.
     """
     if config.sampling == "logit_normal":
-        t = torch.sigmoid(torch.randn((), generator=generator) * config.std + config.mean)
+        t = torch.sigmoid(torch.randn((), generator=generator) * config.logit_std + config.logit_mean)
     else:
         t = torch.rand((), generator=generator)
         if config.sampling == "mode":
@@ -98,30 +98,30 @@ def draw_time(config: FlowConfig, generator: torch.Generator, tokens: int) -> Te
 
 
 def to_velocity(
-    output: Tensor, xt: Tensor, t: Tensor | float, config: FlowConfig, floor: float = 1e-6
+    output: Tensor, xt: Tensor, t: Tensor | float, config: FlowConfig, min_remaining: float = 1e-6
 ) -> Tensor:
     """The velocity that the network's output stands for.
 
-    For `clean` it is (output - x_t) / (1 - t), with 1 - t held at `floor` or above.
+    For `x1` it is (output - x_t) / (1 - t), with 1 - t held at `min_remaining` or above.
 
     Args:
         output, xt: [N, D]; t: float or [N, 1].
     """
     if config.prediction == "velocity":
         return output
-    remaining = torch.as_tensor(1 - t, dtype=xt.dtype, device=xt.device).clamp_min(floor)
+    remaining = torch.as_tensor(1 - t, dtype=xt.dtype, device=xt.device).clamp_min(min_remaining)
     return (output - xt) / remaining
 
 
 def target_velocity(x0: Tensor, x1: Tensor, xt: Tensor, t: Tensor, config: FlowConfig) -> Tensor:
-    """What `to_velocity` with `config.floor` is compared with: x_1 - x_0.
+    """What `to_velocity` with `config.min_remaining` is compared with: x_1 - x_0.
 
-    Under `clean` and within `floor` of t = 1 both sides are divided by the same floor, so that the error of
-    the prediction is weighted by at most 1 / floor squared instead of a false residual being demanded.
+    Under `x1` and within `min_remaining` of t = 1 both sides are divided by that, so that the error of the
+    prediction is weighted by at most 1 / min_remaining squared instead of a false residual being demanded.
     """
     if config.prediction == "velocity":
         return x1 - x0
-    return to_velocity(x1, xt, t, config, config.floor)
+    return to_velocity(x1, xt, t, config, config.min_remaining)
 
 
 def token_loss(velocity: Tensor, target: Tensor) -> Tensor:

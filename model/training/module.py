@@ -55,7 +55,7 @@ def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
     timestep[batch.target_segment] = micro.time
     wanted = target_velocity(micro.noise, clean, noisy, t, config.flow)
     losses = [
-        token_loss(to_velocity(output.float(), noisy, t, config.flow, config.flow.floor), wanted)
+        token_loss(to_velocity(output.float(), noisy, t, config.flow, config.flow.min_remaining), wanted)
         for output in dit(batch, vision, timestep)
     ]
     return micro.weight * torch.stack(losses).mean(0)

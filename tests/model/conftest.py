@@ -193,7 +193,7 @@ def fit_config(shard_folder: Path) -> FitConfig:
             vae=part("model.encoders.transform.TransformCodec", keep=[[3, 1], [1, 0]]),
             sequence=SequenceConfig(patch=2),
             dit=DiTConfig(width=32, depth=1, heads=2, rope=RopeConfig(dims=(4, 4, 4, 4))),
-            flow=FlowConfig(prediction="clean"),
+            flow=FlowConfig(prediction="x1"),
             media=MediaConfig(min_area=48 * 64, max_area=48 * 64, frames=9),
             inference=InferenceConfig(steps=2, guidance=1.0),
             extras=ExtrasConfig(detail_transfer=True),

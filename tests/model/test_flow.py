@@ -27,7 +27,7 @@ from model.flow.flow_matching import (
 )
 from model.flow.solvers import SOLVERS
 
-CLEAN, VELOCITY = FlowConfig(prediction="clean"), FlowConfig(prediction="velocity")
+CLEAN, VELOCITY = FlowConfig(prediction="x1"), FlowConfig(prediction="velocity")
 
 
 def test_velocity_is_the_path_s_derivative() -> None:
@@ -44,15 +44,15 @@ def test_perfect_predictions_of_either_kind_have_no_loss(t: float) -> None:
     torch.testing.assert_close(to_velocity(x1, xt, time, CLEAN), x1 - x0, atol=1e-4, rtol=1e-4)
     for output, config in ((x1, CLEAN), (x1 - x0, VELOCITY)):
         wanted = target_velocity(x0, x1, xt, time, config)
-        assert token_loss(to_velocity(output, xt, time, config, config.floor), wanted).max() < 1e-8
+        assert token_loss(to_velocity(output, xt, time, config, config.min_remaining), wanted).max() < 1e-8
 
 
 def test_error_weight_of_a_clean_prediction_is_bounded_by_the_floor() -> None:
     x0, x1, time = torch.zeros(1, 1), torch.ones(1, 1), torch.full((1, 1), 0.999)
     xt = interpolate(x0, x1, time)
-    guess = to_velocity(x1 + 0.1, xt, time, CLEAN, CLEAN.floor)
+    guess = to_velocity(x1 + 0.1, xt, time, CLEAN, CLEAN.min_remaining)
     wrong = token_loss(guess, target_velocity(x0, x1, xt, time, CLEAN))
-    assert wrong.item() == pytest.approx((0.1 / CLEAN.floor) ** 2, rel=1e-3)
+    assert wrong.item() == pytest.approx((0.1 / CLEAN.min_remaining) ** 2, rel=1e-3)
 
 
 @settings(deadline=None)
@@ -172,8 +172,8 @@ def test_guidance_of_one_is_no_guidance_and_rescaling_keeps_the_spread() -> None
         ({"shift": 0.0}, "flow.shift"),
         ({"shift_tokens": -1}, "shift_tokens"),
         ({"mode_scale": 2.0}, "mode_scale"),
-        ({"std": 0.0}, "flow.std"),
-        ({"floor": 0.0}, "flow.floor"),
+        ({"logit_std": 0.0}, "flow.logit_std"),
+        ({"min_remaining": 0.0}, "flow.min_remaining"),
     ],
 )
 def test_settings_out_of_range_are_named(changes: dict[str, float], message: str) -> None:
