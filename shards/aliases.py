@@ -49,6 +49,7 @@ SETTINGS = {
 # values of a setting, by its current name
 VALUES = {
     "parallel.sharding": {"all": "full", "node": "hybrid", "none": "ddp"},
+    "dit.context": {"causal": "cached"},
     "flow.prediction": {"clean": "x1"},
 }
 

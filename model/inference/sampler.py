@@ -1,6 +1,6 @@
 """From noise to the tokens of a target: velocities of the network, guidance, a solver.
 
-Paper section 3.3 and A.1. Under `context: causal` the clean tokens are computed once per edit.
+Paper section 3.3 and A.1. Under `context: cached` the clean tokens are computed once per edit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Branch:
     def __init__(self, dit: DiT, sequence: TokenSequence, flow: FlowConfig) -> None:
         self.dit, self.flow = dit, flow
         self.batch = pack([sequence]).to(dit.bounds.device)
-        self.context = dit.prefill_context(self.batch) if dit.config.context == "causal" else None
+        self.context = dit.prefill_context(self.batch) if dit.config.context == "cached" else None
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """float32 [M, D] velocity of the target tokens `x` [M, D] at time t."""

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
         self.size = config.width // config.heads
-        self.causal = config.context == "causal"
+        self.cached_context = config.context == "cached"
         self.backend, self.deterministic = config.attention, config.deterministic
         self.q = nn.Linear(config.width, self.heads * self.size, bias=config.qkv_bias)
         self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
@@ -107,7 +107,7 @@ class Attention(nn.Module):
 
     def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """Whole sequences, any heads."""
-        if not self.causal:
+        if not self.cached_context:
             return self._attend(q, k, v, layout.cu_seqlens, layout.max_seqlen)
         pick = layout.context
         clean = self._context(q[pick], k[pick], v[pick], layout)

@@ -26,7 +26,7 @@ class DiTConfig:
         kv_heads: fewer than `heads` is grouped-query attention; None means as many.
         hidden: inner width of SwiGLU; None is 8/3 of `width`, rounded up to a multiple of 32.
         modulation: False leaves timesteps out (plain LLaMA blocks).
-        context: what the clean tokens see. `full`: the noisy target too, as in the paper. `causal`: only each
+        context: what the clean tokens see. `full`: the noisy target too, as in the paper. `cached`: only each
             other, so that their keys and values are the same at every step and `DiT.prefill_context` computes
             them once per edit. The weights are the same; train as you will infer.
         attention: backend; deterministic: see `model.net.attention`.
@@ -44,7 +44,7 @@ class DiTConfig:
     qkv_bias: bool = False
     modulation: bool = True
     norm_eps: float = 1e-6
-    context: Literal["full", "causal"] = "full"
+    context: Literal["full", "cached"] = "full"
     attention: Backend = "auto"
     deterministic: bool = False
 

@@ -21,7 +21,7 @@ from model.sequence.rope import rotation
 
 @dataclass(frozen=True)
 class ContextCache:
-    """What the clean tokens of a batch leave behind under `context: causal`; made by `DiT.prefill_context`.
+    """What the clean tokens of a batch leave behind under `context: cached`; made by `DiT.prefill_context`.
 
     Attributes:
         blocks: keys and values, block by block.
@@ -146,9 +146,9 @@ class DiT(nn.Module):
         Raises:
             ValueError: under `context: full`, where clean tokens change with the noisy ones.
         """
-        if self.config.context != "causal":
+        if self.config.context != "cached":
             raise ValueError(
-                f"dit.context is {self.config.context!r}: only under 'causal' can the context be kept"
+                f"dit.context is {self.config.context!r}: only under 'cached' can the context be kept"
             )
         cos, sin = rotation(batch.positions, self.config.rope)
         rows = batch.context

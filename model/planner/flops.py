@@ -153,7 +153,7 @@ def edit_flops(
 ) -> int:
     """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
 
-    Under `context: causal` the clean tokens are run once (`DiT.prefill_context`), then the noisy ones at
+    Under `context: cached` the clean tokens are run once (`DiT.prefill_context`), then the noisy ones at
     every step.
 
     Args:

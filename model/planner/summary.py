@@ -62,7 +62,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
         "forward",
         "backward",
         "edit, context full",
-        "edit, context causal",
+        "edit, context cached",
         title=f"TFLOP; an edit is {steps} steps" + (" with guidance" if guided else ""),
     )
     for length in tokens:
@@ -79,7 +79,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
         )
         edits = [
             edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided, copies)
-            for context in ("full", "causal")
+            for context in ("full", "cached")
         ]
         flops = (
             forward_flops(config, [shape], copies),

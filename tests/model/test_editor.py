@@ -158,11 +158,11 @@ def test_guidance_interval_solvers_and_dtypes(editor: Editor, clip: np.ndarray, 
     assert 0 < difference.mean() < 6
 
 
-def test_causal_context_edits_are_those_of_recomputation(
+def test_cached_context_edits_are_those_of_recomputation(
     editor: Editor, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = dataclasses.replace(editor.config.dit, depth=2)  # with one block the context has no say
-    causal = dataclasses.replace(full, context="causal")
+    cached = dataclasses.replace(full, context="cached")
     torch.manual_seed(0)
     weights = DiT(full)
     weights.out.weight.data.normal_(std=0.2)
@@ -174,12 +174,12 @@ def test_causal_context_edits_are_those_of_recomputation(
         frames: np.ndarray = Editor(dit, config)("<video1> Go.", video1=clip[:5], guidance=3.0).frames
         return frames
 
-    reused = made(causal)
+    reused = made(cached)
     assert not np.array_equal(reused, made(full))
     monkeypatch.setattr(
         DiT, "prefill_context", lambda self, batch: None
     )  # nothing is kept: all is computed anew
-    assert np.abs(reused.astype(int) - made(causal)).max() <= 1
+    assert np.abs(reused.astype(int) - made(cached)).max() <= 1
 
 
 def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:

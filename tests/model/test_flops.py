@@ -63,10 +63,10 @@ def edit_of(config: DiTConfig, frames: int = 3, words: int = 9, side: int = 12) 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped queries": {"kv_heads": 1, "qkv_bias": True},
-    "causal": {"context": "causal"},
+    "cached": {"context": "cached"},
     "copy head": {},
     "no modulation": {"modulation": False},
-    "all": {"kv_heads": 2, "context": "causal", "qk_norm": False},
+    "all": {"kv_heads": 2, "context": "cached", "qk_norm": False},
 }
 COPIES = ExtrasConfig(copy_bias=(0.0, 10.0, 5.0, 5.0))
 
@@ -74,7 +74,7 @@ COPIES = ExtrasConfig(copy_bias=(0.0, 10.0, 5.0, 5.0))
 def config_of(case: str) -> DiTConfig:
     if not case.startswith("nano"):
         return dataclasses.replace(TINY, **CASES[case])
-    return dataclasses.replace(preset("nano"), context="causal" if "causal" in case else "full")
+    return dataclasses.replace(preset("nano"), context="cached" if "cached" in case else "full")
 
 
 def extras_of(case: str) -> ExtrasConfig:
@@ -93,7 +93,7 @@ def count(dit: DiT, batch: PackedBatch) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("backend", ["matmul", "sdpa"])
-@pytest.mark.parametrize("case", [*CASES, "nano", "nano causal"])
+@pytest.mark.parametrize("case", [*CASES, "nano", "nano cached"])
 def test_a_pass_is_what_is_counted(case: str, backend: Literal["matmul", "sdpa"]) -> None:
     """The counter knows SDPA's CPU kernel, and that its backward pass computes the scores again."""
     config = dataclasses.replace(config_of(case), attention=backend)
@@ -107,9 +107,9 @@ def test_a_pass_is_what_is_counted(case: str, backend: Literal["matmul", "sdpa"]
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("case", ["plain", "causal", "all", "nano", "nano causal"])
+@pytest.mark.parametrize("case", ["plain", "cached", "all", "nano", "nano cached"])
 def test_an_edit_is_what_is_counted(case: str, guidance: float) -> None:
-    """Under `context: causal` the clean tokens are counted once."""
+    """Under `context: cached` the clean tokens are counted once."""
     config = config_of(case)
     torch.manual_seed(0)
     dit = DiT(config, extras_of(case)).eval()
@@ -124,9 +124,9 @@ def test_an_edit_is_what_is_counted(case: str, guidance: float) -> None:
 
 
 def test_reuse_saves_what_the_context_costs() -> None:
-    full, causal = (dataclasses.replace(preset("nano"), context=c) for c in ("full", "causal"))
+    full, cached = (dataclasses.replace(preset("nano"), context=c) for c in ("full", "cached"))
     shapes = [shape_of(edit_of(full))]
-    one, many = (edit_flops(full, shapes, n, True) / edit_flops(causal, shapes, n, True) for n in (1, 50))
+    one, many = (edit_flops(full, shapes, n, True) / edit_flops(cached, shapes, n, True) for n in (1, 50))
     assert one < 1.1
     assert many > 1.5
 
@@ -140,8 +140,8 @@ def test_presets_have_the_sizes_that_they_say() -> None:
     assert config.rope.dims == (12, 4, 56, 56)
 
 
-@pytest.mark.parametrize("context", ["full", "causal"])
-def test_the_2b_preset_is_what_is_counted(context: Literal["full", "causal"]) -> None:
+@pytest.mark.parametrize("context", ["full", "cached"])
+def test_the_2b_preset_is_what_is_counted(context: Literal["full", "cached"]) -> None:
     """All 28 blocks, on the meta device: shapes without numbers; SDPA's kernel is not to be had there."""
     config = dataclasses.replace(preset("2b"), attention="matmul", context=context)
     sequences = [edit_of(config, frames=frames, side=32) for frames in (3, 5)]

@@ -54,7 +54,7 @@ def test_fewer_queries_than_keys_on_cuda() -> None:
         attention(q, k, v, queries, 100, "varlen", deterministic=True, **bounds)
 
 
-@pytest.mark.parametrize("context", ["full", "causal"])
+@pytest.mark.parametrize("context", ["full", "cached"])
 def test_an_edit_on_cuda_is_the_cpu_s(fit_config: FitConfig, tmp_path: Path, context: str) -> None:
     pairs, _, model = build_datasets(fit_config, tmp_path / "run")
     dit_config = dataclasses.replace(model.dit, depth=2, context=context)

@@ -27,11 +27,11 @@ from shards.sample import split_text
 
 CHANNELS, WORD = 3, 8
 LAYOUT = SequenceConfig(patch=2)
-BOTH: list[Literal["full", "causal"]] = ["full", "causal"]
+BOTH: list[Literal["full", "cached"]] = ["full", "cached"]
 
 
 @functools.cache
-def network(context: Literal["full", "causal"], copying: bool = False, deterministic: bool = False) -> DiT:
+def network(context: Literal["full", "cached"], copying: bool = False, deterministic: bool = False) -> DiT:
     """A transformer whose zero-initialised parts are filled, so that every input reaches the output."""
     config = DiTConfig(
         text_dim=WORD,
@@ -126,7 +126,7 @@ few = settings(deadline=None, max_examples=20)
 @few
 @given(visits, st.randoms(use_true_random=False), st.integers(1, 40))
 def test_alone_packed_permuted_and_padded_agree(
-    context: Literal["full", "causal"],
+    context: Literal["full", "cached"],
     copying: bool,
     visits: list[tuple[Example, float]],
     shuffle: Any,
@@ -173,7 +173,7 @@ def swapped(text: str, a: str, b: str) -> str:
 @few
 @given(examples(sources=2), times, st.data())
 def test_names_do_not_matter_and_places_do(
-    context: Literal["full", "causal"], example: Example, t: float, data: st.DataObject
+    context: Literal["full", "cached"], example: Example, t: float, data: st.DataObject
 ) -> None:
     dit = network(context)
     sources = sorted(set(example.latents) - {example.target})
@@ -198,7 +198,7 @@ def test_names_do_not_matter_and_places_do(
 @few
 @given(st.integers(0, 99), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), times)
 def test_only_the_sequence_axis_tells_equal_images_apart(
-    context: Literal["full", "causal"], seed: int, rows: int, columns: int, words: int, t: float
+    context: Literal["full", "cached"], seed: int, rows: int, columns: int, words: int, t: float
 ) -> None:
     dit = network(context)
     shape = (1, 2 * rows, 2 * columns, CHANNELS)
@@ -241,7 +241,7 @@ def test_without_interleaving_all_text_stands_before_all_vision(example: Example
 def test_a_context_computed_once_gives_the_same(
     copying: bool, visits: list[tuple[Example, float]], padding: int, again: float, seed: int
 ) -> None:
-    dit = network("causal", copying)
+    dit = network("cached", copying)
     sequences, t = [e.sequence() for e, _ in visits], [time for _, time in visits]
     batch = pack(sequences, sum(map(len, sequences)) + padding)
     memory = dit.prefill_context(batch)
@@ -263,17 +263,17 @@ def context_states(dit: DiT, batch: PackedBatch, vision: Tensor, t: list[float])
 
 @few
 @given(visits, times)
-def test_only_under_causal_are_clean_tokens_free_of_the_target(
+def test_only_with_a_cached_context_are_clean_tokens_free_of_the_target(
     visits: list[tuple[Example, float]], again: float
 ) -> None:
     batch, t = pack([e.sequence() for e, _ in visits]), [time for _, time in visits]
     # every target changes: drawn anew, one could by its seed be what it was
     noisy = batch.vision.index_add(0, batch.target_vision, torch.ones(len(batch.target), 4 * CHANNELS))
-    causal, full = network("causal"), network("full")
-    states = context_states(causal, batch, batch.vision, t)
-    assert torch.equal(states, context_states(causal, batch, noisy, [again] * len(t)))
+    cached, full = network("cached"), network("full")
+    states = context_states(cached, batch, batch.vision, t)
+    assert torch.equal(states, context_states(cached, batch, noisy, [again] * len(t)))
     kept, other = (
-        causal.prefill_context(dataclasses.replace(batch, vision=v)) for v in (batch.vision, noisy)
+        cached.prefill_context(dataclasses.replace(batch, vision=v)) for v in (batch.vision, noisy)
     )
     for one, two in zip(kept.blocks, other.blocks, strict=True):
         assert torch.equal(one.k[batch.context], two.k[batch.context])
@@ -290,7 +290,7 @@ def test_a_context_that_changes_with_the_target_cannot_be_kept() -> None:
             ).sequence()
         ]
     )
-    with pytest.raises(ValueError, match="only under 'causal'"):
+    with pytest.raises(ValueError, match="only under 'cached'"):
         network("full").prefill_context(batch)
 
 
@@ -298,7 +298,7 @@ def test_a_context_that_changes_with_the_target_cannot_be_kept() -> None:
 @settings(deadline=None, max_examples=8)
 @given(visits)
 def test_deterministic_runs_repeat_to_the_bit(
-    context: Literal["full", "causal"], visits: list[tuple[Example, float]]
+    context: Literal["full", "cached"], visits: list[tuple[Example, float]]
 ) -> None:
     batch = pack([e.sequence() for e, _ in visits])
     results = []

@@ -41,10 +41,10 @@ def calls_of(dit: DiT) -> list[Call]:
     return calls
 
 
-@pytest.mark.parametrize("context", ["full", "causal"])
+@pytest.mark.parametrize("context", ["full", "cached"])
 @torch.no_grad()
 def test_the_context_is_clean_at_every_step(
-    trained_like: DiT, branches: Branches, context: Literal["full", "causal"]
+    trained_like: DiT, branches: Branches, context: Literal["full", "cached"]
 ) -> None:
     dit = DiT(dataclasses.replace(trained_like.config, context=context)).eval()
     dit.load_state_dict(trained_like.state_dict())

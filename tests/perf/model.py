@@ -78,7 +78,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 
 
 def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
-    """The same weights under `context: full` and `causal`, half of the tokens being context, 50 steps."""
+    """The same weights under `context: full` and `cached`, half of the tokens being context, 50 steps."""
     generator = torch.Generator().manual_seed(0)
     codec = build(model.vae)
     size = codec.latent_size(model.media.frames, 96, 128)
@@ -93,7 +93,7 @@ def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
     noise = torch.randn(torch.Size(with_text.target.size).numel(), model.dit.vision_dim, generator=generator)
     inference = InferenceConfig(steps=2 if quick else 50, guidance=1.0)
     networks: dict[str, DiT] = {}
-    for context in ("full", "causal"):
+    for context in ("full", "cached"):
         networks[context] = DiT(dataclasses.replace(model.dit, context=context)).to(device).eval()  # type: ignore[arg-type]
         networks[context].load_state_dict(networks["full"].state_dict())
 
@@ -106,16 +106,16 @@ def context_reuse(model: ModelConfig, device: str, quick: bool) -> list[Figure]:
         return time.perf_counter() - begin
 
     # in turn, so that a machine whose speed drifts slows both
-    pairs = [(run("full"), run("causal")) for _ in range(2 if quick else 8)][1:]
+    pairs = [(run("full"), run("cached")) for _ in range(2 if quick else 8)][1:]
     seconds = dict(zip(networks, map(list, zip(*pairs, strict=True)), strict=True))
     shape = shape_of(with_text)
     work = {c: edit_flops(n.config, [shape], inference.steps, guidance=False) for c, n in networks.items()}
     steps = inference.steps
     label = f"step of {steps}, {len(with_text)} tokens, half of them context, fp32, context"
-    saving = statistics.median(full / causal for full, causal in pairs)
+    saving = statistics.median(full / cached for full, cached in pairs)
     notes = {
         "full": f"{work['full'] / steps / 1e9:.3g} GFLOP per step",
-        "causal": f"{work['causal'] / steps / 1e9:.3g} GFLOP per step: {work['full'] / work['causal']:.2f}x "
+        "cached": f"{work['cached'] / steps / 1e9:.3g} GFLOP per step: {work['full'] / work['cached']:.2f}x "
         f"less work, {saving:.2f}x less time",
     }
     return [per(f"{label} {name}", s, steps, "step", notes[name]) for name, s in seconds.items()]
