@@ -107,7 +107,7 @@ class EditService:
         """Edit and write the result and the comparison into `folder`.
 
         Raises:
-            Refused, SequenceError, ConfigError, MediaError: with a message for people.
+            RequestRejected, SequenceError, ConfigError, MediaError: with a message for people.
             Stopped: on `stop`.
         """
         check(media, frames, self.config)
@@ -139,7 +139,7 @@ def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None
     """Refuse what is too large or too long, before anything is decoded.
 
     Raises:
-        Refused: naming the file and the limit.
+        RequestRejected: naming the file and the limit.
         MediaError: the file is no video.
     """
     if frames is not None and frames > config.max_frames:

@@ -147,12 +147,12 @@ class StepBatch:
 def collate(
     examples: list[Example],
     pad_to: int | None = None,
-    route: SPPlan | None = None,
+    sp_plan: SPPlan | None = None,
     width: int = 0,
 ) -> MicroBatch:
     """Pack examples side by side, see `pack`; `width` is the token size where there is no example."""
     return MicroBatch(
-        pack([e.sequence for e in examples], pad_to, route, width),
+        pack([e.sequence for e in examples], pad_to, sp_plan, width),
         torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
         torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
         torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),

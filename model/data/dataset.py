@@ -219,7 +219,7 @@ class EditDataset:
         """What an element is kept under."""
         return record.sample.media[name].sha256 or f"{record.key}/{name}"
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let go of the media that are kept in memory."""
         self._pixels = PixelCache(self._pixels.most)
 

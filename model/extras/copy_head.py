@@ -34,7 +34,7 @@ class CopyHead(nn.Module):
         self.gate = nn.Linear(width, 1)
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def init_weights(self) -> None:
         """Point at the own place and copy more than is generated, whatever the content."""
         half = sum(self.rope.dims) // 2
         bias = torch.zeros(2 * half)

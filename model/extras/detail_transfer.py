@@ -12,27 +12,29 @@ from torch.nn import functional as F
 from shards.errors import SettingError
 
 
-def change_map(edit: Tensor, source: Tensor, agree: float, differ: float, radius: int = 3) -> Tensor:
+def change_map(edit: Tensor, source: Tensor, blend_low: float, blend_high: float, radius: int = 3) -> Tensor:
     """How much of each pixel is the edit's own: 0 untouched, 1 edited, a smooth step between.
 
     The difference is smoothed over a window of 2 radius + 1 pixels (and over the frames beside, if there are
-    three or more) before it is
-    compared, so that the codec's and the sampler's noise does not count as an edit.
+    three or more) before it is compared, so that the codec's and the sampler's noise does not count
+    as an edit.
 
     Args:
         edit, source: float [T, H, W, 3] in [-1, 1], both through the codec, so that what it drops cancels.
-        agree, differ: thresholds of the RMS difference in pixel values of 0..255.
+        blend_low, blend_high: thresholds of the RMS difference in pixel values of 0..255.
 
     Returns:
         float [T, H, W, 1] in [0, 1].
     """
-    if not 0 <= agree < differ:
-        raise SettingError(f"carry-over: needs 0 <= agree < differ, got {agree} and {differ}")
+    if not 0 <= blend_low < blend_high:
+        raise SettingError(
+            f"detail transfer: needs 0 <= blend_low < blend_high, got {blend_low} and {blend_high}"
+        )
     squared = ((edit - source) * 127.5).square().mean(-1)[None, None]  # [1, 1, T, H, W]
     window = (3 if len(edit) > 2 else 1, 2 * radius + 1, 2 * radius + 1)
     padding = tuple(side // 2 for side in window)
     rms = F.avg_pool3d(squared, window, stride=1, padding=padding, count_include_pad=False).sqrt()[0, 0]
-    step = ((rms - agree) / (differ - agree)).clamp(0, 1)
+    step = ((rms - blend_low) / (blend_high - blend_low)).clamp(0, 1)
     # widen by the window, so that the rim of an edit, diluted by its surroundings, stays the edit's
     step = F.max_pool2d(step[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
     smooth = step * step * (3 - 2 * step)

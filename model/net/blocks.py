@@ -72,37 +72,37 @@ class Attention(nn.Module):
         sin: Tensor,
         batch: PackedBatch,
         role: Role = "all",
-        memory: KVCache | None = None,
+        kv_cache: KVCache | None = None,
     ) -> Tensor:
         """Attend from the tokens `x`, which are all of the batch's, its context or its noisy ones by `role`.
 
         Args:
             x: [n, width]; cos, sin: [n, head_dim / 2].
-            memory: written to by the context, read from by the noisy tokens.
+            kv_cache: written to by the context, read from by the noisy tokens.
         """
         v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
         dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
         q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
         k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        return self.out(self.mix(q, k, v, batch, role, memory).flatten(1))
+        return self.out(self.mix(q, k, v, batch, role, kv_cache).flatten(1))
 
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, memory: KVCache | None
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, kv_cache: KVCache | None
     ) -> Tensor:
         """Attention itself, [n, heads, head_dim], of rotated queries and keys; it is never compiled."""
         if role == "context":
-            if memory is not None:
-                memory.put(batch.context, k, v)
+            if kv_cache is not None:
+                kv_cache.put(batch.context, k, v)
             return self._context(q, k, v, batch)
         if role == "noisy":
-            if memory is None:
+            if kv_cache is None:
                 raise ValueError("attention: noisy tokens alone need the context's keys and values")
-            return self._noisy(q, *memory.put(batch.noisy, k, v), batch)
-        if batch.route is None:
+            return self._noisy(q, *kv_cache.put(batch.noisy, k, v), batch)
+        if batch.sp_plan is None:
             return self._all(q, k, v, batch)
-        n = batch.route.tokens
-        shared = ulysses_attention(q[:n], k[:n], v[:n], batch.route, self._all)
+        n = batch.sp_plan.tokens
+        shared = ulysses_attention(q[:n], k[:n], v[:n], batch.sp_plan, self._all)
         return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
 
     def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -154,15 +154,15 @@ class Block(nn.Module):
         sin: Tensor,
         batch: PackedBatch,
         role: Role = "all",
-        memory: KVCache | None = None,
+        kv_cache: KVCache | None = None,
     ) -> Tensor:
         if modulation is None or self.table is None:
-            x = x + self.attention(self.norm1(x), cos, sin, batch, role, memory)
+            x = x + self.attention(self.norm1(x), cos, sin, batch, role, kv_cache)
             return x + self.mlp(self.norm2(x))
         # six vectors per segment; one of them at a time is spread over the tokens
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(1)
         h = modulate(self.norm1(x), shift1, scale1, segment)
-        h = self.attention(h, cos, sin, batch, role, memory)
+        h = self.attention(h, cos, sin, batch, role, kv_cache)
         x = torch.addcmul(x, gate1.index_select(0, segment), h)
         h = self.mlp(modulate(self.norm2(x), shift2, scale2, segment))
         return torch.addcmul(x, gate2.index_select(0, segment), h)

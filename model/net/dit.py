@@ -26,8 +26,8 @@ class ContextCache:
     Attributes:
         blocks: keys and values, block by block.
         keys: of the copy head, if there is one.
-        cos, sin: rotation of all N tokens; turn: of the noisy ones.
-        segment: of the noisy tokens; own: their places in the table of `DiT._embed_noisy`.
+        cos, sin: rotation of all N tokens; noisy_rope: that of the noisy ones.
+        segment: of the noisy tokens; noisy_rows: their places in the table of `DiT._embed_noisy`.
         target: places of the target's vision tokens among them.
     """
 
@@ -35,9 +35,9 @@ class ContextCache:
     keys: tuple[Tensor, Tensor] | None
     cos: Tensor
     sin: Tensor
-    turn: tuple[Tensor, Tensor]
+    noisy_rope: tuple[Tensor, Tensor]
     segment: Tensor
-    own: Tensor
+    noisy_rows: Tensor
     target: Tensor
 
 
@@ -61,9 +61,9 @@ class DiT(nn.Module):
             self.time = TimeEmbedding(width)
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
             self.final = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.reset()
+        self.init_weights()
 
-    def reset(self) -> None:
+    def init_weights(self) -> None:
         """Initialise: fan-in scaled normals; residual outputs divided by sqrt(2 depth); the output is zero.
 
         Zero output makes the first loss a known number; the gates start at 1, the other modulations at 0.
@@ -87,7 +87,7 @@ class DiT(nn.Module):
                     heads = parameter.detach().view(-1, 2 * half)
                     heads[: round(share * len(heads))] = prior
         if self.copy is not None:
-            self.copy.reset()
+            self.copy.init_weights()
         nn.init.normal_(self.bounds, std=1.0)
         nn.init.zeros_(self.out.weight)
         if self.config.modulation:
@@ -107,8 +107,8 @@ class DiT(nn.Module):
             batch: layout, text and positions of N tokens.
             vision: float [vision tokens, vision_dim]: clean context, and the targets at their noise level.
             timestep: float [segments]: 1 for clean segments and text, t for targets.
-            context: of `remember` on the same batch; then only the noisy tokens are computed. The result is
-                the same.
+            context: of `prefill_context` on the same batch; then only the noisy tokens are computed. The
+                result is the same.
 
         Returns:
             The prediction, [M, vision_dim] for the M target tokens in the order of `batch.target`, see
@@ -126,9 +126,9 @@ class DiT(nn.Module):
             x = hidden.index_select(0, batch.target)
         else:
             cos, sin, keys = context.cos, context.sin, context.keys
-            x = self._embed_noisy(batch, vision, context.own)
-            for block, memory in zip(self.blocks, context.blocks, strict=True):
-                x = block(x, modulation, context.segment, *context.turn, batch, "noisy", memory)
+            x = self._embed_noisy(batch, vision, context.noisy_rows)
+            for block, kv_cache in zip(self.blocks, context.blocks, strict=True):
+                x = block(x, modulation, context.segment, *context.noisy_rope, batch, "noisy", kv_cache)
             x = self.norm(x.index_select(0, context.target))
         clean = x
         if embedding is not None:
@@ -152,12 +152,12 @@ class DiT(nn.Module):
             )
         cos, sin = rotation(batch.positions, self.config.rope)
         rows = batch.context
-        turn = cos[rows], sin[rows]
+        context_rope = cos[rows], sin[rows]
         x = self._embed(batch, batch.vision)[rows]
         _, modulation = self._modulation(torch.ones(batch.segments, device=x.device))
-        memories = [KVCache(len(batch.gather)) for _ in self.blocks]
-        for block, memory in zip(self.blocks, memories, strict=True):
-            x = block(x, modulation, batch.segment[rows], *turn, batch, "context", memory)
+        caches = [KVCache(len(batch.gather)) for _ in self.blocks]
+        for block, kv_cache in zip(self.blocks, caches, strict=True):
+            x = block(x, modulation, batch.segment[rows], *context_rope, batch, "context", kv_cache)
         keys = None
         if self.copy is not None:
             hidden = x.new_zeros(len(batch.gather), self.config.width)
@@ -166,13 +166,13 @@ class DiT(nn.Module):
         gather = batch.gather[noisy] - len(batch.text)
         vision_places = torch.searchsorted(batch.target_vision, gather)
         return ContextCache(
-            blocks=memories,
+            blocks=caches,
             keys=keys,
             cos=cos,
             sin=sin,
-            turn=(cos[noisy], sin[noisy]),
+            noisy_rope=(cos[noisy], sin[noisy]),
             segment=batch.segment[noisy],
-            own=torch.where(gather < visions, vision_places, gather - visions + targets),
+            noisy_rows=torch.where(gather < visions, vision_places, gather - visions + targets),
             target=torch.searchsorted(noisy, batch.target),
         )
 
@@ -189,11 +189,11 @@ class DiT(nn.Module):
         # the residual stream keeps the weights' dtype: fp32 under autocast
         return table.index_select(0, batch.gather).to(kind)
 
-    def _embed_noisy(self, batch: PackedBatch, vision: Tensor, own: Tensor) -> Tensor:
+    def _embed_noisy(self, batch: PackedBatch, vision: Tensor, noisy_rows: Tensor) -> Tensor:
         """[Q, width]: the rows of `_embed` that belong to the noisy tokens."""
         visible = self.vision_in(vision.index_select(0, batch.target_vision).to(self.bounds.dtype))
         table = torch.cat([visible, self.bounds.to(visible.dtype)])
-        return table.index_select(0, own).to(self.bounds.dtype)
+        return table.index_select(0, noisy_rows).to(self.bounds.dtype)
 
     def _modulation(self, timestep: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Embedding of the timesteps [segments, width] and its projection [segments, 6, width], if any."""

@@ -50,21 +50,21 @@ def _all_to_all(x: Tensor, sends: list[int], receives: list[int], ranks: tuple[i
     return received
 
 
-def ulysses_attention(q: Tensor, k: Tensor, v: Tensor, route: SPPlan, attend: Attend) -> Tensor:
+def ulysses_attention(q: Tensor, k: Tensor, v: Tensor, sp_plan: SPPlan, attend: Attend) -> Tensor:
     """Attention of shared sequences.
 
     All ranks of the node call it together, forward and backward, also those without a piece: the results stay
     connected to the inputs even where both are empty.
 
     Args:
-        q: [n, heads, head_dim], this rank's tokens of `route.splits`, one split after the other; k, v: the
+        q: [n, heads, head_dim], this rank's tokens of `sp_plan.splits`, one split after the other; k, v: the
             same with their own number of heads.
         attend: attention over whole sequences, for any heads.
 
     Returns:
         [n, heads, head_dim].
     """
-    exchange = _Exchange(route, q.shape[1], k.shape[1], q.shape[2])
+    exchange = _Exchange(sp_plan, q.shape[1], k.shape[1], q.shape[2])
     received = exchange.tokens_to_heads(q, k, v)
     outputs = [exchange.attend(n, got, attend) for n, got in enumerate(exchange.by_sequence(received))]
     return exchange.heads_to_tokens(outputs, received)
@@ -78,11 +78,11 @@ class _Exchange:
     rank, then by sequence: both sides walk through it in that order.
     """
 
-    def __init__(self, route: SPPlan, heads: int, kv_heads: int, size: int) -> None:
-        self.ranks, self.heads, self.size = route.ranks, heads, size
+    def __init__(self, sp_plan: SPPlan, heads: int, kv_heads: int, size: int) -> None:
+        self.ranks, self.heads, self.size = sp_plan.ranks, heads, size
         self.group = heads // kv_heads  # query heads per key
         # this rank's part of every shared sequence, None where it has none
-        self.mine = [(split, split.of(route.rank)) for split in route.splits]
+        self.mine = [(split, split.of(sp_plan.rank)) for split in sp_plan.splits]
 
     def kv_range(self, piece: SequenceShard) -> tuple[int, int]:
         """The heads of keys and values that a piece's heads of queries need: those at its ends as a whole."""

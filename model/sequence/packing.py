@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Sequences
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from model.sequence.layout import Layout, SPPlan, lay_out
 class PackedBatch(Layout):
     """N tokens of S sequences, one after the other; no attention crosses a sequence.
 
-    Where ranks share sequences, their tokens on this rank come first and `route` tells of them; the fields of
-    `Layout` are then those of the tokens after them.
+    Where ranks share sequences, their tokens on this rank come first and `sp_plan` tells of them; the fields
+    of `Layout` are then those of the tokens after them.
 
     Attributes:
         text: float [text tokens, text width].
@@ -43,13 +43,13 @@ class PackedBatch(Layout):
     target_segment: Tensor
     target_sequence: Tensor
     segments: int
-    route: SPPlan | None = None
+    sp_plan: SPPlan | None = None
 
 
 def pack(
-    sequences: Sequences[TokenSequence],
+    sequences: Sequence[TokenSequence],
     pad_to: int | None = None,
-    route: SPPlan | None = None,
+    sp_plan: SPPlan | None = None,
     token_size: int = 0,
 ) -> PackedBatch:
     """Put sequences side by side, in order.
@@ -57,7 +57,7 @@ def pack(
     Args:
         sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
-        route: of the first sequences, which are this rank's parts of shared ones.
+        sp_plan: of the first sequences, which are this rank's parts of shared ones.
         token_size: numbers per vision token, where there is no sequence to tell.
 
     Raises:
@@ -86,8 +86,8 @@ def pack(
     segments = torch.cat(segment)
     is_noisy = torch.isin(segments, torch.tensor(targets, dtype=torch.long))
     target = (is_noisy & (kind == VISION)).nonzero().flatten()
-    shared = len(route.splits) if route else 0
-    own = route.tokens if route else 0
+    shared = len(sp_plan.splits) if sp_plan else 0
+    own = sp_plan.tokens if sp_plan else 0
     ends = torch.tensor(np.cumsum(lengths), dtype=torch.long)
     return PackedBatch(
         text=torch.cat(text) if text else torch.zeros(0, 0),
@@ -100,6 +100,6 @@ def pack(
         target_segment=torch.tensor(targets, dtype=torch.long),
         target_sequence=torch.searchsorted(ends, target, right=True),
         segments=shift + (padding > 0),
-        route=route,
+        sp_plan=sp_plan,
         **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
     )

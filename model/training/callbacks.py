@@ -63,9 +63,13 @@ class TrainingMonitor(Callback):
         waited = self._started - (self._ended if self._ended is not None else self._started)
         self.seconds += now - self._started
         if self.curve is not None:
-            self.curve.add(module.done, batch.samples, int(module.row["tokens"]), module.row)
+            self.curve.add(module.done, batch.samples, int(module.metrics["tokens"]), module.metrics)
         if trainer.logger:
-            metrics = module.row | module.parts | self.rates(batch, module, now - self._started, waited)
+            metrics = (
+                module.metrics
+                | module.losses_by_group
+                | self.rates(batch, module, now - self._started, waited)
+            )
             trainer.logger.log_metrics(metrics, step=module.done)
         last = module.done == config.steps
         self.writer.poll()
@@ -74,7 +78,7 @@ class TrainingMonitor(Callback):
         if module.stopping and not last:
             trainer.should_stop = True
         elif self.heldout and (module.done % config.validate_every == 0 or last):
-            self.look(trainer, module)
+            self.validate(trainer, module)
         self._ended = time.monotonic()
 
     def rates(self, batch: StepBatch, module: EditModule, taken: float, waited: float) -> dict[str, float]:
@@ -86,7 +90,7 @@ class TrainingMonitor(Callback):
         seconds = taken + waited
         values = {f"plan/{name}": value for name, value in batch.plan.items() if name != "flops"}
         values |= {
-            "speed/tokens_per_second": module.row["tokens"] / seconds,
+            "speed/tokens_per_second": module.metrics["tokens"] / seconds,
             "speed/samples_per_second": batch.samples / seconds,
             "speed/loader_wait": waited / seconds,
             "memory/peak_gib": peak_memory(module.device) / 2**30,
@@ -96,7 +100,7 @@ class TrainingMonitor(Callback):
             values["speed/mfu"] = batch.plan["flops"] / seconds / able
         return values
 
-    def look(self, trainer: L.Trainer, module: EditModule) -> None:
+    def validate(self, trainer: L.Trainer, module: EditModule) -> None:
         """Render held-out pairs; keep the weights if none before rendered them better."""
         assert self.heldout is not None
         rendered = render(self.folder, module, self.heldout, self.config.train.num_val_samples)
@@ -123,7 +127,7 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
     All ranks call it together, and share the pairs.
     """
     world = module.world
-    editor = Editor(module.whole(), module.config, heldout.vae, heldout.text_encoder)
+    editor = Editor(module.full_ema(), module.config, heldout.vae, heldout.text_encoder)
     name = f"step-{module.done:06d}"
     rendered = render_pairs(
         editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
@@ -141,7 +145,7 @@ def export(module: EditModule, pairs: EditDataset, folder: Path, adapter: Path |
     Args:
         adapter: where to save the adapter, if one is trained; the checkpoint has it merged.
     """
-    whole = module.whole()
+    whole = module.full_ema()
     if not module.world.is_main_process:
         return
     if module.lora is not None:

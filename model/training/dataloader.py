@@ -103,17 +103,17 @@ class PlannedSteps(Dataset[StepBatch]):
             all_pieces = plan.balanced.pieces[piece.sample]
             held = [replace(p, start=min(p.start, most), stop=min(p.stop, most)) for p in all_pieces]
             splits.append(SharedSequence(tuple(held), _layout(example)))
-        route = None
+        sp_plan = None
         if shared:
             first = self.rank // self.cluster.size * self.cluster.size
-            route = SPPlan(self.rank, tuple(range(first, first + self.cluster.size)), tuple(splits))
+            sp_plan = SPPlan(self.rank, tuple(range(first, first + self.cluster.size)), tuple(splits))
         examples = parts + [made[p.sample] for p in whole]
         tokens = sum(len(e.sequence) for e in examples)
         pad_to = EMPTY if not tokens else None
         if self.fixed:
             # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
-        return collate(examples, pad_to, route, width=self.pairs.token_size)
+        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size)
 
     def _example(self, plan: StepPlan, sample: int) -> Example:
         """A visit; of another sample, by policy, where it cannot be made."""

@@ -25,7 +25,7 @@ from model.training.fsdp import Sharding, before_micro_batch, copy_whole, gather
 from model.training.optimizer import optimizer_of
 from shards.errors import EditVerseError
 
-BINS = 10  # of the timestep, for losses apart
+BINS = 10  # of the timestep, for the breakdown of the loss
 
 
 class DivergedError(EditVerseError, FloatingPointError):
@@ -98,10 +98,10 @@ class EditModule(L.LightningModule):
         self.dit = dit if dit is not None else DiT(config.dit, config.extras)
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
-        self.tasks: tuple[str, ...] = ()  # whose losses are told apart
+        self.tasks: tuple[str, ...] = ()  # whose losses are reported one by one
         self.done = 0  # optimizer steps taken, over all runs that were resumed
-        self.row: dict[str, float] = {}  # what the last step measured
-        self.parts: dict[str, float] = {}  # its losses by task and by timestep
+        self.metrics: dict[str, float] = {}  # what the last step measured
+        self.losses_by_group: dict[str, float] = {}  # its losses by task and by timestep
         self.stop_requested = False  # set by a signal on this rank; `stopping` once all ranks know
         self.stopping = False
 
@@ -114,17 +114,18 @@ class EditModule(L.LightningModule):
     def configure_model(self) -> None:
         """Lightning's hook; `shard` was called before, since the state is read into shards."""
 
-    def whole(self) -> DiT:
+    def full_ema(self) -> DiT:
         """A plain copy of `ema` on this device; all ranks call it together."""
-        plain = copy.deepcopy(self.ema) if self.world.world_size == 1 else copy_whole(self.ema, self.blank())
+        alone = self.world.world_size == 1
+        plain = copy.deepcopy(self.ema) if alone else copy_whole(self.ema, self.empty_dit())
         return cast(DiT, plain).requires_grad_(False).eval()
 
-    def blank(self) -> DiT:
+    def empty_dit(self) -> DiT:
         """A transformer like `dit`, whose weights are yet to be filled in."""
-        blank = DiT(self.config.dit, self.config.extras)
+        empty = DiT(self.config.dit, self.config.extras)
         if self.lora is not None:
-            add_adapter(blank, self.lora)
-        return blank.to(self.device)
+            add_adapter(empty, self.lora)
+        return empty.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning's hook, see `optimizer_of`."""
@@ -152,17 +153,17 @@ class EditModule(L.LightningModule):
         counts = self._sum([sum(m.tokens for m in batch.micro), sum(len(m.noise) for m in batch.micro)])
         shares = token_shares(batch, self.optim.loss_reduction, int(counts[1]))
         total = torch.zeros((), device=self.device)
-        apart = torch.zeros(2, len(self.tasks) + BINS, device=self.device, dtype=torch.float64)
+        breakdown = torch.zeros(2, len(self.tasks) + BINS, device=self.device, dtype=torch.float64)
         for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True)):
             before_micro_batch(self.dit, last=number == len(batch.micro) - 1)
             per_token = micro_loss(self.dit, micro, self.config)
             loss = (share * per_token).sum()
             self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
-            self._take_apart(micro, per_token.detach(), apart)
+            self._accumulate_breakdown(micro, per_token.detach(), breakdown)
         clip = self.optim.clip if self.optim.clip and self.done >= self.optim.warmup else math.inf
         norm = gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), clip))
-        loss_sum, stop, *values = self._sum([total, float(self.stop_requested), *apart.flatten()])
+        loss_sum, stop, *values = self._sum([total, float(self.stop_requested), *breakdown.flatten()])
         self.stopping = stop > 0
         if not torch.isfinite(norm):
             raise DivergedError(
@@ -172,23 +173,23 @@ class EditModule(L.LightningModule):
         optimizer.step()
         self.done += 1
         self._average()
-        self.row = {"loss": loss_sum, "lr": rate, "grad_norm": norm.item(), "tokens": counts[0]}
+        self.metrics = {"loss": loss_sum, "lr": rate, "grad_norm": norm.item(), "tokens": counts[0]}
         names = [f"loss/{t}" for t in self.tasks] + [f"loss/t{b / BINS:.1f}" for b in range(BINS)]
         sums, sizes = values[: len(names)], values[len(names) :]
-        self.parts = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
+        self.losses_by_group = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
         self.log("loss", loss_sum, prog_bar=True, logger=False)
 
-    def _take_apart(self, micro: MicroBatch, per_token: Tensor, apart: Tensor) -> None:
+    def _accumulate_breakdown(self, micro: MicroBatch, per_token: Tensor, breakdown: Tensor) -> None:
         """Add each sequence's mean loss, and how much of it is here, to the sums of its task and timestep."""
         sequence = micro.batch.target_sequence
-        portion = (1 / micro.size.to(apart))[sequence]
+        portion = (1 / micro.size.to(breakdown))[sequence]
         bins = (micro.time * BINS).long().clamp(max=BINS - 1) + len(self.tasks)
         rows = [bins]
         if self.tasks:
             rows.append(torch.tensor([self.tasks.index(t) for t in micro.tasks], device=bins.device).long())
         for row in rows:
-            apart[0].index_add_(0, row[sequence], per_token.to(apart) * portion)
-            apart[1].index_add_(0, row[sequence], portion)
+            breakdown[0].index_add_(0, row[sequence], per_token.to(breakdown) * portion)
+            breakdown[1].index_add_(0, row[sequence], portion)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -184,7 +184,7 @@ def _train(
             "parameters": parameters,
             "codec_psnr": round(psnr, 2),
             "first_loss": curve.first_loss,
-            "last_loss": module.row.get("loss"),
+            "last_loss": module.metrics.get("loss"),
             "step_seconds": round(watch.seconds, 2),
             "seconds": round(time.monotonic() - started, 2),
             "train_samples": len(train),

@@ -363,14 +363,14 @@ def test_carry_over_keeps_edits_and_returns_detail(frames: int) -> None:
     coded = torch.zeros(frames, 40, 40, 3)
     edit = coded + 0.01 * torch.randn(coded.shape)
     edit[:, 10:30, 10:30] = 0.9
-    edited = change_map(edit, coded, agree=8, differ=16)
+    edited = change_map(edit, coded, blend_low=8, blend_high=16)
     blended = blend(edit, coded + detail, edited)
     assert torch.equal(blended[:, :, 37:], (coded + detail)[:, :, 37:])
     torch.testing.assert_close(blended[:, 10:30, 10:30], edit[:, 10:30, 10:30])
     assert edited.min() == 0
     assert edited.max() == 1
     assert not change_map(coded, coded, 8, 16).any()
-    with pytest.raises(ValueError, match="agree < differ"):
+    with pytest.raises(ValueError, match="blend_low < blend_high"):
         change_map(coded, coded, 16, 8)
 
 

@@ -74,7 +74,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         if data.latent_cache is not None:
             precompute(fit)
         pairs, _, _ = build_datasets(fit, None)
-        pairs.forget()  # what the codec's statistics were measured on
+        pairs.clear_cache()  # what the codec's statistics were measured on
         if data.latent_cache is not None:
             pairs.read_latent_cache(data.latent_cache, data)
         return PlannedSteps(pairs, data, 0, 0, steps)
