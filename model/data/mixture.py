@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import ConfigError
-from shards.serialization import from_dict
-from shards.errors import EditVerseError, SettingError
+from shards.errors import ConfigError, EditVerseError, SettingError
 from shards.limits import in_range, read_yaml, shown
+from shards.serialization import from_dict
 
 Ints = NDArray[np.int64]
 MOST_BASES = 16  # of a mixture, one on the other
@@ -115,8 +114,8 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     """Read a mixture file.
 
     Its fields: `rows` (name -> `DatasetConfig`); or `base` (another file, relative to this one) and what is
-    changed of it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name -> fields of
-    `DatasetConfig`), and `rows` that are added.
+    changed of it: `drop` (names of rows or groups), `keep` (the same, all others go), `change` (name ->
+    fields of `DatasetConfig`), and `rows` that are added.
 
     Args:
         depth: how many mixtures have this one as their base.
