@@ -169,8 +169,8 @@ def text_encoder() -> MiniLM:
 def edit(folder: Path, lora: Path | None = None) -> None:
     """Load a checkpoint and edit five frames with it."""
     editor = Editor.from_pretrained(folder, lora=lora)
-    if isinstance(editor.text, MiniLM) and editor.text.path is None:
-        editor.text = text_encoder()
+    if isinstance(editor.text_encoder, MiniLM) and editor.text_encoder.path is None:
+        editor.text_encoder = text_encoder()
     video = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3), np.uint8)
     editor("<video1> Remove it.", video1=video, steps=min(editor.config.inference.steps, 2))
 

@@ -96,13 +96,17 @@ class Editor:
     """A transformer with its encoders, ready to edit. Make one with `from_pretrained`."""
 
     def __init__(
-        self, dit: DiT, config: ModelConfig, codec: Codec | None = None, text: TextEncoder | None = None
+        self,
+        dit: DiT,
+        config: ModelConfig,
+        vae: Codec | None = None,
+        text_encoder: TextEncoder | None = None,
     ):
         self.dit, self.config = dit, config
-        self.codec: Codec = (codec or build_part(config.vae, Codec, "config.vae")).to(self.device)
-        text = text or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
-        self.text: TextEncoder = text.to(self.device)
-        wanted = self.codec.channels * config.sequence.patch**2, self.text.width
+        self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
+        text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
+        self.text_encoder: TextEncoder = text_encoder.to(self.device)
+        wanted = self.vae.channels * config.sequence.patch**2, self.text_encoder.width
         if (config.dit.vision_dim, config.dit.text_dim) != wanted:
             raise ConfigError(
                 f"config: dit takes vision_dim {config.dit.vision_dim} and text_dim {config.dit.text_dim}, "
@@ -297,7 +301,7 @@ class Editor:
     def _states(self, plan: Request) -> dict[str, Tensor]:
         """Token states of the text's parts, encoded together."""
         parts = list(dict.fromkeys(part for kind, part in split_text(plan.text) if kind == "text"))
-        return dict(zip(parts, (x.to(self.device) for x in self.text.encode(parts)), strict=True))
+        return dict(zip(parts, (x.to(self.device) for x in self.text_encoder.encode(parts)), strict=True))
 
     def _window(
         self,
@@ -317,23 +321,23 @@ class Editor:
         """
         shape = (frames, *plan.work)
         videos = {name: to_float(self._fit(piece)).to(self.device) for name, piece in pieces.items()}
-        latents = {name: self.codec.encode(video).to(self.device) for name, video in videos.items()}
+        latents = {name: self.vae.encode(video).to(self.device) for name, video in videos.items()}
         for name, value in latents.items():
             check_finite(value, f"the latents of <{name}>", "the codec's settings or weights are damaged")
         latents[plan.target] = torch.zeros(
-            *self.codec.latent_size(*shape), self.codec.channels, device=self.device
+            *self.vae.latent_size(*shape), self.vae.channels, device=self.device
         )
         with_text, without_text = (self._sequence(plan, latents, states, drop) for drop in (False, True))
         count = torch.Size(with_text.target.size).numel()
         noise = torch.randn(count, self.config.dit.vision_dim, generator=keyed("edit", seed))
         tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick)
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-        edit = self.codec.decode(made, shape)
+        edit = self.vae.decode(made, shape)
         check_finite(edit, "the decoded pixels", "the codec's settings or weights are damaged")
         edit = edit.clamp(-1, 1)
         if followed is None or videos[followed].shape != edit.shape:
             return edit.cpu(), torch.ones(*shape, 1)
-        coded = self.codec.decode(latents[followed], shape).clamp(-1, 1)
+        coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
         edited = change_map(edit, coded, extras.blend_low, extras.blend_high)
         for name, video in videos.items():
             if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
@@ -345,7 +349,7 @@ class Editor:
         self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
     ) -> TokenSequence:
         elements = interleave(plan.text, latents, plan.target, states.__getitem__, drop_text=drop)
-        return build_sequence(elements, self.config.sequence, self.codec.spatial)
+        return build_sequence(elements, self.config.sequence, self.vae.spatial)
 
     def _fit(self, frames: np.ndarray) -> np.ndarray:
         """A medium at the model's size."""
@@ -355,7 +359,7 @@ class Editor:
     @property
     def multiple(self) -> int:
         """Pixels per token along height and width."""
-        return self.codec.spatial * self.config.sequence.patch
+        return self.vae.spatial * self.config.sequence.patch
 
 
 def split_media(texts: list[str], media: dict[str, Any]) -> list[dict[str, Any]]:

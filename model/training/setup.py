@@ -49,7 +49,7 @@ def build_datasets(
     those of `data.latent_cache`, where that is filled.
     """
     model = base.config if base else config.model
-    text = base.text if base else build_part(model.text_encoder, TextEncoder, "model.text_encoder")
+    text = base.text_encoder if base else build_part(model.text_encoder, TextEncoder, "model.text_encoder")
     if run is not None and (run / "model.json").is_file():
         model = load_config(run / "model.json")
     elif config.data.latent_cache is not None:
