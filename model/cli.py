@@ -15,9 +15,9 @@ from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
 from model.inference.editor import Editor
+from model.inference.instruction import check_instruction
 from model.inference.lora import LoraConfig
 from model.inference.pretrained import WEIGHTS, write_sums
-from model.inference.request import name_target
 from model.inference.templates import FORMS
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
@@ -177,14 +177,14 @@ def edit(
     """
     named = {"video1": video1, "video2": video2, "image1": image1, "image2": image2, "mask": mask} | media
     given = {name: path for name, path in named.items() if path is not None}
-    text, target = name_target(text, given)
-    suffix = ".png" if target.startswith("image") else ".mp4"
+    instruction = check_instruction(text, given)
+    suffix = ".png" if instruction.makes_image else ".mp4"
     if out.suffix.lower() != suffix:
-        raise SettingError(f"--out {out}: the result <{target}> must end in {suffix}")
+        raise SettingError(f"--out {out}: the result <{instruction.target}> must end in {suffix}")
     device = choose_device(device)
     editor = Editor.from_pretrained(checkpoint, device, dtype, revision, lora)
     result = editor(
-        text,
+        instruction,
         size=size,
         frames=frames,
         steps=steps,

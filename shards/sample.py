@@ -16,6 +16,7 @@ from shards.limits import MAX_FRAMES, MAX_SIDE
 
 Kind = Literal["video", "image", "mask"]
 Split = Literal["train", "heldout"]
+Part = tuple[Literal["text", "media"], str]  # of a text: words, or the name of the element placed here
 
 KEY_PATTERN = r"^[a-z0-9_-]{1,100}$"
 MEDIA_NAME = re.compile(r"(video|image)[1-9][0-9]?\Z|mask[0-9]{0,2}\Z")
@@ -133,13 +134,13 @@ class Sample(Strict):
         return f"{self.key}.{self.media[name].file}"
 
 
-def split_text(text: str) -> list[tuple[Literal["text", "media"], str]]:
+def split_text(text: str) -> list[Part]:
     """Cut a text at its tags.
 
     `"<video1> Remove the dog."` gives `[("media", "video1"), ("text", "Remove the dog.")]`.
     Text parts are stripped; empty ones are left out. What is not a tag of the contract stays text.
     """
-    parts: list[tuple[Literal["text", "media"], str]] = []
+    parts: list[Part] = []
     for i, part in enumerate(TAG.split(text)):
         if i % 2:
             parts.append(("media", part))

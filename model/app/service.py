@@ -18,6 +18,7 @@ import numpy as np
 
 from model.inference.editor import Edit, Editor
 from model.inference.inputs import IMAGE_SUFFIXES
+from model.inference.instruction import check_instruction
 from shards.errors import ConfigError, EditVerseError
 from shards.media import iter_frames, probe, read_image, resize, write_image, write_video
 
@@ -111,6 +112,7 @@ class EditService:
             Stopped: on `stop`.
         """
         check(media, frames, self.config)
+        instruction = check_instruction(text, media)
         stop = self._stops[session] = threading.Event()
 
         def tick(done: int, total: int) -> None:
@@ -123,14 +125,15 @@ class EditService:
                 if stop.is_set():
                     raise Stopped
                 began = time.monotonic()
-                result = self.editor(text, seed=seed, frames=frames, progress=tick, **settings, **media)
+                result = self.editor(
+                    instruction, seed=seed, frames=frames, progress=tick, **settings, **media
+                )
         finally:
             if self._stops.get(session) is stop:
                 del self._stops[session]
         line = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
         path = result.save(folder / ("edit.png" if result.still else "edit.mp4"))
-        shown = [name for name in media if name != "mask"]
-        source = min(shown, key=lambda name: text.find(f"<{name}>"), default=None)
+        source = next(iter(instruction.sources), None)
         beside = write_side_by_side(media[source], result, folder) if source else None
         return EditOutput(path, beside, result.still, line)
 

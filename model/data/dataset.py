@@ -28,7 +28,7 @@ from shards.index import IndexEntry, read_manifest
 from shards.location import ShardError
 from shards.media import resize
 from shards.reader import Record, ShardSet
-from shards.sample import split_text, tags_of
+from shards.sample import split_text
 
 
 def mirrored(text: str) -> str:
@@ -283,17 +283,17 @@ class EditDataset:
         starts = self.starts(entry.media[entry.targets[0]][1], config.crops)
         window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
         flip = chance("flip") < config.flip_prob
-        text = mirrored(entry.text) if flip else entry.text
-        windows = {name: window[name] for name in tags_of(text)}
+        parts = split_text(mirrored(entry.text) if flip else entry.text)
+        windows = {name: window[name] for kind, name in parts if kind == "media"}
         if encoded:
             latents, made = encoded.load(entry.key, windows, flip)
-            states = dict(zip((part for kind, part in split_text(text) if kind == "text"), made, strict=True))
+            states = dict(zip((part for kind, part in parts if kind == "text"), made, strict=True))
             encode_text = states.__getitem__
         else:
             found, encode_text = record(), self.states
-            latents = {name: self.latents(found, name, part, flip) for name, part in windows.items()}
+            latents = {name: self.latents(found, name, span, flip) for name, span in windows.items()}
         drop = chance("text") < config.text_drop_prob
-        elements = interleave(text, latents, target, encode_text, drop_text=drop)
+        elements = interleave(parts, latents, target, encode_text, drop_text=drop)
         sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
         tokens = patchify(latents[target], self.model.sequence.patch)
         return Example(

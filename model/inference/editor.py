@@ -21,6 +21,7 @@ from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.inference.instruction import Instruction
 from model.inference.lora import merge_adapter
 from model.inference.pretrained import (
     CONFIG,
@@ -40,7 +41,6 @@ from model.sequence.pixels import to_float
 from shards.errors import ConfigError
 from shards.files import write_json
 from shards.media import resize, write_image, write_video
-from shards.sample import split_text
 from shards.serialization import to_dict
 
 Progress = Callable[[int, int], None]
@@ -169,15 +169,15 @@ class Editor:
         return folder
 
     @overload
-    def __call__(self, text: str, **options: Any) -> Edit: ...
+    def __call__(self, text: str | Instruction, **options: Any) -> Edit: ...
 
     @overload
-    def __call__(self, text: list[str], **options: Any) -> list[Edit]: ...
+    def __call__(self, text: list[str] | list[Instruction], **options: Any) -> list[Edit]: ...
 
     @torch.inference_mode()
     def __call__(
         self,
-        text: str | list[str],
+        text: str | Instruction | list[str] | list[Instruction],
         *,
         size: Size | Literal["model"] | None = None,
         frames: int | None = None,
@@ -199,7 +199,7 @@ class Editor:
                 is appended when the text names nothing but the media given. The only tag that may lack its
                 media is the one that the text ends in. A list of texts gives a list of results, and every
                 medium is then a list as long, None where a text has no such medium; all are checked before
-                the first is run.
+                the first is run. An `Instruction` is a text that `check_instruction` read before.
             size: (height, width) of the result, sides dividing into tokens; the first video's or image's own
                 when None; "model" for the size that the model works at. The model works at the nearest size
                 that its preset allows, and the result is resized from there.
@@ -221,8 +221,9 @@ class Editor:
                 unreadable file. Nothing heavy has been done by then.
             NotFiniteError: the network or the codec gave values that are no numbers; nothing is made of them.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        items = [media] if isinstance(text, str) else split_media(texts, media)
+        single = isinstance(text, str | Instruction)
+        texts: list[str | Instruction] = [text] if isinstance(text, str | Instruction) else [*text]
+        items = [media] if single else split_media(len(texts), media)
         inference = self._inference(steps=steps, guidance=guidance, solver=solver)
         extras = self._extras(carry)
         plans = [
@@ -239,7 +240,7 @@ class Editor:
                 else self._grounded(plan, region, inference, extras, seed, tick)
                 for plan, region in zip(plans, regions, strict=True)
             ]
-        return edits[0] if isinstance(text, str) else edits
+        return edits[0] if single else edits
 
     def _inference(self, **changes: Any) -> InferenceConfig:
         """The checkpoint's defaults with what the caller chose; SequenceError for values out of range."""
@@ -299,9 +300,9 @@ class Editor:
         return Edit(result, plan.fps, plan.still, raw)
 
     def _states(self, plan: Request) -> dict[str, Tensor]:
-        """Token states of the text's parts, encoded together."""
-        parts = list(dict.fromkeys(part for kind, part in split_text(plan.text) if kind == "text"))
-        return dict(zip(parts, (x.to(self.device) for x in self.text_encoder.encode(parts)), strict=True))
+        """Token states of the instruction's phrases, encoded together."""
+        phrases = plan.instruction.phrases
+        return dict(zip(phrases, (x.to(self.device) for x in self.text_encoder.encode(phrases)), strict=True))
 
     def _window(
         self,
@@ -348,7 +349,9 @@ class Editor:
     def _sequence(
         self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
     ) -> TokenSequence:
-        elements = interleave(plan.text, latents, plan.target, states.__getitem__, drop_text=drop)
+        elements = interleave(
+            plan.instruction.parts, latents, plan.target, states.__getitem__, drop_text=drop
+        )
         return build_sequence(elements, self.config.sequence, self.vae.spatial)
 
     def _fit(self, frames: np.ndarray) -> np.ndarray:
@@ -362,15 +365,15 @@ class Editor:
         return self.vae.spatial * self.config.sequence.patch
 
 
-def split_media(texts: list[str], media: dict[str, Any]) -> list[dict[str, Any]]:
-    """One dictionary of media per text; SequenceError names a medium that is not as long a list."""
-    if not texts:
+def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary of media for each of `count` texts; SequenceError names a medium of another length."""
+    if not count:
         raise SequenceError("text: the list is empty")
     for name, values in media.items():
-        if values is not None and (not isinstance(values, list) or len(values) != len(texts)):
+        if values is not None and (not isinstance(values, list) or len(values) != count):
             given = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
-            raise SequenceError(f"{name}: {len(texts)} texts need a list of {len(texts)} media, got {given}")
-    return [{n: v[i] for n, v in media.items() if v is not None} for i in range(len(texts))]
+            raise SequenceError(f"{name}: {count} texts need a list of {count} media, got {given}")
+    return [{n: v[i] for n, v in media.items() if v is not None} for i in range(count)]
 
 
 @contextlib.contextmanager

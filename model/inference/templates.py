@@ -6,13 +6,11 @@ of the model: any other interleaving works too.
 
 from __future__ import annotations
 
-import re
 import string
 from dataclasses import dataclass
 
 from shards.errors import SettingError
-
-_TAG = re.compile(r"<((?:video|image)[1-9][0-9]?|mask[0-9]{0,2})>")
+from shards.sample import tags_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Form:
             problem = "is missing" if name in wanted else "is unknown"
             raise SettingError(f"form {self.name}: field {name!r} {problem}; it has {sorted(wanted)}")
         for name, value in fields.items():
-            if not value.strip() or _TAG.search(value):
+            if not value.strip() or tags_of(value):
                 raise SettingError(f"form {self.name}: field {name!r} needs text without tags, got {value!r}")
         return self.text.format(**fields)
 
@@ -56,7 +54,7 @@ class Form:
     @property
     def tags(self) -> list[str]:
         """Elements in order."""
-        return _TAG.findall(self.text)
+        return tags_of(self.text)
 
     @property
     def sources(self) -> list[str]:

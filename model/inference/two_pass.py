@@ -6,13 +6,13 @@ The chain of the two is ours: a small model follows a mask better than a name.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
 
 from model.inference.inputs import Clip
-from model.inference.request import TAG, Request
+from model.inference.instruction import compose_instruction
+from model.inference.request import Request
 from model.sequence.interleave import SequenceError
 
 MASK = "mask"
@@ -24,17 +24,31 @@ def region_request(plan: Request) -> Request:
     Raises:
         SequenceError: the request is no edit of one video or image by words.
     """
-    words = _words(plan)
-    text = f"<{plan.source}> I want to {words}. Detect the region that needs to be edited <{plan.target}>"
-    return replace(plan, text=text, source=None)  # nothing of the source's looks belongs into a mask
+    source, words = _source_and_words(plan)
+    instruction = compose_instruction(
+        ("media", source),
+        ("text", f"I want to {words}. Detect the region that needs to be edited"),
+        ("media", plan.target),
+        target=plan.target,
+    )
+    # nothing of the source's looks belongs into a mask
+    return replace(plan, instruction=instruction, source=None)
 
 
 def masked_request(plan: Request, region: np.ndarray) -> Request:
     """The edit of `plan` within a region, bool [T, H, W]."""
     frames = np.repeat((region * np.uint8(255))[..., None], 3, axis=-1)
     clip = Clip(frames, None if plan.still else plan.fps, plan.still)
-    text = f"<{plan.source}> Use <{MASK}> to {_words(plan)}. <{plan.target}>"
-    return replace(plan, text=text, clips=plan.clips | {MASK: clip})
+    source, words = _source_and_words(plan)
+    instruction = compose_instruction(
+        ("media", source),
+        ("text", "Use"),
+        ("media", MASK),
+        ("text", f"to {words}."),
+        ("media", plan.target),
+        target=plan.target,
+    )
+    return replace(plan, instruction=instruction, clips=plan.clips | {MASK: clip})
 
 
 def region_of(frames: np.ndarray) -> np.ndarray:
@@ -43,13 +57,14 @@ def region_of(frames: np.ndarray) -> np.ndarray:
     return marked
 
 
-def _words(plan: Request) -> str:
-    """The instruction as it goes on after "I want to"."""
-    if plan.source is None or len(plan.clips) != 1 or plan.clips[plan.source].still != plan.still:
+def _source_and_words(plan: Request) -> tuple[str, str]:
+    """The video or image to edit, and the instruction as it goes on after "I want to"."""
+    source = plan.source
+    if source is None or len(plan.clips) != 1 or plan.clips[source].still != plan.still:
         raise SequenceError(
             "ground: finds the region of an edit of one video or image by words; here are "
             f"{', '.join(f'<{name}>' for name in plan.clips) or 'no media'} to make <{plan.target}> of"
         )
-    words = re.sub(r"\s+", " ", TAG.sub(" ", plan.text)).strip().rstrip(".!")
+    words = plan.instruction.words.rstrip(".!")
     first = words.split(" ", 1)[0]
-    return words if first.isupper() else words[0].lower() + words[1:]
+    return source, words if first.isupper() else words[:1].lower() + words[1:]

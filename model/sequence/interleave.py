@@ -5,7 +5,7 @@ Paper sections 3.1 (order, start- and end-of-vision tokens) and 3.2 (positions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shards.errors import EditVerseError
 from shards.limits import MAX_PATCH, in_range
-from shards.sample import split_text
+from shards.sample import Part
 
 TEXT, VISION, START, END, PAD = range(5)  # kinds of token
 
@@ -131,7 +131,7 @@ def unpatchify(tokens: Tensor, size: tuple[int, int, int], patch: int) -> Tensor
 
 
 def interleave(
-    text: str,
+    parts: Sequence[Part],
     latents: Mapping[str, Tensor],
     target: str,
     encode_text: Callable[[str], Tensor],
@@ -141,7 +141,7 @@ def interleave(
     """Order a sample's elements as its text does.
 
     Args:
-        text: places every vision element by its tag, `<video1> Remove the dog. <video2>`.
+        parts: of a text that places every vision element by its tag, as `shards.sample.split_text` cuts it.
         latents: of every element named by the text, [t, h, w, C] each; the target's are what is to be learned
             (or only its size, when generating).
         target: name of the element to generate.
@@ -152,7 +152,6 @@ def interleave(
     Raises:
         SequenceError: a tag without media, media without a tag, a repeated tag, or a target without a tag.
     """
-    parts = split_text(text)
     tags = [name for kind, name in parts if kind == "media"]
     for name in tags:
         if name not in latents:

@@ -18,6 +18,7 @@ from model.encoders.transform import psnr
 from model.inference.editor import Editor
 from model.sequence.pixels import to_float
 from shards.media import write_video
+from shards.sample import tags_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def render_pairs(
         place = number * len(pairs) // count
         record, window = pairs.record(place), pairs.window(pairs.entry(place))
         sample = record.sample
-        target = sample.targets[0]
+        target, named = sample.targets[0], tags_of(sample.text)
         media = {n: pairs.pixels(record, n)[slice(*window[n])] for n in sample.media}
         source = next(
             (
@@ -111,7 +112,7 @@ def render_pairs(
         given: dict[str, Any] = {
             n: (media[n][0] if m.kind == "image" else media[n])
             for n, m in sample.media.items()
-            if n != target and f"<{n}>" in sample.text
+            if n != target and n in named
         }
         height, width = media[target].shape[1:3]
         edit = editor(sample.text, size=(height, width), frames=len(media[target]), target=target, **given)

@@ -16,10 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from model import Editor
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
-from model.inference.request import name_target, windows
+from model.inference.instruction import check_instruction
+from model.inference.request import windows
 from model.inference.templates import FORMS
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -158,28 +160,30 @@ def test_guidance_interval_solvers_and_dtypes(editor: Editor, clip: np.ndarray, 
     assert 0 < difference.mean() < 6
 
 
-def test_cached_context_edits_are_those_of_recomputation(
-    editor: Editor, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_context_edits_are_those_of_recomputation(editor: Editor, clip: np.ndarray) -> None:
     full = dataclasses.replace(editor.config.dit, depth=2)  # with one block the context has no say
     cached = dataclasses.replace(full, context="cached")
     torch.manual_seed(0)
     weights = DiT(full)
     weights.out.weight.data.normal_(std=0.2)
 
-    def made(dit_config: DiTConfig) -> np.ndarray:
+    def made(dit_config: DiTConfig, reuse: bool = True) -> tuple[np.ndarray, int]:
         dit = DiT(dit_config).eval()
         dit.load_state_dict(weights.state_dict())  # the same weights fit either way
+        if not reuse:
+            dit.config = (
+                full  # the layers are built: the network keeps its cached context, but no longer says so
+            )
         config = dataclasses.replace(editor.config, dit=dit_config)
-        frames: np.ndarray = Editor(dit, config)("<video1> Go.", video1=clip[:5], guidance=3.0).frames
-        return frames
+        with FlopCounterMode(display=False) as counter:
+            frames: np.ndarray = Editor(dit, config)("<video1> Go.", video1=clip[:5], guidance=3.0).frames
+        return frames, counter.get_total_flops()
 
-    reused = made(cached)
-    assert not np.array_equal(reused, made(full))
-    monkeypatch.setattr(
-        DiT, "prefill_context", lambda self, batch: None
-    )  # nothing is kept: all is computed anew
-    assert np.abs(reused.astype(int) - made(cached)).max() <= 1
+    reused, few = made(cached)
+    recomputed, many = made(cached, reuse=False)
+    assert few < many
+    assert np.abs(reused.astype(int) - recomputed).max() <= 1
+    assert not np.array_equal(reused, made(full)[0])
 
 
 def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:
@@ -230,10 +234,11 @@ def test_text_and_media_that_disagree(
 def test_every_form_asks_for_each_of_its_media() -> None:
     for form in FORMS:
         given = dict.fromkeys(form.sources, "file")
-        assert name_target(form.filled, given) == (form.filled, form.target), form.name
+        instruction = check_instruction(form.filled, given)
+        assert (instruction.text, instruction.target) == (form.filled, form.target), form.name
         for missing in given:
             with pytest.raises(SequenceError, match=f"names <{missing}> but no such media"):
-                name_target(form.filled, {name: given[name] for name in given if name != missing})
+                check_instruction(form.filled, [name for name in given if name != missing])
 
 
 @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ def test_every_form_asks_for_each_of_its_media() -> None:
     ],
 )
 def test_a_text_that_ends_in_the_free_tag_generates(text: str, target: str) -> None:
-    assert name_target(text, {})[1] == target
+    assert check_instruction(text, {}).target == target
 
 
 def test_the_target_can_be_named_where_the_text_does_not_end_in_it(editor: Editor, clip: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.inference.templates import FIGURE_4, FORMS, Form
 from model.sequence.interleave import END, START, TEXT, VISION, SequenceConfig, build_sequence, interleave
+from shards.sample import split_text
 
 FRAMES = {"image": 1, "video": 3, "mask": 3}
 PIECE = re.compile(r"<(\w+)>|(\S+)")
@@ -43,7 +44,7 @@ def test_the_sequence_is_what_the_text_says(form: Form) -> None:
     latents = {tag: torch.full((frames_of(tag), 2, 4, 1), i + 1.0) for i, tag in enumerate(form.tags)}
     words = Words()
     sequence = build_sequence(
-        interleave(form.filled, latents, form.target, words), SequenceConfig(patch=2), spatial=8
+        interleave(split_text(form.filled), latents, form.target, words), SequenceConfig(patch=2), spatial=8
     )
     kinds, counts, said, shown, place = [], [], [], [], 0
     for tag, word in PIECE.findall(form.filled):  # read the text by hand, word by word

@@ -89,7 +89,7 @@ class Example:
     target: str
 
     def elements(self) -> list[Element]:
-        return interleave(self.text, self.latents, self.target, encode)
+        return interleave(split_text(self.text), self.latents, self.target, encode)
 
     def sequence(self, layout: SequenceConfig = LAYOUT) -> TokenSequence:
         return build_sequence(self.elements(), layout, spatial=8)

@@ -25,6 +25,7 @@ from model.sequence.interleave import (
     patchify,
     unpatchify,
 )
+from shards.sample import split_text
 
 
 def words(text: str) -> torch.Tensor:
@@ -34,7 +35,7 @@ def words(text: str) -> torch.Tensor:
 
 def test_positions_of_an_edit() -> None:
     latents = {"video1": torch.zeros(2, 2, 4, 1), "video2": torch.zeros(2, 2, 4, 1)}
-    elements = interleave("<video1> Remove it. <video2>", latents, "video2", words)
+    elements = interleave(split_text("<video1> Remove it. <video2>"), latents, "video2", words)
     sequence = build_sequence(elements, SequenceConfig(patch=2), spatial=8)
     # start, two frames of 1x2 tokens, end, two words, start, two frames, end
     assert sequence.kind.tolist() == [
@@ -137,12 +138,13 @@ LATENTS = torch.zeros(1, 2, 2, 1)
 )
 def test_disagreement_is_refused_by_name(text: str, names: list[str], target: str, message: str) -> None:
     with pytest.raises(SequenceError, match=message):
-        interleave(text, dict.fromkeys(names, LATENTS), target, words)
+        interleave(split_text(text), dict.fromkeys(names, LATENTS), target, words)
 
 
 def test_carried_mask_stays_out_and_text_can_be_dropped() -> None:
     latents = {"video1": LATENTS, "video2": LATENTS, "mask": LATENTS}
-    elements = interleave("<video1> Go. <video2>", latents, "video2", words, carried=["mask"], drop_text=True)
+    parts = split_text("<video1> Go. <video2>")
+    elements = interleave(parts, latents, "video2", words, carried=["mask"], drop_text=True)
     assert [e.name for e in elements if isinstance(e, VisionElement)] == ["video1", "video2"]
     assert not any(isinstance(e, TextElement) for e in elements)
 

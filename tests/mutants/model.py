@@ -140,8 +140,8 @@ MUTANTS = (
     Mutant(
         "mirrors the video and not its words",
         "model/data/dataset.py",
-        "text = mirrored(entry.text) if flip else entry.text",
-        "text = entry.text",
+        "parts = split_text(mirrored(entry.text) if flip else entry.text)",
+        "parts = split_text(entry.text)",
         (f"{TRAINING}::test_a_mirrored_visit_mirrors_words_and_pictures",),
         "left and right are learned as the same word",
     ),
