@@ -5,7 +5,6 @@ Scores are lines of `scores.jsonl`, edits lossless .mkv files in `edits/`; what 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from benchmark.core.item import BenchmarkError, Unscored, Worded
 from shards.errors import EditVerseError
 from shards.files import naming
+from shards.hashing import digest
 from shards.limits import MAX_LINE_BYTES, parse_json
 
 Score = float | Unscored
@@ -23,8 +23,7 @@ Score = float | Unscored
 
 def address(*parts: Any) -> str:
     """sha256 over the canonical JSON of what a cached thing depends on."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(parts, "compact_utf8")
 
 
 def number_out(value: float | None) -> float | str | None:

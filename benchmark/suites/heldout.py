@@ -6,7 +6,6 @@ Refuses a folder whose training samples overlap the held-out ones in time.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +15,7 @@ import numpy as np
 from benchmark.core.item import SOURCE, TARGET, BenchmarkError, Geometry, Item, Loaded
 from benchmark.core.score_cache import address
 from benchmark.suites import instruction_of
+from shards.hashing import digest
 from shards.location import ShardError
 from shards.reader import Record, ShardSet
 from shards.sample import Sample, SampleError, tags_of
@@ -101,8 +101,8 @@ def item_of(record: Record) -> Item:
         fault = f"{sample.key}: the text gives no source video and target video to compare"
     chosen = [n for n in (source, target, "mask" if "mask" in sample.media else None) if n is not None]
     digests = [sample.media[n].sha256 or hashlib.sha256(record.bytes(n)).hexdigest() for n in chosen]
-    content = hashlib.sha256(json.dumps([sample.provenance.clip.sha256, *digests]).encode()).hexdigest()
-    pair = hashlib.sha256(json.dumps(sorted(digests[:2])).encode()).hexdigest()
+    content = digest([sample.provenance.clip.sha256, *digests], "spaced")
+    pair = digest(sorted(digests[:2]), "spaced")
     wording = "mask in text" if any(n.startswith("mask") for n in names) else "words only"
 
     def load() -> Loaded:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from benchmark.core.fingerprint import content_of
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded
 from benchmark.core.media import geometry_of, locate, read_frames
 from shards.errors import EditVerseError
+from shards.hashing import digest
 from shards.limits import MAX_JSON_BYTES, parse_json, parse_yaml, read_bytes
 
 RATE = 10.0  # of sources that are pictures: nobody says one
@@ -136,7 +136,7 @@ def media_item(
         except (EditVerseError, OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 
-    content = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    content = digest(digests, "spaced")
     clip = next(iter(digests.values()), id)
     return Item(id, task, category, text, content, clip, id, native, load, prompts, fault, facets, result)
 

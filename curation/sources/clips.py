@@ -6,9 +6,7 @@ Every file is decoded once from end to end here, so a damaged one is known befor
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 
 from curation.sources.clip_filter import ClipFilter
+from shards import hashing
 from shards.files import sha256_of
 from shards.media import MediaError, iter_frames, probe, read_video
 from shards.processes import no_terminal_input
@@ -62,7 +61,7 @@ class Clip:
     def key(self) -> str:
         """Hexadecimal sha256 of what the clip shows; the source's path is not part of it."""
         shown = {k: v for k, v in asdict(self).items() if k not in ("source", "name")}
-        return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+        return hashing.digest(shown, "spaced")
 
     @property
     def frames(self) -> int:

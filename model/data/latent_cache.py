@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from model.config import ModelConfig
 from model.data.batch import DataConfig
 from shards.encoded import EncodedSet
 from shards.errors import ConfigError, EditVerseError
+from shards.hashing import digest
 from shards.index import ManifestRow
 from shards.limits import parse_json
 from shards.location import Location, ShardError
@@ -42,7 +42,7 @@ def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
 
 def digest_of(encoding: Mapping[str, Any]) -> str:
     """sha256 of an encoding."""
-    return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
+    return digest(encoding, "spaced")
 
 
 def read_encoding(folder: str) -> dict[str, Any] | None:
