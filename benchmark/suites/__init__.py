@@ -20,7 +20,7 @@ class AnySuite(Protocol):
     Attributes:
         version: rises when the items or what they mean change.
         sha256: of what lists the items.
-        metrics: YAML file, from the repository's root; None for those with a reference (`metrics_of`).
+        metrics: YAML file that comes with the package; None for those of `metrics_of`, by the items' tasks.
         references: rows that the suite itself can fill, `source` and `target`.
         remarks: what a reader of scores must know, such as that the items are not the published ones.
     """
