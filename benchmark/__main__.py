@@ -21,7 +21,7 @@ from benchmark.cli.external import collect, generate
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.edit_cache import EditSettings
 from benchmark.evaluation.results import RunConfig
-from benchmark.evaluation.runner import execute, held
+from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
@@ -29,15 +29,21 @@ from benchmark.report.tables import terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
 from shards.command import Parser, run_command
-from shards.devices import choose_device
 from shards.errors import EditVerseError
 from shards.files import exclusive, write_json
+from shards.help_pages import help_page
 from shards.limits import read_json
 from shards.terminal import print_table
 
 CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 
 
+@help_page(
+    sections={
+        "editing": ("how edits are made", ("steps", "guidance", "seed", "frames", "ground")),
+        "report": ("what the page shows", ("curves", "gallery", "page")),
+    }
+)
 def run(
     suite: str = "heldout",
     data: str = "data/shards/object_removal",
@@ -93,7 +99,7 @@ def run(
     ):
         if value is not None and value < least:
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
-    device = choose_device(device)
+    device = device_of(Path(out), device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics)
     evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers)

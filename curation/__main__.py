@@ -154,7 +154,7 @@ def add_commands(parser: Any, commands: dict[str, Any]) -> None:
         about = f"{', '.join(command)} {name}" if nested else command.__doc__.splitlines()[0]
         one = Parser(description=about)
         if not nested:
-            one.add_function_arguments(command, as_positional=True)
+            one.add_function_arguments(command, as_group=False, as_positional=True)
         chosen.add_subcommand(name, one, help=about)
         if nested:
             add_commands(one, command)

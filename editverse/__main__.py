@@ -16,12 +16,12 @@ SHORT: dict[str, tuple[str, str, str]] = {
     "curate": (
         "curation",
         "run",
-        "make edit pairs and shards: editverse curate object_removal --clips folder",
+        "make pairs and shards: editverse curate object_removal --clips DIR",
     ),
     "train": (
         "model",
         "fit",
-        "train an editor on shards: editverse train --config configs/train/nano.yaml",
+        "train an editor: editverse train --config configs/train/nano.yaml",
     ),
     "edit": ("model", "edit", "edit a video or an image by an instruction"),
     "app": ("model", "app", "serve a page to edit in"),
@@ -30,7 +30,7 @@ SHORT: dict[str, tuple[str, str, str]] = {
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",
-    "benchmark": "all commands of the benchmark: run, report, compare, tables, ...",
+    "benchmark": "all commands of the benchmark: run, report, compare, ...",
     "shards": "look at shards and prove them: verify, index, ls, show",
 }
 

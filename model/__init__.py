@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model.inference.bundled import shipped
     from model.inference.editor import Edit, Editor
-    from model.inference.pretrained import shipped
 
 __all__ = ["Edit", "Editor", "shipped"]
 
 _MODULES = {
     "Edit": "model.inference.editor",
     "Editor": "model.inference.editor",
-    "shipped": "model.inference.pretrained",
+    "shipped": "model.inference.bundled",
 }
 
 

@@ -15,7 +15,7 @@ from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
 from model.inference.editor import Editor
-from model.inference.instruction import check_instruction
+from model.inference.instruction import Instruction, check_instruction
 from model.inference.lora import LoraConfig
 from model.inference.pretrained import WEIGHTS, write_sums
 from model.inference.templates import FORMS
@@ -26,10 +26,28 @@ from model.training.slurm import SlurmConfig
 from model.training.slurm import submit as submit_job
 from shards.devices import choose_device
 from shards.errors import SettingError
+from shards.help_pages import help_page
 
+COMMON = (  # settings of a training that the first page of the help shows
+    "data.shards",
+    "data.mixture",
+    "data.batch_size",
+    "data.token_budget",
+    "data.workers",
+    "model",
+    "optim.lr",
+    "train.steps",
+    "train.seed",
+    "train.precision",
+    "train.accelerator",
+    "train.init_from",
+    "train.save_every",
+    "parallel.sharding",
+)
 STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
 
 
+@help_page(COMMON)
 def fit(
     run: Path,
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -64,6 +82,7 @@ def fit(
     return exit_rank(0)
 
 
+@help_page(["data.shards", "data.mixture", "model", "train.steps", "train.init_from", "slurm.nodes"])
 def submit(
     run: Path,
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -91,6 +110,7 @@ def submit(
     return 0
 
 
+@help_page(["data.shards", "data.mixture", "data.latent_cache", "data.crops", "model", "train.init_from"])
 def precompute(
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
     model: ModelConfig = ModelConfig(),  # noqa: B008
@@ -131,6 +151,16 @@ def precompute(
     return 0
 
 
+@help_page(
+    sections={
+        "media": ("files that the text speaks of", ("video2", "image1", "image2", "mask", "media")),
+        "sampling": (
+            "how the result is made",
+            ("steps", "guidance", "solver", "seed", "carry", "ground"),
+        ),
+        "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision")),
+    }
+)
 def edit(
     checkpoint: str,
     text: str,
@@ -160,7 +190,11 @@ def edit(
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
         text: e.g. "<video1> Remove the dog."; `python -m model forms` lists more.
         out: the mp4 (or png) to write.
-        video1: file that <video1> stands for; video2, image1, image2 and mask likewise.
+        video1: file that <video1> stands for.
+        video2: file that <video2> stands for.
+        image1: file that <image1> stands for.
+        image2: file that <image2> stands for.
+        mask: file that <mask> stands for.
         media: more files by name, as JSON: {"video3": "in.mp4"}.
         size: height and width of the result; the source's when not given.
         frames: length of the result; the source's when not given.
@@ -175,30 +209,29 @@ def edit(
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
     """
-    named = {"video1": video1, "video2": video2, "image1": image1, "image2": image2, "mask": mask} | media
-    given = {name: path for name, path in named.items() if path is not None}
-    instruction = check_instruction(text, given)
-    suffix = ".png" if instruction.makes_image else ".mp4"
-    if out.suffix.lower() != suffix:
-        raise SettingError(f"--out {out}: the result <{instruction.target}> must end in {suffix}")
-    device = choose_device(device)
-    editor = Editor.from_pretrained(checkpoint, device, dtype, revision, lora)
-    result = editor(
-        instruction,
-        size=size,
-        frames=frames,
-        steps=steps,
-        guidance=guidance,
-        solver=solver,
-        seed=seed,
-        carry=carry,
-        ground=ground,
-        progress=True,
-        **given,
-    )
+    files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
+    instruction = check_instruction(text, files)
+    _check_suffix(out, instruction)
+    # nothing heavy happens before the request is known to be right
+    editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora)
+    wanted = {"size": size, "frames": frames}
+    sampling = {"steps": steps, "guidance": guidance, "solver": solver, "seed": seed}
+    result = editor(instruction, **wanted, **sampling, carry=carry, ground=ground, progress=True, **files)
     result.save(out)
     print(f"{out}: {result.describe()}")
     return 0
+
+
+def _given_files(media: dict[str, str], **named: str | None) -> dict[str, str]:
+    """The files of an edit by the names in its text; `media` has those that no option of its own brings."""
+    return {name: path for name, path in named.items() if path is not None} | media
+
+
+def _check_suffix(out: Path, instruction: Instruction) -> None:
+    """Raise SettingError unless the file to write is of the kind that the edit makes."""
+    suffix = ".png" if instruction.makes_image else ".mp4"
+    if out.suffix.lower() != suffix:
+        raise SettingError(f"--out {out}: the result <{instruction.target}> must end in {suffix}")
 
 
 def merge(checkpoint: str, lora: Path, out: Path) -> int:
@@ -308,7 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     from jsonargparse import auto_cli
 
-    from shards.command import Parser, run_command  # brings jsonargparse, which training alone does without
+    from shards.command import Parser, only_named, run_command  # brings jsonargparse, not needed to train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
@@ -326,8 +359,13 @@ def main(argv: list[str] | None = None) -> int:
         "plan": plan,
         "cost": cost,
     }
+    words = sys.argv[1:] if argv is None else argv
     return run_command(
         lambda: auto_cli(
-            commands, args=argv, as_positional=False, prog="python -m model", parser_class=Parser
+            only_named(commands, words),
+            args=words,
+            as_positional=False,
+            prog="python -m model",
+            parser_class=Parser,
         )
     )

@@ -6,13 +6,13 @@ line and status 130; a reader that goes away (`| head`) is no error.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
@@ -20,16 +20,57 @@ import yaml
 
 from shards.aliases import COMMANDS, SETTINGS, VALUES
 from shards.errors import EditVerseError, first_line
-from shards.resources import config_file
+from shards.help_pages import HelpAction, HelpLayout
+from shards.resources import config_file, named_in
 
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: ")
 UNION = re.compile(
     r"Does not validate against any of the Union subtypes; Subtypes: \[(?:typing\.)?(.*?)(?:\.\.\.)?\]; .*"
     r"Given value: (.*)$"
 )
+LITERAL = re.compile(r"Literal\[([^\]]*)\]")
 OURS = ("shards", "curation", "model", "benchmark", "editverse")
-FILES = ("data.mixture", "parallel.cost")  # settings that name another configuration file
+# settings that name another configuration file
+FILES = ("data.mixture", "parallel.cost", "mixture", "cost", "metrics", "add_metrics", "study", "rows")
 LONGEST = 400  # characters of an error's line
+
+
+class HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """jsonargparse's, with a short usage, and with types as a person would write them."""
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        """The required words alone, since argparse's own usage names every option and command."""
+        options = argparse.Action([], "options", metavar="[options]")
+        if any(isinstance(action, argparse._SubParsersAction) for action in actions):
+            actions = [options, argparse.Action([], "command", metavar="COMMAND")]
+        else:
+            self._prog = self._prog.replace(" [options]", "")
+            needed = [action for action in actions if action.required or not action.option_strings]
+            actions = [*needed, options]
+        return super()._format_usage(usage, actions, groups, prefix)
+
+    def _format_action_invocation(self, action: Any) -> str:
+        """A switch is shown as it is written: `--flag, --no_flag`."""
+        if isinstance(action, HelpAction):
+            return action.invocation
+        if _is_flag(action):
+            name = action.option_strings[-1]
+            return f"{name}, --no_{name[2:]}"
+        text: str = super()._format_action_invocation(action)
+        return text
+
+    def _get_type_str(self, action: Any) -> str | None:
+        """`path` for `<class 'Path'>`, and `a | b` for `Literal['a', 'b']`."""
+        name = super()._get_type_str(action)
+        if name is None or action.choices:
+            return name
+        name = re.sub(r"<class '(\w+)'>", r"\1", name.replace("typing.", ""))
+        name = re.sub(r"Optional\[(.*)\]$", r"\1 | null", name)
+        return re.sub(r"\bPath\b", "path", LITERAL.sub(lambda match: _alternatives(match[1]), name))
+
+
+def _alternatives(values: str) -> str:
+    return " | ".join(value.strip().strip("'") for value in values.split(","))
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -39,9 +80,21 @@ class Parser(jsonargparse.ArgumentParser):
     _files: ClassVar[list[str]] = []  # configuration files in the order of reading
     _reading: ClassVar[list[str]] = []  # those that are being read now
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As jsonargparse's, without abbreviations: an old name may be how a new one begins (`data.flip`)."""
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+    def __init__(self, *args: Any, add_help: bool = True, **kwargs: Any) -> None:
+        """As jsonargparse's, with help in pages (`shards.help_pages`) and no abbreviations.
+
+        An old name may be how a new one begins (`data.flip`).
+        """
+        options = {"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs}
+        super().__init__(*args, add_help=False, **options)
+        self.help_layout = HelpLayout()
+        if add_help:
+            self.add_argument("-h", "--help", action=HelpAction, help="show this help")
+
+    def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; the function may say how its help is laid out."""
+        self.help_layout = getattr(function, "help_layout", self.help_layout)
+        return super().add_function_arguments(function, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, of words in the style of every command of ours, see `in_style`."""
@@ -58,6 +111,17 @@ class Parser(jsonargparse.ArgumentParser):
             self.error(first_line(error))
         finally:
             self._reading.pop()
+
+    def _apply_actions(self, cfg: Any, parent_key: str = "", *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, of what a file says: `model: configs/model/nano.yaml` is found from anywhere.
+
+        A section's own file (`--data data.yaml`) names files relative to itself.
+        """
+        if parent_key and "__path__" in cfg:
+            cfg = beside(cfg["__path__"], cfg, parent_key)
+        if isinstance(cfg, dict):
+            cfg = {k: _packaged(value) if isinstance(value, str) else value for k, value in cfg.items()}
+        return super()._apply_actions(cfg, parent_key, *args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; what a dataclass says of its own fields is a user's error too."""
@@ -88,12 +152,16 @@ class Parser(jsonargparse.ArgumentParser):
         return next((file for file in reversed(self._files) if _sets(file, key)), "")
 
 
-def beside(file: Any, values: Any) -> Any:
-    """Settings of a configuration file, in which other configuration files are named relative to it."""
-    for key in FILES:
-        value = values.get(key)
-        if isinstance(value, str) and (place := Path(str(file)).parent / value).is_file():
-            values[key] = str(place)
+def beside(file: Any, values: Any, section: str = "") -> Any:
+    """Settings of a configuration file, in which other configuration files are named relative to it.
+
+    Args:
+        section: that the file is for, "" for one of a whole command.
+    """
+    for name in list(values.keys()):
+        key = f"{section}.{name}" if section else name
+        if {key, key.partition(".")[2]} & {*FILES} and isinstance(values[name], str):  # or of a subcommand
+            values[name] = str(named_in(str(file), values[name]))
     return values
 
 
@@ -105,6 +173,9 @@ def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[
     """
     out: list[str] = []
     for number, word in enumerate(words):
+        if word in ("-h", "--help"):  # the next word is not its section: that comes with "="
+            out.append("--help=")
+            continue
         if not word.startswith("--"):
             commands = parser._subcommands_action._name_parser_map if parser._subcommands_action else {}
             parser = commands.get(word, parser)
@@ -122,6 +193,14 @@ def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[
         else:
             out.append(f"{name}{equals}{_packaged(value)}" if name in known else word)
     return out
+
+
+def only_named(commands: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The command that the command line begins with, or all where it begins with none.
+
+    The parsers of commands with a model's or a training's settings take a fifth of a second each to build.
+    """
+    return {words[0]: commands[words[0]]} if words and words[0] in commands else commands
 
 
 def _is_flag(action: Any) -> bool:

@@ -5,6 +5,7 @@ In a checkout they are `configs/` at its root; in a wheel they lie inside `shard
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +22,18 @@ def config_file(path: str | Path) -> Path:
     So `configs/train/nano.yaml` means the same from any folder. A path that is neither is given back as it
     is, for its reader to refuse by name.
     """
-    path = Path(path)
+    return _else_packaged(Path(path), path)
+
+
+def named_in(file: str | Path, path: str | Path) -> Path:
+    """The configuration that another one, `file`, names: relative to the folder of `file`.
+
+    What is not there may be one that comes with the package, as for `config_file`.
+    """
+    return _else_packaged(Path(os.path.normpath(Path(file).parent / path)), path)
+
+
+def _else_packaged(place: Path, path: str | Path) -> Path:
     packaged = config_root().parent / path
-    return packaged if not path.exists() and path.parts[:1] == ("configs",) and packaged.is_file() else path
+    known = Path(path).parts[:1] == ("configs",) and packaged.is_file()
+    return packaged if known and not place.exists() else place

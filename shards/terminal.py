@@ -6,7 +6,7 @@ Columns that do not fit follow in further tables below. In a file or a pipe a ta
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -30,12 +30,24 @@ def parts(table: Table, console: Console) -> Iterator[Table]:
     first, *rest = range(len(table.columns))
     if not rest:
         yield table
-    while rest:
-        count = len(rest)
-        while count > 1 and not _fits(console, _with_columns(table, [first, *rest[:count]])):
+    for group in _groups(rest, lambda columns: _fits(console, _with_columns(table, [first, *columns]))):
+        yield _with_columns(table, [first, *group])
+
+
+def _groups(columns: list[int], fit: Callable[[list[int]], bool]) -> list[list[int]]:
+    """Columns of each table: as many as fit, with no column alone in the last where another can join it."""
+    groups: list[list[int]] = []
+    while columns:
+        count = len(columns)
+        while count > 1 and not fit(columns[:count]):
             count -= 1
-        yield _with_columns(table, [first, *rest[:count]])
-        rest = rest[count:]
+        groups.append(columns[:count])
+        columns = columns[count:]
+    if len(groups) > 1 and len(groups[-1]) == 1 and len(groups[-2]) > 2:
+        *kept, moved = groups[-2]
+        if fit([moved, *groups[-1]]):
+            groups[-2:] = [kept, [moved, *groups[-1]]]
+    return groups
 
 
 def _fits(console: Console, table: Table) -> bool:

@@ -18,7 +18,7 @@ from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
-from model.inference.pretrained import BUNDLED
+from model.inference.bundled import BUNDLED
 from model.training.run_dir import claim
 from shards.aliases import COMMANDS, MOVED, SETTINGS, VALUES, current, renewed
 from shards.errors import ConfigError

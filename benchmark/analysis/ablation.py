@@ -23,6 +23,7 @@ from benchmark.core.item import MODEL, BenchmarkError
 from shards.errors import EditVerseError
 from shards.files import write_bytes, write_json
 from shards.limits import read_yaml, shown
+from shards.resources import config_file, named_in
 from shards.serialization import from_dict
 
 
@@ -99,14 +100,19 @@ class Cell:
 
 
 def read_study(path: Path) -> Ablation:
-    """Read a study's file; BenchmarkError names the field that is wrong."""
+    """Read a study's file; BenchmarkError names the field that is wrong.
+
+    `train`, `config` and `mixture` are files relative to it; `shards` are folders of data, and like all data
+    relative to where the command is given.
+    """
+    path = config_file(path)
     try:
         value = read_yaml(path)
         study: Ablation = from_dict(Ablation, value, str(path))
         made = Ablation(
-            study.train,
+            str(named_in(path, study.train)),
             study.seeds,
-            {n: from_dict(Variant, a or {}, f"{path}: arms.{n}") for n, a in study.arms.items()},
+            {n: _variant(a or {}, path, f"{path}: arms.{n}") for n, a in study.arms.items()},
             {n: from_dict(Scores, s, f"{path}: scores.{n}") for n, s in study.scores.items()},
             [from_dict(Column, c, f"{path}: columns") for c in study.columns],
         )
@@ -121,6 +127,12 @@ def read_study(path: Path) -> Ablation:
         if column.score not in made.scores:
             raise BenchmarkError(f"{path}: columns: {column.label}: no score {column.score!r}")
     return made
+
+
+def _variant(value: Any, path: Path, where: str) -> Variant:
+    variant: Variant = from_dict(Variant, value, where)
+    mixture = None if variant.mixture is None else str(named_in(path, variant.mixture))
+    return Variant(tuple(str(named_in(path, file)) for file in variant.config), mixture, variant.about)
 
 
 def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.core.item import MODEL, MODEL_RAW, BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.core.score_cache import address
 from benchmark.evaluation.systems import Result
+from model import shipped
 from shards.aliases import renewed
 from shards.errors import EditVerseError, first_line
 from shards.files import DISK_FAULTS, inside, sha256_of, write_json
@@ -46,8 +47,6 @@ def weights_folder(checkpoint: Path) -> Path:
     the package, as `Editor.from_pretrained` allows.
     """
     if not checkpoint.is_dir():
-        from model import shipped  # brings torch
-
         checkpoint = shipped(checkpoint)
         if not checkpoint.is_dir():
             raise RunStopped(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")

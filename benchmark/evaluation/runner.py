@@ -22,6 +22,7 @@ from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
 from benchmark.evaluation.worker_pool import in_processes
+from shards.devices import choose_device
 from shards.errors import EditVerseError
 from shards.files import LOCK, exclusive, is_unused, write_json
 from shards.limits import read_json
@@ -51,6 +52,23 @@ def claim(out: Path, config: RunConfig) -> None:
         return
     check_folder(out)
     write_json(path, wanted)
+
+
+def device_of(out: Path, device: str) -> str:
+    """The device of a run's networks; `auto` is that of the run in `out`, so a finished one needs no torch.
+
+    Raises:
+        SettingError: this machine has no such device.
+    """
+    path = out / "config.json"
+    if device == "auto" and path.is_file():
+        try:
+            config = read_json(path)
+        except EditVerseError:  # `claim` says what is to be done
+            config = None
+        if isinstance(config, dict) and isinstance(config.get("device"), str):
+            return str(config["device"])
+    return choose_device(device)
 
 
 def check_folder(out: Path) -> None:

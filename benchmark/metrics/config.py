@@ -21,6 +21,7 @@ from typing import Any
 from benchmark.core.item import BenchmarkError, Mode
 from benchmark.metrics.base import Metric
 from shards.aliases import current
+from shards.devices import choose_device
 from shards.errors import EditVerseError, first_line
 from shards.limits import read_yaml, shown
 from shards.resources import config_file
@@ -98,6 +99,8 @@ def _build(
         if not which(attribute in names for attribute in attributes):
             raise BenchmarkError(f"{where}: {path} is no class with {', '.join(attributes)}")
         known = inspect.signature(kind).parameters
+        if "device" in known and "device" in defaults:  # a stored run's device may have left this machine
+            choose_device(defaults["device"])
         return kind(**{n: v for n, v in defaults.items() if n in known} | args)
     except (ImportError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, EditVerseError):

@@ -18,7 +18,7 @@ from curation.engine.report import write_overview
 from shards.errors import EditVerseError, first_line
 from shards.files import write_json
 from shards.limits import read_yaml
-from shards.resources import config_file
+from shards.resources import config_file, named_in
 from shards.terminal import print_table
 
 COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
@@ -82,7 +82,7 @@ def read_runs(path: Path) -> list[PlannedRun]:
     for name, run in runs.items():
         if not isinstance(run, dict) or set(run) - {"task", "config"} or run.get("task") not in known:
             raise RunError(f"{path}: runs.{name}: needs `task`, one of {', '.join(sorted(known))}")
-        config = None if run.get("config") is None else path.parent / str(run["config"])
+        config = None if run.get("config") is None else named_in(path, str(run["config"]))
         if config is not None and not config.is_file():
             raise RunError(f"{path}: runs.{name}.config: {config} is no file")
         found.append(PlannedRun(str(name), run["task"], config))

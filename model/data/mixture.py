@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from shards.errors import ConfigError, EditVerseError, SettingError
 from shards.limits import in_range, read_yaml, shown
+from shards.resources import named_in
 from shards.serialization import from_dict
 
 Ints = NDArray[np.int64]
@@ -146,7 +147,7 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
             )
     rows: dict[str, DatasetConfig] = {}
     if "base" in value:
-        rows = dict(read_mixture(path.parent / str(value["base"]), depth + 1).rows)
+        rows = dict(read_mixture(named_in(path, str(value["base"])), depth + 1).rows)
 
     def named(names: Any, field_name: str) -> set[str]:
         found: set[str] = set()

@@ -21,10 +21,10 @@ from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.inference.bundled import CONFIG
 from model.inference.instruction import Instruction
 from model.inference.lora import merge_adapter
 from model.inference.pretrained import (
-    CONFIG,
     WEIGHTS,
     find_checkpoint,
     read_weights,

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from model.extras.config import ExtrasConfig
+from model.inference.bundled import CONFIG, shipped
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from shards.errors import ConfigError, EditVerseError
 from shards.files import atomic_path, inside, sha256_of, write_bytes
 from shards.limits import read_text, shown
 
-WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
-BUNDLED = Path(__file__).resolve().parents[1] / "weights"  # what comes with the package, by name
+WEIGHTS, SUMS = "model.safetensors", "SHA256SUMS"
 FLOATS = {"F16", "BF16", "F32", "F64"}  # types of a weight, as safetensors names them
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -55,12 +55,6 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
         )
     check_sums(folder)
     return folder
-
-
-def shipped(path: Path) -> Path:
-    """The folder of weights that come with the package, if `path` is their name and no own folder."""
-    named = not path.exists() and len(path.parts) == 1 and (BUNDLED / path / CONFIG).is_file()
-    return BUNDLED / path if named else path
 
 
 def check_sums(folder: Path) -> None:

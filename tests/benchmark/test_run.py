@@ -96,6 +96,38 @@ def test_a_second_run_computes_nothing_and_writes_the_same_page(
     assert summary(out)["table"] == summary(scored)["table"]
 
 
+def test_a_finished_run_needs_no_torch(
+    scored: Path, pairs_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """`--device auto`, the default, does not ask torch for a GPU when nothing is left to compute."""
+    out = tmp_path / "out"
+    shutil.copytree(scored, out)
+    code = """
+import sys
+from benchmark.__main__ import main
+status = main()
+loaded = sorted({"torch", "transformers", "lightning"} & sys.modules.keys())
+sys.exit(f"{status}: {loaded}" if status or loaded else 0)
+"""
+    given = ["run", "--data", pairs_dir, "--checkpoint", checkpoint, "--out", out]
+    parts = [sys.executable, "-c", code, *map(str, given)]
+    done = subprocess.run(parts, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert summary(out)["counts"]["scores_computed"] == 0
+    assert json.loads((out / "config.json").read_text())["device"] in ("cpu", "cuda")
+
+
+def test_the_name_of_shipped_weights_is_found_without_torch() -> None:
+    code = """
+import sys
+from pathlib import Path
+from benchmark.evaluation.edit_cache import weights_folder
+assert (weights_folder(Path("nano")) / "model.safetensors").is_file()
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_what_is_missing_or_changed_is_computed_again_and_nothing_else(
     scored: Path, command: Command, tmp_path: Path
 ) -> None:

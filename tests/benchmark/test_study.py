@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmark.__main__ import main
 from benchmark.analysis.ablation import Cell, read_study
 from benchmark.core.item import BenchmarkError
+from shards.files import exclusive
 
 TRAINING = {
     "data": {"batch_size": 2, "token_budget": 2048},
@@ -119,3 +122,27 @@ def test_the_papers_study_can_be_read() -> None:
     assert len(study.arms) == 6
     for arm in study.arms.values():
         assert all(Path(path).is_file() for path in (*arm.config, arm.mixture or study.train))
+
+
+def test_a_study_names_its_files_relative_to_itself(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = yaml.safe_load(study_file.read_text())
+    arms = {"full": {}, "apart": {"config": ["apart.yaml"], "mixture": "../mixture.yaml"}}
+    study_file.write_text(yaml.safe_dump(value | {"train": "train.yaml", "arms": arms}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    study = read_study(Path("..") / study_file.name)
+    assert (study.train, study.arms["apart"].config) == ("../train.yaml", ("../apart.yaml",))
+    assert study.arms["apart"].mixture == "../../mixture.yaml"
+    assert Path(study.train).samefile(tmp_path / "train.yaml")
+
+
+def test_the_study_that_comes_along_is_the_default_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["python -m benchmark", "study"])
+    with exclusive("runs/study", "--test"):  # held: the study has been read when that is noticed
+        assert main() == 2
+    assert "another run is using it" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import SceneSettings, scene_of
 from model import Editor
-from model.inference.pretrained import BUNDLED, find_checkpoint
+from model.inference.bundled import BUNDLED
+from model.inference.pretrained import find_checkpoint
 from shards.media import write_video
 
 SCENES = range(2_000_000, 2_000_012)  # no recipe has these seeds

@@ -10,7 +10,8 @@ import torch
 
 from model import Editor
 from model.cli import main
-from model.inference.pretrained import CONFIG, SUMS, WEIGHTS, find_checkpoint
+from model.inference.bundled import CONFIG
+from model.inference.pretrained import SUMS, WEIGHTS, find_checkpoint
 from shards.errors import ConfigError
 
 
@@ -52,7 +53,7 @@ def test_weights_of_another_size_are_named_without_sums_too(shipped: Path) -> No
 def test_shipped_weights_are_found_by_name(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.inference.pretrained.BUNDLED", tmp_path)
+    monkeypatch.setattr("model.inference.bundled.BUNDLED", tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert find_checkpoint(shipped.name) == shipped
