@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shards.files import atomic_path, sha256_of, write_bytes
-from shards.index import Bytes, ManifestRow, index_name, index_path
+from shards.index import index_name, index_path
 from shards.limits import MAX_INDEX_BYTES
 from shards.location import Location, ShardError
+from shards.manifest import Bytes, ManifestRow
 from shards.sample import Sha256, Strict, explain
 from shards.tar import TarReader
 from shards.writer import add_member

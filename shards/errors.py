@@ -15,6 +15,10 @@ class SettingError(EditVerseError, ValueError):
     """A setting, or an argument of a public function, that cannot be used; the message names it."""
 
 
+class MediaError(EditVerseError, ValueError):
+    """A file that cannot be read or written as media; the message names the file and the fault."""
+
+
 def first_line(error: BaseException) -> str:
     """The first non-empty line of an exception's message, else the name of its class."""
     lines = (line.strip() for line in str(error).splitlines())

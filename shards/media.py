@@ -10,29 +10,30 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import Interpolation
 from PIL import Image, ImageOps
 
-from shards.errors import EditVerseError, first_line
-from shards.files import atomic_path, write_bytes
+from shards.errors import MediaError as MediaError  # public here
+from shards.errors import first_line
+from shards.files import write_bytes
 from shards.limits import MAX_DECODED_BYTES, MAX_FPS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MAX_SIDE
+from shards.video_writer import ACCURATE, SCALER
+from shards.video_writer import write_lossless as write_lossless  # these three are public here
+from shards.video_writer import write_mask as write_mask
+from shards.video_writer import write_video as write_video
 
 Source = str | Path | bytes
 Size = tuple[int, int]  # (height, width)
 
-_BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}  # SMPTE 170M, what swscale converts with
-# swscale's default rounds down: one grey level darker on every read
-_ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-_SCALER, _SHRINKER = Interpolation.BICUBIC | _ACCURATE, Interpolation.AREA | _ACCURATE
+_SHRINKER = Interpolation.AREA | ACCURATE
 
 # FFmpeg's containers that hold a video. Playlists and scripts (m3u8, ffconcat, sdp) are none: they name other
 # files, which FFmpeg would open.
@@ -47,10 +48,6 @@ _READING = {
     "max_pixels": str(MAX_PIXELS),  # of every decoder, also where the frame size changes inside the file
 }
 _IMAGE_BYTES = 8 * MAX_PIXELS  # of an image file: 16 bits of four channels, not compressed
-
-
-class MediaError(EditVerseError, ValueError):
-    """A file that cannot be read or written as media; the message names the file and the fault."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +268,7 @@ def _picture(frame: Any, size: Size | None, name: str) -> np.ndarray:
         # Shrinking inside the colour conversion: the same picture as `resize` gives in a third of the time.
         scaled = frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation=_SHRINKER)
         return np.ascontiguousarray(scaled.to_ndarray())
-    picture = np.rot90(frame.reformat(format="rgb24", interpolation=_SCALER).to_ndarray(), turns)
+    picture = np.rot90(frame.reformat(format="rgb24", interpolation=SCALER).to_ndarray(), turns)
     if picture.shape[:2] != (height, width):
         raise MediaError(f"{name}: frame size changes to {picture.shape[:2]} inside the file")
     picture = np.ascontiguousarray(picture)
@@ -302,36 +299,6 @@ def read_video(
     return frames, info.fps
 
 
-def write_video(
-    path: str | Path,
-    frames: np.ndarray | Iterable[np.ndarray],
-    fps: float,
-    crf: int = 18,
-    preset: str = "veryfast",
-) -> None:
-    """Write uint8 RGB frames [T, H, W, 3] as H.264 yuv420p mp4 that browsers play; even sides only.
-
-    The bytes depend on the pixels alone: one thread and x264's C code, because its assembly was seen to vary
-    from run to run. `preset` is x264's: "ultrafast" takes 40 % of the time and twice the bytes. Atomic.
-    """
-    options = {"crf": str(crf), "preset": preset, "x264-params": "no-asm=1:threads=1:lookahead-threads=1"}
-    _write(path, frames, fps, "libx264", "yuv420p", options)
-
-
-def write_lossless(path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float) -> None:
-    """Write uint8 RGB frames [T, H, W, 3] as FFV1 in Matroska (.mkv), to the bit. Browsers do not play it.
-
-    For results that are to be scored: at small sizes H.264's halved chroma alone costs 20 dB. Atomic.
-    """
-    _write(path, frames, fps, "ffv1", "bgr0", {"level": "3", "slices": "4", "slicecrc": "1"})
-
-
-def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
-    """Write masks [T, H, W], bool or uint8 (non-zero is inside), losslessly as FFV1 in Matroska. Atomic."""
-    frames = np.where(np.asarray(masks) > 0, np.uint8(255), np.uint8(0))
-    _write(path, frames, fps, "ffv1", "gray", {"level": "3", "slices": "4", "slicecrc": "1"})
-
-
 def read_mask(source: Source) -> np.ndarray:
     """Read a mask written by `write_mask` as bool [T, H, W].
 
@@ -355,58 +322,6 @@ def read_mask(source: Source) -> np.ndarray:
         if not masks:
             raise MediaError(f"{name}: holds no mask frames")
         return np.stack(masks)
-
-
-def _write(
-    path: str | Path,
-    frames: np.ndarray | Iterable[np.ndarray],
-    fps: float,
-    codec: str,
-    pix_fmt: str,
-    options: dict[str, str],
-) -> None:
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise MediaError(f"{path}: no frames to write")
-    if not fps > 0 or not math.isfinite(fps):
-        raise MediaError(f"{path}: frame rate {fps} is not positive")
-    height, width = first.shape[:2]
-    if pix_fmt == "yuv420p" and (height % 2 or width % 2):
-        raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
-    muxing = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if Path(path).suffix == ".mp4" else {})
-    with atomic_path(path) as temporary, av.open(
-        f"file:{temporary}", "w", options=muxing
-    ) as container:  # fmt: skip
-        rate = Fraction(fps).limit_denominator(1001)
-        stream: Any = container.add_stream(codec, rate=rate, options=options)
-        context = stream.codec_context
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        context.thread_count = 1
-        context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT: no encoder version in the stream
-        if pix_fmt == "yuv420p":
-            context.color_range = 1  # limited
-            for field, value in _BT601.items():
-                setattr(context, field, value)
-        for index, picture in enumerate(itertools.chain([first], frames)):
-            if picture.dtype != np.uint8 or picture.shape[:2] != (height, width):
-                raise MediaError(
-                    f"{path}: frame {index} is {picture.dtype} {picture.shape}, not uint8 {height}x{width}"
-                )
-            source_format = "gray" if picture.ndim == 2 else "rgb24"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=source_format)
-            if pix_fmt == "yuv420p":
-                frame = frame.reformat(
-                    format=pix_fmt,
-                    dst_colorspace=Colorspace.ITU601,
-                    dst_color_range=ColorRange.MPEG,
-                    interpolation=_SCALER,
-                )
-            elif pix_fmt != source_format:
-                frame = frame.reformat(format=pix_fmt)
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 def read_image(source: Source) -> np.ndarray:

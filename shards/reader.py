@@ -16,15 +16,14 @@ import numpy as np
 
 from shards.index import (
     IndexEntry,
-    ManifestRow,
     check_against_index,
     extent,
     parse_document,
     read_index,
-    read_manifest,
     samples_of,
 )
 from shards.location import Location, ShardError
+from shards.manifest import ManifestRow, read_manifest
 from shards.media import read_image, read_mask, read_video
 from shards.sample import Sample
 from shards.tar import TarReader

@@ -12,16 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from shards.encoded import encoded_faults
-from shards.index import (
-    MANIFEST,
-    ManifestRow,
-    damaged_media,
-    entry_in_tar,
-    read_index,
-    read_manifest,
-    samples_of,
-)
+from shards.index import damaged_media, entry_in_tar, read_index, samples_of
 from shards.location import Location, ShardError
+from shards.manifest import MANIFEST, ManifestRow, read_manifest
 from shards.media import MediaError, name_of, read_image, read_mask, read_video
 from shards.sample import Media, Sample
 from shards.tar import Member, TarReader

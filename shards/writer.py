@@ -14,17 +14,14 @@ from pathlib import Path
 
 from shards.files import atomic_path, sha256_of
 from shards.index import (
-    MANIFEST,
     IndexEntry,
-    ManifestRow,
     ShardIndex,
     TokenGeometry,
     entry_of,
     index_path,
-    read_manifest,
     write_index,
-    write_manifest,
 )
+from shards.manifest import MANIFEST, ManifestRow, read_manifest, write_manifest
 from shards.sample import Sample, SampleError
 
 Item = tuple[Sample, dict[str, Path]]  # a sample and the file of each of its media elements

@@ -15,7 +15,7 @@ from model.sequence.interleave import VISION, TokenSequence
 from model.sequence.layout import SPPlan
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import ConfigError, SettingError
-from shards.index import read_manifest
+from shards.manifest import read_manifest
 
 
 @dataclass(frozen=True)

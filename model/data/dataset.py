@@ -24,8 +24,9 @@ from model.rng import keyed
 from model.sequence.interleave import build_sequence, interleave, patchify, vision_tokens
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
-from shards.index import IndexEntry, read_manifest
+from shards.index import IndexEntry
 from shards.location import ShardError
+from shards.manifest import read_manifest
 from shards.media import resize
 from shards.reader import Record, ShardSet
 from shards.sample import split_text

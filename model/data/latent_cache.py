@@ -14,9 +14,9 @@ from model.data.batch import DataConfig
 from shards.encoded import EncodedSet
 from shards.errors import ConfigError, EditVerseError
 from shards.hashing import digest
-from shards.index import ManifestRow
 from shards.limits import parse_json
 from shards.location import Location, ShardError
+from shards.manifest import ManifestRow
 
 DESCRIPTION = "encoding.json"
 # Fields of encoding.json whose settings have another name. The names in the file stay as they were: its hash

@@ -127,6 +127,19 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
     path = Path(path)
     if depth > MOST_BASES:
         raise ConfigError(f"{path}: base: more than {MOST_BASES} files on each other; is it its own base?")
+    value = _mixture_fields(path)
+    rows: dict[str, DatasetConfig] = {}
+    if "base" in value:
+        rows = dict(read_mixture(named_in(path, str(value["base"])), depth + 1).rows)
+    rows = _without_dropped(rows, value, path)
+    _change_rows(rows, value, path)
+    if not rows:
+        raise ConfigError(f"{path}: no rows are left")
+    return Mixture(rows)
+
+
+def _mixture_fields(path: Path) -> dict[str, Any]:
+    """What a mixture file holds, each field a list or mapping as it should be."""
     try:
         value = read_yaml(path)
     except OSError as error:
@@ -145,13 +158,20 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
                 f"{path}: {field_name}: expected a {'list' if kind is list else 'mapping'}, "
                 f"got {shown(value[field_name])}"
             )
-    rows: dict[str, DatasetConfig] = {}
-    if "base" in value:
-        rows = dict(read_mixture(named_in(path, str(value["base"])), depth + 1).rows)
+    for name in [*(value.get("change") or {}), *(value.get("rows") or {})]:
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: {shown(name)}: a row's name is a text")
+    return value
 
-    def named(names: Any, field_name: str) -> set[str]:
+
+def _without_dropped(
+    rows: dict[str, DatasetConfig], value: dict[str, Any], path: Path
+) -> dict[str, DatasetConfig]:
+    """The base's rows that `drop` and `keep` leave; both name rows or groups."""
+
+    def named(field_name: str) -> set[str]:
         found: set[str] = set()
-        for name in names or []:
+        for name in value.get(field_name) or []:
             hit = {n for n, row in rows.items() if name in (n, row.group)}
             if not hit:
                 groups = sorted({row.group for row in rows.values()})
@@ -162,18 +182,20 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
             found |= hit
         return found
 
-    dropped = named(value.get("drop"), "drop")
+    dropped = named("drop")
     if "keep" in value:
-        dropped |= set(rows) - named(value["keep"], "keep")
-    rows = {name: row for name, row in rows.items() if name not in dropped}
-    for name in [*(value.get("change") or {}), *(value.get("rows") or {})]:
-        if not isinstance(name, str):
-            raise ConfigError(f"{path}: {shown(name)}: a row's name is a text")
+        dropped |= set(rows) - named("keep")
+    return {name: row for name, row in rows.items() if name not in dropped}
+
+
+def _change_rows(rows: dict[str, DatasetConfig], value: dict[str, Any], path: Path) -> None:
+    """Apply `change` to the rows that are left, then add the new ones."""
     for name, change in (value.get("change") or {}).items():
         if name not in rows:
             raise ConfigError(f"{path}: change: no row {name!r}; rows are {', '.join(rows) or 'none'}")
         merged = from_dict(DatasetConfig, change, f"{path}: change.{name}")
         try:
+            # only the fields that the file names: the others of `merged` are defaults
             rows[name] = replace(rows[name], **{key: getattr(merged, key) for key in change})
         except ValueError as error:
             raise ConfigError(f"{path}: change.{name}: {error}") from error
@@ -182,9 +204,6 @@ def read_mixture(path: str | Path, depth: int = 0) -> Mixture:
             base = value.get("base")
             raise ConfigError(f"{path}: rows: {name!r} is in {base} already; put it under `change`")
         rows[name] = from_dict(DatasetConfig, row, f"{path}: rows.{name}")
-    if not rows:
-        raise ConfigError(f"{path}: no rows are left")
-    return Mixture(rows)
 
 
 @dataclass(frozen=True)

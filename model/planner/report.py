@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +17,11 @@ from model.planner.balance import Budget, Cluster
 from model.planner.cost import cost_of
 from model.planner.memory import memory_of
 from model.planner.plot import draw
-from model.planner.step_plan import Planner
+from model.planner.step_plan import Planner, StepPlan
 from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 MOST = 1_000_000  # samples that lengths are drawn for
 
@@ -48,7 +52,6 @@ def report(
         ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
     """
     from rich.console import Console
-    from rich.table import Table
 
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
@@ -61,13 +64,44 @@ def report(
         plans.append(planner(step))
         milliseconds.append(1000 * (time.perf_counter() - begin))
     console = Console()
+    console.print(_group_table(mixture))
+    console.print(_plan_table(plans, milliseconds, cluster, budget, batch_size))
+    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing, extras)
+    rows = [(f"{name}, GiB", f"{size / 2**30:.1f}") for name, size in asdict(memory).items()]
+    if measured is not None or tflops is not None:
+        # a measured cost is in seconds, any other in operations
+        each = [p.balanced.load.max() + cost.step * max(map(len, p.micro)) for p in plans]
+        seconds = float(np.mean(each)) / (1 if measured is not None or tflops is None else tflops * 1e12)
+        name = "as measured" if measured is not None else f"at {tflops:g} TFLOP/s"
+        rows.append((f"seconds per step, {name}", f"{seconds:.2f}"))
+        rows.append(("days for the paper's 56,000 steps", f"{56_000 * seconds / 86_400:.1f}"))
+    console.print(_estimate_table(rows))
+    if picture is not None:
+        draw(plans, cost, cluster, picture)
+        console.print(f"drawn to {picture}")
+
+
+def _group_table(mixture: Mixture) -> Table:
+    """How often each group of rows is visited."""
+    from rich.table import Table
+
     table = Table("group", "rows", "visits", title="mixture, by count x ratio")
     part = shares(mixture.rows)
     for group in dict.fromkeys(row.group for row in mixture.rows.values()):
         names = [name for name, row in mixture.rows.items() if row.group == group]
         table.add_row(group, str(len(names)), f"{sum(part[n] for n in names):.1%}")
-    console.print(table)
-    title = f"{steps} steps of {batch_size} samples on {cluster.ranks} ranks, lengths drawn, not measured"
+    return table
+
+
+def _plan_table(
+    plans: list[StepPlan], milliseconds: list[float], cluster: Cluster, budget: Budget, batch_size: int
+) -> Table:
+    """How even the plans are, and how full."""
+    from rich.table import Table
+
+    title = (
+        f"{len(plans)} steps of {batch_size} samples on {cluster.ranks} ranks, lengths drawn, not measured"
+    )
     table = Table("", "mean", "worst", title=title)
     batches = [len(b) for plan in plans for b in plan.micro]
     for name, values, form in (
@@ -79,18 +113,14 @@ def report(
         ("milliseconds per plan", milliseconds, "{:.1f}"),
     ):
         table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
-    console.print(table)
+    return table
+
+
+def _estimate_table(rows: list[tuple[str, str]]) -> Table:
+    """What a rank needs, in memory and time."""
+    from rich.table import Table
+
     table = Table("", "", title="estimates for a rank, weights shared out among all", show_header=False)
-    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing, extras)
-    for name, size in asdict(memory).items():
-        table.add_row(f"{name}, GiB", f"{size / 2**30:.1f}")
-    if measured is not None or tflops is not None:
-        each = [p.balanced.load.max() + cost.step * max(map(len, p.micro)) for p in plans]
-        seconds = float(np.mean(each)) / (1 if measured is not None or tflops is None else tflops * 1e12)
-        name = "as measured" if measured is not None else f"at {tflops:g} TFLOP/s"
-        table.add_row(f"seconds per step, {name}", f"{seconds:.2f}")
-        table.add_row("days for the paper's 56,000 steps", f"{56_000 * seconds / 86_400:.1f}")
-    console.print(table)
-    if picture is not None:
-        draw(plans, cost, cluster, picture)
-        console.print(f"drawn to {picture}")
+    for row in rows:
+        table.add_row(*row)
+    return table

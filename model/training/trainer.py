@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from model.config import ModelConfig
 from model.data.batch import data_fingerprint, rows_of
+from model.data.dataset import EditDataset
 from model.encoders import count_parameters
 from model.inference.editor import Editor
 from model.inference.lora import add_adapter
@@ -117,6 +118,35 @@ def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path
         raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
 
 
+def _load(
+    config: FitConfig, run: Path, world: World
+) -> tuple[EditDataset, EditDataset | None, EditModule, torch.optim.Optimizer]:
+    """Samples to train on and held-out ones, network and optimizer, as the run's last state left them."""
+    base = load_init_checkpoint(config)
+    with main_process_first(world):
+        train, heldout, model = build_datasets(config, run, base)
+        if world.is_main_process:
+            record_model(run, model)
+    if config.data.latent_cache is not None:
+        train.read_latent_cache(config.data.latent_cache, config.data)
+    module, optimizer = make_module(config, model, base, world, train.tasks)
+    saved = states(run / "state")
+    if saved:
+        load_state(saved[-1], module, optimizer)
+        log.info("resuming %s at step %d", run, module.done)
+    return train, heldout, module, optimizer
+
+
+def _check_all_done(module: EditModule, steps: int, run: Path) -> None:
+    """Raise Stopped or KeyboardInterrupt where the steps ended before the last one."""
+    if module.done < steps:
+        if module.stopping:
+            raise Stopped(
+                f"{run}: stopped by a signal after step {module.done}; run the same command to go on"
+            )
+        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+
+
 def _train(
     config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
 ) -> dict[str, Any]:
@@ -131,18 +161,7 @@ def _train(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     L.seed_everything(config.train.seed, verbose=False)
-    base = load_init_checkpoint(config)
-    with main_process_first(world):
-        train, heldout, model = build_datasets(config, run, base)
-        if world.is_main_process:
-            record_model(run, model)
-    if config.data.latent_cache is not None:
-        train.read_latent_cache(config.data.latent_cache, config.data)
-    module, optimizer = make_module(config, model, base, world, train.tasks)
-    saved = states(run / "state")
-    if saved:
-        load_state(saved[-1], module, optimizer)
-        log.info("resuming %s at step %d", run, module.done)
+    train, heldout, module, optimizer = _load(config, run, world)
     resumed_at = module.done
     psnr = codec_psnr(train, 16)
     log.info("codec: %d channels, reconstruction %.1f dB", train.vae.channels, psnr)
@@ -157,7 +176,7 @@ def _train(
         config.train.steps,
         cluster,
         world.rank,
-        cost_of(model.dit, config.parallel.checkpointing == "full", config.parallel.cost),
+        cost_of(module.config.dit, config.parallel.checkpointing == "full", config.parallel.cost),
         fixed=config.parallel.compile,
     )
     curve = MetricsCsv(run / "curve.csv", module.done) if world.is_main_process else None
@@ -166,12 +185,7 @@ def _train(
     if len(steps):
         _take(steps, module, trainer_of(config, run, world, module, watch), run)
     writer.finish()
-    if module.done < config.train.steps:
-        if module.stopping:
-            raise Stopped(
-                f"{run}: stopped by a signal after step {module.done}; run the same command to go on"
-            )
-        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+    _check_all_done(module, config.train.steps, run)
     export(module, train, run / "checkpoint", run / "adapter")
     shown = render(run, module, heldout, min(16, len(heldout))).table() if heldout else None
     result: dict[str, Any] = {"run": str(run), "steps": module.done, "reused": False}

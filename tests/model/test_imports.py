@@ -31,7 +31,8 @@ for name in [n for n in sys.modules if n.partition(".")[0] in Blocker.names]:
 sys.meta_path.insert(0, Blocker())
 import model
 for module in pkgutil.walk_packages(model.__path__, "model."):
-    if module.name not in ("model.__main__", "model.app.page", "model.app.security"):
+    needs_server = [f"model.app.{name}" for name in ("page", "security", "calls", "client", "uploads")]
+    if module.name not in ("model.__main__", *needs_server):
         importlib.import_module(module.name)
 assert model.Editor.__module__ == "model.inference.editor"
 print("imported")

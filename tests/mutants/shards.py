@@ -73,7 +73,7 @@ MUTANTS = (
     ),
     Mutant(
         "rounds frame rates",
-        "shards/media.py",
+        "shards/video_writer.py",
         "rate = Fraction(fps).limit_denominator(1001)",
         "rate = Fraction(round(fps))",
         (f"{MEDIA}::test_video_goes_round_byte_for_byte_the_same",),

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from shards.encoded import EncodedSet, write_encoded
-from shards.index import read_index, read_manifest, rebuild
+from shards.index import read_index, rebuild
 from shards.location import ShardError
+from shards.manifest import read_manifest
 from shards.reader import Record, ShardSet, stream
 from shards.verify import verify
 from shards.writer import Item, write_shards

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from shards.index import read_manifest, rebuild
+from shards.index import rebuild
 from shards.location import Location, ShardError
+from shards.manifest import read_manifest
 from shards.reader import ShardSet, stream
 from shards.sample import Sample
 from shards.tar import TarReader

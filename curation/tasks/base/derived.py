@@ -10,8 +10,9 @@ from curation.core.cache import Workspace
 from curation.core.task import Task
 from curation.sources.clips import Clip
 from shards.hashing import digest
-from shards.index import IndexEntry, read_manifest
+from shards.index import IndexEntry
 from shards.location import ShardError
+from shards.manifest import read_manifest
 from shards.reader import Record, ShardSet
 from shards.sample import Provenance, Step
 
