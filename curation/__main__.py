@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from curation.engine.dry_run import dry_run as tell
-from curation.engine.executor import RunError, default_config
-from curation.engine.executor import tasks as known
 from curation.engine.run import print_table
 from curation.engine.run import run as run_task
-from curation.engine.run_all import of_preset, read_runs, run_all
+from curation.engine.run_all import of_preset, read_runs, run_all, selected
+from curation.engine.task_config import RunError, default_config
+from curation.engine.task_config import tasks as known
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.command import Parser, run_command
 from shards.errors import SettingError
@@ -103,7 +104,7 @@ def shards_of(preset: str) -> Path:
     return Path("data/shards") if preset == "offline" else Path("data/shards") / preset
 
 
-def run_everything(
+def run_every_task(
     clips: Path = Path("data/clips"),
     out: Path | None = None,
     workspace: Path = Path("data/workspace"),
@@ -122,41 +123,49 @@ def run_everything(
         preset: offline: small models and a CPU; reference: the paper's models.
         gpus: of one worker.
         workers: processes of each run.
-        only: tasks to run; all when left out.
+        only: tasks to run, or with --runs the names of runs of that file; all when left out.
         runs: YAML file of runs in place of the preset's tasks, such as configs/curation/nano.yaml.
     """
     check_workers(workers, gpus)
     out = out or shards_of(preset)
     more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
-    planned = read_runs(runs) if runs else of_preset(preset, only)
+    if runs is None:
+        planned = of_preset(preset, only)
+    else:
+        planned = read_runs(runs) if only is None else selected(read_runs(runs), only, runs)
     with exclusive(out, "--out"):
-        rows = run_all(planned, clips, out, workspace, more)
-    failed = [row["task"] for row in rows if row["error"]]
+        finished = run_all(planned, clips, out, workspace, more)
+    failed = [run.name for run in finished if run.error]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")
     print(f"{out / 'all.html'}")
 
 
-COMMANDS: dict[str, Any] = {
+Command = Callable[..., None]
+Commands = Mapping[str, "Command | Commands"]
+
+COMMANDS: Commands = {
     "clips": {"fetch": fetch_clips},
     "models": {"fetch": fetch_models},
     "run": run,
-    "all": run_everything,
+    "all": run_every_task,
     "tasks": tasks,
 }
 
 
-def add_commands(parser: Any, commands: dict[str, Any]) -> None:
+def add_commands(parser: Any, commands: Commands) -> None:
     """Subcommands from typed functions. Not jsonargparse's auto_cli: it keeps the name --config."""
     chosen = parser.add_subcommands(required=True)
     for name, command in commands.items():
-        nested = isinstance(command, dict)
-        about = f"{', '.join(command)} {name}" if nested else command.__doc__.splitlines()[0]
-        one = Parser(description=about)
-        if not nested:
+        if isinstance(command, Mapping):
+            about = f"{', '.join(command)} {name}"
+            one = Parser(description=about)
+        else:
+            about = (command.__doc__ or name).splitlines()[0]
+            one = Parser(description=about)
             one.add_function_arguments(command, as_group=False, as_positional=True)
         chosen.add_subcommand(name, one, help=about)
-        if nested:
+        if isinstance(command, Mapping):
             add_commands(one, command)
 
 
@@ -164,8 +173,9 @@ def command() -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
-    values, chosen = parser.parse_args(), COMMANDS
-    while isinstance(chosen, dict):
+    values = parser.parse_args()
+    chosen: Command | Commands = COMMANDS
+    while isinstance(chosen, Mapping):
         name = values.subcommand
         chosen, values = chosen[name], values[name]
     chosen(**values.as_dict())

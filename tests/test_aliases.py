@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmark.metrics.config import read_metrics
-from curation.engine.executor import load_config
+from curation.engine.task_config import load_config
 from model.cli import main as model_main
 from model.config import load_config as load_model
 from model.extras.config import ExtrasConfig

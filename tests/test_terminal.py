@@ -393,7 +393,7 @@ def test_a_worker_notes_the_stages_that_it_computes(tmp_path: Path) -> None:
     mine = tmp_path / "notes" / f"worker-{os.getpid()}.json"
     seen = []
     for _ in range(2):
-        space.once("track", "b", lambda _: seen.append(json.loads(mine.read_text())) or {})
+        space.cached("track", "b", lambda _: seen.append(json.loads(mine.read_text())) or {})
     assert [(line["stage"], line["unit"]) for line in seen] == [("track", "b.mp4, frames 0 to 9")]
 
 

@@ -34,7 +34,7 @@ from benchmark.metrics.config import read_metrics
 from benchmark.metrics.judge import Judge
 from benchmark.report.training_curves import read_curves
 from benchmark.suites import open_suite
-from curation.engine.executor import build, load_config
+from curation.engine.task_config import build, load_config
 from curation.vlm.endpoint import Endpoint
 from model import Editor
 from model.data.mixture import read_mixture

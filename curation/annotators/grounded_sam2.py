@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from curation.core.interfaces import Detections, OpenDetector, TrackedObject, VideoSegmenter
 from curation.ops.masks import bounds, iou
-from curation.vlm.interface import Backend
+from curation.vlm.interface import Annotator, Backend
 
 
 @dataclass
@@ -49,7 +48,7 @@ class GroundedSam2:
         self.every, self.join, self.most = every, join, most
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Annotator]:
         """The annotators that it is made of."""
         return {"detector": self.detector, "segmenter": self.segmenter}
 

@@ -221,6 +221,7 @@ def _wide_masks(bert_model: Any) -> Any:
     """
     import torch
 
+    # `values` are keywords of the model's own call, as torch hands them to a hook
     def widen(_: Any, args: tuple[Any, ...], values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         mask = values.get("attention_mask")
         if mask is not None and mask.dim() == 3:

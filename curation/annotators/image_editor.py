@@ -33,7 +33,7 @@ class DiffusersEditor:
         steps: int = 40,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        options: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,  # keywords of diffusers' pipeline
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
@@ -47,7 +47,7 @@ class DiffusersEditor:
 
     def describe(self) -> Backend:
         """Checkpoint and sampling."""
-        settings: dict[str, Any] = {
+        settings: dict[str, object] = {
             "steps": self.steps,
             "seed": self.seed,
             "size": self.size and list(self.size),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from curation.core.interfaces import DepthEstimator, ImageEditor, VideoGenerator
 from curation.ops.control_signals import grey_video
-from curation.vlm.interface import Backend
+from curation.vlm.interface import Annotator, Backend
 
 STYLES = {
     "watercolor": "a watercolor painting with soft bleeding edges",
@@ -45,7 +43,7 @@ class PropagatedStyle:
         self.looks = looks or STYLES
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Annotator]:
         """The annotators that it is made of."""
         return {"editor": self.editor, "generator": self.generator, "depth": self.depth}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +46,7 @@ class ReCamMaster:
     def describe(self) -> Backend:
         """The program."""
         self.program.check("ReCamMaster", LICENSE, WHERE)
-        settings: dict[str, Any] = {"checkpoint": Path(self.checkpoint).name, "size": list(self.size)}
+        settings: dict[str, object] = {"checkpoint": Path(self.checkpoint).name, "size": list(self.size)}
         settings |= {"frames": self.frames, "guidance": self.guidance}
         return Backend("program", "recammaster", self.revision, settings)
 

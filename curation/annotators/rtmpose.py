@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from curation.core.interfaces import Detector, OpenDetector
 from curation.vlm import hub
-from curation.vlm.interface import Backend
+from curation.vlm.interface import Annotator, Backend
 
 LICENSE = "Apache-2.0"
 WHERE = "github.com/open-mmlab/mmpose, projects/rtmpose (the ONNX files)"
@@ -40,7 +39,7 @@ class RtmPose:
         self.device = device
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Annotator]:
         """The detector."""
         return {"detector": self.detector}
 

@@ -152,7 +152,7 @@ class Sam2Package:
                         present[number, t] = self._presence(state, number, t)
         return masks & (present > 0.5)[..., None, None], present
 
-    @staticmethod
+    @staticmethod  # `state` is the package's own bookkeeping
     def _presence(state: dict[str, Any], number: int, frame: int) -> float:
         held = state["output_dict_per_obj"][state["obj_id_to_idx"][number]]
         output = held["cond_frame_outputs"].get(frame) or held["non_cond_frame_outputs"][frame]

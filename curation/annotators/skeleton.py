@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from curation.core.interfaces import Detector, Segmenter
-from curation.vlm.interface import Backend
+from curation.vlm.interface import Annotator, Backend
 
 # COCO's 17 points among BlazePose's 33: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
 COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
@@ -20,7 +18,7 @@ class BoxedPoses:
         self.detector, self.joints = detector, joints
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Annotator]:
         """The annotators that it is made of."""
         return {"detector": self.detector, "joints": self.joints}
 

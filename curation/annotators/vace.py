@@ -12,7 +12,7 @@ import numpy as np
 from curation.core.interfaces import VideoGenerator
 from curation.ops.masks import dilate
 from curation.vlm import hub
-from curation.vlm.interface import AnnotatorError, Backend
+from curation.vlm.interface import Annotator, AnnotatorError, Backend
 
 LICENSE = "Apache-2.0"
 GREY = 127  # VACE's "nothing known here"
@@ -123,7 +123,7 @@ class GeneratedFill:
         self.generator, self.grow, self.feather = generator, grow, feather
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Annotator]:
         """The generator."""
         return {"generator": self.generator}
 

@@ -38,6 +38,7 @@ SKIES = {
     "dark": (0.22, 0.23, 0.27),
 }
 MOTIONS = ("rests", "rolls", "falls", "bounces")
+_add = ElementTree.SubElement
 
 
 @dataclass(frozen=True)
@@ -165,21 +166,36 @@ def _thing(
 def mjcf(scene: Scene) -> str:
     """The MuJoCo model of a scene, as XML: a floor under a sky, lights, a camera, free bodies."""
     root = ElementTree.Element("mujoco")
-    sub = ElementTree.SubElement
-    sub(root, "option", timestep="0.002")
+    _add(root, "option", timestep="0.002")
     # what shadow maps cover: the objects, not all of the floor
-    sub(root, "statistic", extent="2.2", center="0 0 0.4")
-    visual = sub(root, "visual")
-    sub(visual, "map", shadowclip="2.4", zfar="40")
-    settings = scene.settings
-    sub(visual, "global", offwidth=str(settings.width), offheight=str(settings.height))
-    sub(visual, "quality", shadowsize=str(settings.shadow), offsamples=str(settings.samples))
-    sub(visual, "headlight", ambient="0.25 0.25 0.25", diffuse="0.2 0.2 0.2", specular="0 0 0")
-    assets = sub(root, "asset")
+    _add(root, "statistic", extent="2.2", center="0 0 0.4")
+    _add_visual(root, scene.settings)
+    assets = _add(root, "asset")
+    _add_surroundings(assets, scene)
+    world = _add(root, "worldbody")
+    _add_lights(world, scene)
+    _add(world, "camera", name="view", pos="0 -3 2", fovy="45")
+    _add(world, "geom", name="floor", type="plane", size="30 30 0.1", material="floor")
+    for thing in scene.things:
+        _add_object(assets, world, thing)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add_visual(root: ElementTree.Element, settings: SceneSettings) -> None:
+    """What the renderer is told: size of the pictures, shadows, smoothing, light from the camera."""
+    visual = _add(root, "visual")
+    _add(visual, "map", shadowclip="2.4", zfar="40")
+    _add(visual, "global", offwidth=str(settings.width), offheight=str(settings.height))
+    _add(visual, "quality", shadowsize=str(settings.shadow), offsamples=str(settings.samples))
+    _add(visual, "headlight", ambient="0.25 0.25 0.25", diffuse="0.2 0.2 0.2", specular="0 0 0")
+
+
+def _add_surroundings(assets: ElementTree.Element, scene: Scene) -> None:
+    """The looks of sky and floor."""
     sky = _numbers(c * scene.brightness for c in SKIES[scene.sky])
-    sub(assets, "texture", type="skybox", builtin="gradient", rgb1=sky, rgb2=sky, width="64", height="64")
+    _add(assets, "texture", type="skybox", builtin="gradient", rgb1=sky, rgb2=sky, width="64", height="64")
     kind, first, second = FLOORS[scene.floor]
-    sub(
+    _add(
         assets,
         "texture",
         name="floor",
@@ -193,11 +209,16 @@ def mjcf(scene: Scene) -> str:
         markrgb=_numbers(c * 0.85 for c in first),
         random="0.02",
     )
-    sub(assets, "material", name="floor", texture="floor", texrepeat="30 30", specular="0.1", shininess="0.1")
-    world = sub(root, "worldbody")
+    _add(
+        assets, "material", name="floor", texture="floor", texrepeat="30 30", specular="0.1", shininess="0.1"
+    )
+
+
+def _add_lights(world: ElementTree.Element, scene: Scene) -> None:
+    """The lights, which share one brightness."""
     for place in scene.lights:
         towards = np.array([0, 0, 0.2]) - place
-        sub(
+        _add(
             world,
             "light",
             pos=_numbers(place),
@@ -207,33 +228,33 @@ def mjcf(scene: Scene) -> str:
             specular="0.3 0.3 0.3",
             castshadow="true",
         )
-    sub(world, "camera", name="view", pos="0 -3 2", fovy="45")
-    sub(world, "geom", name="floor", type="plane", size="30 30 0.1", material="floor")
-    for thing in scene.things:
-        shininess, specular, reflectance = MATERIALS[thing.material]
-        sub(
-            assets,
-            "material",
-            name=thing.name,
-            rgba=_numbers((*COLOURS[thing.colour], 1)),
-            shininess=str(shininess),
-            specular=str(specular),
-            reflectance=str(reflectance),
-        )
-        body = sub(world, "body", name=thing.name, pos=_numbers(thing.position))
-        sub(body, "freejoint")
-        sub(
-            body,
-            "geom",
-            name=thing.name,
-            type=SHAPES[thing.shape],
-            size=_numbers(_extent(thing)),
-            material=thing.name,
-            mass="0.4",
-            friction="0.7 0.01 0.002",
-            solref="-1200 -4" if thing.motion == "bounces" else "0.02 1",
-        )
-    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add_object(assets: ElementTree.Element, world: ElementTree.Element, thing: SceneObject) -> None:
+    """One object: its material, and a body that moves freely."""
+    shininess, specular, reflectance = MATERIALS[thing.material]
+    _add(
+        assets,
+        "material",
+        name=thing.name,
+        rgba=_numbers((*COLOURS[thing.colour], 1)),
+        shininess=str(shininess),
+        specular=str(specular),
+        reflectance=str(reflectance),
+    )
+    body = _add(world, "body", name=thing.name, pos=_numbers(thing.position))
+    _add(body, "freejoint")
+    _add(
+        body,
+        "geom",
+        name=thing.name,
+        type=SHAPES[thing.shape],
+        size=_numbers(_extent(thing)),
+        material=thing.name,
+        mass="0.4",
+        friction="0.7 0.01 0.002",
+        solref="-1200 -4" if thing.motion == "bounces" else "0.02 1",
+    )
 
 
 def _extent(thing: SceneObject) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from shards.files import naming
 from shards.hashing import canonical, digest
 
 RESULT = "result.json"
+StoredResult = dict[str, Any]  # JSON as it is on disk; `curation.core.results` gives it types
 
 
 def code_of(*things: Any) -> str:
@@ -38,6 +39,15 @@ class Work:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class LedgerLine:
+    """A line of the ledger: the key of a result, its stage, and the seconds that it took."""
+
+    key: str
+    stage: str
+    seconds: float
+
+
 @dataclass
 class Workspace:
     """A folder of results: `<root>/<stage>/<2 hex>/<key>/result.json` and the files that it names."""
@@ -46,9 +56,9 @@ class Workspace:
     work: dict[str, Work] = field(default_factory=dict)
     begin: Callable[[str], None] = lambda stage: None  # told of every stage that is computed
 
-    def once(
-        self, stage: str, depends_on: Any, make: Callable[[Path], dict[str, Any]]
-    ) -> tuple[Path, dict[str, Any]]:
+    def cached(
+        self, stage: str, depends_on: Any, make: Callable[[Path], StoredResult]
+    ) -> tuple[Path, StoredResult]:
         """The stored result for `depends_on`, or the result of `make(folder)`, stored; with its folder.
 
         `make` writes files into the folder that it is given and returns a dictionary for JSON. The folder
@@ -81,13 +91,13 @@ class Workspace:
         work.seconds += time.perf_counter() - began
         if first:
             work.computed += 1
-            self._note({"key": key, "stage": stage, "seconds": round(time.perf_counter() - began, 4)})
+            self._note(LedgerLine(key, stage, round(time.perf_counter() - began, 4)))
         else:
             work.reused += 1
         # Read back, so that a computed and a found result are the same to the bit.
         return final, json.loads((final / RESULT).read_text())
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _note(self, line: LedgerLine) -> None:
         """One ledger line in one write, which the kernel appends whole."""
         data = ("\n" + canonical(line) + "\n").encode()  # apart from a line that a full disk cut short
         path = self.root / "ledger.jsonl"
@@ -105,12 +115,12 @@ class Workspace:
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
 
 
-def ledger(root: Path) -> list[dict[str, Any]]:
+def ledger(root: Path) -> list[LedgerLine]:
     """All ledger lines; one that a full disk cut short is left out."""
     path = Path(root) / "ledger.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")]
+    return [LedgerLine(**json.loads(line)) for line in path.read_text().split("\n") if line.endswith("}")]
 
 
 def _rename_folder(temporary: Path, final: Path) -> bool:

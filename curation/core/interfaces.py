@@ -1,4 +1,4 @@
-"""Ports: what a task asks of its annotators, as small protocols.
+"""Interfaces: what a task asks of its annotators, as small protocols.
 
 Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, bottom) in pixels, masks bool
 [H, W].

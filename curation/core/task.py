@@ -1,7 +1,7 @@
 """What a task is made of: where its units come from, what is computed of each, which samples that gives.
 
 A task is one class in one file of `curation/tasks`, a subclass of one of the recipes here or in
-`curation.tasks.base.derived`; it writes `process` and `drafts` and says which annotators it uses.
+`curation.tasks.base.derived`; it writes `process` and `samples` and says which annotators it uses.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
 from curation.core import cache, preview
-from curation.core.cache import Workspace
+from curation.core.cache import StoredResult, Workspace
+from curation.core.results import Candidate, MediaFile, StageResult
 from curation.sources import clip_filter
 from curation.sources import clips as clips_module
 from curation.sources.assets import license_of
+from curation.sources.clip_filter import ClipStats
 from curation.sources.clips import Clip, Cut, cut, find_videos, load_frames
 from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
@@ -29,7 +31,7 @@ from shards.hashing import digest
 from shards.media import write_image, write_mask, write_video
 from shards.sample import ClipRef, Media, Provenance, Sample, Step
 
-Shape = tuple[str, str, int, float | None, int, int]  # file, kind, frames, fps, height, width
+Result = TypeVar("Result", bound=StageResult)
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class SampleSpec:
     media: dict[str, str]
     captions: dict[str, str] = field(default_factory=dict)
 
-    def as_image(self, files: dict[str, Shape]) -> SampleSpec:
-        """The same with `image1` for a `video1` that is a picture on the shelf."""
+    def as_image(self, files: Mapping[str, MediaFile]) -> SampleSpec:
+        """The same with `image1` for a `video1` that was written as a picture."""
         new = {
-            name: name.replace("video", "image") if files[file][1] == "image" else name
+            name: name.replace("video", "image") if files[file].kind == "image" else name
             for name, file in self.media.items()
         }
         text = re.sub(r"<(\w+)>", lambda tag: f"<{new.get(tag[1], tag[1])}>", self.text)
@@ -66,22 +68,22 @@ class MediaWriter:
 
     def __init__(self, folder: Path, fps: float, crf: int = 18, preset: str = "ultrafast") -> None:
         self.folder, self.fps, self.crf, self.preset = folder, fps, crf, preset
-        self.files: dict[str, Shape] = {}
+        self.files: dict[str, MediaFile] = {}
 
     def video(self, name: str, frames: np.ndarray) -> None:
         """uint8 RGB [T, H, W, 3] as H.264."""
         write_video(self.folder / f"{name}.mp4", frames, self.fps, self.crf, self.preset)
-        self.files[name] = (f"{name}.mp4", "video", len(frames), self.fps, *frames.shape[1:3])
+        self.files[name] = MediaFile(f"{name}.mp4", "video", len(frames), self.fps, *frames.shape[1:3])
 
     def mask(self, name: str, mask: np.ndarray) -> None:
         """Bool [T, H, W], losslessly."""
         write_mask(self.folder / f"{name}.mkv", mask, self.fps)
-        self.files[name] = (f"{name}.mkv", "mask", len(mask), self.fps, *mask.shape[1:])
+        self.files[name] = MediaFile(f"{name}.mkv", "mask", len(mask), self.fps, *mask.shape[1:])
 
     def image(self, name: str, picture: np.ndarray) -> None:
         """uint8 RGB [H, W, 3] as PNG."""
         write_image(self.folder / f"{name}.png", picture)
-        self.files[name] = (f"{name}.png", "image", 1, None, *picture.shape[:2])
+        self.files[name] = MediaFile(f"{name}.png", "image", 1, None, *picture.shape[:2])
 
     def frames(self, name: str, frames: np.ndarray) -> None:
         """uint8 RGB [T, H, W, 3] as a video, one frame as a picture."""
@@ -94,25 +96,35 @@ class MediaWriter:
         """The encoded bytes of another sample's element, as they are."""
         file = f"{name}{Path(shape.file).suffix}"
         (self.folder / file).write_bytes(data)
-        self.files[name] = (file, shape.kind, shape.frames, shape.fps, shape.height, shape.width)
+        self.files[name] = MediaFile(file, shape.kind, shape.frames, shape.fps, shape.height, shape.width)
 
-    def take(self, name: str, result: dict[str, Any], other: str) -> None:
-        """What another result has on its shelf, as it is, under a new name."""
-        file, *shape = result["files"][other]
-        (self.folder / f"{name}{Path(file).suffix}").write_bytes((Path(result["folder"]) / file).read_bytes())
-        self.files[name] = (f"{name}{Path(file).suffix}", *shape)
+    def take(self, name: str, other: Candidate, written: str) -> None:
+        """What was written for another candidate, as it is, under a new name."""
+        medium = other.files[written]
+        file = f"{name}{Path(medium.file).suffix}"
+        (self.folder / file).write_bytes((other.folder / medium.file).read_bytes())
+        self.files[name] = medium._replace(file=file)
 
-    def done(self, **about: Any) -> dict[str, Any]:
-        """The result of an accepted candidate: what was written, and what is to be known of it."""
-        return {"reason": "", "files": self.files, "scores": {}, **about}
+    def done(
+        self,
+        details: Any = None,
+        *,
+        first: int | None = None,
+        stop: int | None = None,
+        scores: Mapping[str, float] | None = None,
+    ) -> Candidate:
+        """The accepted candidate: what was written, and what is to be known of it.
+
+        Args:
+            details: a dataclass of the task, to be read again with `Candidate.details`.
+            first, stop: the frames of the clip that it shows; the whole clip when left out.
+            scores: what gates measured.
+        """
+        about = {} if details is None else asdict(details)
+        return Candidate(files=self.files, scores=scores or {}, first=first, stop=stop, about=about)
 
 
-def refused(reason: str, **about: Any) -> dict[str, Any]:
-    """The result of a candidate that a gate refused."""
-    return {"reason": reason, **about}
-
-
-def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def attempt(make: Callable[[], Result]) -> Result | Candidate:
     """What `make` gives; a candidate for quarantine when a backend could not do its work.
 
     Nothing of it is stored, so that the next run tries again.
@@ -120,11 +132,11 @@ def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return make()
     except AnnotatorError as error:
-        return {"reason": "quarantined", "error": str(error)}
+        return Candidate(reason="quarantined", error=str(error))
 
 
 class Task:
-    """A task over video files. Subclasses write `process`, `drafts` and `used`."""
+    """A task over video files. Subclasses write `process`, `samples` and `annotators`."""
 
     name: ClassVar[str]
     from_files: ClassVar[bool] = True  # whether units are cut out of video files, and screened
@@ -145,44 +157,57 @@ class Task:
         path = Path(source)
         how = {name: value for name, value in asdict(self.cut).items() if name != "screen"}
         depends = {"file": sha256_of(path), "cut": how, "code": cache.code_of(clips_module)}
-        _, found = space.once("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.cut)]})
+        _, found = space.cached("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.cut)]})
         # the same bytes may lie under another name now
         return [replace(Clip(**c), source=source, name=path.name) for c in found["clips"]]
 
-    def looked_at(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """What `screening` measures of a clip; {} for units that are not cut out of files."""
+    def clip_stats(self, clip: Clip, space: Workspace) -> ClipStats | None:
+        """What the clip filter goes by; None for units that are not cut out of files."""
         if not self.from_files:
-            return {}
+            return None
         depends = {"clip": clip.key, "code": cache.code_of(clips_module, clip_filter)}
-        _, found = space.once("screen", depends, lambda _: clip_filter.measure(load_frames(clip), clip.fps))
-        return {**found, "seconds": clip.frames / clip.fps, "side": min(clip.height, clip.width)}
+
+        def measure(_: Path) -> StoredResult:
+            return asdict(clip_filter.measure(load_frames(clip), clip.fps))
+
+        _, found = space.cached("screen", depends, measure)
+        measures = clip_filter.Measures(**found)
+        return ClipStats(measures, clip.frames / clip.fps, min(clip.height, clip.width))
 
     # ---- what is computed, and what it gives ---------------------------------------------------------------
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """All candidates of a clip: {"candidates": [...]}, results with their "folder", as `once` gives."""
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+        """All candidates of a clip, as `cached` gives them."""
         raise NotImplementedError
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """The samples of accepted candidate `number` of a clip."""
         raise NotImplementedError
 
-    def used(self) -> dict[str, Annotator]:
+    def annotators(self) -> dict[str, Annotator]:
         """The annotators by stage, in the order of the recipe."""
         return {}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """Numbers of the recipe that belong to no annotator and change its results, as plain values."""
         return {}
 
-    def thresholds(self) -> dict[str, Any]:
+    def settings_of(self, stage: str) -> Mapping[str, object]:
+        """Those of `settings` that change a stage's results; by default all."""
+        return self.settings()
+
+    def thresholds(self) -> Mapping[str, object]:
         """Numbers that accept or refuse finished results; a change of theirs computes nothing anew."""
         return {}
 
-    def preview(self, folder: Path, result: dict[str, Any]) -> None:
-        """Write preview.png of a new result; by default moments of the first two media on the shelf."""
-        shown = [f for f in result["files"].values() if f[1] != "mask"][:2]
-        preview.write_strips(folder / "preview.png", [folder / file for file, *_ in shown])
+    def code_version(self, uses: Sequence[Annotator]) -> str:
+        """The version of the code that a result of these annotators depends on."""
+        return code_of_task(type(self), uses)
+
+    def preview(self, folder: Path, candidate: Candidate) -> None:
+        """Write preview.png of a new candidate; by default moments of the first two media but masks."""
+        shown = [medium for medium in candidate.files.values() if medium.kind != "mask"][:2]
+        preview.write_strips(folder / "preview.png", [folder / medium.file for medium in shown])
 
     @staticmethod
     def windows(clip: Clip, length: int, most: int) -> list[tuple[int, int]]:
@@ -195,37 +220,77 @@ class Task:
 
     # ---- for subclasses ----------------------------------------------------------------------------------
 
-    def once(
+    @overload
+    def cached(
         self,
         space: Workspace,
         stage: str,
         clip: Clip,
-        make: Callable[..., dict[str, Any]],
+        make: Callable[..., Candidate],
         uses: Sequence[Annotator] = (),
+        *,
+        needs: Mapping[str, StageResult] | None = None,
         **values: Any,
-    ) -> dict[str, Any]:
-        """The result of `make(clip, folder, **values)`, computed once; with its folder under "folder"."""
+    ) -> Candidate: ...
+
+    @overload
+    def cached(
+        self,
+        space: Workspace,
+        stage: str,
+        clip: Clip,
+        make: Callable[..., Result],
+        uses: Sequence[Annotator] = (),
+        *,
+        kind: type[Result],
+        needs: Mapping[str, StageResult] | None = None,
+        **values: Any,
+    ) -> Result: ...
+
+    def cached(
+        self,
+        space: Workspace,
+        stage: str,
+        clip: Clip,
+        make: Callable[..., StageResult],
+        uses: Sequence[Annotator] = (),
+        *,
+        kind: type[StageResult] = Candidate,
+        needs: Mapping[str, StageResult] | None = None,
+        **values: Any,
+    ) -> StageResult:
+        """The result of `make(clip, folder, **values, **needs)`, computed once; with its folder.
+
+        Args:
+            stage: names the folder of the workspace.
+            uses: the annotators that `make` calls.
+            kind: of the result.
+            needs: results of other stages that `make` goes by; their keys are part of this one's.
+            values: whatever else it goes by, as plain values.
+        """
         depends = {
             "clip": clip.key,
             "uses": [a.describe() for a in uses],
             "values": values,
-            "settings": self.settings(),
-            "code": _code(type(self), *classes_of(uses)),  # type: ignore[arg-type]  # classes hash
+            "settings": self.settings_of(stage),
+            "code": self.code_version(uses),
         }
+        if needs is not None:  # a stage without has no such entry in its key, and keeps its results of before
+            depends["needs"] = {name: result.folder.name for name, result in needs.items()}
 
-        def made(folder: Path) -> dict[str, Any]:
-            result = make(clip, folder, **values)
-            if not result.get("reason") and "files" in result:
+        def compute(folder: Path) -> StoredResult:
+            result = make(clip, folder, **values, **(needs or {}))
+            if isinstance(result, Candidate) and not result.reason:
                 self.preview(folder, result)
-            return result
+            return result.to_json()
 
-        folder, result = space.once(stage, depends, made)
-        return {**result, "folder": str(folder)}
+        folder, stored = space.cached(stage, depends, compute)
+        return kind.from_json(stored, folder)
 
     def steps(self) -> list[Step]:
         """Provenance of an accepted candidate."""
         steps = []
-        for stage, annotator in self.used().items():
+        for stage, annotator in self.annotators().items():
             backend = annotator.describe()
             made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
             config = "sha256:" + digest(backend.settings)
@@ -233,9 +298,9 @@ class Task:
         config = "sha256:" + digest({**self.settings(), **self.thresholds()})
         return [*steps, Step(stage=self.name, backend="recipe", config=config)]
 
-    def provenance(self, clip: Clip, result: dict[str, Any], steps: list[Step]) -> Provenance:
+    def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """Where a candidate comes from."""
-        first, stop = result.get("first", 0), result.get("stop", clip.frames)
+        first, stop = candidate.span(clip.frames)
         span = ((clip.start + first) / clip.fps, (clip.start + stop) / clip.fps)
         reference = ClipRef(
             sha256=clip.sha256,
@@ -249,28 +314,27 @@ class Task:
         """Licence of the source clip."""
         return license_of(clip.sha256)
 
-    def samples(
-        self, clip: Clip, result: dict[str, Any], number: int, steps: list[Step]
+    def build_samples(
+        self, clip: Clip, candidate: Candidate, number: int, steps: list[Step]
     ) -> list[tuple[Sample, dict[str, Path]]]:
         """The samples of accepted candidate `number` of a clip, and their media files."""
-        provenance, folder = self.provenance(clip, result, steps), Path(result["folder"])
-        made = []
-        for draft in self.drafts(clip, result, number):
-            shapes = {name: result["files"][file] for name, file in draft.media.items()}
+        provenance, built = self.provenance(clip, candidate, steps), []
+        for spec in self.samples(clip, candidate, number):
+            media = {name: candidate.files[written] for name, written in spec.media.items()}
             sample = Sample(
                 schema=1,
-                key=key_of(clip, draft.task, number, draft.ending),
+                key=key_of(clip, spec.task, number, spec.ending),
                 split="heldout" if clip.split == "heldout" else "train",
-                task=draft.task,
-                text=draft.text,
-                targets=list(draft.targets),
-                media={name: _media(name, shape) for name, shape in shapes.items()},
-                captions=draft.captions,
-                scores=result.get("scores", {}),
+                task=spec.task,
+                text=spec.text,
+                targets=list(spec.targets),
+                media={name: _media(name, medium) for name, medium in media.items()},
+                captions=spec.captions,
+                scores=dict(candidate.scores),
                 provenance=provenance,
             )
-            made.append((sample, {name: folder / shape[0] for name, shape in shapes.items()}))
-        return made
+            built.append((sample, {name: candidate.folder / medium.file for name, medium in media.items()}))
+        return built
 
 
 def key_of(clip: Clip, task: str, number: int, ending: str) -> str:
@@ -278,9 +342,9 @@ def key_of(clip: Clip, task: str, number: int, ending: str) -> str:
     return f"{task}-{clip.key[:8]}-{number:04d}" + (f"-{ending}" if ending else "")
 
 
-def _media(name: str, shape: Iterable[Any]) -> Media:
-    file, kind, frames, fps, height, width = shape
-    return Media(file=name + Path(file).suffix, kind=kind, frames=frames, fps=fps, height=height, width=width)
+def _media(name: str, medium: MediaFile) -> Media:
+    values = medium._asdict() | {"file": name + Path(medium.file).suffix}
+    return Media.model_validate(values)
 
 
 def classes_of(annotators: Iterable[Any]) -> list[type]:
@@ -291,10 +355,14 @@ def classes_of(annotators: Iterable[Any]) -> list[type]:
     return found
 
 
+def code_of_task(task: type[Task], uses: Iterable[Annotator]) -> str:
+    """Code version of a task: its classes up to `Task`, what it calls, and the annotators' classes."""
+    return _code(task, *classes_of(uses))  # type: ignore[arg-type]  # classes hash
+
+
 @functools.cache
-def _code(recipe: type[Task], *classes: type) -> str:
-    """Code version of a recipe: its classes up to `Task`, what it calls, and the annotators' classes."""
-    own = [c for c in recipe.__mro__ if issubclass(c, Task) and c is not Task]
+def _code(task: type[Task], *classes: type) -> str:
+    own = [c for c in task.__mro__ if issubclass(c, Task) and c is not Task]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
     called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]
     return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), clips_module, media, preview)

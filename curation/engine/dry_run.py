@@ -13,7 +13,7 @@ from rich.table import Table
 
 from curation.core.cache import Work, Workspace
 from curation.core.task import Task
-from curation.engine.executor import build, load_config
+from curation.engine.task_config import build, load_config
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
 from shards.files import write_json
@@ -36,7 +36,7 @@ class Part:
     speed: tuple[float, str] | None  # seconds a frame, and where that is from
 
 
-def parts_of(recipe: Task) -> list[Part]:
+def parts_of(task: Task) -> list[Part]:
     """All annotators, those inside others too."""
     made: list[Part] = []
 
@@ -54,17 +54,17 @@ def parts_of(recipe: Task) -> list[Part]:
         for name, part in inner.items():
             add(f"{role}: {name}", part)
 
-    for role, annotator in recipe.used().items():
+    for role, annotator in task.annotators().items():
         add(role, annotator)
     return made
 
 
-def source_frames(recipe: Task, sources: list[str], space: Workspace) -> int:
+def source_frames(task: Task, sources: list[str], space: Workspace) -> int:
     """Frames of all sources as their containers tell; those of scenes and samples counted."""
     total = 0
     for source in sources:
-        if not recipe.from_files:
-            total += sum(unit.frames for unit in recipe.units(source, space))
+        if not task.from_files:
+            total += sum(unit.frames for unit in task.units(source, space))
             continue
         try:
             total += probe(source).frames
@@ -89,11 +89,11 @@ def note_costs(workspace: Path, task: str, stages: dict[str, Work], frames: int)
 def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int) -> None:
     """Print what a run would do; computes and writes nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
-    recipe = build(load_config(task, config))
-    sources, console = recipe.find(clips), Console()
-    frames = source_frames(recipe, sources, Workspace(workspace))
+    built = build(load_config(task, config))
+    sources, console = built.find(clips), Console()
+    frames = source_frames(built, sources, Workspace(workspace))
     table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
-    parts = parts_of(recipe)
+    parts = parts_of(built)
     for part in parts:
         table.add_row(part.role, part.backend, part.model, part.revision, part.license)
     print_table(table)

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from curation.engine.executor import Outcome
+    from curation.engine.worker import Outcome
 
 EVERY = 30.0  # seconds between lines off a terminal
 
@@ -32,8 +32,8 @@ class RunProgress:
     """Shows a run on stderr; a context manager.
 
     A run calls `cutting` with the outcomes of its cut as they come, `clips` when all are known, and `add`
-    for each outcome that is finished. Only clips that are worked on count: those that the screen refused or
-    that could not be cut take no time, and would spoil the estimate.
+    for each outcome that is finished. Only clips that are worked on count: those that the clip filter
+    refused or that could not be cut take no time, and would spoil the estimate.
     """
 
     def __init__(self, files: int, every: float = EVERY) -> None:
@@ -87,7 +87,7 @@ class RunProgress:
     def add(self, outcome: Outcome) -> None:
         """An outcome is finished."""
         self.done += worked_on(outcome)
-        self.accepted += sum(not candidate["reason"] for candidate in outcome.candidates)
+        self.accepted += sum(not candidate.reason for candidate in outcome.candidates)
         if self._bar is not None:
             self._bars.update(self._bar, completed=self.done, accepted=f"{self.accepted} accepted")
         self._now_and_then(self._clips())

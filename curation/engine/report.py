@@ -115,7 +115,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Rejections:
-    """All that was not accepted: candidates, clips by the reason of the screen, and quarantine's lines."""
+    """All that was not accepted: candidates, clips by the filter's reason, and quarantine's lines."""
 
     candidates: list[Rejected] = field(default_factory=list)
     clips: Mapping[str, int] = field(default_factory=dict)

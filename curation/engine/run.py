@@ -17,9 +17,11 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.task import Task
 from curation.engine.dry_run import note_costs
-from curation.engine.executor import MAX_SILENCE, Outcome, RunError, build, load_config, run_local, run_ray
+from curation.engine.executor import MAX_SILENCE, run_local, run_ray
 from curation.engine.progress import RunProgress
 from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
+from curation.engine.task_config import RunError, build, load_config
+from curation.engine.worker import Outcome
 from shards.files import exclusive, is_unused, write_bytes, write_json
 from shards.hashing import digest
 from shards.sample import Step
@@ -62,11 +64,11 @@ def run(
     """Run a task. Raises an EditVerseError, of one line; returns the summary that was written."""
     began = time.perf_counter()
     config = load_config(task, config_path)
-    recipe = build(config)
-    steps = recipe.steps()  # names a missing model before any work
-    if recipe.note:
-        Console(stderr=True).print(f"{task}: {recipe.note}", highlight=False)
-    files = recipe.find(clips)
+    built = build(config)
+    steps = built.steps()  # names a missing model before any work
+    if built.note:
+        Console(stderr=True).print(f"{task}: {built.note}", highlight=False)
+    files = built.find(clips)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
     _check_folder(out)
     summary = Summary(task, identity, len(files))
@@ -81,7 +83,7 @@ def run(
             )
             with contextlib.closing(outcomes):
                 done = _collect(outcomes, summary, progress)
-        items, shown = _items(recipe, done, steps)
+        items, shown = _items(built, done, steps)
         summary.accepted = len(shown)
         summary.accepted_by_split = dict(sorted(Counter(pair.split for pair in shown).items()))
         if items:
@@ -175,18 +177,18 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary, progress: RunProgres
             summary.source_frames += outcome.clip.frames
             summary.candidates += len(outcome.candidates)
             for candidate in outcome.candidates:
-                if candidate.get("error"):
+                if candidate.error:
                     where = f"{outcome.file}, frames {outcome.clip.start} to {outcome.clip.stop}"
-                    summary.quarantined.append(f"{where}: {candidate['error']}")
-                elif candidate["reason"]:
-                    rejected[candidate["reason"]] += 1
+                    summary.quarantined.append(f"{where}: {candidate.error}")
+                elif candidate.reason:
+                    rejected[candidate.reason] += 1
     summary.refused_clips = dict(sorted(refused.items()))
     summary.rejected = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
     summary.stages = dict(sorted(summary.stages.items()))
     return done
 
 
-def _items(recipe: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
+def _items(task: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
     """Samples with their files, and what the gallery shows of each accepted candidate."""
     items: list[Item] = []
     shown: list[Pair] = []
@@ -196,9 +198,9 @@ def _items(recipe: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[I
         if clip is None or outcome.error or clip.key in seen:
             continue
         seen.add(clip.key)  # two files of the same bytes give one set of samples
-        accepted = [c for c in outcome.candidates if not c["reason"]]
+        accepted = [c for c in outcome.candidates if not c.reason]
         for number, candidate in enumerate(accepted):
-            made = recipe.samples(clip, candidate, number, steps)
+            made = task.build_samples(clip, candidate, number, steps)
             items += made
             sample, files = made[0]
             media = [
@@ -207,8 +209,7 @@ def _items(recipe: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[I
                 if sample.media[name].kind != "mask"
             ]
             texts = [each.text for each, _ in made]
-            folder, scores = Path(candidate["folder"]), candidate.get("scores", {})
-            shown.append(Pair(sample.key, clip.split, texts, folder, media, scores))
+            shown.append(Pair(sample.key, clip.split, texts, candidate.folder, media, candidate.scores))
     return items, shown
 
 
@@ -223,10 +224,10 @@ def _write_pictures(out: Path, task: str, shown: list[Pair], done: list[Outcome]
     for outcome in done:
         if clip := outcome.clip:
             for candidate in outcome.candidates:
-                if candidate["reason"] and not candidate.get("error"):
-                    first, stop = candidate.get("first", 0), candidate.get("stop", clip.frames)
-                    folder = Path(candidate["folder"]) if "folder" in candidate else None
+                if candidate.reason and not candidate.error:
+                    first, stop = candidate.span(clip.frames)
                     span = clip.start + first, clip.start + stop
-                    candidates.append(Rejected(candidate["reason"], clip.source, *span, clip.fps, folder))
+                    folder = candidate.folder if candidate.is_stored else None
+                    candidates.append(Rejected(candidate.reason, clip.source, *span, clip.fps, folder))
     rejections = Rejections(candidates, summary.refused_clips, summary.quarantined)
     write_gallery(out / "gallery.html", shown, task, rejections)

@@ -6,22 +6,20 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from curation.engine.executor import RunError, default_config, load_config, tasks
 from curation.engine.report import write_overview
+from curation.engine.task_config import RunError, default_config, load_config, tasks
+from shards.command import nearest
 from shards.errors import EditVerseError, first_line
 from shards.files import write_json
 from shards.limits import read_yaml
 from shards.resources import config_file, named_in
 from shards.terminal import print_table
-
-COUNTS = ("clips", "candidates", "accepted", "samples", "source_frames")
 
 
 def with_preset(names: list[str], preset: str) -> list[str]:
@@ -59,6 +57,34 @@ class PlannedRun:
     config: Path | None = None
 
 
+@dataclass(frozen=True)
+class RunCounts:
+    """What a run's `summary.json` says it made; `computed` are results that were not there before."""
+
+    clips: int
+    candidates: int
+    accepted: int
+    samples: int
+    source_frames: int
+    computed: int
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that ended: its error, "" for none, and its counts unless it ended before it had any."""
+
+    name: str
+    task: str
+    seconds: float
+    error: str
+    counts: RunCounts | None
+
+    def to_json(self) -> dict[str, str | float]:
+        """A row of `all.json`."""
+        counts = {} if self.counts is None else asdict(self.counts)
+        return {"task": self.task, "seconds": self.seconds, "error": self.error, **counts}
+
+
 def of_preset(preset: str, only: list[str] | None = None) -> list[PlannedRun]:
     """All tasks of a preset, or some of all tasks, parents first."""
     return [PlannedRun(task, task) for task in in_order(only or with_preset(sorted(tasks()), preset), preset)]
@@ -89,45 +115,67 @@ def read_runs(path: Path) -> list[PlannedRun]:
     return found
 
 
+def selected(planned: list[PlannedRun], only: list[str], path: Path) -> list[PlannedRun]:
+    """Those of a file's runs that are named, in the order of the file; RunError for a name not in it."""
+    names = [one.name for one in planned]
+    for name in only:
+        if name not in names:
+            raise RunError(f"--only {name}: {path} has no such run{nearest(name, names)}")
+    return [one for one in planned if one.name in only]
+
+
 def run_all(
     planned: list[PlannedRun], clips: Path, root: Path, workspace: Path, more: list[str]
-) -> list[dict[str, Any]]:
+) -> list[FinishedRun]:
     """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
 
     A task that makes nothing is in the table with its error; the others are run all the same.
     """
-    rows = []
+    finished = []
     for one in planned:
-        began, out, task = time.perf_counter(), root / one.name, one.name
-        command = [sys.executable, "-m", "curation", "run", one.task, "--clips", str(clips)]
-        command += ["--out", str(out), "--workspace", str(workspace), *more]
-        command += [] if one.config is None else ["--config", str(one.config)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        row: dict[str, Any] = {"task": task, "seconds": round(time.perf_counter() - began, 1), "error": ""}
-        if done.returncode:
-            row["error"] = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
-        if (out / "summary.json").is_file():
-            summary = json.loads((out / "summary.json").read_text())
-            row |= {
-                key: summary[key] for key in ("clips", "candidates", "accepted", "samples", "source_frames")
-            }
-            row["computed"] = sum(stage["computed"] for stage in summary["stages"].values())
-        rows.append(row)
-        Console(stderr=True).print(f"{task}: {row['seconds']} s {row['error']}", highlight=False)
+        finished.append(_run_one(one, clips, root / one.name, workspace, more))
+        Console(stderr=True).print(
+            f"{one.name}: {finished[-1].seconds} s {finished[-1].error}", highlight=False
+        )
+    _print_table(finished)
+    write_json(root / "all.json", [run.to_json() for run in finished])
+    write_overview(root / "all.html", {run.name: root / run.name for run in finished if run.counts})
+    return finished
+
+
+def _run_one(planned: PlannedRun, clips: Path, out: Path, workspace: Path, more: list[str]) -> FinishedRun:
+    """Run one task as a command."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "curation", "run", planned.task, "--clips", str(clips)]
+    command += ["--out", str(out), "--workspace", str(workspace), *more]
+    command += [] if planned.config is None else ["--config", str(planned.config)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    seconds = round(time.perf_counter() - began, 1)
+    error = (done.stderr.strip().splitlines() or ["ended without a word"])[-1] if done.returncode else ""
+    return FinishedRun(planned.name, planned.task, seconds, error, _read_counts(out / "summary.json"))
+
+
+def _read_counts(path: Path) -> RunCounts | None:
+    """The counts of a `summary.json`; None where there is none."""
+    if not path.is_file():
+        return None
+    summary = json.loads(path.read_text())
+    made = {field.name: summary[field.name] for field in fields(RunCounts) if field.name != "computed"}
+    return RunCounts(**made, computed=sum(stage["computed"] for stage in summary["stages"].values()))
+
+
+def _print_table(finished: list[FinishedRun]) -> None:
+    """One row a run, on stdout."""
     table = Table(
         "task", "clips", "candidates", "accepted", "samples", "computed", "s", "ms/frame", title="all tasks"
     )
-    for row in rows:
-        if "clips" not in row:
-            table.add_row(row["task"], row["error"])
+    for run in finished:
+        counts = run.counts
+        if counts is None:
+            table.add_row(run.name, run.error)
             continue
-        share = f"{row['accepted']} ({row['accepted'] / max(1, row['candidates']):.0%})"
-        each = f"{1000 * row['seconds'] / max(1, row['source_frames']):.0f}"
-        numbers = [str(row[key]) for key in ("clips", "candidates")]
-        table.add_row(
-            row["task"], *numbers, share, str(row["samples"]), str(row["computed"]), str(row["seconds"]), each
-        )
+        share = f"{counts.accepted} ({counts.accepted / max(1, counts.candidates):.0%})"
+        each = f"{1000 * run.seconds / max(1, counts.source_frames):.0f}"
+        numbers = (counts.samples, counts.computed, run.seconds)
+        table.add_row(run.name, str(counts.clips), str(counts.candidates), share, *map(str, numbers), each)
     print_table(table)
-    write_json(root / "all.json", rows)
-    write_overview(root / "all.html", {row["task"]: root / row["task"] for row in rows if "clips" in row})
-    return rows

@@ -5,7 +5,7 @@ Everything here works on frames at the working size; encoding is the task's last
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from curation.core.interfaces import Detector, Plate, Segmenter
 from curation.ops.masks import bounds, close, dilate, large_parts, largest, touching
 from curation.removal import filters as g
 from curation.removal.background_subtraction import (
+    Foreground,
     ForegroundSettings,
     body_of,
     light_change,
@@ -36,6 +37,23 @@ class Pair:
     scores: dict[str, float]
 
 
+@dataclass
+class Measured:
+    """What is noted of the frames of a window, one value a frame.
+
+    Attributes:
+        confirmed: share of the body that the segmenter confirms, in the frames that it looked at.
+        trunks: width of the trunk in body heights.
+        shadow_shares: share of the ring around the mask that is shadow.
+        ring_errors: grey levels by which the backdrop misses the picture close around the mask.
+    """
+
+    confirmed: list[float] = field(default_factory=list)
+    trunks: list[float] = field(default_factory=list)
+    shadow_shares: list[float] = field(default_factory=list)
+    ring_errors: list[float] = field(default_factory=list)
+
+
 class Rejected(Exception):
     """A candidate that a gate refused; the message is the gate's name."""
 
@@ -55,75 +73,113 @@ def make_pair(
     Raises Rejected with the name of the first gate that refuses.
     """
     shape = frames.shape[:3]
-    mask, body = np.zeros(shape, bool), np.zeros(shape, bool)
-    target = frames.copy()
-    worst_ring = 0.0
-    confirmed: list[float] = []
-    trunks: list[float] = []
-    ring_errors: list[float] = []
+    pair = Pair(frames, frames.copy(), np.zeros(shape, bool), np.zeros(shape, bool), {})
+    measured = Measured()
     for t, box in enumerate(boxes):
-        pose = None
-        if t % gates.segment_every == 0:
-            pose, _ = segmenter.segment(frames[t], box)
-        seen = subtract_background(
-            frames[t], plates[t], light_change(frames[t], plates[t]), window_of(box, shape[1:], 0.8), settings
-        )
-        mine, reason = body_of(seen, box, pose, settings)
-        if reason:
-            raise Rejected(reason)
-        if pose is not None:
-            person = dilate(pose[seen.window] > 0.4, 3)
-            confirmed.append(float((mine & person).sum() / max(1, mine.sum())))
-        trunks.append(trunk_width(mine))
-        whole = with_shadow(seen, mine, settings)
-        strange = large_parts(close(seen.strong, 1) & ~dilate(mine, 2), gates.stranger_pixels)
-        if (strange & dilate(mine, grow_by + feather)).any():
-            raise Rejected(g.OTHER_OBJECT)
+        pose = segmenter.segment(frames[t], box)[0] if t % gates.segment_every == 0 else None
+        window = window_of(box, shape[1:], 0.8)
+        light = light_change(frames[t], plates[t])
+        seen = subtract_background(frames[t], plates[t], light, window, settings)
+        body = _body(seen, box, pose, settings, measured)
+        whole = with_shadow(seen, body, settings)
+        strange = _strangers(seen, body, gates, grow_by + feather)
         # A stranger may stand in the shadow; it and its edge stay as they are.
         support = dilate(whole, grow_by + feather) & ~dilate(strange, grow_by)
-        alpha = np.clip(cv2.distanceTransform(support.astype(np.uint8), cv2.DIST_L2, 5) / (feather + 1), 0, 1)
-        here = frames[t][seen.window].astype(np.float32)
-        mixed = here + alpha[..., None] * (seen.backdrop - here)
-        target[t][seen.window] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
-        mask[t][seen.window], body[t][seen.window] = support, mine
-        if np.percentile(plates[t].agreement[seen.window][support], 5) < gates.agreement:
+        pair.target[t][window] = _mixed(frames[t][window], seen.backdrop, support, feather)
+        pair.mask[t][window], pair.body[t][window] = support, body
+        if np.percentile(plates[t].agreement[window][support], 5) < gates.agreement:
             raise Rejected(g.PLATE)
-        ring = dilate(support, gates.ring) & ~support
-        left = touching(seen.strong & ring & ~dilate(strange, grow_by), dilate(support, 1))
-        if left.sum() > gates.residual_pixels:
-            raise Rejected(g.RESIDUAL)
-        near = dilate(support, 3) & ~support & ~dilate(strange, 2 * grow_by + feather)
-        share = float((seen.weak & near).sum() / max(1, near.sum()))
-        if share > gates.shadow_share:
-            raise Rejected(g.SHADOW)
-        worst_ring = max(worst_ring, share)
-        if near.any():
-            ring_errors.append(float(cv2.absdiff(frames[t][seen.window], seen.backdrop)[near].mean()))
-    areas = body.sum((1, 2))
+        _check_ring(frames[t][window], seen, support, strange, gates, grow_by, feather, measured)
+    pair.scores.update(_check_window(pair, gates, measured))
+    return pair
+
+
+def _body(
+    seen: Foreground,
+    box: np.ndarray,
+    pose: np.ndarray | None,
+    settings: ForegroundSettings,
+    measured: Measured,
+) -> np.ndarray:
+    """The person, bool [h, w] of the window; notes how far the segmenter agrees. Raises Rejected."""
+    body, reason = body_of(seen, box, pose, settings)
+    if reason:
+        raise Rejected(reason)
+    if pose is not None:
+        person = dilate(pose[seen.window] > 0.4, 3)
+        measured.confirmed.append(float((body & person).sum() / max(1, body.sum())))
+    measured.trunks.append(trunk_width(body))
+    return body
+
+
+def _strangers(seen: Foreground, body: np.ndarray, gates: GateSettings, margin: int) -> np.ndarray:
+    """What stands out beside the body, bool [h, w]; Rejected where it comes within `margin` pixels of it."""
+    strange = large_parts(close(seen.strong, 1) & ~dilate(body, 2), gates.stranger_pixels)
+    if (strange & dilate(body, margin)).any():
+        raise Rejected(g.OTHER_OBJECT)
+    return strange
+
+
+def _mixed(here: np.ndarray, backdrop: np.ndarray, support: np.ndarray, feather: int) -> np.ndarray:
+    """The backdrop inside `support`, fading in over `feather` pixels from its edge; uint8 RGB [h, w, 3]."""
+    depth = cv2.distanceTransform(support.astype(np.uint8), cv2.DIST_L2, 5)
+    alpha = np.clip(depth / (feather + 1), 0, 1)
+    picture = here.astype(np.float32)
+    mixed = picture + alpha[..., None] * (backdrop - picture)
+    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+
+def _check_ring(
+    here: np.ndarray,
+    seen: Foreground,
+    support: np.ndarray,
+    strange: np.ndarray,
+    gates: GateSettings,
+    grow_by: int,
+    feather: int,
+    measured: Measured,
+) -> None:
+    """Look close around the mask for what was left out of it. Raises Rejected."""
+    ring = dilate(support, gates.ring) & ~support
+    left = touching(seen.strong & ring & ~dilate(strange, grow_by), dilate(support, 1))
+    if left.sum() > gates.residual_pixels:
+        raise Rejected(g.RESIDUAL)
+    near = dilate(support, 3) & ~support & ~dilate(strange, 2 * grow_by + feather)
+    share = float((seen.weak & near).sum() / max(1, near.sum()))
+    if share > gates.shadow_share:
+        raise Rejected(g.SHADOW)
+    measured.shadow_shares.append(share)
+    if near.any():
+        measured.ring_errors.append(float(cv2.absdiff(here, seen.backdrop)[near].mean()))
+
+
+def _check_window(pair: Pair, gates: GateSettings, measured: Measured) -> dict[str, float]:
+    """The gates on a window as a whole, in the order in which they are counted; its scores."""
+    areas = pair.body.sum((1, 2))
     if areas.min() < gates.min_area:
         raise Rejected(g.TOO_SMALL)
-    ring_error = float(np.mean(ring_errors)) if ring_errors else 255.0
+    ring_error = float(np.mean(measured.ring_errors)) if measured.ring_errors else 255.0
     if ring_error > gates.ring_error:
         raise Rejected(g.REGISTRATION)
     ratio = areas[1:] / areas[:-1]
     if max(ratio.max(), 1 / ratio.min()) > gates.area_jump or areas.max() / areas.min() > gates.area_spread:
         raise Rejected(g.AREA_JUMP)
-    if float(np.median(confirmed)) < gates.segmenter_share:
+    confirmed = float(np.median(measured.confirmed))
+    if confirmed < gates.segmenter_share:
         raise Rejected(g.DISAGREE)
-    if float(np.percentile(trunks, 80)) > gates.trunk:
+    if float(np.percentile(measured.trunks, 80)) > gates.trunk:
         raise Rejected(g.TWO_PEOPLE)
-    unmasked = zip(frames, target, ~mask, strict=True)
+    unmasked = zip(pair.source, pair.target, ~pair.mask, strict=True)
     outside = max(int((largest(cv2.absdiff(a, b)) * m).max()) for a, b, m in unmasked)
     if outside > 1:
         raise Rejected(g.OUTSIDE)
-    scores = {
+    return {
         "outside_change": float(outside),
         "ring_error": round(ring_error, 4),
-        "shadow_share": round(worst_ring, 4),
-        "segmenter_share": round(float(np.median(confirmed)), 4),
-        "mask_share": round(float(mask.mean()), 5),
+        "shadow_share": round(max(0.0, *measured.shadow_shares), 4),
+        "segmenter_share": round(confirmed, 4),
+        "mask_share": round(float(pair.mask.mean()), 5),
     }
-    return Pair(frames, target, mask, body, scores)
 
 
 def check_leftover(pair: Pair, detector: Detector, gates: GateSettings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +37,27 @@ class ClipFilter:
     alike: int = 4
 
 
-def measure(frames: np.ndarray, fps: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of a clip's frames, in the units of `ClipFilter`; `hashes` are perceptual ones."""
+
+    motion: float
+    sharpness: float
+    black: float
+    frozen: float
+    hashes: list[str]
+
+
+@dataclass(frozen=True)
+class ClipStats:
+    """All that the filter goes by: measures, the length in seconds and the shorter side in pixels."""
+
+    measures: Measures
+    seconds: float
+    side: int
+
+
+def measure(frames: np.ndarray, fps: float) -> Measures:
     """What the thresholds are about, of frames uint8 [T, H, W, 3]."""
     import imagehash
     from PIL import Image
@@ -54,24 +73,25 @@ def measure(frames: np.ndarray, fps: float) -> dict[str, Any]:
         for t in some
     ]
     marks = (0, len(frames) // 2, len(frames) - 1)
-    return {
-        "motion": round(float(np.abs(small[apart:] - small[:-apart]).mean()), 3),
-        "sharpness": round(float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in grey])), 2),
-        "black": round(float((np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).mean()), 4),
-        "frozen": round(float(repeats.mean()) if len(repeats) else 1.0, 4),
-        "hashes": [str(imagehash.phash(Image.fromarray(frames[t]))) for t in marks],
-    }
+    return Measures(
+        motion=round(float(np.abs(small[apart:] - small[:-apart]).mean()), 3),
+        sharpness=round(float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in grey])), 2),
+        black=round(float((np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).mean()), 4),
+        frozen=round(float(repeats.mean()) if len(repeats) else 1.0, 4),
+        hashes=[str(imagehash.phash(Image.fromarray(frames[t]))) for t in marks],
+    )
 
 
-def reason(found: dict[str, Any], screen: ClipFilter) -> str:
+def reason(stats: ClipStats, limits: ClipFilter) -> str:
     """Why a clip is not worth work; "" when it is."""
+    measures = stats.measures
     reasons = (
-        (found["seconds"] < screen.min_seconds, "clip too short"),
-        (found["side"] < screen.min_side, "picture too small"),
-        (found["black"] > screen.black, "black frames"),
-        (found["frozen"] > screen.frozen, "frozen frames"),
-        (found["motion"] < screen.motion, "hardly any motion"),
-        (found["sharpness"] < screen.sharpness, "not sharp"),
+        (stats.seconds < limits.min_seconds, "clip too short"),
+        (stats.side < limits.min_side, "picture too small"),
+        (measures.black > limits.black, "black frames"),
+        (measures.frozen > limits.frozen, "frozen frames"),
+        (measures.motion < limits.motion, "hardly any motion"),
+        (measures.sharpness < limits.sharpness, "not sharp"),
     )
     return next((why for fails, why in reasons if fails), "")
 
@@ -94,7 +114,7 @@ class DuplicateIndex:
         self.bands = [(int(low), (1 << int(high - low)) - 1) for low, high in itertools.pairwise(edges)]
         self.held: dict[tuple[int, int], list[tuple[str, list[str]]]] = {}
 
-    def twin(self, key: str, hashes: list[str]) -> bool:
+    def is_duplicate(self, key: str, hashes: list[str]) -> bool:
         """Whether a clip with another key was seen that shows the same; if not, this one is remembered."""
         first = int(hashes[0], 16)
         places = [(number, first >> low & full) for number, (low, full) in enumerate(self.bands)]

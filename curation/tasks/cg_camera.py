@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curation.cg import words
 from curation.cg.camera import MOVEMENTS, orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.scene import SceneTask
@@ -22,31 +23,45 @@ WORDINGS = (
 )
 
 
+@dataclass(frozen=True)
+class CameraPath:
+    """Details of a candidate.
+
+    Attributes:
+        movement: one of `MOVEMENTS`.
+        poses: of the moving camera in each frame: position [3], rotation [3][3], fovy in degrees.
+    """
+
+    movement: str
+    poses: list[tuple[list[float], list[list[float]], float]]
+
+
 class CgCamera(SceneTask):
     """The task: one of ReCamMaster's ten movements per scene, in turn."""
 
     name = "cg_camera"
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per scene."""
         seed = self.scene_of(clip.source).seed
         movement = MOVEMENTS[seed % len(MOVEMENTS)]
-        return {"candidates": [self.once(space, "render", clip, self._render, movement=movement)]}
+        return [self.cached(space, "render", clip, self._render, movement=movement)]
 
-    def _render(self, clip: Clip, folder: Path, movement: str) -> dict[str, Any]:
+    def _render(self, clip: Clip, folder: Path, movement: str) -> Candidate:
         """Both views, and the moving camera's poses."""
-        scene, shelf = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
         start = orbit_pose(scene.azimuth, scene.elevation, scene.distance)
         poses = trajectory(start, movement, clip.frames)
         with Renderer(scene) as renderer:
-            shelf.video("source", renderer.frames(trajectory(start, None, clip.frames)))
-            shelf.video("target", renderer.frames(poses))
-        told = [[p.position.round(5).tolist(), p.rotation.round(6).tolist(), round(p.fovy, 4)] for p in poses]
-        return shelf.done(movement=movement, poses=told)
+            writer.video("source", renderer.frames(trajectory(start, None, clip.frames)))
+            writer.video("target", renderer.frames(poses))
+        told = [(p.position.round(5).tolist(), p.rotation.round(6).tolist(), round(p.fovy, 4)) for p in poses]
+        return writer.done(CameraPath(movement, told))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
-        key, movement = key_of(clip, "camera_change", number, ""), result["movement"]
+        key = key_of(clip, "camera_change", number, "")
+        movement = candidate.details(CameraPath).movement
         text = draw(WORDINGS, key, "form").format(movement=movement, lower=movement.lower())
         told = words.caption(self.scene_of(clip.source))
         return [

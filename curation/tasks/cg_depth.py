@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from curation.cg import words
 from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import MediaWriter, SampleSpec
 from curation.ops.control_signals import depth_video
 from curation.sources.clips import Clip
@@ -23,19 +23,19 @@ class CgDepth(SceneTask):
     name = "cg_depth"
     code = (control,)
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per scene."""
-        return {"candidates": [self.once(space, "render", clip, self._render)]}
+        return [self.cached(space, "render", clip, self._render)]
 
-    def _render(self, clip: Clip, folder: Path) -> dict[str, Any]:
-        scene, shelf = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+    def _render(self, clip: Clip, folder: Path) -> Candidate:
+        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
         poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
         with Renderer(scene) as renderer:
-            shelf.video("control", depth_video(renderer.depth(poses)))
-            shelf.video("video", renderer.frames(poses))
-        return shelf.done()
+            writer.video("control", depth_video(renderer.depth(poses)))
+            writer.video("video", renderer.frames(poses))
+        return writer.done()
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample each way."""
         caption = words.caption(self.scene_of(clip.source))
         return [to_video("depth", caption), from_video("depth", caption)]

@@ -7,8 +7,10 @@ Exact by construction: shadow and reflection vanish too, and everything else is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +19,8 @@ from curation.cg.camera import Pose, orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings
 from curation.core.cache import Workspace
-from curation.core.task import MediaWriter, SampleSpec, key_of, refused
+from curation.core.results import Candidate, refused
+from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.scene import SceneTask
 from curation.text import templates
@@ -30,6 +33,29 @@ FORMS = {  # ending of the key -> task, wordings
     "add": ("object_addition", templates.ADD),
     "add-mask": ("object_addition", templates.ADD_MASKED),
 }
+
+
+class NamedObject(NamedTuple):
+    """An object of a scene by its number, and names that fit it alone; a list of both in JSON."""
+
+    number: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class SeenObjects:
+    """Details of a scene: the objects that a pair is made of, and why others are not."""
+
+    objects: list[NamedObject]
+    rejected: list[str]
+
+
+@dataclass(frozen=True)
+class ChosenObject:
+    """Details of a candidate: the number of its object in the scene, and names that fit it alone."""
+
+    object: int
+    names: list[str]
 
 
 class CgRemoval(SceneTask):
@@ -62,36 +88,37 @@ class CgRemoval(SceneTask):
         self.per_scene, self.least_area = per_scene, least_area
         self.relations, self.shapes_alone = relations, shapes_alone
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """Which objects are taken."""
-        numbers: dict[str, Any] = {"per_scene": self.per_scene, "least_area": self.least_area}
+        numbers: dict[str, object] = {"per_scene": self.per_scene, "least_area": self.least_area}
         allowances = {"relations": self.relations, "shapes_alone": self.shapes_alone}
         # only what is refused, so that samples of before keep their keys
         return numbers | {name: False for name, allowed in allowances.items() if not allowed}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per object."""
-        whole = self.once(space, "scene", clip, self._whole)
-        candidates = [refused(reason) for reason in whole["rejected"]]
+        whole = self.cached(space, "scene", clip, self._whole)
+        seen = whole.details(SeenObjects)
 
-        def render(clip: Clip, folder: Path, number: int, names: list[str], of: str) -> dict[str, Any]:
-            shelf = MediaWriter(folder, clip.fps)
-            shelf.take("source", whole, "source")
+        def render(clip: Clip, folder: Path, number: int, names: list[str], of: str) -> Candidate:
+            writer = MediaWriter(folder, clip.fps)
+            writer.take("source", whole, "source")
             scene = self.scene_of(clip.source)
-            shelf.frames("target", self.other(scene, number))
-            shelf.take("mask", whole, f"mask{number}")
-            return shelf.done(object=number, names=names)
+            writer.frames("target", self.other(scene, number))
+            writer.take("mask", whole, f"mask{number}")
+            return writer.done(ChosenObject(number, names))
 
-        for number, names in whole["objects"]:
-            values = {"number": number, "names": names, "of": Path(whole["folder"]).name}
-            candidates.append(self.once(space, "render", clip, render, **values))
-        return {"candidates": candidates}
+        candidates = [refused(reason) for reason in seen.rejected]
+        for number, names in seen.objects:
+            of = whole.folder.name
+            candidates.append(self.cached(space, "render", clip, render, number=number, names=names, of=of))
+        return candidates
 
-    def _whole(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _whole(self, clip: Clip, folder: Path) -> Candidate:
         """The source, masks of objects that are seen, stand alone and can be named, and why others do not."""
         scene, rejected = self.scene_of(clip.source), list[str]()
-        objects: list[list[Any]] = []
-        pose, shelf = viewed(scene), MediaWriter(folder, clip.fps)
+        objects: list[NamedObject] = []
+        pose, writer = viewed(scene), MediaWriter(folder, clip.fps)
         with Renderer(scene) as renderer:
             masks = renderer.masks(trajectory(pose, None, clip.frames))
             areas = masks.mean((1, 2, 3))
@@ -111,11 +138,11 @@ class CgRemoval(SceneTask):
                 elif not names:
                     rejected.append(UNNAMED)
                 elif len(objects) < self.per_scene:
-                    objects.append([number, names])
-                    shelf.mask(f"mask{number}", masks[number])
+                    objects.append(NamedObject(number, names))
+                    writer.mask(f"mask{number}", masks[number])
             if objects:
-                shelf.frames("source", renderer.frames(trajectory(pose, None, clip.frames)))
-        return shelf.done(objects=objects, rejected=rejected)
+                writer.frames("source", renderer.frames(trajectory(pose, None, clip.frames)))
+        return writer.done(SeenObjects(objects, rejected))
 
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The other video, uint8 [T, H, W, 3]: here the scene without the object."""
@@ -123,21 +150,21 @@ class CgRemoval(SceneTask):
             poses = trajectory(viewed(scene), None, scene.settings.frames)
             return renderer.frames(poses, (scene.things[number].name,))
 
-    def preview(self, folder: Path, result: dict[str, Any]) -> None:
+    def preview(self, folder: Path, candidate: Candidate) -> None:
         """As every task, of pairs alone: what was refused has no target."""
-        if "target" in result["files"]:
-            super().preview(folder, result)
+        if "target" in candidate.files:
+            super().preview(folder, candidate)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text."""
-        scene = self.scene_of(clip.source)
-        thing = scene.things[result["object"]]
-        captions = words.caption(scene), words.caption(scene, without=result["object"])
+        scene, chosen = self.scene_of(clip.source), candidate.details(ChosenObject)
+        thing = scene.things[chosen.object]
+        captions = words.caption(scene), words.caption(scene, without=chosen.object)
         made = []
         for ending, (task, forms) in FORMS.items():
             key = key_of(clip, task, number, ending)
             removes = task == "object_removal"
-            name = f"the {draw(result['names'], key, 'name')}"
+            name = f"the {draw(chosen.names, key, 'name')}"
             what = name if removes else f"a {thing.size} {thing.colour} {thing.shape}"
             files = ("source", "target") if removes else ("target", "source")
             told = captions if removes else captions[::-1]
@@ -151,7 +178,7 @@ class CgRemoval(SceneTask):
                     {"source": told[0], "target": told[1]},
                 )
             )
-        return [draft.as_image(result["files"]) for draft in made]
+        return [spec.as_image(candidate.files) for spec in made]
 
 
 def viewed(scene: Scene) -> Pose:

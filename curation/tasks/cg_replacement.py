@@ -6,7 +6,6 @@ Reflections of the object change with it; motion, shape and material stay.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,10 @@ from curation.cg import words
 from curation.cg.camera import trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import COLOURS, Scene
+from curation.core.results import Candidate
 from curation.core.task import SampleSpec, key_of
 from curation.sources.clips import Clip
-from curation.tasks.cg_removal import CgRemoval, viewed
+from curation.tasks.cg_removal import CgRemoval, ChosenObject, viewed
 from curation.text.templates import draw
 
 WORDINGS = (
@@ -43,11 +43,12 @@ class CgReplacement(CgRemoval):
         with Renderer(recoloured(scene, number)) as renderer:
             return renderer.frames(trajectory(viewed(scene), None, scene.settings.frames))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
         scene, made = self.scene_of(clip.source), []
-        other = recoloured(scene, result["object"])
-        colour = other.things[result["object"]].colour
+        chosen = candidate.details(ChosenObject)
+        other = recoloured(scene, chosen.object)
+        colour = other.things[chosen.object].colour
         one = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} one"
         media = {"video1": "source", "video2": "target", "mask": "mask"}
         told = {
@@ -56,11 +57,11 @@ class CgReplacement(CgRemoval):
         }
         for ending, forms in (("", WORDINGS), ("mask", MASKED)):
             key = key_of(clip, "object_replacement", number, ending)
-            what = f"the {draw(result['names'], key, 'name')}"
+            what = f"the {draw(chosen.names, key, 'name')}"
             text = draw(forms, key, "form").format(what=what, colour=colour, one=one)
             video = f"<video1> {text} <video2>"
             made.append(SampleSpec(ending, "object_replacement", video, ("video2",), media, told))
-        return [draft.as_image(result["files"]) for draft in made]
+        return [spec.as_image(candidate.files) for spec in made]
 
 
 def recoloured(scene: Scene, number: int) -> Scene:

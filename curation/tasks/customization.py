@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import MediaWriter, SampleSpec, refused
+from curation.core.results import Candidate, Captioned, refused
+from curation.core.task import MediaWriter, SampleSpec
 from curation.ops import masks
 from curation.ops.masks import bounds
 from curation.sources.clips import Clip
@@ -42,15 +43,15 @@ class Customization(DerivedTask):
         super().__init__(parents, tasks, endings)
         self.least, self.apart, self.side = least, apart, side
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """The gate and the cut."""
         return {"least": self.least, "apart": self.apart, "side": self.side}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "subject", clip, self._subject)]}
+        return [self.cached(space, "subject", clip, self._subject)]
 
-    def _subject(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _subject(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         (source, fps), background = record.video("video1"), record.video("video2")[0]
         apart = np.abs(source.astype(np.int16) - background).max(-1) > self.apart
@@ -68,16 +69,17 @@ class Customization(DerivedTask):
         padded = np.pad(white, ((half, half), (half, half), (0, 0)), constant_values=255)
         x, y = (left + right) // 2, (top + bottom) // 2
         picture = padded[y : y + 2 * half, x : x + 2 * half]
-        shelf = MediaWriter(folder, fps)
+        writer = MediaWriter(folder, fps)
         size = (self.side, self.side)
-        shelf.image(
+        writer.image(
             "subject", cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
         )
-        shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
-        return shelf.done(caption=record.sample.captions["source"])
+        writer.copy("video", record.bytes("video1"), record.sample.media["video1"])
+        return writer.done(Captioned(record.sample.captions["source"]))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
-        text = f"The subject of <image1> is in this video. {result['caption']} <video1>"
-        media, told = {"image1": "subject", "video1": "video"}, {"target": result["caption"]}
+        caption = candidate.details(Captioned).caption
+        text = f"The subject of <image1> is in this video. {caption} <video1>"
+        media, told = {"image1": "subject", "video1": "video"}, {"target": caption}
         return [SampleSpec("", self.name, text, ("video1",), media, told)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate, Captioned
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -28,25 +28,26 @@ class Inpainting(DerivedTask):
     ) -> None:
         super().__init__(parents, tasks, endings)
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "hole", clip, self._hole)]}
+        return [self.cached(space, "hole", clip, self._hole)]
 
-    def _hole(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _hole(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         source, fps = record.video("video1")
         mask = record.mask("mask")
-        shelf = MediaWriter(folder, fps)
-        shelf.video("hole", np.where(mask[..., None], np.uint8(GREY), source))
-        shelf.copy("whole", record.bytes("video1"), record.sample.media["video1"])
-        shelf.mask("mask", mask)
-        return shelf.done(caption=record.sample.captions["source"])
+        writer = MediaWriter(folder, fps)
+        writer.video("hole", np.where(mask[..., None], np.uint8(GREY), source))
+        writer.copy("whole", record.bytes("video1"), record.sample.media["video1"])
+        writer.mask("mask", mask)
+        return writer.done(Captioned(record.sample.captions["source"]))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """The paper's wording, with the mask and without."""
-        media, told = {"video1": "hole", "video2": "whole", "mask": "mask"}, {"target": result["caption"]}
+        caption = candidate.details(Captioned).caption
+        media, told = {"video1": "hole", "video2": "whole", "mask": "mask"}, {"target": caption}
         return [
-            SampleSpec(ending, self.name, f"{text} {result['caption']} <video2>", ("video2",), media, told)
+            SampleSpec(ending, self.name, f"{text} {caption} <video2>", ("video2",), media, told)
             for ending, text in (
                 ("", "Inpaint this video <video1>."),
                 ("mask", "Inpaint this video <video1> with mask <mask>."),

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
 from shards.index import IndexEntry
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Details of a candidate: the parent's instruction."""
+
+    text: str
 
 
 class MaskDetection(DerivedTask):
@@ -32,23 +40,23 @@ class MaskDetection(DerivedTask):
         """Whether a parent's sample is taken: a wish that names its mask asks for nothing."""
         return super().takes(entry) and "<mask" not in entry.text
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "mask", clip, self._mask)]}
+        return [self.cached(space, "mask", clip, self._mask)]
 
-    def _mask(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _mask(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         sample = record.sample
-        shelf = MediaWriter(folder, sample.media["mask"].fps or 1.0)
+        writer = MediaWriter(folder, sample.media["mask"].fps or 1.0)
         first = next(name for name in ("video1", "image1") if name in sample.media)
-        shelf.copy("source", record.bytes(first), sample.media[first])
-        shelf.frames("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
-        return shelf.done(text=sample.text)
+        writer.copy("source", record.bytes(first), sample.media[first])
+        writer.frames("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
+        return writer.done(Asked(sample.text))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """The wish is the parent's instruction."""
-        wish = re.sub(r"<\w+>", "", result["text"]).strip().rstrip(".")
+        wish = re.sub(r"<\w+>", "", candidate.details(Asked).text).strip().rstrip(".")
         asked = f"I want to {wish[0].lower()}{wish[1:]}. Detect the region that needs to be edited"
         media = {"video1": "source", "video2": "marked"}
-        draft = SampleSpec("", self.name, f"<video1> {asked} <video2>", ("video2",), media)
-        return [draft.as_image(result["files"])]
+        spec = SampleSpec("", self.name, f"<video1> {asked} <video2>", ("video2",), media)
+        return [spec.as_image(candidate.files)]

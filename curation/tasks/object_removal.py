@@ -8,14 +8,14 @@ models.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from curation.core import cache, preview
+from curation.core import preview
 from curation.core.cache import Workspace
 from curation.core.interfaces import (
     CameraMotion,
@@ -27,7 +27,8 @@ from curation.core.interfaces import (
     Track,
     Tracker,
 )
-from curation.core.task import MediaWriter, SampleSpec, Task, key_of
+from curation.core.results import Candidate, StageResult, refused
+from curation.core.task import MediaWriter, SampleSpec, Task, code_of_task, key_of
 from curation.ops import masks
 from curation.removal import background_subtraction as foreground
 from curation.removal import compositing
@@ -37,7 +38,7 @@ from curation.removal.compositing import Rejected
 from curation.removal.filters import GateSettings
 from curation.sources import clips
 from curation.sources.clips import Clip, Cut, load_frames
-from curation.tasks.base.grounded import GroundedTask
+from curation.tasks.base.grounded import GroundedTask, Worded
 from curation.text import templates
 from curation.text.templates import Appearance, captions, instruction
 from curation.vlm.interface import Annotator
@@ -58,12 +59,93 @@ class RemovalSettings:
     preset: str = "ultrafast"  # of x264; slower ones take most of the time of a pair
 
 
+# the mask of the person in a box [4] of a frame, bool over a window of it, and the gate that refuses it
+BodyAt = Callable[[int, np.ndarray], tuple[np.ndarray, str]]
+
 FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, whether the text names the mask
     ("remove", "removal", False),
     ("remove-mask", "removal", True),
     ("add", "addition", False),
     ("add-mask", "addition", True),
 )
+
+
+class FrameDetections(NamedTuple):
+    """What the detector saw in a frame: boxes [N, 4] in pixels and their confidences [N]; a list in JSON."""
+
+    frame: int
+    boxes: list[list[float]]
+    scores: list[float]
+
+
+class StoredTrack(NamedTuple):
+    """A `Track` as plain values; a list of them in JSON."""
+
+    id: int
+    start: int
+    boxes: list[list[float]]
+    score: float
+
+
+class Window(NamedTuple):
+    """Frames of a track, from `first` on, in which it is alone, whole and steady; a list in JSON."""
+
+    track: int
+    first: int
+    boxes: list[list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionResult(StageResult):
+    """The detections of a clip, in the frames that were looked at."""
+
+    found: list[FrameDetections]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackResult(StageResult):
+    """The tracks of a clip."""
+
+    tracks: list[StoredTrack]
+
+    def as_tracks(self) -> list[Track]:
+        """The tracks with arrays for boxes."""
+        return [Track(t.id, t.start, np.array(t.boxes, np.float32), t.score) for t in self.tracks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneResult(StageResult):
+    """Whether the camera stands still, and by how many pixels it moves; a still one's plate is in the folder.
+
+    `people` are the boxes [N, 4] of people that the detector sees in the plate; None under a moving camera.
+    """
+
+    static: bool
+    motion: float
+    people: list[list[float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowResult(StageResult):
+    """The windows of all tracks, and a reason for each track without any."""
+
+    windows: list[Window]
+    rejected: list[str]
+
+
+@dataclass(frozen=True)
+class OfTrack:
+    """Details of a refused candidate: the number of its track."""
+
+    track: int
+
+
+@dataclass(frozen=True)
+class RemovedPerson:
+    """Details of a candidate: the number of its track, and what the person looks like."""
+
+    track: int
+    appearance: Appearance
 
 
 class ObjectRemoval(Task):
@@ -95,54 +177,63 @@ class ObjectRemoval(Task):
 
     # ---- the recipe -------------------------------------------------------------------------------------
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        """Candidates of one clip: {"candidates": [{"reason" ("" if accepted), "folder", "pair"}, ...]}."""
-        found = self._once(space, "detect", clip, self._detect, [self.detector], {})
-        tracked = self._once(space, "track", clip, self._track, [self.tracker], {"found": found})
-        scene = self._once(space, "scene", clip, self._scene, [self.camera, self.plate, self.detector], {})
-        chosen = self._once(
-            space, "choose", clip, self._choose, [self.moving], {"tracked": tracked, "scene": scene}
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+        """All candidates of a clip: each track without a window, and each window of the others."""
+        annotators = [self.camera, self.plate, self.detector]
+        found = self.cached(
+            space, "detect", clip, self._detect, [self.detector], kind=DetectionResult, needs={}
         )
-        candidates = [{"reason": reason} for reason in chosen[1]["rejected"]]
-        for window in chosen[1]["windows"]:
-            uses = [self.segmenter, self.detector, self.moving]
-            needs = {"tracked": tracked, "scene": scene}
-            folder, pair = self._once(space, "pair", clip, self._pair, uses, needs, window=window)
-            candidates.append({**pair, "folder": str(folder)})
-        return {"candidates": candidates}
+        tracked = self.cached(
+            space, "track", clip, self._track, [self.tracker], kind=TrackResult, needs={"found": found}
+        )
+        scene = self.cached(space, "scene", clip, self._scene, annotators, kind=SceneResult, needs={})
+        needs = {"tracked": tracked, "scene": scene}
+        chosen = self.cached(
+            space, "choose", clip, self._choose, [self.moving], kind=WindowResult, needs=needs
+        )
+        candidates = [refused(reason) for reason in chosen.rejected]
+        annotators = [self.segmenter, self.detector, self.moving]
+        for window in chosen.windows:
+            candidates.append(
+                self.cached(space, "pair", clip, self._pair, annotators, needs=needs, window=window)
+            )
+        return candidates
 
     # ---- its steps --------------------------------------------------------------------------------------
 
-    def _detect(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _detect(self, clip: Clip, folder: Path) -> DetectionResult:
         frames = load_frames(clip)
         looked = sorted({*range(0, len(frames), self.recipe.detect_every), len(frames) - 1})
-        return {
-            "found": [[t, *(a.round(3).tolist() for a in self.detector.detect(frames[t]))] for t in looked]
-        }
+        found = []
+        for t in looked:
+            boxes, scores = self.detector.detect(frames[t])
+            found.append(FrameDetections(t, boxes.round(3).tolist(), scores.round(3).tolist()))
+        return DetectionResult(found=found)
 
-    def _track(self, clip: Clip, folder: Path, found: Any) -> dict[str, Any]:
+    def _track(self, clip: Clip, folder: Path, found: DetectionResult) -> TrackResult:
         boxes = {
-            t: (np.array(b, np.float32).reshape(-1, 4), np.array(s, np.float32))
-            for t, b, s in found[1]["found"]
+            seen.frame: (np.array(seen.boxes, np.float32).reshape(-1, 4), np.array(seen.scores, np.float32))
+            for seen in found.found
         }
         tracks = self.tracker.track(load_frames(clip), boxes)
-        return {"tracks": [[t.id, t.start, t.boxes.round(2).tolist(), round(t.score, 4)] for t in tracks]}
+        stored = [StoredTrack(t.id, t.start, t.boxes.round(2).tolist(), round(t.score, 4)) for t in tracks]
+        return TrackResult(tracks=stored)
 
-    def _scene(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _scene(self, clip: Clip, folder: Path) -> SceneResult:
         frames = load_frames(clip)
         motion = min(self.camera.motion(frames), 1e6)
         if motion > self.recipe.static_motion:
-            return {"static": False, "motion": round(motion, 3)}
+            return SceneResult(static=False, motion=round(motion, 3))
         plate = self.plate.plate(frames)
         write_image(folder / "plate.png", plate.image)
         levels = np.stack([plate.noise, plate.agreement * 255, plate.noise * 0], axis=-1)
         write_image(folder / "quality.png", levels.round().clip(0, 255).astype(np.uint8))
         people, _ = self.detector.detect(plate.image)
-        return {"static": True, "motion": round(motion, 3), "people": people.round(2).tolist()}
+        return SceneResult(static=True, motion=round(motion, 3), people=people.round(2).tolist())
 
-    def _choose(self, clip: Clip, folder: Path, tracked: Any, scene: Any) -> dict[str, Any]:
+    def _choose(self, clip: Clip, folder: Path, tracked: TrackResult, scene: SceneResult) -> WindowResult:
         """Windows in which a track is alone, whole and steady; a reason for each track without any."""
-        tracks, rejected, windows = _tracks(tracked), [], []
+        tracks, rejected, windows = tracked.as_tracks(), list[str](), list[Window]()
         frames, plate_of = load_frames(clip), self._plates(clip, scene)
 
         @functools.cache
@@ -159,7 +250,7 @@ class ObjectRemoval(Task):
             seen = foreground.subtract_background(frames[t], plate, light(t), window, self.foreground)
             return foreground.body_of(seen, box, None, self.foreground)
 
-        if not scene[1]["static"]:
+        if not scene.static:
             tracks = [foreground.regroup(t, len(frames), plate_of) for t in tracks]
         tracks = [self._extend(t, tracks, len(frames), frames.shape[1:3], body) for t in tracks]
         for track in tracks:
@@ -173,13 +264,15 @@ class ObjectRemoval(Task):
                 areas.append(area)
             reasons = gates.spread_two(gates.mark_jumps(reasons, areas, self.gates), self.gates)
             spans = gates.windows(reasons, self.gates)
-            windows += [[track.id, track.start + a, track.boxes[a:b].round(2).tolist()] for a, b in spans]
+            windows += [
+                Window(track.id, track.start + a, track.boxes[a:b].round(2).tolist()) for a, b in spans
+            ]
             if not spans:
                 rejected.append(gates.main_reason(reasons))
-        return {"windows": windows, "rejected": rejected}
+        return WindowResult(windows=windows, rejected=rejected)
 
     def _extend(
-        self, track: Track, tracks: list[Track], frames: int, shape: tuple[int, ...], body: Any
+        self, track: Track, tracks: list[Track], frames: int, shape: tuple[int, ...], body: BodyAt
     ) -> Track:
         """The track, followed by what stands out from the plate at both ends beyond the detections."""
 
@@ -203,10 +296,12 @@ class ObjectRemoval(Task):
         )
         return Track(track.id, track.start - len(before), boxes, track.score)
 
-    def _pair(self, clip: Clip, folder: Path, window: list[Any], tracked: Any, scene: Any) -> dict[str, Any]:
+    def _pair(
+        self, clip: Clip, folder: Path, window: Window, tracked: TrackResult, scene: SceneResult
+    ) -> Candidate:
         """Cut the person out, check the result, write source, target and mask; or say which gate refused."""
-        number, first, boxes = window[0], window[1], np.array(window[2], np.float32)
-        track, stop = next(t for t in _tracks(tracked) if t.id == number), first + len(boxes)
+        number, first, boxes = window.track, window.first, np.array(window.boxes, np.float32)
+        track, stop = next(t for t in tracked.as_tracks() if t.id == number), first + len(boxes)
         frames, plate_of = load_frames(clip)[first:stop], self._plates(clip, scene)
         plates = [p for p in map(plate_of, range(first, stop)) if p is not None]
         assert len(plates) == len(boxes)  # a frame without a plate is in no window
@@ -221,29 +316,31 @@ class ObjectRemoval(Task):
                 self.recipe.grow,
                 self.recipe.feather,
             )
-            if scene[1]["static"]:
-                people = np.array(scene[1]["people"], np.float32).reshape(-1, 4)
+            if scene.static:
+                people = np.array(scene.people, np.float32).reshape(-1, 4)
                 if gates.overlaps(np.asarray(pair.mask.any(0)), people):
                     raise Rejected(gates.DIRTY_PLATE)
             compositing.check_leftover(pair, self.detector, self.gates)
         except Rejected as refusal:
-            return {"reason": str(refusal), "track": number, "first": first, "stop": stop}
-        shelf = MediaWriter(folder, clip.fps, self.recipe.crf, self.recipe.preset)
-        shelf.video("source", pair.source)
-        shelf.video("target", pair.target)
-        shelf.mask("mask", pair.mask)
+            return Candidate(reason=str(refusal), first=first, stop=stop, about=asdict(OfTrack(number)))
+        writer = MediaWriter(folder, clip.fps, self.recipe.crf, self.recipe.preset)
+        writer.video("source", pair.source)
+        writer.video("target", pair.target)
+        writer.mask("mask", pair.mask)
         preview.write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
-        return shelf.done(
-            track=number,
+        return writer.done(
+            RemovedPerson(number, templates.measure(pair.source, pair.body, boxes)),
             first=first,
             stop=stop,
             scores={"detector_confidence": round(track.score, 4), **pair.scores},
-            appearance=asdict(templates.measure(pair.source, pair.body, boxes)),
         )
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def preview(self, folder: Path, candidate: Candidate) -> None:
+        """Nothing: `_pair` writes it, of frames before they are encoded, with the mask's outline."""
+
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
-        appearance = Appearance(**result["appearance"])
+        appearance = candidate.details(RemovedPerson).appearance
         with_person, without = captions(appearance)
         made = []
         for ending, direction, masked in self.forms:
@@ -263,56 +360,41 @@ class ObjectRemoval(Task):
             )
         return made
 
-    def _plates(self, clip: Clip, scene: Any) -> Callable[[int], Plate | None]:
+    def _plates(self, clip: Clip, scene: SceneResult) -> Callable[[int], Plate | None]:
         """The plate of each frame: one for all under a standing camera, each its own under a moving one."""
-        if scene[1]["static"]:
-            plate = _plate(scene[0])
+        if scene.static:
+            plate = _plate(scene.folder)
             return lambda t: plate
         return _moving_plates(self.moving, clip)  # type: ignore[arg-type]  # hashed by identity
 
     # ---- what a step depends on, and what goes into the provenance ---------------------------------------
 
-    def _once(
-        self,
-        space: Workspace,
-        stage: str,
-        clip: Clip,
-        make: Any,
-        uses: list[Annotator],
-        needs: dict[str, tuple[Path, dict[str, Any]]],
-        **values: Any,
-    ) -> tuple[Path, dict[str, Any]]:
-        depends = {
-            "clip": clip.key,
-            "uses": [a.describe() for a in uses],
-            "needs": {name: folder.name for name, (folder, _) in needs.items()},
-            "values": values,
-            "settings": self._settings(stage),
-            "code": _code(*(type(a) for a in uses)),
-        }
-        return space.once(stage, depends, lambda folder: make(clip, folder, **values, **needs))
-
-    def _settings(self, stage: str) -> dict[str, Any]:
+    def settings_of(self, stage: str) -> Mapping[str, object]:
+        """A changed gate detects and tracks nothing again."""
         if stage == "detect":
             return {"detect_every": self.recipe.detect_every}
         if stage == "track":
             return {}
         if stage == "scene":
             return {"static_motion": self.recipe.static_motion}
+        return self.settings()
+
+    def code_version(self, uses: Sequence[Annotator]) -> str:
+        """That of removal for its subclass too, so that addition finds the results of removal."""
+        return code_of_task(ObjectRemoval, uses)
+
+    def annotators(self) -> dict[str, Annotator]:
+        """The annotators by stage."""
+        used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
+        return {**used, "remove_moving": self.moving, "segment": self.segmenter}
+
+    def settings(self) -> Mapping[str, object]:
+        """Of the gates and the recipe."""
         return {
             "foreground": asdict(self.foreground),
             "gates": asdict(self.gates),
             "recipe": asdict(self.recipe),
         }
-
-    def used(self) -> dict[str, Annotator]:
-        """The annotators by stage."""
-        used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
-        return {**used, "remove_moving": self.moving, "segment": self.segmenter}
-
-    def settings(self) -> dict[str, Any]:
-        """Of the gates and the recipe."""
-        return self._settings("pair")
 
 
 class GroundedRemoval(GroundedTask):
@@ -330,9 +412,9 @@ class GroundedRemoval(GroundedTask):
         """The scene without the object."""
         return words["without_object"]
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
-        words, made = result["words"], []
+        words, made = candidate.details(Worded).words, []
         for ending, direction, masked in self.forms:
             removes = direction == "removal"
             told = [words["with_object"], words["without_object"]]
@@ -349,19 +431,6 @@ class GroundedRemoval(GroundedTask):
                 )
             )
         return made
-
-
-@functools.cache
-def _code(*classes: type) -> str:
-    """Code version of a stage: the task, what it calls, and the annotators' classes."""
-    import inspect
-
-    modules = [inspect.getmodule(c) for c in (ObjectRemoval, *classes)]
-    return cache.code_of(*modules, *ObjectRemoval.code)
-
-
-def _tracks(tracked: tuple[Path, dict[str, Any]]) -> list[Track]:
-    return [Track(i, a, np.array(b, np.float32), s) for i, a, b, s in tracked[1]["tracks"]]
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,17 +7,19 @@ the paper's models another object is generated in the place of the old one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from curation.core.cache import Workspace
-from curation.core.task import MediaWriter, SampleSpec, key_of, refused
+from curation.core.results import Candidate, refused
+from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
-from curation.tasks.base.grounded import GroundedTask
+from curation.tasks.base.grounded import GroundedTask, Worded
 from curation.text import templates
 from curation.text.templates import draw
 
@@ -28,6 +30,15 @@ WORDINGS = (
     "Dress {who} in {colour}.",
     "Replace {who} by the same person in {colour} clothes.",
 )
+
+
+@dataclass(frozen=True)
+class Recoloured:
+    """Details of a candidate: the new colour, and text and captions of the removal that it is made from."""
+
+    colour: str
+    text: str
+    captions: dict[str, str]
 
 
 class ObjectReplacement(DerivedTask):
@@ -46,17 +57,17 @@ class ObjectReplacement(DerivedTask):
         super().__init__(parents, tasks, endings)
         self.apart = apart
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """The gate."""
         return {"apart": self.apart}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per pair."""
         names = list(COLOURS)
         colour = names[int(clip.key[:8], 16) % len(names)]
-        return {"candidates": [self.once(space, "recolour", clip, self._recolour, colour=colour)]}
+        return [self.cached(space, "recolour", clip, self._recolour, colour=colour)]
 
-    def _recolour(self, clip: Clip, folder: Path, colour: str) -> dict[str, Any]:
+    def _recolour(self, clip: Clip, folder: Path, colour: str) -> Candidate:
         record = self.record(clip)
         (source, fps), background = record.video("video1"), record.video("video2")[0]
         mask = record.mask("mask")
@@ -70,24 +81,24 @@ class ObjectReplacement(DerivedTask):
         inside = alpha > 0.5
         if inside.sum() < 0.15 * mask.sum():
             return refused(TOO_SMALL)
-        shelf = MediaWriter(folder, fps)
-        shelf.copy("source", record.bytes("video1"), record.sample.media["video1"])
-        shelf.video("target", recoloured(source, alpha, colour))
-        shelf.mask("mask", mask)
-        return shelf.done(colour=colour, text=record.sample.text, captions=record.sample.captions)
+        writer = MediaWriter(folder, fps)
+        writer.copy("source", record.bytes("video1"), record.sample.media["video1"])
+        writer.video("target", recoloured(source, alpha, colour))
+        writer.mask("mask", mask)
+        return writer.done(Recoloured(colour, record.sample.text, record.sample.captions))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
-        person = result["captions"]["object"]
-        made = []
+        details, made = candidate.details(Recoloured), []
+        person, colour = details.captions["object"], details.colour
         for ending in ("", "mask"):
             key = key_of(clip, self.name, number, ending)
             who = "the person marked in <mask>" if ending else f"the {person}"
-            text = draw(WORDINGS, key, "form").format(who=who, colour=result["colour"])
+            text = draw(WORDINGS, key, "form").format(who=who, colour=colour)
             media = {"video1": "source", "video2": "target", "mask": "mask"}
             told = {
-                "source": result["captions"]["source"],
-                "target": f"A scene with a person in {result['colour']}.",
+                "source": details.captions["source"],
+                "target": f"A scene with a person in {colour}.",
             }
             made.append(SampleSpec(ending, self.name, f"<video1> {text} <video2>", ("video2",), media, told))
         return made
@@ -110,9 +121,12 @@ class GroundedReplacement(GroundedTask):
         """The caption of the result, not the instruction: so the generator was trained."""
         return words["target_caption"]
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""
-        words, media = result["words"], {"video1": "source", "video2": "target", "mask": "mask"}
+        words, media = (
+            candidate.details(Worded).words,
+            {"video1": "source", "video2": "target", "mask": "mask"},
+        )
         told = {"source": words["source_caption"], "target": words["target_caption"]}
         told["object"] = words["object"]
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class PoseToVideo(ClipsToVideo):
         """The pose estimator."""
         return {"poses": self.poses}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """The gate."""
         return {"least": self.least}
 
@@ -47,4 +47,4 @@ class PoseToVideo(ClipsToVideo):
             return Drawn(None, NOBODY)
         video = np.stack([draw_poses(people, frames.shape[1:3]) for people in found])
         people = int(np.median([len(people) for people in found]))
-        return Drawn(video, people=people, about={"points": [p.round(2).tolist() for p in found]})
+        return Drawn(video, people=people, points=[p.round(2).tolist() for p in found])

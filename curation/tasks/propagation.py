@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
+from shards.index import IndexEntry
 
 TASKS = ("object_removal", "object_addition", "object_replacement", "style_transfer")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Details of a candidate: the parent's task."""
+
+    edit: str
 
 
 class Propagation(DerivedTask):
@@ -23,25 +32,26 @@ class Propagation(DerivedTask):
     ) -> None:
         super().__init__(parents, tasks, endings)
 
-    def takes(self, entry: Any) -> bool:
+    def takes(self, entry: IndexEntry) -> bool:
         """Whether a parent's sample is taken."""
         return super().takes(entry) and "<mask" not in entry.text
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "first_frame", clip, self._first_frame)]}
+        return [self.cached(space, "first_frame", clip, self._first_frame)]
 
-    def _first_frame(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _first_frame(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         target, fps = record.video("video2")
-        shelf = MediaWriter(folder, fps)
-        shelf.copy("source", record.bytes("video1"), record.sample.media["video1"])
-        shelf.copy("target", record.bytes("video2"), record.sample.media["video2"])
-        shelf.image("first", target[0])
-        return shelf.done(edit=record.sample.task)
+        writer = MediaWriter(folder, fps)
+        writer.copy("source", record.bytes("video1"), record.sample.media["video1"])
+        writer.copy("target", record.bytes("video2"), record.sample.media["video2"])
+        writer.image("first", target[0])
+        return writer.done(Edited(record.sample.task))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """The paper's wording."""
         text = "<video1> edit the video following the first frame <image1>. <video2>"
         media = {"video1": "source", "image1": "first", "video2": "target"}
-        return [SampleSpec(result["edit"].replace("_", "-"), self.name, text, ("video2",), media)]
+        ending = candidate.details(Edited).edit.replace("_", "-")
+        return [SampleSpec(ending, self.name, text, ("video2",), media)]

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner, EdgeDetector
+from curation.core.results import Candidate, Captioned
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip, Cut
 from curation.tasks.base import control as controls
@@ -43,7 +44,7 @@ class SketchToVideo(ClipsToVideo):
         """The edge detector."""
         return {"edges": self.edges}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """The gate."""
         return {"least": self.least}
 
@@ -69,22 +70,23 @@ class SketchOfSamples(DerivedTask):
         super().__init__(parents, tasks, endings)
         self.edges = edges
 
-    def used(self) -> dict[str, Annotator]:
+    def annotators(self) -> dict[str, Annotator]:
         """The edge detector."""
         return {"edges": self.edges}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "sketch", clip, self._sketch, [self.edges])]}
+        return [self.cached(space, "sketch", clip, self._sketch, [self.edges])]
 
-    def _sketch(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _sketch(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         frames, fps = record.video("video1")
-        shelf = MediaWriter(folder, fps)
-        shelf.video("control", self.edges.edges(frames))
-        shelf.copy("video", record.bytes("video1"), record.sample.media["video1"])
-        return shelf.done(caption=record.sample.captions["source"])
+        writer = MediaWriter(folder, fps)
+        writer.video("control", self.edges.edges(frames))
+        writer.copy("video", record.bytes("video1"), record.sample.media["video1"])
+        return writer.done(Captioned(record.sample.captions["source"]))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample each way."""
-        return [to_video("sketch", result["caption"]), from_video("sketch", result["caption"])]
+        caption = candidate.details(Captioned).caption
+        return [to_video("sketch", caption), from_video("sketch", caption)]

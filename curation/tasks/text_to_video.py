@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from curation.core.results import Candidate, Captioned
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.image_to_video import ImageToVideo
@@ -15,13 +14,14 @@ class TextToVideo(ImageToVideo):
     name = "text_to_video"
     kinds = ("video", "image")
 
-    def shelve(self, shelf: MediaWriter, clip: Clip, element: str) -> None:
+    def write_media(self, writer: MediaWriter, clip: Clip, element: str) -> None:
         """The medium alone."""
         record = self.record(clip)
-        shelf.copy("video", record.bytes(element), record.sample.media[element])
+        writer.copy("video", record.bytes(element), record.sample.media[element])
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
-        media, told = {"video1": "video"}, {"target": result["caption"]}
-        draft = SampleSpec("", self.name, f"{result['caption']} <video1>", ("video1",), media, told)
-        return [draft.as_image(result["files"])]
+        caption = candidate.details(Captioned).caption
+        media, told = {"video1": "video"}, {"target": caption}
+        spec = SampleSpec("", self.name, f"{caption} <video1>", ("video1",), media, told)
+        return [spec.as_image(candidate.files)]

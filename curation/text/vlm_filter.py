@@ -6,12 +6,14 @@ One criterion a question. A grade that cannot be had is never 0: the candidate g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate, StageResult
 from curation.core.task import Task
 from curation.ops.masks import bounds, grow
 from curation.sources.clips import Clip
@@ -43,6 +45,13 @@ CRITERIA = {
     "physical_plausibility": (AFTER, "How plausible are light, shadows, contacts and motion?"),
 }
 SCALE = "Grade it from 0 (not at all) to 10 (perfectly). Answer with the number alone."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grades(StageResult):
+    """What `Judge.grades` gives of a pair."""
+
+    grades: dict[str, float]
 
 
 class Judge:
@@ -114,18 +123,18 @@ def close_up(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def judged(
-    recipe: Task, space: Workspace, clip: Clip, judge: Judge | None, pair: dict[str, Any], text: str
-) -> dict[str, Any]:
-    """An accepted result with the judge's grades, and the reason when one is too low. No judge, no grades."""
-    if judge is None or pair["reason"]:
+    task: Task, space: Workspace, clip: Clip, judge: Judge | None, pair: Candidate, text: str
+) -> Candidate:
+    """An accepted candidate with the judge's grades and reason; as it is where there is no judge."""
+    if judge is None or pair.reason:
         return pair
 
-    def grade(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
-        folder, files = Path(pair["folder"]), pair["files"]
-        videos = [read_video(folder / files[name][0])[0] for name in ("source", "target")]
-        mask = read_mask(folder / files["mask"][0]) if "mask" in files else None
-        return {"grades": judge.grades(videos[0], videos[1], text, mask)}
+    def grade(clip: Clip, _: Path, **__: Any) -> Grades:
+        paths = {name: pair.folder / medium.file for name, medium in pair.files.items()}
+        videos = [read_video(paths[name])[0] for name in ("source", "target")]
+        mask = read_mask(paths["mask"]) if "mask" in paths else None
+        return Grades(grades=judge.grades(videos[0], videos[1], text, mask))
 
-    of = {"of": Path(pair["folder"]).name, "text": text}
-    grades = recipe.once(space, "judge", clip, grade, [judge], **of)["grades"]
-    return {**pair, "scores": {**pair["scores"], **grades}, "reason": judge.reason(grades)}
+    of = pair.folder.name
+    grades = task.cached(space, "judge", clip, grade, [judge], kind=Grades, of=of, text=text).grades
+    return replace(pair, scores={**pair.scores, **grades}, reason=judge.reason(grades))

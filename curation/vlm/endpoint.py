@@ -27,6 +27,9 @@ ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no long
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
+JsonSchema = dict[str, Any]  # as pydantic makes it
+
+
 class Option(BaseModel):
     """A token that the model might have said."""
 
@@ -132,12 +135,12 @@ class Endpoint:
             ),
         )
 
-    def ask(self, media: Sequence[np.ndarray], text: str, schema: dict[str, Any] | None = None) -> str:
+    def ask(self, media: Sequence[np.ndarray], text: str, schema: JsonSchema | None = None) -> str:
         """Its answer, by a JSON schema if the endpoint takes one.
 
         Raises AnnotatorError when it is empty, or refused.
         """
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {}  # keywords of the client's call
         if schema is not None and self.structured:
             whole = schema | {"required": [*schema["properties"]]}  # strict ones have no optional fields
             named = {"name": "answer", "strict": True, "schema": whole}
@@ -179,7 +182,7 @@ class Endpoint:
         pictures: list[np.ndarray] = []
         for one in media:
             pictures += [one] if one.ndim == 3 else list(one[sampled(len(one), self.frames)])
-        content: list[dict[str, Any]] = [
+        content: list[dict[str, Any]] = [  # raw JSON of a message
             {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(p)}"}}
             for p in pictures
         ]

@@ -5,7 +5,7 @@ Frames are uint8 RGB [H, W, 3].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -25,14 +25,14 @@ class Backend:
     backend: str
     model: str = ""
     revision: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)  # plain values, to be hashed
 
     def also(self, **settings: Any) -> Backend:
         """The same with further settings: of what an annotator does around another one."""
         return replace(self, settings={**self.settings, **settings})
 
     @staticmethod
-    def of_parts(name: str, parts: dict[str, Annotator], **settings: Any) -> Backend:
+    def of_parts(name: str, parts: Mapping[str, Annotator], **settings: Any) -> Backend:
         """Several annotators under one name; each is told whole in the settings."""
         told = {part: annotator.describe() for part, annotator in parts.items()}
         model, revision = ("+".join(getattr(b, of) for b in told.values()) for of in ("model", "revision"))

@@ -97,7 +97,7 @@ class Qwen2Vl:
 
         vision = hub.package("qwen_vl_utils")
         processor, model = self._loaded()
-        content: list[dict[str, Any]] = []
+        content: list[dict[str, Any]] = []  # of a message, as the processor takes it
         for one in media:
             if one.ndim == 3:
                 content.append({"type": "image", "image": Image.fromarray(one), "max_pixels": self.pixels})
@@ -108,7 +108,8 @@ class Qwen2Vl:
         asked = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         images, videos = vision.process_vision_info(messages)
         # sampled already: the processor must not drop frames on its own account
-        options: dict[str, Any] = {"do_sample_frames": False, "cap_pixels_per_frame": True} if videos else {}
+        options: dict[str, Any]  # keywords of the processor's call
+        options = {"do_sample_frames": False, "cap_pixels_per_frame": True} if videos else {}
         inputs = processor(text=[asked], images=images, videos=videos, return_tensors="pt", **options)
         return inputs.to(model.device)
 

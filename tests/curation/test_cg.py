@@ -90,27 +90,27 @@ def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
         clip = task.units(source, Workspace(tmp_path))[0]
         scene = task.scene_of(source)
         poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
-        for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
-            if candidate["reason"]:
+        for candidate in task.process(clip, Workspace(tmp_path)):
+            if candidate.reason:
                 continue
             accepted += 1
-            number, again = candidate["object"], tmp_path / f"again-{accepted}"
+            number, again = candidate.about["object"], tmp_path / f"again-{accepted}"
             again.mkdir()
             with Renderer(scene) as renderer:
                 source_frames = renderer.frames(poses)
                 target = renderer.frames(poses, (scene.things[number].name,))
                 masks = renderer.masks(poses)
-            shelf = MediaWriter(again, clip.fps)
-            shelf.video("target", target)
-            shelf.mask("mask", masks[number])
+            writer = MediaWriter(again, clip.fps)
+            writer.video("target", target)
+            writer.mask("mask", masks[number])
             for name in ("target.mp4", "mask.mkv"):
-                assert (again / name).read_bytes() == (Path(candidate["folder"]) / name).read_bytes()
+                assert (again / name).read_bytes() == (candidate.folder / name).read_bytes()
             changed = (source_frames != target).any(-1)
             assert changed[masks[number]].mean() > 0.95
             assert (changed & ~masks[number]).any()  # its shadow went as well
-            texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
+            texts = [spec.text for spec in task.samples(clip, candidate, 0)]
             assert len(texts) == 4
-            assert any(f"the {name}" in texts[0] for name in candidate["names"])
+            assert any(f"the {name}" in texts[0] for name in candidate.about["names"])
     assert accepted >= 2
     space = Workspace(tmp_path)
     task.process(clip, space)
@@ -173,14 +173,14 @@ def test_pictures_follow_the_camera_s_path(movement: str, tmp_path: Path) -> Non
 def test_a_camera_pair_tells_its_poses(tmp_path: Path) -> None:
     task = CgCamera(SMALL, scenes=1, first=7)
     clip = task.units(task.find(tmp_path)[0], Workspace(tmp_path))[0]
-    candidate = task.process(clip, Workspace(tmp_path))["candidates"][0]
+    candidate = task.process(clip, Workspace(tmp_path))[0]
     scene = task.scene_of(clip.source)
     poses = trajectory(
-        orbit_pose(scene.azimuth, scene.elevation, scene.distance), candidate["movement"], clip.frames
+        orbit_pose(scene.azimuth, scene.elevation, scene.distance), candidate.about["movement"], clip.frames
     )
-    told = [position for position, _, _ in candidate["poses"]]
+    told = [position for position, _, _ in candidate.about["poses"]]
     assert np.allclose(told, [p.position for p in poses], atol=1e-4)
-    assert candidate["movement"] == MOVEMENTS[7]
+    assert candidate.about["movement"] == MOVEMENTS[7]
 
 
 def test_depth_is_exact_and_has_one_scale() -> None:
@@ -217,20 +217,20 @@ def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None
             assert other.things[number] == replace(thing, colour=other.things[number].colour) != thing
             assert len({(t.colour, t.shape, t.size) for t in other.things}) == len(other.things)
         poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
-        for candidate in task.process(clip, Workspace(tmp_path))["candidates"]:
-            if candidate["reason"]:
+        for candidate in task.process(clip, Workspace(tmp_path)):
+            if candidate.reason:
                 continue
             accepted += 1
-            with Renderer(scene) as one, Renderer(recoloured(scene, candidate["object"])) as two:
+            with Renderer(scene) as one, Renderer(recoloured(scene, candidate.about["object"])) as two:
                 assert np.array_equal(one.motion.states, two.motion.states)
                 apart = (one.frames(poses) != two.frames(poses)).any(-1)
-                mask, matte = one.masks(poses)[candidate["object"]], one.masks(poses).any(0)
+                mask, matte = one.masks(poses)[candidate.about["object"]], one.masks(poses).any(0)
             # mirrored neighbours and floors reflect the colour; edges are blended
             assert apart[mask].mean() > 0.9
             assert apart[~matte].mean() < 0.05
-            texts = [draft.text for draft in task.drafts(clip, candidate, 0)]
+            texts = [spec.text for spec in task.samples(clip, candidate, 0)]
             assert all(
-                recoloured(scene, candidate["object"]).things[candidate["object"]].colour in text
+                recoloured(scene, candidate.about["object"]).things[candidate.about["object"]].colour in text
                 for text in texts
             )
     assert accepted

@@ -9,6 +9,7 @@ import pytest
 
 from curation.cg import words
 from curation.cg.scene import SceneSettings
+from curation.core.results import Candidate, MediaFile
 from curation.core.task import SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval
@@ -18,59 +19,59 @@ from curation.text.templates import ADD, ADD_MASKED, REMOVE, REMOVE_MASKED
 
 CLIP = Clip("seed 3", "a" * 64, "scene", 0, 9, 10.0, 96, 128, "train")
 FILES = {
-    "source": ("source.mp4", "video", 9, 10.0, 96, 128),
-    "target": ("target.mp4", "video", 9, 10.0, 96, 128),
-    "mask": ("mask.mkv", "mask", 9, 10.0, 96, 128),
+    "source": MediaFile("source.mp4", "video", 9, 10.0, 96, 128),
+    "target": MediaFile("target.mp4", "video", 9, 10.0, 96, 128),
+    "mask": MediaFile("mask.mkv", "mask", 9, 10.0, 96, 128),
 }
 
 
-def person() -> tuple[ObjectRemoval, dict[str, Any], str]:
+def person() -> tuple[ObjectRemoval, Candidate, str]:
     """The task (words need none of its annotators), a result, and what both captions tell apart."""
     none: Any = None
     look = {"upper": "red", "lower": "dark", "place": "on the left", "motion": ""}
     task = ObjectRemoval(none, none, none, none, none, none)
-    return task, {"files": FILES, "appearance": look}, "without"
+    return task, Candidate(files=FILES, about={"track": 0, "appearance": look}), "without"
 
 
-def rendered() -> tuple[CgRemoval, dict[str, Any], str]:
+def rendered() -> tuple[CgRemoval, Candidate, str]:
     """The same of a rendered scene."""
     task = CgRemoval(SceneSettings(height=96, width=128, frames=9), scenes=4)
     thing = task.scene_of(CLIP.source).things[0]
-    return task, {"files": FILES, "object": 0, "names": [thing.shape]}, thing.shape
+    return task, Candidate(files=FILES, about={"object": 0, "names": [thing.shape]}), thing.shape
 
 
 @pytest.mark.parametrize("make", [person, rendered])
 def test_removal_starts_with_the_object_and_addition_without(make: Any) -> None:
     task, result, _ = make()
-    drafts: list[SampleSpec] = task.drafts(CLIP, result, 0)
-    assert [d.task for d in drafts] == ["object_removal"] * 2 + ["object_addition"] * 2
-    for draft, forms in zip(drafts, (REMOVE, REMOVE_MASKED, ADD, ADD_MASKED), strict=True):
-        first, second = draft.media["video1"], draft.media["video2"]
-        with_object = "video1" if draft.task == "object_removal" else "video2"
-        assert draft.media[with_object] == "source"  # the files are named from the removal's side
+    specs: list[SampleSpec] = task.samples(CLIP, result, 0)
+    assert [d.task for d in specs] == ["object_removal"] * 2 + ["object_addition"] * 2
+    for spec, forms in zip(specs, (REMOVE, REMOVE_MASKED, ADD, ADD_MASKED), strict=True):
+        first, second = spec.media["video1"], spec.media["video2"]
+        with_object = "video1" if spec.task == "object_removal" else "video2"
+        assert spec.media[with_object] == "source"  # the files are named from the removal's side
         assert {first, second} == {"source", "target"}
-        assert draft.targets == ("video2",)
-        instruction = draft.text.removeprefix("<video1> ").removesuffix(" <video2>")
+        assert spec.targets == ("video2",)
+        instruction = spec.text.removeprefix("<video1> ").removesuffix(" <video2>")
         begins = {form.partition("{what}")[0] for form in forms}
-        assert any(instruction.startswith(start) for start in begins), draft.text
+        assert any(instruction.startswith(start) for start in begins), spec.text
 
 
 def test_captions_follow_their_videos() -> None:
     task, result, _ = rendered()
     scene = task.scene_of(CLIP.source)
     both = words.caption(scene), words.caption(scene, without=0)
-    for draft in task.drafts(CLIP, result, 0):
-        wanted = both if draft.task == "object_removal" else both[::-1]
-        assert (draft.captions["source"], draft.captions["target"]) == wanted
+    for spec in task.samples(CLIP, result, 0):
+        wanted = both if spec.task == "object_removal" else both[::-1]
+        assert (spec.captions["source"], spec.captions["target"]) == wanted
     task_, result_, _ = person()
-    for draft in task_.drafts(replace(CLIP, source="street.mp4"), result_, 0):
-        empty = "target" if draft.task == "object_removal" else "source"
-        assert "without" in draft.captions[empty]
-        assert "without" not in draft.captions["source" if empty == "target" else "target"]
+    for spec in task_.samples(replace(CLIP, source="street.mp4"), result_, 0):
+        empty = "target" if spec.task == "object_removal" else "source"
+        assert "without" in spec.captions[empty]
+        assert "without" not in spec.captions["source" if empty == "target" else "target"]
 
 
 def test_addition_alone_is_the_additions() -> None:
     none: Any = None
     addition = ObjectAddition(none, none, none, none, none, none)
     _, result, _ = person()
-    assert {draft.task for draft in addition.drafts(CLIP, result, 0)} == {"object_addition"}
+    assert {spec.task for spec in addition.samples(CLIP, result, 0)} == {"object_addition"}

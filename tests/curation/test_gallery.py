@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from curation.core.results import Candidate
 from curation.engine import report
-from curation.engine.executor import Outcome
 from curation.engine.progress import RunProgress
 from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
+from curation.engine.worker import Outcome
 from curation.sources.clips import Clip
 from shards.media import write_image, write_video
 from tests.browser import chromium, opened
@@ -141,7 +142,7 @@ def test_progress_counts_clips_and_tells_the_time_left(capsys: pytest.CaptureFix
         for number, outcome in enumerate(cut):
             time.sleep(0.6 if number == 0 else 0)
             outcome.candidates = (
-                [{"reason": ""}, {"reason": "too small"}] if outcome.clip and not outcome.refused else []
+                [Candidate(), Candidate(reason="too small")] if outcome.clip and not outcome.refused else []
             )
             progress.add(outcome)
     lines = capsys.readouterr().err.splitlines()

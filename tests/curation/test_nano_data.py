@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from curation.engine.executor import RunError
+from curation.__main__ import main
 from curation.engine.run import run
 from curation.engine.run_all import read_runs
+from curation.engine.task_config import RunError
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 
@@ -64,6 +66,36 @@ def test_a_wrong_list_is_refused(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "runs.yaml").write_text(text)
     with pytest.raises(RunError, match=words):
         read_runs(tmp_path / "runs.yaml")
+
+
+def test_only_selects_among_the_runs_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((CONFIGS / "cg_depth.yaml").read_text())
+    config["init_args"] |= {"scenes": 2, "heldout_fraction": 0.5}
+    (tmp_path / "depth.yaml").write_text(yaml.safe_dump(config))
+    runs = {name: {"task": "cg_depth", "config": "depth.yaml"} for name in ("first", "second", "third")}
+    (tmp_path / "runs.yaml").write_text(yaml.safe_dump({"runs": runs}))
+
+    def curate(*only: str) -> int:
+        places = ["--out", str(tmp_path / "out"), "--workspace", str(tmp_path / "workspace")]
+        names = [f"--only+={name}" for name in only]
+        words = ["curation", "all", "--runs", str(tmp_path / "runs.yaml"), *names, *places, "--workers", "0"]
+        monkeypatch.setattr("sys.argv", words)
+        return main()
+
+    assert curate("third", "first") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["first", "third"]
+    assert {len(ShardSet(tmp_path / "out" / name)) for name in ("first", "third")} == {4}
+    assert json.loads((tmp_path / "out" / "all.json").read_text())[1]["computed"] == 0  # the same scenes
+    page = (tmp_path / "out" / "all.html").read_text()
+    assert "<h2>first</h2>" in page
+    assert "<h2>third</h2>" in page
+    capsys.readouterr()
+    assert curate("frist") == 2
+    assert "--only frist: " in (told := capsys.readouterr().err)
+    assert "first" in told.partition("runs.yaml")[2]
+    assert not (tmp_path / "out" / "second").exists()
 
 
 def test_the_list_is_all_there_is() -> None:

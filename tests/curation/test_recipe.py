@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import MediaWriter, SampleSpec, Task, attempt
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
@@ -34,21 +35,21 @@ class Grey(Task):
         super().__init__()
         self.marker, self.length, self.least = Marker(level), length, least
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         return {"length": self.length}
 
-    def thresholds(self) -> dict[str, Any]:
+    def thresholds(self) -> Mapping[str, object]:
         return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
-        return {"candidates": [self.once(space, "paint", clip, self._paint, [self.marker])]}
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+        return [self.cached(space, "paint", clip, self._paint, [self.marker])]
 
-    def _paint(self, clip: Clip, folder: Path) -> dict[str, Any]:
-        shelf = MediaWriter(folder, clip.fps)
-        shelf.video("made", np.full((self.length, 16, 16, 3), self.marker.level, np.uint8))
-        return shelf.done(first=4, stop=4 + self.length)
+    def _paint(self, clip: Clip, folder: Path) -> Candidate:
+        writer = MediaWriter(folder, clip.fps)
+        writer.video("made", np.full((self.length, 16, 16, 3), self.marker.level, np.uint8))
+        return writer.done(first=4, stop=4 + self.length)
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         return [SampleSpec("", "grey", "Grey. <video1>", ("video1",), {"video1": "made"})]
 
 
@@ -68,8 +69,8 @@ def test_a_result_is_kept_for_its_settings_and_annotators_alone(tmp_path: Path) 
 
 def test_a_sample_says_which_seconds_of_its_source_it_shows(tmp_path: Path) -> None:
     recipe = Grey()
-    (result,) = recipe.process(CLIP, Workspace(tmp_path))["candidates"]
-    ((sample, files),) = recipe.samples(CLIP, result, 0, recipe.steps())
+    (result,) = recipe.process(CLIP, Workspace(tmp_path))
+    ((sample, files),) = recipe.build_samples(CLIP, result, 0, recipe.steps())
     assert sample.provenance.clip.span == (10.4, 11.2)  # frames 4 to 12 of a clip that begins at frame 100
     assert sample.provenance.clip.sha256 == CLIP.sha256
     assert sample.split == "heldout"
@@ -77,8 +78,8 @@ def test_a_sample_says_which_seconds_of_its_source_it_shows(tmp_path: Path) -> N
 
 
 def test_what_a_backend_could_not_make_is_not_accepted() -> None:
-    def fails() -> dict[str, Any]:
+    def fails() -> Candidate:
         raise AnnotatorError("out of memory")
 
-    assert attempt(fails) == {"reason": "quarantined", "error": "out of memory"}
-    assert attempt(lambda: {"reason": ""}) == {"reason": ""}
+    assert attempt(fails) == Candidate(reason="quarantined", error="out of memory")
+    assert attempt(Candidate) == Candidate(reason="")

@@ -123,14 +123,14 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     os.kill(_stages(driver)[0], signal.SIGKILL)
     _until(lambda: len(ledger(workspace)) >= moments[1], driver)
     _kill(driver)
-    committed = {line["key"] for line in ledger(workspace)}
+    committed = {line.key for line in ledger(workspace)}
 
     done = cli(*arguments, "--workers", "0")  # nothing depends on who computes it
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(finished[0])
-    keys = [line["key"] for line in ledger(workspace)]
+    keys = [line.key for line in ledger(workspace)]
     assert len(keys) == len(set(keys)), "a result was computed twice"
-    assert set(keys) == {line["key"] for line in ledger(finished[1])}
+    assert set(keys) == {line.key for line in ledger(finished[1])}
     summary = json.loads((out / "summary.json").read_text())
     assert sum(stage["computed"] for stage in summary["stages"].values()) == len(keys) - len(committed)
 

@@ -104,7 +104,7 @@ def test_twins_are_found_as_by_comparing_all_with_all(marks: list[tuple[int, int
     seen, kept = DuplicateIndex(bits), list[list[str]]()
     for key, hashes in clips:
         wanted = bits >= 0 and any(alike(hashes, other, bits) for other in kept)
-        assert seen.twin(key, hashes) == wanted
+        assert seen.is_duplicate(key, hashes) == wanted
         if not wanted:
             kept.append(hashes)
 

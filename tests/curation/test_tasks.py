@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from curation.engine.executor import default_config, tasks
 from curation.engine.run import Summary, run
 from curation.engine.run_all import in_order, with_preset
+from curation.engine.task_config import default_config, tasks
 from curation.ops.control_signals import draw_poses
-from curation.ops.flow_warp import warp_error
+from curation.ops.flicker import flicker_of
 from curation.tasks.object_replacement import recoloured
 from shards.reader import Record, ShardSet
 from shards.resources import config_root
@@ -114,7 +114,7 @@ def test_a_style_holds_still(runner: Runner) -> None:
         target, _ = record.video("video2")
         assert record.sample.scores["flicker"] is not None
         assert record.sample.scores["flicker"] <= 1.3
-        assert warp_error(target, source) <= 1.3 * warp_error(source, source) + 0.3  # H.264 on top
+        assert flicker_of(target, source) <= 1.3 * flicker_of(source, source) + 0.3  # H.264 on top
         assert np.abs(source.astype(int) - target).mean() > 4
 
 
@@ -129,8 +129,8 @@ def test_a_camera_moves_in_the_frame(runner: Runner) -> None:
 
 def test_recolouring_leaves_the_rest(runner: Runner, work: Path) -> None:
     _, records = runner("object_replacement")
-    shelf = next((work / "workspace" / "recolour").glob("*/*/result.json")).parent
-    assert (shelf / "preview.png").is_file()
+    folder = next((work / "workspace" / "recolour").glob("*/*/result.json")).parent
+    assert (folder / "preview.png").is_file()
     for record in records:
         source, target = (record.video(name)[0].astype(int) for name in ("video1", "video2"))
         apart, mask = np.abs(source - target).max(-1), record.mask("mask")
@@ -231,7 +231,7 @@ def test_all_leaves_out_tasks_that_the_preset_does_not_have(
 ) -> None:
     shutil.copytree(config_root() / "curation", tmp_path / "curation")
     (tmp_path / "curation" / "style_transfer.reference.yaml").unlink()
-    monkeypatch.setattr("curation.engine.executor.config_root", lambda: tmp_path)
+    monkeypatch.setattr("curation.engine.task_config.config_root", lambda: tmp_path)
     names = sorted(tasks())
     assert set(names) - set(with_preset(names, "reference")) == {"style_transfer"}
     assert with_preset(names, "offline") == names

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import curation.tasks
-from curation.engine.executor import tasks
 from curation.engine.run import run
+from curation.engine.task_config import tasks
 from shards.reader import ShardSet
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-task.md"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner
-from curation.core.task import MediaWriter, SampleSpec, Task, attempt, refused
+from curation.core.results import Candidate, Captioned, CaptionResult, refused
+from curation.core.task import MediaWriter, SampleSpec, Task, attempt
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.tasks.base.derived import DerivedTask
 from curation.text.heuristic_captions import HeuristicCaptioner
@@ -19,7 +20,7 @@ from curation.vlm.interface import Annotator
 
 
 def to_video(control: str, caption: str) -> SampleSpec:
-    """From the control ("control" on the shelf) to the video ("video") by its caption."""
+    """From the control (written as "control") to the video (as "video") by its caption."""
     return SampleSpec(
         "",
         f"{control}_to_video",
@@ -42,14 +43,34 @@ def from_video(control: str, caption: str) -> SampleSpec:
     )
 
 
+Points = list[list[list[list[float]]]]  # frames, people, points, (x, y in pixels, visibility 0 to 1)
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """A control signal, uint8 [T, H, W, 3]; or why there is none. `people` where they were counted."""
+    """A control signal, uint8 [T, H, W, 3]; or why there is none.
+
+    `people` where they were counted, `points` where it was drawn from some.
+    """
 
     video: np.ndarray | None
     reason: str = ""
     people: int | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    points: Points | None = None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Details of a candidate: the number of people, where they were counted."""
+
+    people: int | None
+
+
+@dataclass(frozen=True)
+class Posed(Counted):
+    """Details of a candidate that was drawn from points."""
+
+    points: Points
 
 
 class ClipsToVideo(Task):
@@ -80,39 +101,42 @@ class ClipsToVideo(Task):
         """The annotators of `draw`."""
         raise NotImplementedError
 
-    def used(self) -> dict[str, Annotator]:
+    def annotators(self) -> dict[str, Annotator]:
         """The annotators by stage."""
         return {**self.drawers(), "caption": self.captioner}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per window."""
         spans = self.windows(clip, self.length, self.most)
-        return {"candidates": [attempt(functools.partial(self._pair, clip, space, s)) for s in spans]}
+        return [attempt(functools.partial(self._pair, clip, space, s)) for s in spans]
 
-    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> dict[str, Any]:
-        drawn = self.once(space, self.control, clip, self._draw, [*self.drawers().values()], span=span)
-        if drawn["reason"]:
+    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> Candidate:
+        drawn = self.cached(space, self.control, clip, self._draw, [*self.drawers().values()], span=span)
+        if drawn.reason:
             return drawn
-        people, uses = drawn["people"], [self.captioner]
-        told = self.once(space, "caption", clip, self._caption, uses, span=span, people=people)
-        return {**drawn, "caption": told["caption"]}
+        people, uses = drawn.details(Counted).people, [self.captioner]
+        told = self.cached(
+            space, "caption", clip, self._caption, uses, kind=CaptionResult, span=span, people=people
+        )
+        return drawn.also(caption=told.caption)
 
-    def _draw(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
+    def _draw(self, clip: Clip, folder: Path, span: tuple[int, int]) -> Candidate:
         frames = load_frames(clip)[slice(*span)]
         drawn = self.draw(frames)
         if drawn.video is None:
             return refused(drawn.reason)
-        shelf = MediaWriter(folder, clip.fps)
-        shelf.video("control", drawn.video)
-        shelf.video("video", frames)
-        return shelf.done(first=span[0], stop=span[1], people=drawn.people, **drawn.about)
+        writer = MediaWriter(folder, clip.fps)
+        writer.video("control", drawn.video)
+        writer.video("video", frames)
+        details = Counted(drawn.people) if drawn.points is None else Posed(drawn.people, drawn.points)
+        return writer.done(details, first=span[0], stop=span[1])
 
-    def _caption(self, clip: Clip, folder: Path, span: tuple[int, int], people: int | None) -> dict[str, Any]:
-        return {"caption": self.captioner.caption(load_frames(clip)[slice(*span)], people)}
+    def _caption(self, clip: Clip, folder: Path, span: tuple[int, int], people: int | None) -> CaptionResult:
+        return CaptionResult(caption=self.captioner.caption(load_frames(clip)[slice(*span)], people))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample; the way back is another task."""
-        return [to_video(self.control, result["caption"])]
+        return [to_video(self.control, candidate.details(Captioned).caption)]
 
 
 class ToVideo(DerivedTask):
@@ -124,21 +148,21 @@ class ToVideo(DerivedTask):
     def __init__(self, parents: tuple[str, ...]) -> None:
         super().__init__(parents, (f"{self.control}_to_video",))
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate per sample."""
-        return {"candidates": [self.once(space, "take", clip, self._take)]}
+        return [self.cached(space, "take", clip, self._take)]
 
-    def _take(self, clip: Clip, folder: Path) -> dict[str, Any]:
+    def _take(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
         media = record.sample.media
-        shelf = MediaWriter(folder, media["video1"].fps or 1.0)
+        writer = MediaWriter(folder, media["video1"].fps or 1.0)
         for name, element in self.order:
-            shelf.copy(name, record.bytes(element), media[element])
-        return shelf.done(caption=record.sample.captions["target"])
+            writer.copy(name, record.bytes(element), media[element])
+        return writer.done(Captioned(record.sample.captions["target"]))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
-        return [to_video(self.control, result["caption"])]
+        return [to_video(self.control, candidate.details(Captioned).caption)]
 
 
 class BackToControl(ToVideo):
@@ -146,6 +170,6 @@ class BackToControl(ToVideo):
 
     order = (("video", "video2"), ("control", "video1"))
 
-    def drafts(self, clip: Clip, result: dict[str, Any], number: int) -> list[SampleSpec]:
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
-        return [from_video(self.control, result["caption"])]
+        return [from_video(self.control, candidate.details(Captioned).caption)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from curation.core.cache import Workspace
+from curation.core.results import Candidate
 from curation.core.task import Task
 from curation.sources.clips import Clip
 from shards.hashing import digest
@@ -69,7 +69,7 @@ class DerivedTask(Task):
         folder, _, key = clip.source.rpartition("#")
         return _open(folder)[key]
 
-    def provenance(self, clip: Clip, result: dict[str, Any], steps: list[Step]) -> Provenance:
+    def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """The parent's, and our own steps after its."""
         parent = self.record(clip).sample.provenance
         return Provenance(clip=parent.clip, steps=[*parent.steps, *steps])

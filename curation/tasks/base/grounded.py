@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from curation.core.cache import Workspace
 from curation.core.interfaces import Inpainter, ObjectFinder, TrackedObject
-from curation.core.task import MediaWriter, Task, attempt, refused
+from curation.core.results import Candidate, StageResult, refused
+from curation.core.task import MediaWriter, Task, attempt
 from curation.ops import masks
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
@@ -40,8 +42,57 @@ class ObjectGates:
     changed: float = 4.0  # levels, least mean difference inside the mask
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectNames(StageResult):
+    """Kinds of objects that a window shows."""
+
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class ObjectMeasures:
+    """What the gates go by of one object, see `ObjectGates`; `seen` counts the detections joined in it."""
+
+    label: str
+    score: float
+    seen: int
+    presence: float
+    area: float
+    spread: float
+    jump: float
+    border: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundObjects(StageResult):
+    """The objects of a window; the masks of number `n` are in its folder as object<n>.mkv."""
+
+    things: list[ObjectMeasures]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairWords(StageResult):
+    """What is said of a pair, see `GroundedTask.words`."""
+
+    words: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Details of a candidate: the name that its object was found by."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class Worded:
+    """Details of a candidate: what is said of it."""
+
+    words: dict[str, str]
+
+
 class GroundedTask(Task):
-    """The recipe; subclasses write `words`, `prompt` and `drafts`.
+    """The recipe; subclasses write `words`, `prompt` and `samples`.
 
     Args:
         finder: objects by name.
@@ -87,123 +138,145 @@ class GroundedTask(Task):
 
     # ---- the recipe ---------------------------------------------------------------------------------------
 
-    def used(self) -> dict[str, Annotator]:
+    def annotators(self) -> dict[str, Annotator]:
         """The annotators by stage."""
         edit = {self.stage: self.inpainter}
         return {"find": self.finder, "write": self.writer, **edit, "judge": self.judge}
 
-    def thresholds(self) -> dict[str, Any]:
+    def thresholds(self) -> Mapping[str, object]:
         """Of objects and grades; windows, names and growth go into the results by value."""
         windows = {"length": self.length, "names": list(self.names), "grow": self.grow}
         return {"gates": asdict(self.gates), "grades": self.judge.thresholds, **windows}
 
-    def process(self, clip: Clip, space: Workspace) -> dict[str, Any]:
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
         """One candidate for each object of each window."""
-        candidates: list[dict[str, Any]] = []
+        candidates: list[Candidate] = []
         for span in self.windows(clip, self.length, self.most):
             found = attempt(functools.partial(self._found, clip, space, span))
-            if found.get("error"):
+            if isinstance(found, Candidate):
                 candidates.append(found)
                 continue
-            for number, thing in enumerate(found["things"]):
+            for number, thing in enumerate(found.things):
                 if reason := self.object_reason(thing):
                     candidates.append(refused(reason))
                     continue
                 candidates.append(attempt(functools.partial(self._pair, clip, space, span, found, number)))
-            if not found["things"]:
+            if not found.things:
                 candidates.append(refused("no object of these names"))
-        return {"candidates": candidates}
+        return candidates
 
-    def _found(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> dict[str, Any]:
+    def _found(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> FoundObjects:
         names = list(self.names)
         if not names:
-            named = self.once(space, "name", clip, self._name, [self.writer], span=span)
-            names = named["names"]
-        return self.once(space, "find", clip, self._find, [self.finder], span=span, names=names)
+            uses = [self.writer]
+            names = self.cached(space, "name", clip, self._name, uses, kind=ObjectNames, span=span).names
+        return self.cached(
+            space, "find", clip, self._find, [self.finder], kind=FoundObjects, span=span, names=names
+        )
 
-    def _name(self, clip: Clip, folder: Path, span: tuple[int, int]) -> dict[str, Any]:
-        return {"names": self.writer.names(load_frames(clip)[slice(*span)])}
+    def _name(self, clip: Clip, folder: Path, span: tuple[int, int]) -> ObjectNames:
+        return ObjectNames(names=self.writer.names(load_frames(clip)[slice(*span)]))
 
-    def _find(self, clip: Clip, folder: Path, span: tuple[int, int], names: list[str]) -> dict[str, Any]:
+    def _find(self, clip: Clip, folder: Path, span: tuple[int, int], names: list[str]) -> FoundObjects:
         frames = load_frames(clip)[slice(*span)]
         things = self.finder.objects(frames, names)
         for number, thing in enumerate(things):
             write_mask(folder / f"object{number}.mkv", thing.masks, clip.fps)
-        return {"things": [measured(thing) for thing in things]}
+        return FoundObjects(things=[measured(thing) for thing in things])
 
     def _pair(
-        self, clip: Clip, space: Workspace, span: tuple[int, int], found: dict[str, Any], number: int
-    ) -> dict[str, Any]:
+        self, clip: Clip, space: Workspace, span: tuple[int, int], found: FoundObjects, number: int
+    ) -> Candidate:
         """Words, the edit and the grades of one object; what a gate refuses goes no further."""
-        thing, folder = found["things"][number], Path(found["folder"])
-        of = {"span": span, "find": folder.name, "number": number}
+        thing = found.things[number]
+        of = found.folder.name
 
         def cut_out() -> tuple[np.ndarray, np.ndarray]:
-            mask = read_mask(folder / f"object{number}.mkv")
+            mask = read_mask(found.folder / f"object{number}.mkv")
             return load_frames(clip)[slice(*span)], mask
 
-        def write(clip: Clip, _: Path, **__: Any) -> dict[str, Any]:
-            return {"words": self.words(*cut_out(), thing["label"])}
+        def write(clip: Clip, _: Path, **__: Any) -> PairWords:
+            return PairWords(words=self.words(*cut_out(), thing.label))
 
-        def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> dict[str, Any]:
+        def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> Candidate:
             frames, mask = cut_out()
             hole = np.stack([masks.dilate(m, grow) for m in mask])
             edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
-            shelf = MediaWriter(into, clip.fps)
-            shelf.video("source", frames)
-            shelf.video("target", edited)
-            shelf.mask("mask", hole)
-            found = {"confidence": thing["score"], **compared(frames, edited, hole)}
-            return shelf.done(first=span[0], stop=span[1], label=thing["label"], scores=found)
+            writer = MediaWriter(into, clip.fps)
+            writer.video("source", frames)
+            writer.video("target", edited)
+            writer.mask("mask", hole)
+            scores = {"confidence": thing.score, **compared(frames, edited, hole)}
+            return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
 
-        words = self.once(space, "write", clip, write, [self.writer], **of)["words"]
-        told = self.prompt(words) if self.inpainter.prompted else ""
-        pair = self.once(space, self.stage, clip, edit, [self.inpainter], **of, prompt=told, grow=self.grow)
-        pair["words"] = words
-        if reason := self.pair_reason(pair["scores"]):
-            return {**pair, "reason": reason}
+        words = self.cached(
+            space,
+            "write",
+            clip,
+            write,
+            [self.writer],
+            kind=PairWords,
+            span=span,
+            find=of,
+            number=number,
+        ).words
+        pair = self.cached(
+            space,
+            self.stage,
+            clip,
+            edit,
+            [self.inpainter],
+            span=span,
+            find=of,
+            number=number,
+            prompt=self.prompt(words) if self.inpainter.prompted else "",
+            grow=self.grow,
+        )
+        pair = pair.also(words=dict(words))
+        if reason := self.pair_reason(pair.scores):
+            return replace(pair, reason=reason)
         return judged(self, space, clip, self.judge, pair, words["instruction"])
 
     # ---- the gates ----------------------------------------------------------------------------------------
 
-    def object_reason(self, thing: dict[str, Any]) -> str:
+    def object_reason(self, thing: ObjectMeasures) -> str:
         """Why an object is not taken; "" when it is."""
         gates = self.gates
         reasons = (
-            (thing["score"] < gates.confidence, "object found with low confidence"),
-            (thing["presence"] < gates.presence, "object absent from too many frames"),
-            (thing["area"] < gates.area[0], "object too small"),
-            (thing["area"] > gates.area[1], "object too large"),
-            (thing["spread"] > gates.steady, "object's area not steady"),
-            (thing["jump"] < gates.jump, "object's mask jumps"),
-            (thing["border"] > gates.border, "object cut by the picture's edge"),
+            (thing.score < gates.confidence, "object found with low confidence"),
+            (thing.presence < gates.presence, "object absent from too many frames"),
+            (thing.area < gates.area[0], "object too small"),
+            (thing.area > gates.area[1], "object too large"),
+            (thing.spread > gates.steady, "object's area not steady"),
+            (thing.jump < gates.jump, "object's mask jumps"),
+            (thing.border > gates.border, "object cut by the picture's edge"),
         )
         return next((reason for fails, reason in reasons if fails), "")
 
-    def pair_reason(self, scores: dict[str, float]) -> str:
+    def pair_reason(self, scores: Mapping[str, float]) -> str:
         """Why a pair is not taken; "" when it is."""
         if scores["outside_psnr"] < self.gates.preserved:
             return "changed outside the mask"
         return "hardly changed inside the mask" if scores["inside_change"] < self.gates.changed else ""
 
 
-def measured(thing: TrackedObject) -> dict[str, Any]:
+def measured(thing: TrackedObject) -> ObjectMeasures:
     """What the gates look at, as plain numbers."""
     areas = thing.masks.mean((1, 2))
     there = areas > 0
     shown = thing.masks[there]
     edges = [bool(m[0].any() | m[-1].any() | m[:, 0].any() | m[:, -1].any()) for m in shown]
     follows = [float((a & b).sum() / max(1, (a | b).sum())) for a, b in itertools.pairwise(shown)]
-    return {
-        "label": thing.label,
-        "score": round(thing.score, 4),
-        "seen": thing.seen,
-        "presence": round(float(there.mean()), 4),
-        "area": round(float(areas[there].mean()) if there.any() else 0.0, 6),
-        "spread": round(float(areas[there].std() / areas[there].mean()) if there.any() else 0.0, 4),
-        "jump": round(min(follows, default=0.0), 4),
-        "border": round(float(np.mean(edges)) if edges else 0.0, 4),
-    }
+    return ObjectMeasures(
+        label=thing.label,
+        score=round(thing.score, 4),
+        seen=thing.seen,
+        presence=round(float(there.mean()), 4),
+        area=round(float(areas[there].mean()) if there.any() else 0.0, 6),
+        spread=round(float(areas[there].std() / areas[there].mean()) if there.any() else 0.0, 4),
+        jump=round(min(follows, default=0.0), 4),
+        border=round(float(np.mean(edges)) if edges else 0.0, 4),
+    )
 
 
 def compared(source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -16,7 +16,7 @@ import yaml
 
 from curation.annotators.grounding_dino import GroundingDinoPackage
 from curation.annotators.sam2 import Sam2Package
-from curation.engine.executor import default_config
+from curation.engine.task_config import default_config
 from shards.media import write_video
 from tests.curation.reference.answers import Answers
 from tests.curation.reference.tiny_models import MAKERS, SAM2, bert_tokenizer

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from curation.engine import run_all
-from curation.engine.executor import default_config, tasks
 from curation.engine.run import Summary, run
+from curation.engine.task_config import default_config, tasks
 from shards.reader import ShardSet
 from shards.verify import verify
 from tests.curation.reference.tiny_models import SAM2

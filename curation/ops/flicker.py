@@ -1,4 +1,8 @@
-"""Flow-warping error: how much a video changes from frame to frame beyond what moves in its source."""
+"""Flicker: how much a video changes from frame to frame beyond what moves in its source.
+
+The gate of style transfer goes by it. It is not the published flow-warping error, a mean of squares over what
+the target's flow shows in both frames: that is the benchmark's metric `warp_error`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import cv2
 import numpy as np
 
 
-def warp_error(frames: np.ndarray, source: np.ndarray) -> float:
+def flicker_of(frames: np.ndarray, source: np.ndarray) -> float:
     """Mean absolute difference, in levels of 0 to 255, of each frame and the one before, carried by flow.
 
     The flow (DIS) is the source's, so that the same places are compared in both; where it does not explain
