@@ -191,7 +191,8 @@ def _process(cut: list[Outcome], arguments: tuple[Any, ...], workers: int, gpus:
         num_cpus=1,
         num_gpus=gpus or None,
         max_restarts=-1,
-        # Once for a death that the clip itself causes, once for one beside it in the same worker.
+        # Enough for the `ATTEMPTS` deaths that a clip may cause itself, after which the worker leaves it out,
+        # and for as many of a worker at which it only waits its turn.
         max_task_retries=2 * ATTEMPTS,
     )
 

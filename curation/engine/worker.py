@@ -146,8 +146,9 @@ class Worker:
         """How many workers began this in this run and did not end it; counts this one.
 
         A worker that is killed can say nothing any more, so each leaves a byte before it begins, and whoever
-        ends removes the file. A file or clip is in one worker's hands at a time: Ray tries it again only when
-        it has lost the one before, so that nobody writes between the byte and the count.
+        ends removes the file. Ray tries a file or clip again only when it has lost the worker before, so the
+        bytes are deaths. Files of the same bytes share the marks of their clips: while two workers are at
+        such a clip, one death too many may be counted, which `ATTEMPTS` has room for.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with naming(path), path.open("ab") as handle:

@@ -38,7 +38,7 @@ class Pair:
 
 
 @dataclass
-class Measured:
+class FrameMeasures:
     """What is noted of the frames of a window, one value a frame.
 
     Attributes:
@@ -74,7 +74,7 @@ def make_pair(
     """
     shape = frames.shape[:3]
     pair = Pair(frames, frames.copy(), np.zeros(shape, bool), np.zeros(shape, bool), {})
-    measured = Measured()
+    measured = FrameMeasures()
     for t, box in enumerate(boxes):
         pose = segmenter.segment(frames[t], box)[0] if t % gates.segment_every == 0 else None
         window = window_of(box, shape[1:], 0.8)
@@ -99,7 +99,7 @@ def _body(
     box: np.ndarray,
     pose: np.ndarray | None,
     settings: ForegroundSettings,
-    measured: Measured,
+    measured: FrameMeasures,
 ) -> np.ndarray:
     """The person, bool [h, w] of the window; notes how far the segmenter agrees. Raises Rejected."""
     body, reason = body_of(seen, box, pose, settings)
@@ -137,7 +137,7 @@ def _check_ring(
     gates: GateSettings,
     grow_by: int,
     feather: int,
-    measured: Measured,
+    measured: FrameMeasures,
 ) -> None:
     """Look close around the mask for what was left out of it. Raises Rejected."""
     ring = dilate(support, gates.ring) & ~support
@@ -153,7 +153,7 @@ def _check_ring(
         measured.ring_errors.append(float(cv2.absdiff(here, seen.backdrop)[near].mean()))
 
 
-def _check_window(pair: Pair, gates: GateSettings, measured: Measured) -> dict[str, float]:
+def _check_window(pair: Pair, gates: GateSettings, measured: FrameMeasures) -> dict[str, float]:
     """The gates on a window as a whole, in the order in which they are counted; its scores."""
     areas = pair.body.sum((1, 2))
     if areas.min() < gates.min_area:

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,15 +26,24 @@ from curation.core.interfaces import (
     Track,
     Tracker,
 )
-from curation.core.results import Candidate, StageResult, refused
+from curation.core.results import Candidate, refused
 from curation.core.task import MediaWriter, SampleSpec, Task, code_of_task, key_of
 from curation.ops import masks
 from curation.removal import background_subtraction as foreground
-from curation.removal import compositing
+from curation.removal import compositing, stages
 from curation.removal import filters as gates
 from curation.removal.background_subtraction import ForegroundSettings
 from curation.removal.compositing import Rejected
 from curation.removal.filters import GateSettings
+from curation.removal.stages import (
+    DetectionResult,
+    FrameDetections,
+    SceneResult,
+    StoredTrack,
+    TrackResult,
+    Window,
+    WindowResult,
+)
 from curation.sources import clips
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.tasks.base.grounded import GroundedTask, Worded
@@ -70,69 +78,6 @@ FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, wh
 )
 
 
-class FrameDetections(NamedTuple):
-    """What the detector saw in a frame: boxes [N, 4] in pixels and their confidences [N]; a list in JSON."""
-
-    frame: int
-    boxes: list[list[float]]
-    scores: list[float]
-
-
-class StoredTrack(NamedTuple):
-    """A `Track` as plain values; a list of them in JSON."""
-
-    id: int
-    start: int
-    boxes: list[list[float]]
-    score: float
-
-
-class Window(NamedTuple):
-    """Frames of a track, from `first` on, in which it is alone, whole and steady; a list in JSON."""
-
-    track: int
-    first: int
-    boxes: list[list[float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionResult(StageResult):
-    """The detections of a clip, in the frames that were looked at."""
-
-    found: list[FrameDetections]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackResult(StageResult):
-    """The tracks of a clip."""
-
-    tracks: list[StoredTrack]
-
-    def as_tracks(self) -> list[Track]:
-        """The tracks with arrays for boxes."""
-        return [Track(t.id, t.start, np.array(t.boxes, np.float32), t.score) for t in self.tracks]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneResult(StageResult):
-    """Whether the camera stands still, and by how many pixels it moves; a still one's plate is in the folder.
-
-    `people` are the boxes [N, 4] of people that the detector sees in the plate; None under a moving camera.
-    """
-
-    static: bool
-    motion: float
-    people: list[list[float]] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowResult(StageResult):
-    """The windows of all tracks, and a reason for each track without any."""
-
-    windows: list[Window]
-    rejected: list[str]
-
-
 @dataclass(frozen=True)
 class OfTrack:
     """Details of a refused candidate: the number of its track."""
@@ -152,7 +97,7 @@ class ObjectRemoval(Task):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
-    code = (clips, foreground, gates, media, templates, compositing, preview, masks)
+    code = (clips, foreground, gates, media, templates, compositing, preview, masks, stages)
     forms = FORMS
 
     def __init__(
