@@ -24,6 +24,7 @@ from curation.vlm.client import Answer, ask_json, track_usage
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError
+from shards.frames import evenly_spaced
 from shards.limits import MAX_ANSWER, read_text
 
 RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "editing.txt"
@@ -178,4 +179,4 @@ def judged(frames: int, mode: Mode) -> list[int] | Unscored:
         if frames < 3:
             return Unscored(f"{frames} frames: the published code cannot choose from fewer than 3")
         return list(range(0, frames, frames // 3))
-    return sorted({round(x) for x in np.linspace(0, frames - 1, FRAMES)})
+    return np.unique(evenly_spaced(frames, FRAMES)).tolist()

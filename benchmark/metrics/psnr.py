@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.core.item import Reference, Unscored
 from benchmark.metrics.base import Where, region
+from shards.frames import psnr
 
 
 def masked_mse(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
@@ -42,5 +43,4 @@ class Psnr:
         chosen = region(reference, self.where)
         if isinstance(chosen, Unscored):
             return chosen
-        mse = masked_mse(reference.target, result, chosen)
-        return math.inf if mse == 0 else 10 * math.log10(255.0**2 / mse)
+        return psnr(masked_mse(reference.target, result, chosen), peak=255.0)

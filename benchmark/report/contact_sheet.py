@@ -12,6 +12,7 @@ from benchmark.core.item import BenchmarkError, Item
 from benchmark.evaluation.edit_cache import grounded, weights_folder
 from benchmark.suites import open_suite
 from shards.files import write_bytes
+from shards.frames import evenly_spaced
 from shards.media import resize
 
 MOMENTS, LINE = 3, 11  # frames per strip, height of a line of text in pixels
@@ -77,7 +78,7 @@ def write_gallery(
 
 def strip(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`MOMENTS` of a clip side by side."""
-    moments = np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)
+    moments = evenly_spaced(len(frames), MOMENTS)
     return np.hstack(list(resize(frames[moments], size)))
 
 

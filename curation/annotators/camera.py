@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from curation.vlm.interface import Backend
+from shards.frames import evenly_spaced
 
 
 class CornerMotion:
@@ -38,7 +39,7 @@ class CornerMotion:
             return float("inf")
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
         worst = 0.0
-        for index in np.unique(np.linspace(0, len(frames) - 1, self.samples).round().astype(int)):
+        for index in np.unique(evenly_spaced(len(frames), self.samples)):
             if index == middle:
                 continue
             grey = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)

@@ -9,6 +9,7 @@ import numpy as np
 
 from curation.core.interfaces import Plate
 from curation.vlm.interface import Backend
+from shards.frames import evenly_spaced
 
 
 class MedianPlate:
@@ -30,7 +31,7 @@ class MedianPlate:
         count = min(self.samples, len(frames)) - (
             1 - min(self.samples, len(frames)) % 2
         )  # odd: a real median
-        chosen = frames[np.linspace(0, len(frames) - 1, max(1, count)).round().astype(int)]
+        chosen = frames[evenly_spaced(len(frames), max(1, count))]
         height = frames.shape[1]
         image = np.empty(frames.shape[1:], np.uint8)
         noise = np.empty(frames.shape[1:3], np.float32)

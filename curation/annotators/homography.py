@@ -14,6 +14,7 @@ import numpy as np
 from curation.core.interfaces import Plate
 from curation.ops.masks import close, dilate, disc, large_parts
 from curation.vlm.interface import Backend
+from shards.frames import evenly_spaced
 
 Anchors = list[np.ndarray | None]
 
@@ -128,7 +129,7 @@ class HomographyPlates:
         a person who walks is gone.
         """
         near = self._near(to_anchor, t, self.reach)
-        chosen = sorted({near[i] for i in np.linspace(0, len(near) - 1, self.samples).round().astype(int)})
+        chosen = sorted({near[i] for i in evenly_spaced(len(near), self.samples)})
         image = _median(np.stack([self._warped(frames, to_anchor, s, t) for s in chosen]))
         differs: np.ndarray = _difference(frames[t], image) > self.tolerance
         here = cv2.blur(frames[t], (3, 3))

@@ -14,6 +14,7 @@ from curation.ops.masks import suppress
 from curation.sources.assets import need_model
 from curation.vlm.interface import Backend
 from shards.files import sha256_of
+from shards.frames import evenly_spaced
 
 SIDE = 300  # the network's input, pixels
 
@@ -41,7 +42,7 @@ class SsdliteDetector:
         side = min(height, width)
         tiles = -(-max(height, width) // side)
         boxes, scores = [], []
-        for offset in np.linspace(0, max(height, width) - side, tiles).round().astype(int):
+        for offset in evenly_spaced(max(height, width) - side + 1, tiles):
             top, left = (0, offset) if width >= height else (offset, 0)
             found, confidence = self._one(frame[top : top + side, left : left + side])
             boxes.append(found + np.array([left, top, left, top], np.float32))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from curation.ops.masks import bounds
+from shards.frames import evenly_spaced
 from shards.media import read_image, read_video, write_image
 
 COLUMNS = 4  # frames shown
@@ -17,7 +18,7 @@ CELL = (180, 240)  # height and width of one whole frame in the preview
 def write_preview(path: Path, source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> None:
     """PNG with `COLUMNS` moments: whole frames above (source, target), the mask's region enlarged below."""
     columns = []
-    for t in np.linspace(0, len(source) - 1, COLUMNS).round().astype(int):
+    for t in evenly_spaced(len(source), COLUMNS):
         outlined = outline(source[t], mask[t])
         whole = [_fit(outlined), _fit(target[t])]
         near = [_fit(_crop(p, mask[t])) for p in (source[t], target[t])]
@@ -31,7 +32,7 @@ def write_strips(path: Path, media: list[Path]) -> None:
     clips = [read_image(file)[None] if file.suffix == ".png" else read_video(file)[0] for file in media]
     columns = min(COLUMNS, max(len(frames) for frames in clips))
     for frames in clips:
-        moments = np.linspace(0, len(frames) - 1, columns).round().astype(int)
+        moments = evenly_spaced(len(frames), columns)
         rows.append(np.hstack([_fit(frames[t]) for t in moments]))
     write_image(path, np.vstack(rows))
 

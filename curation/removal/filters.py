@@ -11,6 +11,7 @@ import numpy as np
 
 from curation.core.interfaces import Track
 from curation.ops.masks import covered, grow, iou
+from shards.frames import evenly_spaced
 
 TOO_SHORT = "track ends before the window"
 TOO_SMALL = "too small"
@@ -106,8 +107,7 @@ def windows(reasons: list[str], gates: GateSettings) -> list[tuple[int, int]]:
             ]
         start = i + 1
     if len(found) > gates.max_windows:  # spread over the track
-        keep = np.linspace(0, len(found) - 1, gates.max_windows).round().astype(int)
-        found = [found[k] for k in keep]
+        found = [found[k] for k in evenly_spaced(len(found), gates.max_windows)]
     return found
 
 

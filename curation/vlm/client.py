@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from curation.vlm.interface import AnnotatorError, Rating, Vlm
 from shards.errors import EditVerseError
+from shards.frames import evenly_spaced
 from shards.limits import MAX_ANSWER, parse_json
 
 REFUSALS = ("i'm sorry", "i am sorry", "i cannot", "i can't", "as an ai", "unable to")
@@ -107,7 +108,7 @@ def object_in(text: str) -> object:
 
 def sampled(count: int, most: int) -> np.ndarray:
     """Numbers of at most `most` frames, evenly over all `count`, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+    return np.unique(evenly_spaced(count, min(count, most)))
 
 
 def expected(weights: np.ndarray) -> Rating:

@@ -20,7 +20,7 @@ from curation.vlm import client, hub
 from curation.vlm.client import expected, sampled, spend
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend, Rating
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, first_line
 from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
 
 ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no longer so once a body is read
@@ -227,7 +227,7 @@ class Endpoint:
                 f"{self.url}: no {self.model} there ({error}); start it, or correct url"
             ) from None
         except openai.APIError as error:
-            raise AnnotatorError(f"{self.model}: {str(error).splitlines()[0][:200]}") from None
+            raise AnnotatorError(f"{self.model}: {first_line(error)[:200]}") from None
 
 
 GRADES = {str(grade) for grade in range(11)}

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from curation.vlm.errors import AssetError
-from shards.errors import SettingError
+from shards.errors import SettingError, first_line
 from shards.files import sha256_of
 from shards.hashing import digest
 
@@ -59,7 +59,7 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=offline))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "the hub's cache lacks it, none is fetched" if offline else str(error).splitlines()[0]
+        why = "the hub's cache lacks it, none is fetched" if offline else first_line(error)
         raise AssetError(f"{said}, or a repository of the hub ({why})") from None
 
 

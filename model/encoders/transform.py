@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import shards.frames
 from shards.errors import SettingError
 from shards.limits import MAX_BLOCK, in_range, shown
 
@@ -212,5 +213,4 @@ class TransformCodec:
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of videos in [-1, 1] (peak 2)."""
-    error = (a.float() - b.float()).square().mean().item()
-    return 10 * math.log10(4 / error) if error else math.inf
+    return shards.frames.psnr((a.float() - b.float()).square().mean().item(), peak=2)

@@ -5,7 +5,6 @@ For the eye and the curve; the benchmark package measures properly.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import shards.frames
 from model.data.dataset import EditDataset
 from model.encoders.transform import psnr
 from model.inference.editor import Editor
@@ -78,7 +78,7 @@ class Rendered:
 
 def _db(error: float, count: int) -> float:
     """PSNR of a mean squared error on a 0..1 scale; 100 dB stands for no error at all."""
-    return min(100.0, -10 * math.log10(error / count)) if error else 100.0
+    return min(100.0, shards.frames.psnr(error / count, peak=1))
 
 
 def render_pairs(

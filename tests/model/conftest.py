@@ -6,6 +6,7 @@ Everything runs on the CPU with random weights.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from model import Editor
 from model.config import InferenceConfig, MediaConfig, ModelConfig
@@ -31,7 +33,6 @@ from model.sequence.interleave import (
     build_sequence,
 )
 from model.sequence.rope import RopeConfig
-from model.training.callbacks import TrainingMonitor
 from model.training.config import FitConfig, OptimConfig, TrainConfig
 from model.training.trainer import fit
 from shards.media import write_mask, write_video
@@ -114,21 +115,22 @@ def editor() -> Editor:
 
 
 @pytest.fixture
-def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[FitConfig, Path, int], None]:
-    """`power_cut(config, folder, step)` trains until the step and breaks off."""
+def power_cut() -> Callable[[FitConfig, Path, int], None]:
+    """`power_cut(config, folder, step)` trains until the step is done and breaks off in the next one."""
 
     def run(config: FitConfig, folder: Path, step: int) -> None:
-        original = TrainingMonitor.on_train_batch_end
+        steps = itertools.count(1)
 
-        def interrupted(self: TrainingMonitor, trainer: Any, module: Any, *args: Any) -> None:
-            original(self, trainer, module, *args)
-            if module.done == step:
+        def interrupt(*_: Any) -> None:
+            if next(steps) > step:
                 raise RuntimeError("power cut")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingMonitor, "on_train_batch_end", interrupted)
+        hook = register_optimizer_step_pre_hook(interrupt)
+        try:
             with pytest.raises(RuntimeError, match="power cut"):
                 fit(config, folder)
+        finally:
+            hook.remove()
 
     return run
 

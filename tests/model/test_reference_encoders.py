@@ -5,9 +5,11 @@ The models have random weights and are saved and read as the published ones are.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from model.encoders import build, part
 from model.encoders.t5 import FlanT5, block_mask, pack_rows
@@ -136,18 +139,38 @@ def test_states_do_not_depend_on_what_is_beside_them(t5_folder: Path) -> None:
     torch.testing.assert_close(torch.cat(encoder.encode(TEXTS[::-1])[::-1]), alone, atol=1e-5, rtol=0)
 
 
-def test_rows_hold_no_padding_and_no_text_twice(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def modules_run() -> Iterator[list[tuple[torch.nn.Module, Any]]]:
+    """Every module that runs inside, with its first argument."""
+    run: list[tuple[torch.nn.Module, Any]] = []
+    hook = register_module_forward_pre_hook(lambda module, given: run.append((module, *given[:1])))
+    try:
+        yield run
+    finally:
+        hook.remove()
+
+
+def test_rows_hold_no_padding_and_no_text_twice(t5_folder: Path) -> None:
     encoder = FlanT5(str(t5_folder), width=WIDTH, dtype="float32", batch_tokens=24)
-    run, rows = encoder._run, []
-    monkeypatch.setattr(encoder, "_run", lambda tokens, lengths: rows.append(lengths) or run(tokens, lengths))
-    encoder.encode(TEXTS * 3)
-    tokenizer, _ = encoder._load()
-    wanted = {text: len(tokenizer(text)["input_ids"]) for text in TEXTS if text.strip()}
-    assert sorted(itertools.chain(*rows)) == sorted(wanted.values())
-    rows.clear()
-    assert encoder.encode([]) == []
-    assert [tuple(state.shape) for state in encoder.encode(["", " "])] == [(0, WIDTH)] * 2
-    assert not rows
+    texts = list(dict.fromkeys(TEXTS))
+    wanted = [count + 1 for count in encoder.count(texts) if count]  # with the closing </s>
+
+    def rows(texts: list[str]) -> list[int]:
+        """Tokens of each row of words that the network sees."""
+        with modules_run() as run:
+            states.extend(encoder.encode(texts))
+        words = [(module, given[0]) for module, *given in run if isinstance(module, torch.nn.Embedding)]
+        return [len(ids[0]) for module, ids in words if module.num_embeddings > 32]  # 32 are distances
+
+    states: list[torch.Tensor] = []
+    found = rows(TEXTS * 3)
+    assert sum(found) == sum(wanted)
+    assert 1 < len(found) < len(wanted)
+    states.clear()
+    assert rows([]) == []
+    assert states == []
+    assert rows(["", " "]) == []
+    assert [tuple(state.shape) for state in states] == [(0, WIDTH)] * 2
 
 
 def test_empty_texts_need_no_weights() -> None:
@@ -186,7 +209,7 @@ def test_half_precision_states_are_float32_and_near(
 def test_weights_read_in_inference_mode_move_and_states_train(t5_folder: Path, wan_folder: Path) -> None:
     text = build(part("model.encoders.t5.FlanT5", path=str(t5_folder), width=WIDTH, dtype="float32"))
     codec = build(part("model.encoders.wan.WanVAE", path=str(wan_folder)))
-    with torch.inference_mode():
+    with torch.inference_mode(), modules_run() as run:
         state = text.encode(["the dog"])[0]
         latents = codec.encode(random_video(1, 8, 8))
         video = codec.decode(torch.zeros(1, 1, 1, 16))
@@ -197,10 +220,10 @@ def test_weights_read_in_inference_mode_move_and_states_train(t5_folder: Path, w
         (values * weight).sum().backward()
         assert not values.requires_grad
         assert weight.grad is not None
-    assert not any(
-        p.requires_grad for part_ in (text._loaded[1], codec._loaded[0]) for p in part_.parameters()
-    )
-    assert not text._loaded[1].training
+    weights = [weight for module, *_ in run for weight in module.parameters()]
+    assert weights
+    assert not any(weight.requires_grad for weight in weights)
+    assert not any(module.training for module, *_ in run)
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -25,6 +25,7 @@ from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
 from curation.text.vlm_filter import Judge, judged
 from curation.vlm.interface import Annotator
+from shards.frames import psnr
 from shards.media import read_mask, write_mask
 
 
@@ -284,5 +285,4 @@ def compared(source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[s
     apart = source.astype(np.float32) - target
     outside = float((apart[~mask] ** 2).mean()) if (~mask).any() else 0.0
     inside = float(np.abs(apart[mask]).mean()) if mask.any() else 0.0
-    psnr = 100.0 if outside == 0 else min(100.0, float(10 * np.log10(255**2 / outside)))
-    return {"outside_psnr": round(psnr, 3), "inside_change": round(inside, 3)}
+    return {"outside_psnr": round(min(100.0, psnr(outside, peak=255)), 3), "inside_change": round(inside, 3)}
