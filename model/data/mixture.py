@@ -269,11 +269,13 @@ class MixtureSampler:
         while (early := (begin + self.phases) / self.rates < moment).any():
             begin = begin + early
         end = np.ceil(self.rates * ((first + count + rows + 1) / total)).astype(np.int64) + 1
+        # one entry for each candidate: a row's visits from `begin` to `end`, all rows one after the other
         sizes = np.maximum(end - begin, 0)
         row = np.repeat(np.arange(rows), sizes)
         visit = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
         time = (visit + self.phases[row]) / self.rates[row]
         order = np.lexsort((row, time))
+        # the visits before `moment` were left out, and stand before all candidates
         skip = first - int(begin.sum())
         chosen = order[skip : skip + count]
         return row[chosen], visit[chosen]

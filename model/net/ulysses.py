@@ -97,9 +97,11 @@ class _Exchange:
 
     def tokens_to_heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """First all-to-all: to every rank this one's tokens, with the heads that are that rank's."""
+        # `parts` is in the order of the receivers, as all-to-all cuts a flat tensor; what this rank is to
+        # receive follows from the plan alone, by the same sums that the senders do.
         parts, sends, receives = [], [], []
         for rank in self.ranks:
-            row = sent = received = 0
+            row = sent = received = 0  # row: where the sequence's tokens begin in q, k and v
             for split, own in self.mine:
                 other = split.of(rank)
                 if own is None:
@@ -126,6 +128,7 @@ class _Exchange:
                 other = split.of(rank)
                 if own is None or other is None or not self.amount(other, own):
                     continue
+                # senders come in ascending tokens, so that their parts side by side are the whole sequence
                 low, high = self.kv_range(own)
                 tokens, three = other.stop - other.start, []
                 for count in (own.last - own.first, high - low, high - low):
@@ -153,6 +156,7 @@ class _Exchange:
         Args:
             received: of the first one, for the graph alone.
         """
+        # Every rank gets its own tokens back, with the heads that were this one's to attend with.
         parts, sends, receives = [], [], []
         for rank in self.ranks:
             sent = expected = 0

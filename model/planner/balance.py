@@ -116,6 +116,7 @@ def balance(
     ranks = cluster.ranks
     share = work.sum() / ranks
     kept: Balanced | None = None
+    # First whole, where no budget and no single sequence forces a cut: nothing is sent between ranks then.
     if (least == 1).all() and (cluster.degree == 1 or work.max(initial=0) <= share * (1 + tolerance / 2)):
         places = lpt_partition(work, ranks)
         load = np.array([work[p].sum() for p in places])
@@ -126,6 +127,7 @@ def balance(
         kept = Balanced(pieces, load)
         if cluster.degree == 1 or load.max() <= share * (1 + tolerance):
             return kept
+    # Else node by node, as sequences are shared within one alone, and inside each by cutting.
     size = cluster.size
     nodes = lpt_partition(work, ranks // size)
     pieces = [[] for _ in tokens]
@@ -167,12 +169,15 @@ def lpt_partition(work: Floats, bins: int, rounds: int = 400) -> list[list[int]]
 
     Moves and swaps are between the heaviest bin and the lightest ones, as long as they lower the heaviest.
     """
+    # Longest processing time first: the heap's root is the lightest bin.
     content: list[list[int]] = [[] for _ in range(bins)]
     heap = [(0.0, b) for b in range(bins)]
     for i in np.argsort(-work, kind="stable").tolist():
         weight, b = heap[0]
         content[b].append(i)
         heapq.heapreplace(heap, (weight + float(work[i]), b))
+    # Then local search. With g the heaviest's excess over a lighter bin, to send over d more than comes back
+    # leaves the two g - d and d above the lighter one's old load: best at d = g / 2, of use for 0 < d < g.
     load = np.array([work[c].sum() for c in content])
     mean = load.mean()
     for _ in range(rounds):
@@ -183,6 +188,7 @@ def lpt_partition(work: Floats, bins: int, rounds: int = 400) -> list[list[int]]
             gap = load[high] - load[low]
             mine, theirs = content[high], content[low]
             heavy = work[mine]
+            # the 0 in front is a plain move: nothing comes back
             light = np.concatenate([[0.0], work[theirs]])
             moved = heavy[:, None] - light[None, :]
             moved = np.where((moved > 0) & (moved < gap), np.abs(moved - gap / 2), np.inf)
@@ -216,6 +222,7 @@ def _fill(
     """Share a node's sequences out among its ranks; writes their pieces, returns the ranks' loads."""
     share = float(work[content].sum()) / cluster.size
     room = np.full(cluster.size, share)
+    # Whole ones first, heaviest first: what does not fit into any gap, or must be cut, waits in `fluid`.
     fluid: list[int] = []
     for i in sorted(content, key=lambda i: (-work[i], i)):
         weight = float(work[i])
@@ -231,6 +238,7 @@ def _fill(
         where = int(np.where(fits, left, np.inf).argmin()) if fluid else int(left.argmax())
         room[where] -= weight
         pieces[i] = [SequenceShard(i, first + where, 0, int(tokens[i]), 0, cluster.heads)]
+    # Then those that are cut, as water: each into the gaps that are left, which it may fill exactly.
     for i in fluid:
         most = float(budget.part(tokens[i], work[i]))
         amounts = _fill_gaps(float(work[i]), room, int(least[i]), share, cluster.degree, most)
@@ -289,6 +297,8 @@ def _split_sequence(
         loads = np.zeros(len(amounts))
         loads[used[0]] = float(cost.of(tokens))
         return [SequenceShard(sample, first + int(used[0]), 0, tokens, 0, heads)], loads
+    # The quadratic cost goes with the heads a rank attends with, the linear one with the tokens it holds.
+    # Heads are few and whole, so they come first and roughly; tokens then make up the difference.
     part = amounts[used] / total
     most_heads, most_tokens = int(most * heads + EPSILON), math.ceil(most * tokens - EPSILON)
     per_head = cost.quadratic * tokens * tokens / heads
@@ -309,6 +319,7 @@ def _split_sequence(
 
 def _whole(parts: Floats, total: int, most: int) -> NDArray[np.int64]:
     """Whole numbers near `parts` that add up to `total`, none above `most`."""
+    # Round down, then give what is missing to the largest remainders, as far as they may have more.
     scaled = parts * (total / parts.sum()) if parts.sum() > 0 else np.full(len(parts), total / len(parts))
     result: NDArray[np.int64] = np.minimum(np.floor(scaled), most).astype(np.int64)
     while (missing := total - int(result.sum())) > 0:

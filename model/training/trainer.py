@@ -137,6 +137,15 @@ def _load(
     return train, heldout, module, optimizer
 
 
+def _log_sizes(train: EditDataset, module: EditModule) -> tuple[float, int]:
+    """Say what is trained on what; the codec's PSNR in dB and the network's parameters."""
+    psnr = codec_psnr(train, 16)
+    log.info("codec: %d channels, reconstruction %.1f dB", train.vae.channels, psnr)
+    parameters = count_parameters(module.dit)
+    log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
+    return psnr, parameters
+
+
 def _check_all_done(module: EditModule, steps: int, run: Path) -> None:
     """Raise Stopped or KeyboardInterrupt where the steps ended before the last one."""
     if module.done < steps:
@@ -163,11 +172,7 @@ def _train(
     L.seed_everything(config.train.seed, verbose=False)
     train, heldout, module, optimizer = _load(config, run, world)
     resumed_at = module.done
-    psnr = codec_psnr(train, 16)
-    log.info("codec: %d channels, reconstruction %.1f dB", train.vae.channels, psnr)
-    parameters = count_parameters(module.dit)
-    log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
-
+    psnr, parameters = _log_sizes(train, module)
     steps = PlannedSteps(
         train,
         config.data,
