@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -23,7 +20,6 @@ from rich.console import Console
 
 from benchmark.core.fingerprint import fingerprint
 from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored
-from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.results import Run, RunConfig
 from benchmark.evaluation.runner import claim, execute
 from benchmark.features.clip import Clip
@@ -441,23 +437,15 @@ def test_motion_alignment_by_hand() -> None:
 
 
 def test_a_worker_that_dies_is_said_in_one_line(
-    bench: Path, ours: Path, metrics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Path, ours: Path, metrics: Path, tmp_path: Path
 ) -> None:
     """As the kernel does when memory is short; what was scored before stays."""
-    out, killed = tmp_path / "out", list[int]()
-    put = ScoreStore.put
-
-    def kill(self: ScoreStore, rows: Any) -> None:
-        put(self, rows)
-        if not killed:
-            children = psutil.Process().children(recursive=True)
-            killed.extend(c.pid for c in children if any("spawn_main" in part for part in c.cmdline()))
-            os.kill(killed[0], signal.SIGKILL)
-
-    monkeypatch.setattr(ScoreStore, "put", kill)
+    out, deadly, seen = tmp_path / "out", tmp_path / "deadly.yaml", tmp_path / "seen"
+    seen.mkdir()
+    entry = {"class_path": "tests.benchmark.deadly.DeadlyMetric", "init_args": {"folder": str(seen)}}
+    deadly.write_text(yaml.safe_dump({"metrics": [entry]}))
     with pytest.raises(BenchmarkError, match="--workers 2: one of them died"):
-        scored(out, bench, {"ours": ours}, metrics, workers=2)
-    monkeypatch.undo()
-    run = scored(out, bench, {"ours": ours}, metrics)
+        scored(out, bench, {"ours": ours}, metrics, workers=2, add_metrics=str(deadly))
+    run = scored(out, bench, {"ours": ours}, metrics, add_metrics=str(deadly))
     assert run.counts["scores_reused"] >= 5
     assert run.failures() == []
