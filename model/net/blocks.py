@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.net.attention import attention
+from model.net.attention import Backend, attention
 from model.net.config import DiTConfig
 from model.net.ulysses import ulysses_attention
 from model.sequence.layout import Layout
@@ -49,43 +49,20 @@ class KVCache:
         return self.k.index_copy_(0, rows, k), self.v.index_copy_(0, rows, v)
 
 
-class Attention(nn.Module):
-    """Self-attention inside each sequence, with rotary positions and normalised queries and keys."""
+class PackedAttention(nn.Module):
+    """Attention inside each sequence of a pack, shared by ranks where the batch says so.
 
-    def __init__(self, config: DiTConfig) -> None:
+    Attributes:
+        heads, backend, deterministic: see `model.net.attention`.
+        cached_context: clean tokens see each other alone, see `DiTConfig.context`.
+    """
+
+    def __init__(
+        self, heads: int, backend: Backend, deterministic: bool, cached_context: bool = False
+    ) -> None:
         super().__init__()
-        self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.size = config.width // config.heads
-        self.cached_context = config.context == "cached"
-        self.backend, self.deterministic = config.attention, config.deterministic
-        self.q = nn.Linear(config.width, self.heads * self.size, bias=config.qkv_bias)
-        self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
-        self.v = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
-        self.out = nn.Linear(self.heads * self.size, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
-
-    def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        batch: PackedBatch,
-        role: Role = "all",
-        kv_cache: KVCache | None = None,
-    ) -> Tensor:
-        """Attend from the tokens `x`, which are all of the batch's, its context or its noisy ones by `role`.
-
-        Args:
-            x: [n, width]; cos, sin: [n, head_dim / 2].
-            kv_cache: written to by the context, read from by the noisy tokens.
-        """
-        v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
-        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
-        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
-        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        return self.out(self.mix(q, k, v, batch, role, kv_cache).flatten(1))
+        self.heads, self.backend, self.deterministic = heads, backend, deterministic
+        self.cached_context = cached_context
 
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, role: Role, kv_cache: KVCache | None
@@ -123,6 +100,43 @@ class Attention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, **keys: Any) -> Tensor:
         return attention(q, k, v, cu, longest, self.backend, deterministic=self.deterministic, **keys)
+
+
+class Attention(PackedAttention):
+    """Self-attention inside each sequence, with rotary positions and normalised queries and keys."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config.heads, config.attention, config.deterministic, config.context == "cached")
+        self.kv_heads = config.kv_heads or config.heads
+        self.size = config.width // config.heads
+        self.q = nn.Linear(config.width, self.heads * self.size, bias=config.qkv_bias)
+        self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
+        self.v = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
+        self.out = nn.Linear(self.heads * self.size, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: PackedBatch,
+        role: Role = "all",
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        """Attend from the tokens `x`, which are all of the batch's, its context or its noisy ones by `role`.
+
+        Args:
+            x: [n, width]; cos, sin: [n, head_dim / 2].
+            kv_cache: written to by the context, read from by the noisy tokens.
+        """
+        v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
+        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
+        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
+        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        return self.out(self.mix(q, k, v, batch, role, kv_cache).flatten(1))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
@@ -179,7 +193,11 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """[segments] -> [segments, width]; the sinusoids are fp32 whatever the weights are."""
-        exponents = torch.arange(self.frequencies, device=t.device) / self.frequencies
-        angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))
+        return self.mlp(sinusoids(t, self.frequencies).to(next(self.mlp.parameters()).dtype))
+
+
+def sinusoids(t: Tensor, frequencies: int) -> Tensor:
+    """Cosines, then sines, of 1000 t at so many frequencies: float32 [segments, 2 frequencies]."""
+    exponents = torch.arange(frequencies, device=t.device) / frequencies
+    angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

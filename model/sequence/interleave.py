@@ -6,7 +6,7 @@ Paper sections 3.1 (order, start- and end-of-vision tokens) and 3.2 (positions).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,15 +34,24 @@ class SequenceConfig:
             tokens.
         interleaved: False moves all vision behind all text, each in its order (the ablation of section 5.4).
         sequential: False leaves the sequence axis at 0 (the other ablation of section 5.4).
+        text: `inline`: among the tokens, as in the paper. `cross_attention`: apart, as the sequence's
+            `prompt`; media then have no start and end tokens (Wan, Bernini).
+        first_axis: what the first axis counts. `sequence`: as in section 3.2. `source`: 0 for all of the
+            target, 1, 2, ... for the other media in their order, evenly from 1 to `max_sources` where there
+            are more (Bernini, which was trained with so many).
     """
 
     patch: int = 2
     pixel_positions: bool = True
     interleaved: bool = True
     sequential: bool = True
+    text: Literal["inline", "cross_attention"] = "inline"
+    first_axis: Literal["sequence", "source"] = "sequence"
+    max_sources: int = 5
 
     def __post_init__(self) -> None:
         in_range("sequence.patch", self.patch, 1, MAX_PATCH)
+        in_range("sequence.max_sources", self.max_sources, 1, 1000)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class TokenSequence:
         positions: int64 [N, 4]: sequence, time, height, width.
         segment: int64 [N], index into `segments`.
         segments: what the tokens belong to.
+        prompt: float [prompt tokens, text width], where the text is not among the tokens.
     """
 
     text: Tensor
@@ -95,6 +105,7 @@ class TokenSequence:
     positions: Tensor
     segment: Tensor
     segments: tuple[Segment, ...]
+    prompt: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -111,7 +122,7 @@ class TokenSequence:
             first, last = (int((self.kind[:place] == code).sum()) for place in (start, stop))
             rows[name] = getattr(self, name)[first:last]
         kind, positions, segment = (x[start:stop] for x in (self.kind, self.positions, self.segment))
-        return TokenSequence(kind=kind, positions=positions, segment=segment, segments=self.segments, **rows)
+        return replace(self, kind=kind, positions=positions, segment=segment, **rows)
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
@@ -195,21 +206,26 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
         elements = sorted(elements, key=lambda e: isinstance(e, VisionElement))
     step = config.patch * spatial if config.pixel_positions else 1
     text: list[Tensor] = []
+    prompts: list[Tensor] = []
     vision: list[Tensor] = []
     kinds, positions, counts = [], [], []
     segments: list[Segment] = []
+    inline = config.text == "inline"
     place = start = 0  # on the sequence axis, and among the tokens
     for element in elements:
         if isinstance(element, TextElement):
             n = len(element.states)
             if not n:
                 continue
+            if not inline:
+                prompts.append(element.states)
+                continue
             text.append(element.states)
             kind, rows, segment = _text_rows(n, place, start)
             place += n
         else:
             vision.append(_vision_tokens(element, config.patch, vision[0].shape[1] if vision else None))
-            kind, rows, segment = _vision_rows(element, config.patch, step, place, start)
+            kind, rows, segment = _vision_rows(element, config.patch, step, place, start, inline)
             place += element.latents.shape[0]
         kinds.append(kind)
         positions.append(rows)
@@ -219,14 +235,29 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     all_positions = torch.cat(positions)
     if not config.sequential:
         all_positions[:, 0] = 0
+    of_token = torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(counts))
+    if config.first_axis == "source":
+        all_positions = all_positions.float()
+        all_positions[:, 0] = _source_numbers(segments, config.max_sources)[of_token]
+    width = next((e.states.shape[1] for e in elements if isinstance(e, TextElement)), 0)
     return TokenSequence(
         text=torch.cat(text) if text else torch.zeros(0, 0),
         vision=torch.cat(vision),
         kind=torch.cat(kinds),
         positions=all_positions,
-        segment=torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(counts)),
+        segment=of_token,
         segments=tuple(segments),
+        prompt=None if inline else torch.cat([torch.zeros(0, width), *prompts]),
     )
+
+
+def _source_numbers(segments: list[Segment], most: int) -> Tensor:
+    """float32 [segments]: 0 for the target, 1, 2, ... for sources, evenly from 1 to `most` if more."""
+    numbers = torch.zeros(len(segments))
+    sources = [i for i, s in enumerate(segments) if s.kind == "vision" and not s.target]
+    last = min(len(sources), most)
+    numbers[sources] = torch.linspace(1, last, len(sources))
+    return numbers
 
 
 def _text_rows(n: int, place: int, start: int) -> tuple[Tensor, Tensor, Segment]:
@@ -247,9 +278,9 @@ def _vision_tokens(element: VisionElement, patch: int, width: int | None) -> Ten
 
 
 def _vision_rows(
-    element: VisionElement, patch: int, step: int, place: int, start: int
+    element: VisionElement, patch: int, step: int, place: int, start: int, bounded: bool
 ) -> tuple[Tensor, Tensor, Segment]:
-    """Kinds, positions and segment of a medium's tokens between its start and end token."""
+    """Kinds, positions and segment of a medium's tokens; if `bounded`, between its start and end token."""
     frames, height, width = element.latents.shape[:3]
     size = (frames, height // patch, width // patch)
     grid = torch.cartesian_prod(*(torch.arange(side) for side in size)).reshape(-1, 3)
@@ -261,6 +292,8 @@ def _vision_rows(
     rows[1:-1, 2:] = grid[:, 1:] * step
     kind = torch.full((n,), VISION)
     kind[0], kind[-1] = START, END
+    if not bounded:
+        kind, rows, n = kind[1:-1], rows[1:-1], n - 2
     return kind, rows, Segment("vision", element.name, start, start + n, size, element.target)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,28 @@ from torch import Tensor
 
 from model.sequence.interleave import END, PAD, START, TEXT, VISION, TokenSequence
 from model.sequence.layout import Layout, SPPlan, lay_out
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """Prompts of S sequences side by side, for cross-attention; a sequence may have none.
+
+    Attributes:
+        states: float [P, text width].
+        cu_seqlens: int32 [S + 1], where each prompt begins and ends; max_seqlen: tokens of the longest.
+        cu_queries: int32 [S + 1], where this rank's tokens of each sequence lie; max_queries: the most.
+    """
+
+    states: Tensor
+    cu_seqlens: Tensor
+    cu_queries: Tensor
+    max_seqlen: int
+    max_queries: int
+
+    def to(self, device: torch.device | str) -> PackedText:
+        """Copy to a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("states", "cu_seqlens", "cu_queries")}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -24,13 +46,15 @@ class PackedBatch(Layout):
         text: float [text tokens, text width].
         vision: float [vision tokens, token size], clean.
         gather: int64 [N], row of each token in the table [text; vision; start; end; pad].
-        positions: int64 [N, 4].
+        positions: int64 [N, 4]; float32 where the first axis counts sources.
         segment: int64 [N], global segment number.
         target: int64 [M], places among the N tokens of the target segments' vision tokens.
         target_vision: int64 [M], their places among the vision tokens.
         target_segment: int64 [S], global segment number of each sequence's target.
         target_sequence: int64 [M], number of the sequence that each target token belongs to.
+        target_of: int64 [segments], the target's segment in the sequence of each segment; padding's own.
         segments: number of segments, padding included.
+        prompt: the texts, where they are not among the tokens.
     """
 
     text: Tensor
@@ -42,8 +66,10 @@ class PackedBatch(Layout):
     target_vision: Tensor
     target_segment: Tensor
     target_sequence: Tensor
+    target_of: Tensor
     segments: int
     sp_plan: SPPlan | None = None
+    prompt: PackedText | None = None
 
 
 def pack(
@@ -77,11 +103,13 @@ def pack(
     gather[kind == TEXT] = torch.arange(texts)
     gather[kind == VISION] = torch.arange(texts, texts + visions)
     gather[kind == START], gather[kind == END] = texts + visions, texts + visions + 1
-    segment, targets, shift = [], [], 0
+    segment, targets, target_of, shift = [], [], [], 0
     for s in sequences:
         segment.append(s.segment + shift)
         targets.append(shift + s.segments.index(s.target))
+        target_of += [targets[-1]] * len(s.segments)
         shift += len(s.segments)
+    target_of += [shift] * (padding > 0)
     segment.append(torch.full((padding,), shift))
     segments = torch.cat(segment)
     is_noisy = torch.isin(segments, torch.tensor(targets, dtype=torch.long))
@@ -99,7 +127,23 @@ def pack(
         target_vision=gather[target] - texts,
         target_segment=torch.tensor(targets, dtype=torch.long),
         target_sequence=torch.searchsorted(ends, target, right=True),
+        target_of=torch.tensor(target_of, dtype=torch.long),
         segments=shift + (padding > 0),
+        prompt=_pack_prompts(sequences, padding),
         sp_plan=sp_plan,
         **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
     )
+
+
+def _pack_prompts(sequences: Sequence[TokenSequence], padding: int) -> PackedText | None:
+    """The prompts side by side; padding tokens are a sequence without one. None where no sequence has any."""
+    prompts = [s.prompt for s in sequences]
+    if all(p is None for p in prompts):
+        return None
+    given = [p for p in prompts if p is not None and len(p)]
+    lengths = [0 if p is None else len(p) for p in prompts] + [0] * (padding > 0)
+    queries = [len(s) for s in sequences] + [padding] * (padding > 0)
+    ends = (torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32) for counts in (lengths, queries))
+    cu_seqlens, cu_queries = ends
+    states = torch.cat(given) if given else torch.zeros(0, 0)
+    return PackedText(states, cu_seqlens, cu_queries, max(lengths), max(queries))

@@ -28,11 +28,15 @@ class RopeConfig:
         ntk: factor per axis by which positions may exceed those seen in training. 1 leaves the axis as it is;
             s multiplies the base by s ** (d / (d - 2)), so that the lowest frequency is slowed by s and the
             highest stays.
+        source: the first axis, which then has no channels of its own, turns all channels of a head by
+            theta ** (-2 i / head size) per position, on top of the other axes: how Bernini tells sources
+            apart (its `use_src_id_rotary_emb`).
     """
 
     dims: tuple[int, ...] = ()
     theta: float = 10_000.0
     ntk: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    source: bool = False
 
     def __post_init__(self) -> None:
         if self.dims and len(self.dims) != len(self.ntk):
@@ -44,6 +48,8 @@ class RopeConfig:
             in_range("rope.ntk", factor, 1, 1e6)
         if any(dim % 2 for dim in self.dims):
             raise SettingError(f"rope.dims: every axis needs an even number of channels, got {self.dims}")
+        if self.source and self.dims and self.dims[0]:
+            raise SettingError(f"rope.source needs a first axis without channels, got rope.dims {self.dims}")
 
 
 def paper_dims(head_dim: int) -> tuple[int, int, int, int]:
@@ -74,11 +80,16 @@ def inverse_frequencies(config: RopeConfig) -> list[Tensor]:
 @functools.lru_cache(maxsize=64)
 def _frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.block_diag(*inverse_frequencies(config)).to(device)
+        table = torch.block_diag(*inverse_frequencies(config))
+        if config.source:
+            table[0] = config.theta ** -(torch.arange(table.shape[1], dtype=torch.float64) / table.shape[1])
+        return table.to(device)
 
 
 def frequency_table(config: RopeConfig, device: torch.device) -> Tensor:
     """float64 [axes, head_dim / 2]: row `axis` holds that axis's frequencies at its channels, 0 elsewhere.
+
+    Under `RopeConfig.source` the first row is dense.
 
     This is all that is kept: it depends on the configuration alone, so nothing grows with a sequence's length
     and a compiled graph has no table to outgrow. It is no buffer of a module, since `.to(bfloat16)` would
