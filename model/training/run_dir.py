@@ -18,8 +18,12 @@ from shards.files import is_unused, naming, write_bytes, write_json
 from shards.serialization import to_dict
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> None:
+def claim(folder: Path, identity: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
     """Take a run folder for `identity` (configuration and data), or see that it is already its.
+
+    Args:
+        defaults: the identity of a run without any settings. A setting that came after the folder's run was
+            begun had, then, the value that it has there.
 
     Raises:
         ConfigError: the folder holds another run (the first field that differs is named), or something that
@@ -34,7 +38,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             raise ConfigError(f"{file}: {error}; delete {folder} or choose another --run") from error
         if isinstance(theirs, dict):  # the names in `data` are a mixture's, whatever settings were called
             theirs = {name: value if name == "data" else renewed(value) for name, value in theirs.items()}
-        difference = first_difference(requested(theirs), identity)
+        difference = first_difference(requested(theirs), identity, defaults=defaults or {})
         if difference:
             raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
         return
@@ -71,12 +75,17 @@ def record_model(folder: Path, model: ModelConfig) -> None:
     write_json(file, requested(json.loads(file.read_text())) | {"model": to_dict(model)})
 
 
-def first_difference(theirs: Any, ours: Any, where: str = "") -> str:
-    """The first field in which two JSON values differ, in words; empty when they are equal."""
+def first_difference(theirs: Any, ours: Any, where: str = "", defaults: Any = None) -> str:
+    """The first field in which two JSON values differ, in words; empty when they are equal.
+
+    A field that `theirs` lacks has its value in `defaults`.
+    """
     if isinstance(theirs, dict) and isinstance(ours, dict):
+        defaults = defaults if isinstance(defaults, dict) else {}
         for key in sorted(set(theirs) | set(ours)):
-            found = first_difference(theirs.get(key), ours.get(key), f"{where}.{key}" if where else key)
-            if found:
+            default = defaults.get(key)
+            pair = theirs.get(key, default), ours.get(key)
+            if found := first_difference(*pair, f"{where}.{key}" if where else key, default):
                 return found
         return ""
     return "" if theirs == ours else f"{where} is {theirs!r} there and {ours!r} here"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -92,13 +93,24 @@ def identity_of(config: FitConfig) -> dict[str, Any]:
 
     With `train.init_from` the model is the checkpoint's, so that there is no model among the settings.
     """
-    settings = to_dict(config)
+    return requested({"config": _settings(config), "data": data_fingerprint(rows_of(config.data))})
+
+
+def default_identity() -> dict[str, Any]:
+    """`identity_of` a run without any settings, on no data."""
+    config: dict[str, Any] = json.loads(json.dumps(_settings(FitConfig())))
+    return {"config": config}
+
+
+def _settings(config: FitConfig) -> dict[str, Any]:
+    """All settings but where the data lies, and how and on what the run is computed."""
+    settings: dict[str, Any] = to_dict(config)
     del settings["parallel"]
     for name in ("shards", "mixture", "token_budget", "flop_budget", *READING):
         del settings["data"][name]
     for name in ("max_checkpoints", "threads", "wandb"):
         del settings["train"][name]
-    return requested({"config": settings, "data": data_fingerprint(rows_of(config.data))})
+    return settings
 
 
 def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
@@ -160,7 +172,7 @@ def _train(
     config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
 ) -> dict[str, Any]:
     with main_process_first(world):
-        claim(run, identity)
+        claim(run, identity, default_identity())
     summary = finished(run)
     if summary is not None and (run / "checkpoint" / "model.safetensors").is_file():
         log.info("reusing %s: %d steps were done", run, summary["steps"])
