@@ -63,7 +63,7 @@ class FirstIsBlack(TransformCodec):
 
 def test_where_nothing_is_marked_the_words_alone_edit(editor: Editor, clip: np.ndarray) -> None:
     clip = clip[:5]  # one window, so the region is decoded at once
-    blind = Editor(editor.dit, editor.config, FirstIsBlack(**editor.config.codec["init_args"]))
+    blind = Editor(editor.dit, editor.config, FirstIsBlack(**editor.config.vae["init_args"]))
     edit = blind("<video1> Remove the dog.", video1=clip, ground=True, steps=1)
     assert np.array_equal(edit.frames, editor("<video1> Remove the dog.", video1=clip, steps=1).frames)
     assert edit.region is not None
