@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from model.encoders import build, part
 from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
 from model.net.config import DiTConfig, check_extras
+from model.net.families import transformer_config
+from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceConfig
 from shards.aliases import renewed
 from shards.errors import ConfigError, EditVerseError
@@ -68,7 +71,7 @@ class InferenceConfig:
     guidance: float = 5.0
     interval: tuple[float, ...] = (0.0, 1.0)
     rescale: float = 0.0
-    solver: typing.Literal["euler", "midpoint", "unipc"] = "euler"
+    solver: typing.Literal["euler", "midpoint", "unipc", "unipc_wan"] = "euler"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -80,12 +83,16 @@ class InferenceConfig:
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: from 0 to 1, got {self.rescale}")
         if self.solver not in typing.get_args(typing.get_type_hints(InferenceConfig)["solver"]):
-            raise ValueError(f"solver: {self.solver!r} is none of euler, midpoint, unipc")
+            raise ValueError(f"solver: {self.solver!r} is none of euler, midpoint, unipc, unipc_wan")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that `Editor.from_pretrained` needs besides the weights."""
+    """Everything that `Editor.from_pretrained` needs besides the weights.
+
+    Attributes:
+        transformer: class path and arguments of a family in place of `dit`, see `model.net.families`.
+    """
 
     model_type: typing.Literal["editverse"] = "editverse"
     vae: dict[str, Any] = field(default_factory=lambda: part("model.encoders.transform.TransformCodec"))
@@ -96,9 +103,23 @@ class ModelConfig:
     media: MediaConfig = field(default_factory=MediaConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     extras: ExtrasConfig = field(default_factory=ExtrasConfig)
+    transformer: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_extras(self.extras, self.dit)
+        apart = isinstance(self.network, WanConfig)
+        if apart != (self.sequence.text == "cross_attention"):
+            wanted = "cross_attention" if apart else "inline"
+            raise ConfigError(f"sequence.text: this transformer takes {wanted}, not {self.sequence.text}")
+        if apart and self.sequence.patch != 2:
+            raise ConfigError(f"sequence.patch: this transformer takes 2, not {self.sequence.patch}")
+
+    @functools.cached_property
+    def network(self) -> DiTConfig | WanConfig:
+        """Sizes of the transformer: those of `transformer`, else `dit`."""
+        if self.transformer is None:
+            return self.dit
+        return transformer_config(self.transformer, "transformer")
 
 
 def build_part(spec: dict[str, Any], port: type, where: str) -> Any:

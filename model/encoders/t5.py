@@ -62,6 +62,10 @@ class FlanT5:
     """
 
     light = False
+    model_type = "t5"
+    closing = False  # whether the state of the closing </s> is kept, which makes an empty text one token
+    subfolder: str | None = None
+    tokenizer_folder: str | None = None
 
     def __init__(
         self,
@@ -108,8 +112,8 @@ class FlanT5:
 
     def _check(self, config: Any, tokenizer: Any) -> None:
         """Raise ValueError unless they are a T5 of this width and a tokenizer of its vocabulary."""
-        if config.model_type != "t5":
-            raise self._refusal(f"holds a {config.model_type} model, not t5")
+        if config.model_type != self.model_type:
+            raise self._refusal(f"holds a {config.model_type} model, not {self.model_type}")
         if config.d_model != self.width:
             raise self._refusal(
                 f"is {config.d_model} wide, not {self.width}: set width to that of the weights"
@@ -124,25 +128,37 @@ class FlanT5:
         if tokenizer("")["input_ids"] != [tokenizer.eos_token_id]:
             raise self._refusal("holds a tokenizer that does not close a text with </s> and nothing else")
 
+    @staticmethod
+    def _model_class() -> Any:
+        from transformers import T5EncoderModel
+
+        return T5EncoderModel
+
+    def _place(self, subfolder: str | None) -> dict[str, Any]:
+        """Where transformers finds a part: a folder of the path, or the path itself where there is none."""
+        flat = subfolder and Path(self.path).is_dir() and not Path(self.path, subfolder).is_dir()
+        return {
+            "pretrained_model_name_or_path": self.path,
+            "revision": self.revision or "main",
+            "subfolder": "" if flat or not subfolder else subfolder,
+        }
+
     def _load(self) -> tuple[Any, Any]:
         """(tokenizer, model); raises FileNotFoundError or ValueError saying what is wrong with the path."""
         if self._loaded is None:
             from safetensors import SafetensorError
-            from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
+            from transformers import AutoConfig, AutoTokenizer
 
-            place: dict[str, Any] = {
-                "pretrained_model_name_or_path": self.path,
-                "revision": self.revision or "main",
-            }
+            place = self._place(self.subfolder)
             try:
                 config = AutoConfig.from_pretrained(**place)
-                tokenizer = AutoTokenizer.from_pretrained(**place)
+                tokenizer = AutoTokenizer.from_pretrained(**self._place(self.tokenizer_folder))
             except (OSError, ValueError) as error:
                 raise self._unreadable(error) from error
             self._check(config, tokenizer)
             options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
             try:
-                read: Any = T5EncoderModel.from_pretrained(**place, **options, use_safetensors=True)
+                read: Any = self._model_class().from_pretrained(**place, **options, use_safetensors=True)
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise self._unreadable(error) from error
             model, report = read
@@ -159,26 +175,28 @@ class FlanT5:
     def encode(self, texts: list[str]) -> list[Tensor]:
         """One float32 [tokens, width] per text, on this encoder's device: the states of its own tokens.
 
-        The closing </s> is seen by the encoder, its state is left out. An empty text has no tokens. Equal
-        texts are encoded once and share a tensor. Raises ValueError when a text is longer than `max_tokens`.
+        The closing </s> is seen by the encoder; its state is left out, unless `closing`. An empty text has no
+        other tokens. Equal texts are encoded once and share a tensor. Raises ValueError when a text is longer
+        than `max_tokens`.
         """
         states = dict.fromkeys(texts, torch.zeros(0, self.width, device=self._device))
         ids: dict[str, list[int]] = {}
-        for text in filter(None, states):
+        for text in states if self.closing else filter(None, states):
             ids[text] = self._ids(text)
             self._count(text, len(ids[text]))
-        wanted = [text for text, tokens in ids.items() if len(tokens) > 1]
+        wanted = [text for text, tokens in ids.items() if len(tokens) > (not self.closing)]
         for row in pack_rows([len(ids[text]) for text in wanted], self.batch_tokens):
             names = [wanted[index] for index in row]
             lengths = [len(ids[name]) for name in names]
             hidden = self._run([token for name in names for token in ids[name]], lengths)
             for name, part in zip(names, hidden.split(lengths), strict=True):
-                states[name] = part[:-1].to(torch.float32, copy=True)
+                states[name] = part[: len(part) - (not self.closing)].to(torch.float32, copy=True)
         return [states[text] for text in texts]
 
     def count(self, texts: list[str]) -> list[int]:
-        """Tokens of each text, the closing </s> left out; an empty text has none. ValueError as `encode`."""
-        return [self._count(text, len(self._ids(text))) if text else 0 for text in texts]
+        """Tokens that `encode` gives for each text. ValueError as `encode`."""
+        own = (self._count(text, len(self._ids(text))) if text or self.closing else 0 for text in texts)
+        return [count + self.closing for count in own]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._load()[0](text, verbose=False)["input_ids"]

@@ -136,6 +136,17 @@ def time_grid(steps: int, shift: float) -> list[float]:
     return shift_time(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift).tolist()
 
 
+def wan_grid(steps: int, shift: float) -> list[float]:
+    """As `time_grid`, but the times of Wan's pipeline: noise levels from 1 evenly towards 1/1000, shifted.
+
+    That is what diffusers' `UniPCMultistepScheduler` makes of `flow_shift` and `use_flow_sigmas`.
+    """
+    if steps < 1:
+        raise SettingError(f"steps: needs at least 1, got {steps}")
+    noise = torch.linspace(1, 1 / 1000, steps + 1, dtype=torch.float64)[:-1]
+    return [*(1 - shift * noise / (1 + (shift - 1) * noise)).tolist(), 1.0]
+
+
 def guide(with_text: Tensor, without_text: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
     """Classifier-free guidance on the text alone (Ho and Salimans 2022).
 

@@ -30,18 +30,27 @@ def midpoint(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tenso
         yield x
 
 
-def unipc(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
+def unipc(velocity: Velocity, x: Tensor, grid: list[float], whole: bool = False) -> Iterator[Tensor]:
     """Multistep, second order, one evaluation per step: UniPC (Zhao et al. 2023) as diffusers has it.
 
     diffusers counts noise, sigma = 1 - t, and its velocity is dx/dsigma. Its first sigma is 1 - 1e-6.
+
+    Args:
+        whole: tell the network the scheduler's own time steps, which are whole numbers of 1000.
     """
     from diffusers import UniPCMultistepScheduler
 
     scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
     scheduler.set_timesteps(sigmas=1 - np.array(grid[:-1]), device=x.device)
     for t, moment in zip(grid[:-1], scheduler.timesteps, strict=True):
-        x = scheduler.step(-velocity(x, t), moment, x, return_dict=False)[0]
+        moment_of_network = 1 - float(moment) / 1000 if whole else t
+        x = scheduler.step(-velocity(x, moment_of_network), moment, x, return_dict=False)[0]
         yield x
 
 
-SOLVERS = {"euler": euler, "midpoint": midpoint, "unipc": unipc}
+def unipc_wan(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
+    """`unipc` as `WanPipeline` runs it: the network is told whole thousandths of the noise level, cut off."""
+    return unipc(velocity, x, grid, whole=True)
+
+
+SOLVERS = {"euler": euler, "midpoint": midpoint, "unipc": unipc, "unipc_wan": unipc_wan}

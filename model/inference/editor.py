@@ -21,7 +21,8 @@ from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
-from model.inference.bundled import CONFIG
+from model.inference.bundled import CONFIG, is_pipeline
+from model.inference.diffusers_folder import load_pipeline
 from model.inference.instruction import Instruction
 from model.inference.lora import merge_adapter
 from model.inference.pretrained import (
@@ -34,9 +35,17 @@ from model.inference.pretrained import (
 from model.inference.request import Request, plan_request, windows
 from model.inference.sampler import check_finite, sample
 from model.inference.two_pass import masked_request, region_of, region_request
-from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
 from model.rng import keyed
-from model.sequence.interleave import SequenceError, TokenSequence, build_sequence, interleave, unpatchify
+from model.sequence.interleave import (
+    SequenceError,
+    TokenSequence,
+    build_sequence,
+    interleave,
+    texts_of,
+    unpatchify,
+)
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
 from shards.files import write_json
@@ -97,7 +106,7 @@ class Editor:
 
     def __init__(
         self,
-        dit: DiT,
+        dit: Transformer,
         config: ModelConfig,
         vae: Codec | None = None,
         text_encoder: TextEncoder | None = None,
@@ -107,16 +116,17 @@ class Editor:
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
         self.text_encoder: TextEncoder = text_encoder.to(self.device)
         wanted = self.vae.channels * config.sequence.patch**2, self.text_encoder.width
-        if (config.dit.vision_dim, config.dit.text_dim) != wanted:
+        takes = config.network
+        if (takes.vision_dim, takes.text_dim) != wanted:
             raise ConfigError(
-                f"config: dit takes vision_dim {config.dit.vision_dim} and text_dim {config.dit.text_dim}, "
+                f"config: dit takes vision_dim {takes.vision_dim} and text_dim {takes.text_dim}, "
                 f"the encoders give {wanted[0]} and {wanted[1]}"
             )
 
     @property
     def device(self) -> torch.device:
         """Where the transformer is."""
-        return self.dit.bounds.device
+        return self.dit.device
 
     @classmethod
     def from_pretrained(
@@ -141,14 +151,16 @@ class Editor:
                 `shards.limits` allows; a pickle is never read.
         """
         folder = find_checkpoint(path, revision)
+        if is_pipeline(folder):
+            return cls(*_loaded_pipeline(folder, device, dtype, lora))
         config = load_config(folder / CONFIG)
         state = read_weights(
-            folder / WEIGHTS, weight_shapes(config.dit, config.extras), str(folder / CONFIG), device
+            folder / WEIGHTS, weight_shapes(config.network, config.extras), str(folder / CONFIG), device
         )  # before the transformer is built: a configuration that asks for too much does not fit its weights
         with torch.device("meta"):
-            dit = DiT(config.dit, config.extras)
+            dit = build_transformer(config.network, config.extras)
         dit.load_state_dict(state, assign=True)
-        if dtype is None and dit.bounds.dtype == torch.float16 and dit.bounds.device.type == "cpu":
+        if dtype is None and dit.dtype == torch.float16 and dit.device.type == "cpu":
             dtype = "float32"
         if dtype is not None:
             dit.to(getattr(torch, dtype))
@@ -301,7 +313,7 @@ class Editor:
 
     def _states(self, plan: Request) -> dict[str, Tensor]:
         """Token states of the instruction's phrases, encoded together."""
-        phrases = plan.instruction.phrases
+        phrases = list(dict.fromkeys(texts_of(plan.instruction.parts, self.config.sequence.apart)))
         return dict(zip(phrases, (x.to(self.device) for x in self.text_encoder.encode(phrases)), strict=True))
 
     def _window(
@@ -330,7 +342,7 @@ class Editor:
         )
         with_text, without_text = (self._sequence(plan, latents, states, drop) for drop in (False, True))
         count = torch.Size(with_text.target.size).numel()
-        noise = torch.randn(count, self.config.dit.vision_dim, generator=keyed("edit", seed))
+        noise = torch.randn(count, self.config.network.vision_dim, generator=keyed("edit", seed))
         tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick)
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         edit = self.vae.decode(made, shape)
@@ -349,10 +361,13 @@ class Editor:
     def _sequence(
         self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
     ) -> TokenSequence:
+        layout = self.config.sequence
         elements = interleave(
-            plan.instruction.parts, latents, plan.target, states.__getitem__, drop_text=drop
+            *(plan.instruction.parts, latents, plan.target, states.__getitem__),
+            drop_text=drop,
+            apart=layout.apart,
         )
-        return build_sequence(elements, self.config.sequence, self.vae.spatial)
+        return build_sequence(elements, layout, self.vae.spatial)
 
     def _fit(self, frames: np.ndarray) -> np.ndarray:
         """A medium at the model's size."""
@@ -363,6 +378,15 @@ class Editor:
     def multiple(self) -> int:
         """Pixels per token along height and width."""
         return self.vae.spatial * self.config.sequence.patch
+
+
+def _loaded_pipeline(
+    folder: Path, device: str | torch.device, dtype: str | None, lora: str | Path | None
+) -> tuple[Transformer, ModelConfig]:
+    transformer, config = load_pipeline(folder, device, dtype)
+    if lora is not None:
+        merge_adapter(transformer, Path(lora))
+    return transformer.eval(), config
 
 
 def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:

@@ -29,11 +29,6 @@ class Instruction:
     target: str
 
     @property
-    def phrases(self) -> list[str]:
-        """The pieces of text, each once, in order."""
-        return list(dict.fromkeys(part for kind, part in self.parts if kind == "text"))
-
-    @property
     def words(self) -> str:
         """All that is said, on one line and without the tags."""
         return " ".join(" ".join(part for kind, part in self.parts if kind == "text").split())

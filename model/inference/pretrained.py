@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from model.extras.config import ExtrasConfig
-from model.inference.bundled import CONFIG, shipped
+from model.inference.bundled import CONFIG, INDEX, PARTS, is_pipeline, shipped
 from model.net.config import DiTConfig
-from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.wan_config import WanConfig
 from shards.errors import ConfigError, EditVerseError
 from shards.files import atomic_path, inside, sha256_of, write_bytes
 from shards.limits import read_text, shown
@@ -29,7 +30,8 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        path: a folder with config.json and model.safetensors, a finished run's folder, the name of weights
+        path: a folder with config.json and model.safetensors, one in diffusers' layout (see
+            `model.inference.diffusers_folder`), a finished run's folder, the name of weights
             that come with this package (a folder of `BUNDLED`), or `owner/name` of a repository on the model
             hub (downloaded unless it is in the local cache).
         revision: branch, tag or commit of the repository.
@@ -43,6 +45,8 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
         raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
         folder = _download(path, revision)
+    if is_pipeline(folder):
+        return folder
     if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
         folder = folder / "checkpoint"
     if not (folder / CONFIG).is_file():
@@ -88,7 +92,10 @@ def _download(name: str, revision: str | None) -> Path:
     except ImportError as error:
         raise ConfigError(f"{name}: no such folder, and huggingface_hub is not installed") from error
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+        wanted = [CONFIG, WEIGHTS, INDEX, *(f"{part}/*" for part in PARTS)]
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns="*.bin")
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(
@@ -157,7 +164,7 @@ def check_header(file: Path, shapes: Mapping[str, torch.Size], owner: str) -> No
         raise ConfigError(f"{file}: its weights are of several types ({', '.join(kinds)}); store all as one")
 
 
-def weight_shapes(config: DiTConfig, extras: ExtrasConfig | None = None) -> dict[str, torch.Size]:
+def weight_shapes(config: DiTConfig | WanConfig, extras: ExtrasConfig | None = None) -> dict[str, torch.Size]:
     """Names and shapes of a transformer's weights, without building more than one of its blocks.
 
     A configuration from outside may ask for many blocks, which take long to build even without memory.
@@ -167,7 +174,7 @@ def weight_shapes(config: DiTConfig, extras: ExtrasConfig | None = None) -> dict
         if not getattr(config, name):
             raise ConfigError(f"dit.{name}: 0 is for training alone; a checkpoint says what a token holds")
     with torch.device("meta"):
-        one = DiT(dataclasses.replace(config, depth=1), extras).state_dict()
+        one = build_transformer(dataclasses.replace(config, depth=1), extras).state_dict()
     shapes: dict[str, torch.Size] = {}
     for name, value in one.items():
         rest = name.removeprefix("blocks.0.")

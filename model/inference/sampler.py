@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.config import InferenceConfig
-from model.flow.flow_matching import FlowConfig, guide, shift_of, time_grid, to_velocity
+from model.flow.flow_matching import FlowConfig, guide, shift_of, time_grid, to_velocity, wan_grid
 from model.flow.solvers import SOLVERS
-from model.net.dit import DiT
+from model.net.transformer import Transformer
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from shards.errors import EditVerseError
@@ -32,10 +32,10 @@ def check_finite(values: Tensor, what: str, cause: str) -> None:
 class Branch:
     """The network on one sequence, as a function of the target's tokens and the time."""
 
-    def __init__(self, dit: DiT, sequence: TokenSequence, flow: FlowConfig) -> None:
+    def __init__(self, dit: Transformer, sequence: TokenSequence, flow: FlowConfig) -> None:
         self.dit, self.flow = dit, flow
-        self.batch = pack([sequence]).to(dit.bounds.device)
-        self.context = dit.prefill_context(self.batch) if dit.config.context == "cached" else None
+        self.batch = pack([sequence]).to(dit.device)
+        self.context = dit.prefill_context(self.batch) if dit.caches_context else None
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """float32 [M, D] velocity of the target tokens `x` [M, D] at time t."""
@@ -48,7 +48,7 @@ class Branch:
 
 
 def sample(
-    dit: DiT,
+    dit: Transformer,
     with_text: TokenSequence,
     without_text: TokenSequence,
     noise: Tensor,
@@ -82,9 +82,10 @@ def sample(
             return v
         return guide(v, unconditional.velocity(x, t), config.guidance, config.rescale)
 
-    x = noise.to(dit.bounds.device)
-    grid = time_grid(config.steps, shift_of(flow, len(noise)))
-    half = dit.bounds.dtype == torch.float16
+    x = noise.to(dit.device)
+    make_grid = wan_grid if config.solver == "unipc_wan" else time_grid
+    grid = make_grid(config.steps, shift_of(flow, len(noise)))
+    half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
         x = after

@@ -15,6 +15,7 @@ from model.extras.config import ExtrasConfig
 from model.extras.copy_head import CopyHead
 from model.net.blocks import Block, KVCache, TimeEmbedding, modulate
 from model.net.config import DiTConfig, check_extras
+from model.net.transformer import Transformer
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotation
 
@@ -41,7 +42,7 @@ class ContextCache:
     target: Tensor
 
 
-class DiT(nn.Module):
+class DiT(Transformer):
     """Packed tokens in, one prediction per target token out."""
 
     def __init__(self, config: DiTConfig, extras: ExtrasConfig | None = None) -> None:
@@ -138,6 +139,11 @@ class DiT(nn.Module):
         if self.copy is None or keys is None:
             return (generated,)
         return self.copy(generated, clean, keys, batch, cos, sin), generated
+
+    @property
+    def caches_context(self) -> bool:
+        """Under `context: cached`."""
+        return bool(self.config.context == "cached")
 
     @torch.no_grad()
     def prefill_context(self, batch: PackedBatch) -> ContextCache:

@@ -8,14 +8,13 @@ is that of our time, minus theirs.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.net.blocks import PackedAttention, modulate, sinusoids
 from model.net.cross_attention import Prompts, text_attention, written_out
+from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotate, rotation
@@ -141,7 +140,7 @@ def gated(x: Tensor, gate: Tensor, segment: Tensor, h: Tensor) -> Tensor:
     return torch.addcmul(x.float(), gate.index_select(0, segment), h.float()).to(x.dtype)
 
 
-class WanTransformer(nn.Module):
+class WanTransformer(Transformer):
     """Packed tokens in, one prediction per target token out, as `model.net.dit.DiT`; prompts come apart."""
 
     def __init__(self, config: WanConfig) -> None:
@@ -199,10 +198,6 @@ class WanTransformer(nn.Module):
         shift, scale = (self.scale_shift_table.float() + embedding.float()[:, None]).unbind(1)
         h = modulate(layer_norm(x, self.config.norm_eps), shift, scale, batch.segment[batch.target])
         return (-self.proj_out(h.to(x.dtype)),)
-
-    def prefill_context(self, batch: PackedBatch) -> NoReturn:
-        """Sources see the target, so that nothing of theirs can be kept from step to step: ValueError."""
-        raise ValueError("Wan's transformer was trained with full attention: no context can be kept")
 
     def _prompts(self, batch: PackedBatch) -> Prompts:
         packed = batch.prompt

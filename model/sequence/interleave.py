@@ -49,6 +49,11 @@ class SequenceConfig:
     first_axis: Literal["sequence", "source"] = "sequence"
     max_sources: int = 5
 
+    @property
+    def apart(self) -> bool:
+        """Whether the text comes apart from the tokens."""
+        return self.text == "cross_attention"
+
     def __post_init__(self) -> None:
         in_range("sequence.patch", self.patch, 1, MAX_PATCH)
         in_range("sequence.max_sources", self.max_sources, 1, 1000)
@@ -148,6 +153,7 @@ def interleave(
     encode_text: Callable[[str], Tensor],
     carried: Collection[str] = (),
     drop_text: bool = False,
+    apart: bool = False,
 ) -> list[Element]:
     """Order a sample's elements as its text does.
 
@@ -159,6 +165,7 @@ def interleave(
         encode_text: text -> float [tokens, width].
         carried: names that may be in `latents` without a tag (a mask that is only carried along).
         drop_text: leave the text's tokens out (unconditional branch of guidance); the media stay.
+        apart: the text is one prompt, see `SequenceConfig.text`; one that is dropped is the empty text's.
 
     Raises:
         SequenceError: a tag without media, media without a tag, a repeated tag, or a target without a tag.
@@ -175,12 +182,21 @@ def interleave(
     if target not in tags:
         raise SequenceError(f"the target {target!r} is not named by the text")
     elements: list[Element] = []
+    if apart:
+        prompt, empty = texts_of(parts, apart)
+        elements.append(TextElement(encode_text(empty if drop_text else prompt)))
     for kind, part in parts:
         if kind == "media":
             elements.append(VisionElement(part, latents[part], part == target))
-        elif not drop_text:
+        elif not drop_text and not apart:
             elements.append(TextElement(encode_text(part)))
     return elements
+
+
+def texts_of(parts: Sequence[Part], apart: bool) -> list[str]:
+    """What `interleave` asks the states of: each piece of text, or all as one prompt, and the empty one."""
+    pieces = [part for kind, part in parts if kind == "text"]
+    return [" ".join(" ".join(pieces).split()), ""] if apart else pieces
 
 
 def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> TokenSequence:
@@ -210,7 +226,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     vision: list[Tensor] = []
     kinds, positions, counts = [], [], []
     segments: list[Segment] = []
-    inline = config.text == "inline"
+    inline = not config.apart
     place = start = 0  # on the sequence axis, and among the tokens
     for element in elements:
         if isinstance(element, TextElement):

@@ -18,7 +18,8 @@ from model.config import ModelConfig
 from model.data.batch import MicroBatch, StepBatch
 from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
 from model.inference.lora import LoraConfig, add_adapter
-from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
 from model.training.config import OptimConfig
 from model.training.distributed import World
 from model.training.fsdp import Sharding, before_micro_batch, copy_whole, gathered, mesh_of, shard
@@ -40,7 +41,7 @@ def learning_rate(step: int, last: int, config: OptimConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
-def micro_loss(dit: DiT, micro: MicroBatch, config: ModelConfig) -> Tensor:
+def micro_loss(dit: Transformer, micro: MicroBatch, config: ModelConfig) -> Tensor:
     """Weighted squared error of the velocity per target token, float32 [M].
 
     With a copy head it is the mean over the mixture and what was generated alone: what is copied away would
@@ -88,14 +89,14 @@ class EditModule(L.LightningModule):
         config: ModelConfig,
         optim: OptimConfig,
         last_step: int,
-        dit: DiT | None = None,
+        dit: Transformer | None = None,
         world: World = World(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step has as many micro-batches as its plan says
         self.config, self.optim, self.last_step, self.world = config, optim, last_step, world
         # one that is given has weights, or an adapter in it
-        self.dit = dit if dit is not None else DiT(config.dit, config.extras)
+        self.dit = dit if dit is not None else build_transformer(config.network, config.extras)
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
         self.tasks: tuple[str, ...] = ()  # whose losses are reported one by one
@@ -114,15 +115,15 @@ class EditModule(L.LightningModule):
     def configure_model(self) -> None:
         """Lightning's hook; `shard` was called before, since the state is read into shards."""
 
-    def full_ema(self) -> DiT:
+    def full_ema(self) -> Transformer:
         """A plain copy of `ema` on this device; all ranks call it together."""
         alone = self.world.world_size == 1
         plain = copy.deepcopy(self.ema) if alone else copy_whole(self.ema, self.empty_dit())
-        return cast(DiT, plain).requires_grad_(False).eval()
+        return cast(Transformer, plain).requires_grad_(False).eval()
 
-    def empty_dit(self) -> DiT:
+    def empty_dit(self) -> Transformer:
         """A transformer like `dit`, whose weights are yet to be filled in."""
-        empty = DiT(self.config.dit, self.config.extras)
+        empty = build_transformer(self.config.network, self.config.extras)
         if self.lora is not None:
             add_adapter(empty, self.lora)
         return empty.to(self.device)

@@ -16,6 +16,7 @@ from model.data.latent_cache import known_codec
 from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
 from model.inference.editor import Editor
+from model.net.wan_config import WanConfig
 from model.sequence.pixels import to_float
 from model.training.config import FitConfig
 from shards.errors import ConfigError
@@ -54,6 +55,8 @@ def build_datasets(
         model = load_config(run / "model.json")
     elif config.data.latent_cache is not None:
         model = dataclasses.replace(model, vae=known_codec(config.data.latent_cache, model.vae))
+    if isinstance(model.network, WanConfig):
+        raise ConfigError("model.transformer: only DiT can be trained yet, Wan's family edits alone")
     codec = build_part(model.vae, Codec, "model.vae")
     rows = rows_of(config.data)
     train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)

@@ -1,0 +1,243 @@
+"""Published weights in diffusers' layout: what a pipeline's folder says, and its transformer, read by name.
+
+Wan's folders have `model_index.json`, `transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`;
+Bernini-R's the same parts beside a `config.json` of its own. Safetensors alone are read, every tensor once,
+each into its place and dtype without a second copy of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.config import InferenceConfig, MediaConfig, ModelConfig
+from model.encoders import part
+from model.extras.config import ExtrasConfig
+from model.flow.flow_matching import FlowConfig
+from model.inference.bundled import CONFIG, INDEX
+from model.inference.pretrained import weight_shapes
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
+from model.net.wan_weights import diffusers_shape, from_diffusers
+from model.sequence.interleave import SequenceConfig
+from model.sequence.rope import RopeConfig
+from shards.errors import ConfigError, EditVerseError
+from shards.files import inside
+from shards.limits import read_json, shown
+from shards.serialization import to_dict
+
+BERNINI = "bernini_renderer"  # the `model_type` of its config.json
+WEIGHTS = "diffusion_pytorch_model"
+FIXED = {  # what `WanTransformer` has built in
+    "patch_size": [1, 2, 2],
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "freq_dim": 256,
+    "added_kv_proj_dim": None,
+    "image_dim": None,
+    "pos_embed_seq_len": None,
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; is the download complete?") from error
+    except EditVerseError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected an object, got {shown(value)}")
+    return value
+
+
+def read_pipeline(folder: Path, dtype: str = "float32") -> ModelConfig:
+    """What a pipeline's folder says of its model, as our configuration.
+
+    Args:
+        dtype: of the text encoder, float32 or bfloat16.
+
+    Raises:
+        ConfigError: a part is missing or of another kind, or says what this family does not do.
+    """
+    shift, phases = _shift_and_phases(folder)
+    network = read_transformer_config(folder / "transformer", phases)
+    vae = _read(folder / "vae" / "config.json")
+    text = _read(folder / "text_encoder" / "config.json")
+    if vae.get("_class_name") != "AutoencoderKLWan" or text.get("model_type") != "umt5":
+        raise ConfigError(f"{folder}: needs AutoencoderKLWan in vae and a umt5 in text_encoder")
+    stages = len(vae["dim_mult"]) - 1 if isinstance(vae.get("dim_mult"), list) else 3
+    downs = vae.get("temperal_downsample", [False, True, True])
+    return ModelConfig(
+        vae=part(
+            "model.encoders.wan.WanVAE",
+            path=str(folder),
+            channels=vae.get("z_dim", 16),
+            spatial=2**stages * (vae.get("patch_size") or 1),
+            temporal=2 ** sum(downs[:stages]),
+        ),
+        text_encoder=part(
+            "model.encoders.umt5.UMT5", path=str(folder), width=text.get("d_model"), dtype=dtype
+        ),
+        transformer=part("model.net.wan.WanTransformer", **to_dict(network)),
+        sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
+        flow=FlowConfig(shift=shift),
+        media=MediaConfig(min_area=480 * 480 // 4, max_area=480 * 832, frames=81, fps=16.0),
+        inference=InferenceConfig(steps=50, guidance=5.0, solver="unipc_wan"),
+        extras=ExtrasConfig(detail_transfer=False),
+    )
+
+
+def _shift_and_phases(folder: Path) -> tuple[float, bool]:
+    """The time shift that a pipeline samples with, and whether its sources are told apart by a phase."""
+    if not (folder / INDEX).is_file():
+        own = _read(folder / CONFIG)
+        if own.get("model_type") != BERNINI:
+            raise ConfigError(f"{folder / CONFIG}: a {shown(own.get('model_type'))}, not {BERNINI}")
+        if not own.get("skip_transformer_2", False):
+            raise ConfigError(f"{folder / CONFIG}: its two experts are not supported yet")
+        return float(own.get("shift", 3.0)), bool(own.get("use_src_id_rotary_emb", True))
+    index = _read(folder / INDEX)
+    if index.get("_class_name") != "WanPipeline":
+        raise ConfigError(f"{folder / INDEX}: a {shown(index.get('_class_name'))}, not WanPipeline")
+    if index.get("boundary_ratio") is not None:
+        raise ConfigError(f"{folder / INDEX}: two experts (boundary_ratio) are not supported yet")
+    scheduler = _read(folder / "scheduler" / "scheduler_config.json")
+    return float(scheduler.get("flow_shift", 3.0)), False
+
+
+def read_transformer_config(folder: Path, phases: bool = False) -> WanConfig:
+    """Sizes of the transformer in a folder; ConfigError for one that `WanTransformer` is not.
+
+    Args:
+        phases: sources are told apart by Bernini's phase and share the target's time.
+    """
+    file = folder / "config.json"
+    value = _read(file)
+    if value.get("_class_name") != "WanTransformer3DModel":
+        raise ConfigError(f"{file}: a {shown(value.get('_class_name'))}, not WanTransformer3DModel")
+    for name, wanted in FIXED.items():
+        if value.get(name, wanted) != wanted:
+            raise ConfigError(f"{file}: {name} is {shown(value[name])}; this family has {wanted}")
+    if value.get("out_channels", value.get("in_channels")) != value.get("in_channels"):
+        raise ConfigError(f"{file}: in_channels and out_channels differ; sources go into the sequence here")
+    try:
+        heads, size = value["num_attention_heads"], value["attention_head_dim"]
+        return WanConfig(
+            text_dim=value["text_dim"],
+            vision_dim=4 * value["in_channels"],
+            width=heads * size,
+            depth=value["num_layers"],
+            heads=heads,
+            hidden=value["ffn_dim"],
+            norm_eps=value.get("eps", 1e-6),
+            rope=RopeConfig(source=phases),
+            source_time="target" if phases else "clean",
+        )
+    except KeyError as error:
+        raise ConfigError(f"{file}: {error.args[0]} is missing") from error
+    except (TypeError, EditVerseError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def shards_of(folder: Path) -> dict[str, list[str]]:
+    """Names of the tensors in each safetensors file of a folder.
+
+    Raises:
+        ConfigError: no safetensors, only a pickle, a file of the index that is missing, or a tensor that is
+            not in the file that the index names, or in none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / f"{WEIGHTS}.safetensors.index.json"
+    single = folder / f"{WEIGHTS}.safetensors"
+    if index.is_file():
+        listed = _read(index).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+            raise ConfigError(f"{index}: weight_map is no list of files by tensor")
+        files = {inside(folder, name): name for name in sorted(set(listed.values()))}
+    elif single.is_file():
+        listed, files = None, {single: single.name}
+    else:
+        pickles = [p.name for p in folder.glob("*.bin")] if folder.is_dir() else []
+        why = f" ({pickles[0]} is a pickle, which can run code)" if pickles else ""
+        raise ConfigError(f"{single}: not found{why}; is the download complete?")
+    held: dict[str, list[str]] = {}
+    for file, name in files.items():
+        try:
+            with safe_open(file, framework="pt") as opened:
+                held[name] = list(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{file}: {error}; is the download complete?") from error
+        if listed is not None:
+            told = {tensor for tensor, where in listed.items() if where == name}
+            if odd := sorted(told ^ set(held[name])):
+                raise ConfigError(f"{file}: {index.name} and the file differ in {shown(odd[0])}")
+    return held
+
+
+def load_pipeline(
+    folder: Path, device: str | torch.device, dtype: str | None
+) -> tuple[Transformer, ModelConfig]:
+    """A pipeline's transformer and our configuration of it all; the other parts are read on first use.
+
+    Args:
+        dtype: bfloat16 on a GPU and float32 on a CPU when None.
+    """
+    device = torch.device(device)
+    dtype = dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    config = read_pipeline(folder, "float32" if dtype == "float32" else "bfloat16")
+    network = config.network
+    shapes = weight_shapes(network)
+    with torch.device("meta"):
+        transformer = build_transformer(network)
+    for name, value in read_tensors(
+        folder / "transformer", shapes, network.heads, getattr(torch, dtype), str(device)
+    ):
+        module, _, last = name.rpartition(".")
+        weight = nn.Parameter(value, requires_grad=False)
+        transformer.get_submodule(module).register_parameter(last, weight)
+    return transformer, config
+
+
+def read_tensors(
+    folder: Path, shapes: dict[str, torch.Size], heads: int, dtype: torch.dtype | None, device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a transformer's folder in our layout, one at a time, in `dtype` on `device`.
+
+    Args:
+        shapes: of our weights; all of them must be there, and nothing else.
+        dtype: the files' own when None.
+
+    Raises:
+        ConfigError: a tensor is missing, unknown, there twice, of another shape or not finite; it is named,
+            before any is read where its header tells.
+    """
+    from safetensors import safe_open
+
+    held = shards_of(folder)
+    names = [name for tensors in held.values() for name in tensors]
+    for name in sorted(set(names) ^ set(shapes)):
+        raise ConfigError(f"{folder}: weight {shown(name)} is {'unknown' if name in names else 'missing'}")
+    if len(names) != len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{folder}: weight {shown(twice)} is in two files")
+    for file, tensors in held.items():
+        with safe_open(folder / file, framework="pt", device=device) as opened:
+            for name in tensors:
+                found = list(opened.get_slice(name).get_shape())
+                wanted = list(diffusers_shape(name, shapes[name]))
+                if found != wanted:
+                    raise ConfigError(f"{folder / file}: weight {name!r} is {found}, not {wanted}")
+    for file, tensors in held.items():
+        with safe_open(folder / file, framework="pt", device=device) as opened:
+            for name in tensors:
+                value = opened.get_tensor(name)
+                if not torch.isfinite(value).all():
+                    raise ConfigError(f"{folder / file}: weight {name!r} holds values that are not finite")
+                yield name, from_diffusers(name, value if dtype is None else value.to(dtype), heads)

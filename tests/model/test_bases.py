@@ -1,0 +1,234 @@
+"""Published layouts in and out of the editor: what diffusers' own pipeline makes of them, we make too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from model.config import InferenceConfig
+from model.inference.editor import Editor
+from model.inference.sampler import sample
+from model.sequence.interleave import (
+    TextElement,
+    TokenSequence,
+    VisionElement,
+    build_sequence,
+    patchify,
+    unpatchify,
+)
+from shards.errors import ConfigError
+from tests.model.test_reference_encoders import tiny_vae
+from tests.model.wan_cases import SIZES, numbers, weights
+
+WORDS = ["a", "red", "ball", "rolls", "dog", "remove", "the", "slowly", "."]
+PROMPT, NEGATIVE = "A red ball rolls.", "the dog"
+WIDTH = 32
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> WanPipeline:
+    """Wan's pipeline with tiny parts of the real kinds, whose outputs depend on everything."""
+    letters = [(letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words = [(f"▁{word}", -1.0) for word in WORDS]
+    torch.manual_seed(0)
+    text = UMT5EncoderModel(
+        UMT5Config(vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    ).eval()
+    transformer = WanTransformer3DModel(**SIZES | {"in_channels": 16, "out_channels": 16}).eval()
+    transformer.load_state_dict(weights({name: p.shape for name, p in transformer.state_dict().items()}))
+    with torch.no_grad():
+        transformer.proj_out.weight.mul_(0.1)
+    return WanPipeline(
+        tokenizer=T5Tokenizer(vocab=special + words + letters, extra_ids=0),
+        text_encoder=text,
+        transformer=transformer,
+        vae=tiny_vae(),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: WanPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline as its own library stores it."""
+    where = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def editor(folder: Path) -> Editor:
+    return Editor.from_pretrained(folder)
+
+
+def test_states_are_those_of_the_pipeline(pipeline: WanPipeline, editor: Editor) -> None:
+    texts = [PROMPT, "", "the  dog &amp; the ball"]
+    theirs, _ = pipeline.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=20)
+    counts = editor.text_encoder.count(texts)
+    assert counts[1] == 1  # </s> alone
+    for ours, padded, count in zip(editor.text_encoder.encode(texts), theirs, counts, strict=True):
+        assert len(ours) == count
+        torch.testing.assert_close(ours, padded[:count], atol=1e-5, rtol=0)
+        assert not padded[count:].any()
+
+
+def to_tokens(latents: Tensor) -> Tensor:
+    """[1, C, t, h, w] -> our tokens."""
+    return patchify(latents[0].permute(1, 2, 3, 0), 2)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
+    pipeline: WanPipeline, editor: Editor, guidance: float
+) -> None:
+    frames, height, width = 9, 32, 48
+    size = (3, height // 8, width // 8)
+    noise = numbers("noise", 1, 16, *size) * 1.5
+    options: dict[str, Any] = {"height": height, "width": width, "num_frames": frames}
+    options |= {"num_inference_steps": 10, "guidance_scale": guidance}
+    made = [
+        pipeline(PROMPT, NEGATIVE, **options, latents=noise.clone(), output_type=kind, return_dict=False)[0]
+        for kind in ("latent", "np")
+    ]
+
+    def of(text: str) -> TokenSequence:
+        states = editor.text_encoder.encode([text])[0]
+        target = VisionElement("video1", torch.zeros(*size, 16), target=True)
+        return build_sequence([TextElement(states), target], editor.config.sequence)
+
+    inference = InferenceConfig(steps=10, guidance=guidance, solver="unipc_wan")
+    with torch.no_grad():
+        tokens = sample(editor.dit, of(PROMPT), of(NEGATIVE), to_tokens(noise), editor.config.flow, inference)
+    expected = to_tokens(made[0])
+    assert float((tokens - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+    video = editor.vae.decode(unpatchify(tokens, (3, size[1] // 2, size[2] // 2), 2))
+    pixels = (video.clamp(-1, 1) + 1) / 2
+    np.testing.assert_allclose(pixels.numpy(), made[1][0], atol=1e-4)
+
+
+def edit(editor: Editor, **options: Any) -> np.ndarray:
+    settings: dict[str, Any] = {"frames": 5, "size": (32, 48), "steps": 2, **options}
+    frames: np.ndarray = editor("A red ball rolls. <video1>", **settings).frames
+    return frames
+
+
+def test_an_edit_from_the_folder_and_from_what_the_editor_saves(editor: Editor, tmp_path: Path) -> None:
+    frames = edit(editor)
+    assert frames.shape == (5, 32, 48, 3)
+    assert frames.std() > 5
+    saved = Editor.from_pretrained(editor.save_pretrained(tmp_path / "saved"))
+    assert np.array_equal(edit(saved), frames)
+    assert not np.array_equal(edit(editor, guidance=1.0), frames)
+
+
+def test_sources_are_seen(editor: Editor) -> None:
+    """Other sources, another result."""
+    clips = np.random.default_rng(0).integers(0, 256, (2, 5, 32, 48, 3), dtype=np.uint8)
+    results = [
+        editor("<video1> Remove the dog.", video1=clip, steps=2, size="model").frames for clip in clips
+    ]
+    assert results[0].shape == results[1].shape
+    assert not np.array_equal(*results)
+
+
+def test_files_in_parts_are_the_same(folder: Path, editor: Editor, tmp_path: Path) -> None:
+    """As large transformers are published."""
+    copy = shutil.copytree(folder, tmp_path / "parts")
+    net = WanTransformer3DModel.from_pretrained(folder / "transformer")
+    shutil.rmtree(copy / "transformer")
+    net.save_pretrained(copy / "transformer", max_shard_size="100KB")
+    assert len(list((copy / "transformer").glob("*.safetensors"))) > 2
+    theirs = Editor.from_pretrained(copy).dit.state_dict()
+    for name, value in editor.dit.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    next(iter(sorted((copy / "transformer").glob("*.safetensors")))).unlink()
+    with pytest.raises(ConfigError, match="is the download complete"):
+        Editor.from_pretrained(copy)
+
+
+def test_bernini_s_folder_is_read_with_its_phases_and_times(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "bernini")
+    (copy / "model_index.json").unlink()
+    settings = {"model_type": "bernini_renderer", "skip_transformer_2": True, "shift": 5.0}
+    (copy / "config.json").write_text(json.dumps(settings))
+    loaded, plain = Editor.from_pretrained(copy), Editor.from_pretrained(folder)
+    assert loaded.config.flow.shift == 5.0
+    assert loaded.dit.config.rope.source
+    assert loaded.dit.config.source_time == "target"
+    clip = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)
+    ours, theirs = (
+        e("<video1> Remove the dog.", video1=clip, steps=2, size="model").frames for e in (loaded, plain)
+    )
+    assert not np.array_equal(ours, theirs)
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def spoil(folder: Path, fault: str) -> None:
+    """Damage a copy of the pipeline."""
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    name = "blocks.1.attn1.to_q.bias"
+    state = load_file(file)
+    changes: dict[str, dict[str, Tensor]] = {
+        "unknown": {"extra.weight": torch.zeros(2)},
+        "shape": {name: torch.zeros(7)},
+        "not finite": {name: state[name] * torch.nan},
+    }
+    configs: dict[str, tuple[str, dict[str, Any]]] = {
+        "another pipeline": ("model_index.json", {"_class_name": "StableDiffusionPipeline"}),
+        "two experts": ("model_index.json", {"boundary_ratio": 0.875}),
+        "another transformer": ("transformer/config.json", {"_class_name": "UNet2DConditionModel"}),
+        "image to video": ("transformer/config.json", {"image_dim": 1280}),
+        "other sizes": ("transformer/config.json", {"num_layers": 4}),
+    }
+    if fault == "missing":
+        save_file({n: v for n, v in state.items() if n != name}, file)
+    elif fault in changes:
+        save_file(state | changes[fault], file)
+    elif fault in configs:
+        rewrite(folder / configs[fault][0], **configs[fault][1])
+    elif fault == "truncated":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif fault == "pickle":
+        file.rename(file.with_suffix(".bin"))
+    else:
+        shutil.rmtree(folder / "vae")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("missing", "weight 'blocks.1.attn1.to_q.bias' is missing"),
+        ("unknown", "weight 'extra.weight' is unknown"),
+        ("shape", r"'blocks.1.attn1.to_q.bias' is \[7\], not \[48\]"),
+        ("not finite", "'blocks.1.attn1.to_q.bias' holds values that are not finite"),
+        ("truncated", "is the download complete"),
+        ("pickle", "diffusion_pytorch_model.bin is a pickle, which can run code"),
+        ("another pipeline", "'StableDiffusionPipeline', not WanPipeline"),
+        ("two experts", "two experts"),
+        ("another transformer", "'UNet2DConditionModel', not WanTransformer3DModel"),
+        ("image to video", "image_dim is 1280"),
+        ("other sizes", "weight 'blocks.3.attn1.norm_k.weight' is missing"),
+        ("no vae", "vae/config.json: .*is the download complete"),
+    ],
+)
+def test_a_folder_at_fault_is_one_line(folder: Path, tmp_path: Path, fault: str, words: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    spoil(copy, fault)
+    with pytest.raises(ConfigError, match=words) as raised:
+        Editor.from_pretrained(copy)
+    assert "\n" not in str(raised.value)
