@@ -63,8 +63,12 @@ class InferenceConfig:
         steps, guidance: solver steps, and scale of the guidance on the text (1 is none).
         interval: first and last time at which guidance is applied (Kynkaanniemi et al. 2024); outside it the
             unconditional branch is not computed. The paper guides all the way.
-        rescale: see `model.flow.flow_matching.guide`.
-        solver: see `model.flow.solvers`.
+        rescale: see `model.flow.guidance.rescaled`.
+        solver: see `model.flow.solvers`; `unipc_wan` also takes Wan's times, see `wan_grid`.
+        video_guidance, image_guidance: scales of guidance on the source videos and, after them, the images,
+            apart from the text (1 is none, and costs nothing); see `model.flow.guidance.chain`.
+        eta, norm, momentum: of adaptive projected guidance, see `model.flow.guidance.ProjectedGuidance`;
+            1, 0 and 0 are plain guidance.
     """
 
     steps: int = 50
@@ -72,18 +76,32 @@ class InferenceConfig:
     interval: tuple[float, ...] = (0.0, 1.0)
     rescale: float = 0.0
     solver: typing.Literal["euler", "midpoint", "unipc", "unipc_wan"] = "euler"
+    video_guidance: float = 1.0
+    image_guidance: float = 1.0
+    eta: float = 1.0
+    norm: float = 0.0
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps: needs at least 1, got {self.steps}")
         in_range("steps", self.steps, 1, MAX_SOLVER_STEPS)
-        in_range("guidance", self.guidance, -1000, 1000)
+        for name in ("guidance", "video_guidance", "image_guidance"):
+            in_range(name, getattr(self, name), -1000, 1000)
+        in_range("eta", self.eta, -100, 100)
+        in_range("norm", self.norm, 0, 1e6)
+        in_range("momentum", self.momentum, -1, 1)
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ValueError(f"interval: two times from 0 to 1 in order, got {self.interval}")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: from 0 to 1, got {self.rescale}")
         if self.solver not in typing.get_args(typing.get_type_hints(InferenceConfig)["solver"]):
             raise ValueError(f"solver: {self.solver!r} is none of euler, midpoint, unipc, unipc_wan")
+
+    @property
+    def projected(self) -> bool:
+        """Whether guidance is adaptive projected guidance."""
+        return (self.eta, self.norm, self.momentum) != (1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

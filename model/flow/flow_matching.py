@@ -145,18 +145,3 @@ def wan_grid(steps: int, shift: float) -> list[float]:
         raise SettingError(f"steps: needs at least 1, got {steps}")
     noise = torch.linspace(1, 1 / 1000, steps + 1, dtype=torch.float64)[:-1]
     return [*(1 - shift * noise / (1 + (shift - 1) * noise)).tolist(), 1.0]
-
-
-def guide(with_text: Tensor, without_text: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Classifier-free guidance on the text alone (Ho and Salimans 2022).
-
-    Args:
-        with_text, without_text: velocities [M, D] of one target.
-        scale: 1 is no guidance.
-        rescale: how far the result is brought back to the spread of `with_text`, 0 not at all, 1 wholly (Lin
-            et al. 2023, section 3.4); large scales oversaturate otherwise.
-    """
-    guided = without_text + scale * (with_text - without_text)
-    if not rescale:
-        return guided
-    return guided * (1 - rescale + rescale * with_text.std() / guided.std().clamp_min(1e-12))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -30,27 +31,29 @@ def midpoint(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tenso
         yield x
 
 
-def unipc(velocity: Velocity, x: Tensor, grid: list[float], whole: bool = False) -> Iterator[Tensor]:
+def unipc(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
     """Multistep, second order, one evaluation per step: UniPC (Zhao et al. 2023) as diffusers has it.
 
     diffusers counts noise, sigma = 1 - t, and its velocity is dx/dsigma. Its first sigma is 1 - 1e-6.
-
-    Args:
-        whole: tell the network the scheduler's own time steps, which are whole numbers of 1000.
     """
-    from diffusers import UniPCMultistepScheduler
-
-    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    scheduler.set_timesteps(sigmas=1 - np.array(grid[:-1]), device=x.device)
+    scheduler = _scheduler(grid, x.device)
     for t, moment in zip(grid[:-1], scheduler.timesteps, strict=True):
-        moment_of_network = 1 - float(moment) / 1000 if whole else t
-        x = scheduler.step(-velocity(x, moment_of_network), moment, x, return_dict=False)[0]
+        x = scheduler.step(-velocity(x, t), moment, x, return_dict=False)[0]
         yield x
 
 
-def unipc_wan(velocity: Velocity, x: Tensor, grid: list[float]) -> Iterator[Tensor]:
-    """`unipc` as `WanPipeline` runs it: the network is told whole thousandths of the noise level, cut off."""
-    return unipc(velocity, x, grid, whole=True)
+def _scheduler(grid: list[float], device: torch.device) -> Any:
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler.set_timesteps(sigmas=1 - np.array(grid[:-1]), device=device)
+    return scheduler
 
 
-SOLVERS = {"euler": euler, "midpoint": midpoint, "unipc": unipc, "unipc_wan": unipc_wan}
+def whole_times(grid: list[float]) -> dict[float, float]:
+    """What `WanPipeline` tells the network at each time of a grid: noise in whole thousandths, cut off."""
+    moments = _scheduler(grid, torch.device("cpu")).timesteps.tolist()
+    return {t: 1 - moment / 1000 for t, moment in zip(grid[:-1], moments, strict=True)}
+
+
+SOLVERS = {"euler": euler, "midpoint": midpoint, "unipc": unipc, "unipc_wan": unipc}

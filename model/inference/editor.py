@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -197,6 +197,8 @@ class Editor:
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        video_guidance: float | None = None,
+        image_guidance: float | None = None,
         seed: int = 0,
         carry: bool | None = None,
         ground: bool = False,
@@ -217,7 +219,8 @@ class Editor:
                 that its preset allows, and the result is resized from there.
             frames: length of the result; the first video's by default, 1 where only images are given.
             fps: of the result; the first video's by default.
-            steps, guidance, solver: the checkpoint's defaults when None, see `InferenceConfig`.
+            steps, guidance, solver, video_guidance, image_guidance: the checkpoint's defaults when None, see
+                `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
@@ -236,7 +239,13 @@ class Editor:
         single = isinstance(text, str | Instruction)
         texts: list[str | Instruction] = [text] if isinstance(text, str | Instruction) else [*text]
         items = [media] if single else split_media(len(texts), media)
-        inference = self._inference(steps=steps, guidance=guidance, solver=solver)
+        inference = self._inference(
+            steps=steps,
+            guidance=guidance,
+            solver=solver,
+            video_guidance=video_guidance,
+            image_guidance=image_guidance,
+        )
         extras = self._extras(carry)
         plans = [
             plan_request(t, m, self.config.media, self.multiple, size, frames, fps, target)
@@ -341,9 +350,10 @@ class Editor:
             *self.vae.latent_size(*shape), self.vae.channels, device=self.device
         )
         with_text, without_text = (self._sequence(plan, latents, states, drop) for drop in (False, True))
+        fewer = self._with_fewer_sources(plan, latents, states, inference)
         count = torch.Size(with_text.target.size).numel()
         noise = torch.randn(count, self.config.network.vision_dim, generator=keyed("edit", seed))
-        tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick)
+        tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick, fewer)
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         edit = self.vae.decode(made, shape)
         check_finite(edit, "the decoded pixels", "the codec's settings or weights are damaged")
@@ -359,15 +369,41 @@ class Editor:
         return edit.cpu(), edited.cpu()
 
     def _sequence(
-        self, plan: Request, latents: dict[str, Tensor], states: dict[str, Tensor], drop: bool
+        self,
+        plan: Request,
+        latents: dict[str, Tensor],
+        states: dict[str, Tensor],
+        drop: bool,
+        gone: Collection[str] = (),
     ) -> TokenSequence:
+        """The request's tokens, without its text if `drop`, and without the sources `gone`."""
         layout = self.config.sequence
         elements = interleave(
-            *(plan.instruction.parts, latents, plan.target, states.__getitem__),
+            [part for part in plan.instruction.parts if part[0] == "text" or part[1] not in gone],
+            {name: value for name, value in latents.items() if name not in gone},
+            plan.target,
+            states.__getitem__,
             drop_text=drop,
             apart=layout.apart,
         )
         return build_sequence(elements, layout, self.vae.spatial)
+
+    def _with_fewer_sources(
+        self,
+        plan: Request,
+        latents: dict[str, Tensor],
+        states: dict[str, Tensor],
+        inference: InferenceConfig,
+    ) -> list[tuple[TokenSequence, float]]:
+        """Links of the guidance on sources: without any, then with the videos (and masks), see `sample`."""
+        images = {name for name in plan.instruction.inputs if name.startswith("image")}
+        videos = set(plan.instruction.inputs) - images
+        links: list[tuple[set[str], float]] = []
+        if images and inference.image_guidance != 1:
+            links.append((images, inference.image_guidance))
+        if videos and inference.video_guidance != 1:
+            links.insert(0, (images | videos, inference.video_guidance))
+        return [(self._sequence(plan, latents, states, True, gone), scale) for gone, scale in links]
 
     def _fit(self, frames: np.ndarray) -> np.ndarray:
         """A medium at the model's size."""

@@ -5,14 +5,15 @@ Paper section 3.3 and A.1. Under `context: cached` the clean tokens are computed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from model.config import InferenceConfig
-from model.flow.flow_matching import FlowConfig, guide, shift_of, time_grid, to_velocity, wan_grid
-from model.flow.solvers import SOLVERS
+from model.flow.flow_matching import FlowConfig, shift_of, time_grid, to_velocity, wan_grid
+from model.flow.guidance import ProjectedGuidance, chain, rescaled
+from model.flow.solvers import SOLVERS, whole_times
 from model.net.transformer import Transformer
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
@@ -27,6 +28,20 @@ def check_finite(values: Tensor, what: str, cause: str) -> None:
     """Raise NotFiniteError, saying what holds such values and why it may, unless all are finite."""
     if not torch.isfinite(values).all():
         raise NotFiniteError(f"{what} are not finite: {cause}")
+
+
+def _times(config: InferenceConfig, shift: float) -> tuple[list[float], dict[float, float]]:
+    """The solver's times, and what the network is told instead of some."""
+    if config.solver != "unipc_wan":
+        return time_grid(config.steps, shift), {}
+    grid = wan_grid(config.steps, shift)
+    return grid, whole_times(grid)
+
+
+def _projection(config: InferenceConfig, sequence: TokenSequence) -> ProjectedGuidance | None:
+    if not config.projected:
+        return None
+    return ProjectedGuidance(sequence.target.size[0], config.eta, config.norm, config.momentum)
 
 
 class Branch:
@@ -55,6 +70,7 @@ def sample(
     flow: FlowConfig,
     config: InferenceConfig,
     tick: Callable[[], None] = lambda: None,
+    fewer: Sequence[tuple[TokenSequence, float]] = (),
 ) -> Tensor:
     """Generate the target of a sequence.
 
@@ -65,6 +81,8 @@ def sample(
         flow: as in training.
         config: steps, solver, guidance with its interval and rescaling.
         tick: called after every step.
+        fewer: the same with fewer sources and without text, from the fewest on, each with the scale of the
+            step to the next sequence, of which the last is `without_text`.
 
     Returns:
         float32 [M, D], clean tokens.
@@ -72,19 +90,25 @@ def sample(
     Raises:
         NotFiniteError: naming the step after which the tokens were no finite numbers.
     """
+    x = noise.to(dit.device)
+    grid, told = _times(config, shift_of(flow, len(noise)))
     conditional = Branch(dit, with_text, flow)
-    unconditional = Branch(dit, without_text, flow) if config.guidance != 1 else None
+    links = [*fewer, (without_text, config.guidance)] if fewer or config.guidance != 1 else []
+    others = [Branch(dit, sequence, flow) for sequence, _ in links]
+    scales = [scale for _, scale in links]
+    projected = _projection(config, with_text)
     first, last = config.interval
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        v = conditional.velocity(x, t)
-        if unconditional is None or not first <= t <= last:
+        moment = told.get(t, t)
+        v = conditional.velocity(x, moment)
+        if not others or not first <= t <= last:
             return v
-        return guide(v, unconditional.velocity(x, t), config.guidance, config.rescale)
+        velocities = [*(branch.velocity(x, moment) for branch in others), v]
+        if projected is not None:
+            return projected(velocities, scales, x, t)
+        return rescaled(chain(velocities, scales), v, config.rescale)
 
-    x = noise.to(dit.device)
-    make_grid = wan_grid if config.solver == "unipc_wan" else time_grid
-    grid = make_grid(config.steps, shift_of(flow, len(noise)))
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):

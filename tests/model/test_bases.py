@@ -143,6 +143,24 @@ def test_sources_are_seen(editor: Editor) -> None:
     assert not np.array_equal(*results)
 
 
+def test_guidance_on_sources_apart_from_the_text(editor: Editor) -> None:
+    """Scales of 1 cost and change nothing; others change the result, each its own way."""
+    rng = np.random.default_rng(0)
+    media = {"video1": rng.integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)}
+    media["image1"] = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+
+    def made(**options: float) -> np.ndarray:
+        text = "<video1> Remove the dog. <image1>"
+        frames: np.ndarray = editor(text + " <video2>", **media, steps=2, size="model", **options).frames
+        return frames
+
+    plain = made()
+    assert np.array_equal(made(video_guidance=1.0, image_guidance=1.0), plain)
+    changed = [made(video_guidance=2.0), made(image_guidance=2.0)]
+    assert all(not np.array_equal(frames, plain) for frames in changed)
+    assert not np.array_equal(*changed)
+
+
 def test_files_in_parts_are_the_same(folder: Path, editor: Editor, tmp_path: Path) -> None:
     """As large transformers are published."""
     copy = shutil.copytree(folder, tmp_path / "parts")

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from model.flow.flow_matching import (
     FlowConfig,
     draw_time,
-    guide,
     interpolate,
     shift_of,
     shift_time,
@@ -25,6 +24,7 @@ from model.flow.flow_matching import (
     to_velocity,
     token_loss,
 )
+from model.flow.guidance import ProjectedGuidance, chain, rescaled
 from model.flow.solvers import SOLVERS
 
 CLEAN, VELOCITY = FlowConfig(prediction="x1"), FlowConfig(prediction="velocity")
@@ -158,12 +158,42 @@ def test_shift_of_a_resolution_is_shared_by_training_and_inference(
 
 def test_guidance_of_one_is_no_guidance_and_rescaling_keeps_the_spread() -> None:
     a, b = torch.randn(50, 2), torch.randn(50, 2)
-    torch.testing.assert_close(guide(a, b, 1.0), a)
-    torch.testing.assert_close(guide(a, b, 3.0), b + 3 * (a - b))
-    wide, kept = guide(a, b, 7.0), guide(a, b, 7.0, rescale=1.0)
+    torch.testing.assert_close(chain([b, a], [1.0]), a)
+    torch.testing.assert_close(chain([b, a], [3.0]), b + 3 * (a - b))
+    wide = chain([b, a], [7.0])
+    kept = rescaled(wide, a, 1.0)
     assert wide.std() > 3 * a.std()
     torch.testing.assert_close(kept.std(), a.std())
-    torch.testing.assert_close(guide(a, b, 7.0, 0.5), (wide + kept) / 2)
+    torch.testing.assert_close(rescaled(wide, a, 0.5), (wide + kept) / 2)
+
+
+def test_guidance_along_a_chain() -> None:
+    """Scales of 1 are the last link alone; projected guidance with eta 1 is the same."""
+    velocities = [torch.randn(12, 4) for _ in range(4)]
+    torch.testing.assert_close(chain(velocities, [1.0, 1.0, 1.0]), velocities[-1])
+    none, video, images, text = velocities
+    expected = none + 1.25 * (video - none) + 4.5 * (images - video) + 4.0 * (text - images)
+    scales = [1.25, 4.5, 4.0]
+    torch.testing.assert_close(chain(velocities, scales), expected)
+    x = torch.randn(12, 4)
+    plain = ProjectedGuidance(frames=3)(velocities, scales, x, 0.3)
+    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=1e-5)
+
+
+PROJECTED = (  # the first six numbers after each of two steps
+    [0.612409, -1.694217, 2.060535, -2.84465, 2.056255, 0.093452],
+    [0.931799, -0.922483, 0.447894, -0.49398, 0.691661, -0.592955],
+)
+
+
+def test_projected_guidance_leaves_out_the_share_along_the_prediction_frame_by_frame() -> None:
+    """Computed with `normalized_guidance` of Bernini's bernini/models/wan_diffusion.py, see the numbers."""
+    x = torch.sin(torch.arange(24.0)).view(6, 4)
+    less, more = torch.cos(torch.arange(24.0) * 2).view(6, 4), torch.cos(torch.arange(24.0) * 3).view(6, 4)
+    guidance = ProjectedGuidance(frames=2, eta=0.5, norm=1.5, momentum=-0.5)
+    for step, t in enumerate((0.2, 0.5)):
+        guided = guidance([less, more], [4.0], x, t)
+        torch.testing.assert_close(guided.flatten()[:6], torch.tensor(PROJECTED[step]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
