@@ -156,7 +156,7 @@ def precompute(
         "media": ("files that the text speaks of", ("video2", "image1", "image2", "mask", "media")),
         "sampling": (
             "how the result is made",
-            ("steps", "guidance", "solver", "seed", "carry", "ground"),
+            ("steps", "guidance", "video_guidance", "image_guidance", "solver", "seed", "carry", "ground"),
         ),
         "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision")),
     }
@@ -175,6 +175,8 @@ def edit(
     frames: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    video_guidance: float | None = None,
+    image_guidance: float | None = None,
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
@@ -200,6 +202,8 @@ def edit(
         frames: length of the result; the source's when not given.
         steps: solver steps; the checkpoint's default when not given.
         guidance: scale of the text guidance, 1 is none.
+        video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
+        image_guidance: the same on the source images.
         solver: euler, midpoint or unipc.
         seed: of the noise.
         carry: detail carry-over on or off.
@@ -215,7 +219,8 @@ def edit(
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora)
     wanted = {"size": size, "frames": frames}
-    sampling = {"steps": steps, "guidance": guidance, "solver": solver, "seed": seed}
+    scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
+    sampling = {"steps": steps, "solver": solver, "seed": seed, **scales}
     result = editor(instruction, **wanted, **sampling, carry=carry, ground=ground, progress=True, **files)
     result.save(out)
     print(f"{out}: {result.describe()}")

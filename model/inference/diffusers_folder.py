@@ -33,6 +33,9 @@ from shards.serialization import to_dict
 
 BERNINI = "bernini_renderer"  # the `model_type` of its config.json
 WEIGHTS = "diffusion_pytorch_model"
+WAN_SAMPLING = InferenceConfig(steps=50, guidance=5.0, solver="unipc_wan")
+# its `v2v_apg`
+BERNINI_SAMPLING = InferenceConfig(steps=40, guidance=4.0, solver="unipc_wan", eta=0.5, norm=50.0)
 FIXED = {  # what `WanTransformer` has built in
     "patch_size": [1, 2, 2],
     "cross_attn_norm": True,
@@ -88,7 +91,7 @@ def read_pipeline(folder: Path, dtype: str = "float32") -> ModelConfig:
         sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
         flow=FlowConfig(shift=shift),
         media=MediaConfig(min_area=480 * 480 // 4, max_area=480 * 832, frames=81, fps=16.0),
-        inference=InferenceConfig(steps=50, guidance=5.0, solver="unipc_wan"),
+        inference=BERNINI_SAMPLING if phases else WAN_SAMPLING,
         extras=ExtrasConfig(detail_transfer=False),
     )
 

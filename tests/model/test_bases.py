@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from model.cli import main
 from model.config import InferenceConfig
 from model.inference.editor import Editor
 from model.inference.sampler import sample
@@ -27,6 +28,7 @@ from model.sequence.interleave import (
     unpatchify,
 )
 from shards.errors import ConfigError
+from shards.media import probe, write_video
 from tests.model.test_reference_encoders import tiny_vae
 from tests.model.wan_cases import SIZES, numbers, weights
 
@@ -131,6 +133,18 @@ def test_an_edit_from_the_folder_and_from_what_the_editor_saves(editor: Editor, 
     saved = Editor.from_pretrained(editor.save_pretrained(tmp_path / "saved"))
     assert np.array_equal(edit(saved), frames)
     assert not np.array_equal(edit(editor, guidance=1.0), frames)
+
+
+def test_the_command_edits_with_the_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "in.mp4"
+    write_video(clip, np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8), 16)
+    words = ["--checkpoint", str(folder), "--text", "<video1> Remove the dog.", "--video1", str(clip)]
+    words += ["--steps", "2", "--video_guidance", "1.5", "--device", "cpu"]
+    assert main(["edit", *words, "--out", str(tmp_path / "out.mp4")]) == 0
+    assert "5 frames" in capsys.readouterr().out
+    assert probe(tmp_path / "out.mp4").frames == 5
 
 
 def test_sources_are_seen(editor: Editor) -> None:
