@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import auto_cli
+from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, tables
@@ -72,7 +73,8 @@ def run(
     Args:
         suite: what to edit; `list` prints the suites
         data: the suite's data: a shard folder, or the benchmark's own
-        checkpoint: folder with config.json and model.safetensors, whose edits are made and scored
+        checkpoint: folder with config.json and model.safetensors, a finished run's folder, or nano, whose
+            edits are made and scored
         results: folders of finished results by name, as JSON: {"ours": "folder"}
         metrics: YAML file of metrics, such as configs/benchmark/v2vbench.yaml; the suite's own if not given
         add_metrics: YAML file of metrics beside those
@@ -230,11 +232,11 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         f"95 % intervals clustered by {done.clusters[0]}"
     )
     for remark in [*done.suite.remarks, *done.remarks][:20]:
-        console.print(f"[yellow]note[/yellow] {remark}", highlight=False)
+        console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
-        words = f"[yellow]unscored[/yellow] {item} {row} {metric}: {reason}"
+        words = f"[yellow]unscored[/yellow] {escape(f'{item} {row} {metric}: {reason}')}"
         console.print(words, highlight=False, soft_wrap=True)
-    console.print(f"report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True, markup=False)
     if all(outcome.geometry is None for outcome in done.outcomes):
         print(f"error: nothing could be scored; first: {done.failures()[0][3]}", file=sys.stderr)
         raise SystemExit(1)

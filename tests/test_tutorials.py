@@ -14,6 +14,8 @@ import yaml
 
 import benchmark.suites
 from benchmark.__main__ import main as benchmark_main
+from benchmark.core.item import BenchmarkError
+from benchmark.suites.manifest import Media, media_item
 from model.cli import main as model_main
 from shards.media import write_video
 from shards.reader import ShardSet
@@ -68,7 +70,11 @@ def test_a_metric(shard_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "psnr_inside" in beside
 
 
-def test_a_suite(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its targets are a row; an item without media is named, brackets and all."""
+    (pairs / "[lost].txt").write_text("Blur the square.\n")
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "folder_pairs.py").write_text(blocks("adding-a-suite.md")["python"])
     (tmp_path / "brightness.py").write_text(blocks("adding-a-metric.md")["python"])
@@ -79,15 +85,30 @@ def test_a_suite(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     benchmark_run(
         monkeypatch, *given, "--metrics", tmp_path / "brightness.yaml", "--out", out := tmp_path / "out"
     )
-    items = json.loads((out / "items.json").read_text())["items"]
-    assert len(items) == 10
+    assert "unscored [lost] copy" in capsys.readouterr().out
+    *items, lost = json.loads((out / "items.json").read_text())["items"]
+    assert (lost["category"], len(items)) == ("blur", 10)
+    assert all(item["category"] == "remove" for item in items)
     assert all(item["scores"]["copy"]["brightness_change"] == 0 for item in items)
+    assert any(item["scores"]["target"]["brightness_change"] > 0 for item in items)
+    assert "folder_pairs" in benchmark.suites.names()
+    assert not {"manifest", "download"} & set(benchmark.suites.names())  # which suites share
+
+
+def test_media_that_the_text_does_not_name(pairs: Path) -> None:
+    media = {"video1": "0.mp4", "target": "0_edited.mp4"}
+    with pytest.raises(BenchmarkError, match="0: media has 'target', but the text names no <target>"):
+        media_item("0", "edit", "<video1> Remove it.", Media(pairs), media, "0.mp4", {})
 
 
 def test_a_model_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tiny.yaml").write_text(blocks("adding-a-model-size.md")["yaml"])
-    assert model_main(["info", "--model", str(tmp_path / "tiny.yaml")]) == 0
+    size = ["--model", str(tmp_path / "tiny.yaml")]
+    assert model_main(["info", *size, "--tokens", "[300, 450]"]) == 0
     assert "parameters" in capsys.readouterr().out
+    mixture = DOCS.parent / "configs" / "train" / "mixtures" / "editverse.yaml"
+    assert model_main(["plan", *size, "--mixture", str(mixture), "--ranks", "2", "--batch_size", "4"]) == 0
+    assert "estimates for a rank" in capsys.readouterr().out
 
 
 def test_a_data_set(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def write_report(
         left_out=len(run.outcomes) - len(shown) - sum(o.geometry is None for o in run.outcomes),
         tasks=sorted({o.item.task for o in shown}),
         categories=sorted({category(o.item) for o in shown}),
-        category_label="Wording" if any(o.item.category for o in shown) else "Orientation",
+        category_label="Category" if any(o.item.category for o in shown) else "Orientation",
         sortable=[(m.name, heading(m)) for m in run.metrics],
         sort_row=label_of(scored_row(run)),
         failures=[(item, label_of(row), metric, reason) for item, row, metric, reason in run.failures()],

@@ -43,7 +43,8 @@ class AnySuite(Protocol):
 
 def names() -> list[str]:
     """The suites that exist."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "Suite")]
 
 
 def describe(name: str) -> str:

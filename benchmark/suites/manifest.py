@@ -103,6 +103,7 @@ def media_item(
     prompts: Mapping[str, str],
     category: str = "",
     facets: Mapping[str, str] | None = None,
+    target: str | None = None,
 ) -> Item:
     """An item whose source is the first of its media.
 
@@ -110,9 +111,14 @@ def media_item(
         media: paths below the root of `kept`, by element name.
         result: see `Item.result`.
         category, facets, prompts: see `Item`.
+        target: path of the result that is wanted, where one is known.
 
-    A medium that is missing or unreadable is the item's fault.
+    A medium that is missing or unreadable is the item's fault; one that the text does not name is the
+    suite's, a BenchmarkError.
     """
+    unnamed = [name for name in media if f"<{name}>" not in text]
+    if unnamed:
+        raise BenchmarkError(f"{id}: media has {unnamed[0]!r}, but the text names no <{unnamed[0]}>")
     facets = facets or {}
     source = next(iter(media.values()))
     digests: dict[str, str] = {}
@@ -121,6 +127,8 @@ def media_item(
     try:
         for name, path in media.items():
             digests[name] = kept.content(path)
+        if target is not None:
+            digests["target"] = kept.content(target)
         native = kept.geometry(source)
     except (EditVerseError, OSError, ValueError) as error:
         fault = str(error)
@@ -132,7 +140,8 @@ def media_item(
         try:
             places = {name: kept.place(path) for name, path in media.items()}
             inputs = {name: place.read_bytes() for name, place in places.items() if place.is_file()}
-            return Loaded(read_frames(places[next(iter(media))]), None, None, native.fps, inputs)
+            wanted = None if target is None else read_frames(kept.place(target))
+            return Loaded(read_frames(places[next(iter(media))]), wanted, None, native.fps, inputs)
         except (EditVerseError, OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -176,7 +177,15 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         else:
             outcomes[0].error = reason
     except Exception as error:  # recorded: the clip goes to quarantine with this reason  # noqa: BLE001
-        outcomes[0].error = f"{outcomes[0].file}: {type(error).__name__}: {one_line(error)}"
+        what = f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
+        outcomes[0].error = f"{outcomes[0].file}: {what}"
+
+
+def place_of(error: Exception) -> str:
+    """File and line of the innermost frame that is not an installed package's: a new task's own, mostly."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
 
 
 def attempts_of(root: Path, run: str) -> Path:

@@ -325,7 +325,10 @@ def synthetic_lengths(mixture: Mixture, most: int, seed: int) -> tuple[MixtureSa
     """
     for name, row in mixture.rows.items():
         if not row.count or not row.tokens:
-            raise ConfigError(f"mixture row {name}: has no shards here, so a plan needs its count and tokens")
+            raise ConfigError(
+                f"mixture row {name}: a plan reads no shards, so the row needs its count and tokens, "
+                "such as [{frame: [40, 50], frames: [3, 3], copies: 2}]"
+            )
     scale = min(1.0, most / sum(row.count for row in mixture.rows.values()))
     counts = [max(1, round(row.count * scale)) for row in mixture.rows.values()]
     order = MixtureSampler([[n] for n in counts], [row.ratio for row in mixture.rows.values()], seed)

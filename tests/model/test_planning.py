@@ -324,7 +324,7 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(
     assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), "--steps", "0"]) == 2
     assert "at least 1, from 0 on" in capsys.readouterr().err
     assert main([*command, "--mixture", str(mixtures / "offline.yaml")]) == 2
-    assert "mixture row object_removal: has no shards here" in capsys.readouterr().err
+    assert "row object_removal: a plan reads no shards, so the row needs its count" in capsys.readouterr().err
 
 
 def test_steps_are_planned_by_measured_seconds(
