@@ -14,6 +14,7 @@ from model.app.server import serve
 from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
+from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.inference.instruction import Instruction, check_instruction
 from model.inference.lora import LoraConfig
@@ -252,14 +253,24 @@ def merge(checkpoint: str, lora: Path, out: Path) -> int:
     return 0
 
 
-def export(checkpoint: str, out: Path, dtype: Literal["float32", "bfloat16", "float16"] = "float16") -> int:
+def export(
+    checkpoint: str,
+    out: Path,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float16",
+    format: Literal["editverse", "diffusers"] = "editverse",
+) -> int:
     """Store a checkpoint to be passed on: in half precision, with SHA256SUMS that are checked on loading.
 
     Args:
         checkpoint: folder with config.json and model.safetensors, or a finished run's folder.
         out: folder of the copy.
         dtype: of its weights.
+        format: diffusers writes the layout of published weights, for checkpoints of Wan's family.
     """
+    if format == "diffusers":
+        folder = export_diffusers(Editor.from_pretrained(checkpoint, dtype=dtype), out)
+        print(f"{folder}: a pipeline in diffusers' layout, in {dtype}")
+        return 0
     folder = Editor.from_pretrained(checkpoint, dtype=dtype).save_pretrained(out)
     write_sums(folder)
     print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB in {dtype}")

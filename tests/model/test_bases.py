@@ -147,6 +147,29 @@ def test_the_command_edits_with_the_folder(
     assert probe(tmp_path / "out.mp4").frames == 5
 
 
+def test_an_export_is_the_folder_again(
+    editor: Editor, folder: Path, pipeline: WanPipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Byte by byte, through a checkpoint of ours; and diffusers loads it and gives its own result."""
+    saved, out = editor.save_pretrained(tmp_path / "saved"), tmp_path / "out"
+    words = ["export", "--checkpoint", str(saved), "--out", str(out), "--format", "diffusers"]
+    assert main([*words, "--dtype", "float32"]) == 0
+    assert str(out) in capsys.readouterr().out
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    ours, theirs = load_file(out / file), load_file(folder / file)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype, name
+        assert torch.equal(ours[name], value), name
+    loaded = WanPipeline.from_pretrained(out)
+    options: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
+    options |= {"latents": numbers("noise", 1, 16, 2, 4, 6), "output_type": "latent", "return_dict": False}
+    assert torch.equal(loaded(PROMPT, **options)[0], pipeline(PROMPT, **options)[0])
+    assert main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"saved", "out"}
+
+
 def test_sources_are_seen(editor: Editor) -> None:
     """Other sources, another result."""
     clips = np.random.default_rng(0).integers(0, 256, (2, 5, 32, 48, 3), dtype=np.uint8)
