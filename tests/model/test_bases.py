@@ -37,9 +37,17 @@ PROMPT, NEGATIVE = "A red ball rolls.", "the dog"
 WIDTH = 32
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> WanPipeline:
-    """Wan's pipeline with tiny parts of the real kinds, whose outputs depend on everything."""
+def tiny_transformer(channels: int, name: str = "") -> WanTransformer3DModel:
+    """Weights that are given by their names and `name`; outputs depend on everything."""
+    net = WanTransformer3DModel(**SIZES | {"in_channels": channels, "out_channels": channels}).eval()
+    net.load_state_dict(weights({n: p.shape for n, p in net.state_dict().items()}, name))
+    with torch.no_grad():
+        net.proj_out.weight.mul_(0.1)
+    return net
+
+
+def tiny_pipeline(**parts: Any) -> WanPipeline:
+    """Wan 2.1's pipeline with tiny parts of the real kinds, or with others in their place."""
     letters = [(letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     words = [(f"▁{word}", -1.0) for word in WORDS]
@@ -47,19 +55,24 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> WanPipeline:
     text = UMT5EncoderModel(
         UMT5Config(vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
     ).eval()
-    transformer = WanTransformer3DModel(**SIZES | {"in_channels": 16, "out_channels": 16}).eval()
-    transformer.load_state_dict(weights({name: p.shape for name, p in transformer.state_dict().items()}))
-    with torch.no_grad():
-        transformer.proj_out.weight.mul_(0.1)
-    return WanPipeline(
-        tokenizer=T5Tokenizer(vocab=special + words + letters, extra_ids=0),
-        text_encoder=text,
-        transformer=transformer,
-        vae=tiny_vae(),
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
+    return WanPipeline(
+        **{
+            "tokenizer": T5Tokenizer(vocab=special + words + letters, extra_ids=0),
+            "text_encoder": text,
+            "transformer": tiny_transformer(16),
+            "vae": tiny_vae(),
+            "scheduler": scheduler,
+            **parts,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> WanPipeline:
+    return tiny_pipeline()
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +104,12 @@ def to_tokens(latents: Tensor) -> Tensor:
     return patchify(latents[0].permute(1, 2, 3, 0), 2)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
-    pipeline: WanPipeline, editor: Editor, guidance: float
-) -> None:
-    frames, height, width = 9, 32, 48
-    size = (3, height // 8, width // 8)
-    noise = numbers("noise", 1, 16, *size) * 1.5
+def compare(pipeline: WanPipeline, editor: Editor, guidance: float) -> None:
+    """Ten steps of both from the same noise: latents to 1e-4 of the largest, and the decoded video."""
+    s, channels = editor.vae.spatial, editor.vae.channels
+    frames, height, width = 9, 4 * s, 6 * s
+    size = (3, 4, 6)
+    noise = numbers("noise", 1, channels, *size) * 1.5
     options: dict[str, Any] = {"height": height, "width": width, "num_frames": frames}
     options |= {"num_inference_steps": 10, "guidance_scale": guidance}
     made = [
@@ -107,7 +119,7 @@ def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
 
     def of(text: str) -> TokenSequence:
         states = editor.text_encoder.encode([text])[0]
-        target = VisionElement("video1", torch.zeros(*size, 16), target=True)
+        target = VisionElement("video1", torch.zeros(*size, channels), target=True)
         return build_sequence([TextElement(states), target], editor.config.sequence)
 
     inference = InferenceConfig(steps=10, guidance=guidance, solver="unipc_wan")
@@ -118,6 +130,25 @@ def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
     video = editor.vae.decode(unpatchify(tokens, (3, size[1] // 2, size[2] // 2), 2))
     pixels = (video.clamp(-1, 1) + 1) / 2
     np.testing.assert_allclose(pixels.numpy(), made[1][0], atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
+    pipeline: WanPipeline, editor: Editor, guidance: float
+) -> None:
+    compare(pipeline, editor, guidance)
+
+
+def test_wan_2_2_ti2v_with_its_own_autoencoder(tmp_path: Path) -> None:
+    """Text to video with a time per token, and pictures of 4 x 16 x 16."""
+    sizes = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
+    sizes |= {"scale_factor_spatial": 16, "z_dim": 8, "latents_mean": [0.1] * 8, "latents_std": [0.7] * 8}
+    vae = tiny_vae(**sizes, decoder_base_dim=4)
+    made = tiny_pipeline(vae=vae, transformer=tiny_transformer(8), expand_timesteps=True)
+    made.save_pretrained(tmp_path)
+    editor = Editor.from_pretrained(tmp_path)
+    assert (editor.vae.spatial, editor.vae.temporal, editor.vae.channels) == (16, 4, 8)
+    compare(made, editor, 4.0)
 
 
 def edit(editor: Editor, **options: Any) -> np.ndarray:

@@ -56,11 +56,15 @@ def numbers(name: str, *shape: int) -> Tensor:
     return torch.sin(place * place * 0.3719 + zlib.crc32(name.encode()) % 1000).float().view(shape)
 
 
-def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Of diffusers' layout: large enough that every part of the network shows in its output."""
+def weights(shapes: Mapping[str, torch.Size], of: str = "") -> dict[str, Tensor]:
+    """Of diffusers' layout: large enough that every part of the network shows in its output.
+
+    Args:
+        of: other numbers for another network.
+    """
     made = {}
     for name, shape in shapes.items():
-        made[name] = numbers(name, *shape) * (0.15 if len(shape) == 1 else 0.4)
+        made[name] = numbers(of + name, *shape) * (0.15 if len(shape) == 1 else 0.4)
         if name.endswith(("norm_q.weight", "norm_k.weight", "norm2.weight")):
             made[name] += 1.5  # attention that prefers some keys
     return made
