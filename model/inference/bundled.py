@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 CONFIG, INDEX = "config.json", "model_index.json"
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")  # of a pipeline in diffusers' layout
+PARTS = (
+    "transformer",
+    "transformer_2",
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "scheduler",
+)  # of a pipeline in diffusers' layout
 BUNDLED = Path(__file__).resolve().parents[1] / "weights"
 
 

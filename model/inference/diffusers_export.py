@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.inference.bundled import CONFIG, INDEX, PARTS
-from model.inference.diffusers_folder import FIXED, WEIGHTS
+from model.inference.diffusers_folder import FIXED, WEIGHTS, experts
 from model.inference.editor import Editor
 from model.inference.pretrained import find_checkpoint, write_weights
 from model.net.wan_config import WanConfig
@@ -53,17 +53,20 @@ def export_diffusers(editor: Editor, out: str | Path) -> Path:
     if not is_unused(out):
         raise ConfigError(f"{out}: is there already; choose another folder")
     base = find_checkpoint(editor.config.vae["init_args"]["path"])
-    state = {name: to_diffusers(name, v, config.heads) for name, v in editor.dit.state_dict().items()}
+    state = editor.dit.state_dict()
     folder = out.with_name(f".{out.name[:80]}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         for part in PARTS:
-            if part != "transformer" and (base / part).is_dir():
+            if not part.startswith("transformer") and (base / part).is_dir():
                 shutil.copytree(base / part, folder / part)
         for name in (INDEX, CONFIG):
             if (base / name).is_file():
                 shutil.copyfile(base / name, folder / name)
-        write_json(folder / "transformer" / CONFIG, transformer_json(config))
-        write_weights(folder / "transformer" / f"{WEIGHTS}.safetensors", state)
+        for part, prefix in experts(config).items():
+            own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            theirs = {name: to_diffusers(name, value, config.heads) for name, value in own.items()}
+            write_json(folder / part / CONFIG, transformer_json(config))
+            write_weights(folder / part / f"{WEIGHTS}.safetensors", theirs)
         shutil.rmtree(out, ignore_errors=True)  # empty, but for the lock of a run
         folder.replace(out)
     except BaseException:

@@ -8,6 +8,7 @@ each into its place and dtype without a second copy of the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,12 @@ def read_pipeline(folder: Path, dtype: str = "float32") -> ModelConfig:
     Raises:
         ConfigError: a part is missing or of another kind, or says what this family does not do.
     """
-    shift, phases = _shift_and_phases(folder)
-    network = read_transformer_config(folder / "transformer", phases)
+    pipeline = _pipeline(folder)
+    network = read_transformer_config(folder / "transformer", pipeline.phases)
+    if pipeline.boundary is not None:
+        if read_transformer_config(folder / "transformer_2", pipeline.phases) != network:
+            raise ConfigError(f"{folder}: transformer and transformer_2 are of different sizes")
+        network = replace(network, boundary=float(pipeline.boundary))
     vae = _read(folder / "vae" / "config.json")
     text = _read(folder / "text_encoder" / "config.json")
     if vae.get("_class_name") != "AutoencoderKLWan" or text.get("model_type") != "umt5":
@@ -89,29 +94,34 @@ def read_pipeline(folder: Path, dtype: str = "float32") -> ModelConfig:
         ),
         transformer=part("model.net.wan.WanTransformer", **to_dict(network)),
         sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
-        flow=FlowConfig(shift=shift),
+        flow=FlowConfig(shift=pipeline.shift),
         media=MediaConfig(min_area=480 * 480 // 4, max_area=480 * 832, frames=81, fps=16.0),
-        inference=BERNINI_SAMPLING if phases else WAN_SAMPLING,
+        inference=BERNINI_SAMPLING if pipeline.phases else WAN_SAMPLING,
         extras=ExtrasConfig(detail_transfer=False),
     )
 
 
-def _shift_and_phases(folder: Path) -> tuple[float, bool]:
-    """The time shift that a pipeline samples with, and whether its sources are told apart by a phase."""
+@dataclass(frozen=True)
+class Pipeline:
+    """What a pipeline's own file says: the time shift, Bernini's phases of sources, where experts change."""
+
+    shift: float
+    phases: bool
+    boundary: float | None
+
+
+def _pipeline(folder: Path) -> Pipeline:
     if not (folder / INDEX).is_file():
         own = _read(folder / CONFIG)
         if own.get("model_type") != BERNINI:
             raise ConfigError(f"{folder / CONFIG}: a {shown(own.get('model_type'))}, not {BERNINI}")
-        if not own.get("skip_transformer_2", False):
-            raise ConfigError(f"{folder / CONFIG}: its two experts are not supported yet")
-        return float(own.get("shift", 3.0)), bool(own.get("use_src_id_rotary_emb", True))
+        boundary = None if own.get("skip_transformer_2", False) else own.get("switch_dit_boundary", 0.875)
+        return Pipeline(float(own.get("shift", 3.0)), bool(own.get("use_src_id_rotary_emb", True)), boundary)
     index = _read(folder / INDEX)
     if index.get("_class_name") != "WanPipeline":
         raise ConfigError(f"{folder / INDEX}: a {shown(index.get('_class_name'))}, not WanPipeline")
-    if index.get("boundary_ratio") is not None:
-        raise ConfigError(f"{folder / INDEX}: two experts (boundary_ratio) are not supported yet")
     scheduler = _read(folder / "scheduler" / "scheduler_config.json")
-    return float(scheduler.get("flow_shift", 3.0)), False
+    return Pipeline(float(scheduler.get("flow_shift", 3.0)), False, index.get("boundary_ratio"))
 
 
 def read_transformer_config(folder: Path, phases: bool = False) -> WanConfig:
@@ -196,16 +206,26 @@ def load_pipeline(
     dtype = dtype or ("float32" if device.type == "cpu" else "bfloat16")
     config = read_pipeline(folder, "float32" if dtype == "float32" else "bfloat16")
     network = config.network
+    assert isinstance(network, WanConfig)  # `read_pipeline` reads no other
     shapes = weight_shapes(network)
     with torch.device("meta"):
         transformer = build_transformer(network)
-    for name, value in read_tensors(
-        folder / "transformer", shapes, network.heads, getattr(torch, dtype), str(device)
-    ):
-        module, _, last = name.rpartition(".")
-        weight = nn.Parameter(value, requires_grad=False)
-        transformer.get_submodule(module).register_parameter(last, weight)
+    for subfolder, prefix in experts(network).items():
+        own = {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
+        for name, value in read_tensors(
+            folder / subfolder, own, network.heads, getattr(torch, dtype), str(device)
+        ):
+            module, _, last = (prefix + name).rpartition(".")
+            weight = nn.Parameter(value, requires_grad=False)
+            transformer.get_submodule(module).register_parameter(last, weight)
     return transformer, config
+
+
+def experts(network: WanConfig) -> dict[str, str]:
+    """The folders of a pipeline's transformers, each with what the names of our weights begin with."""
+    if network.boundary is None:
+        return {"transformer": ""}
+    return {part: f"{part}." for part in ("transformer", "transformer_2")}
 
 
 def read_tensors(

@@ -177,8 +177,8 @@ def weight_shapes(config: DiTConfig | WanConfig, extras: ExtrasConfig | None = N
         one = build_transformer(dataclasses.replace(config, depth=1), extras).state_dict()
     shapes: dict[str, torch.Size] = {}
     for name, value in one.items():
-        rest = name.removeprefix("blocks.0.")
-        names = [f"blocks.{n}.{rest}" for n in range(config.depth)] if rest != name else [name]
+        owner, block, rest = name.rpartition("blocks.0.")
+        names = [f"{owner}blocks.{n}.{rest}" for n in range(config.depth)] if block else [name]
         shapes |= dict.fromkeys(names, value.shape)
     return shapes
 

@@ -8,7 +8,7 @@ from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.net.transformer import Transformer
-from model.net.wan import WanTransformer
+from model.net.wan import WanExperts, WanTransformer
 from model.net.wan_config import WanConfig
 from shards.errors import ConfigError
 from shards.limits import shown
@@ -33,5 +33,5 @@ def transformer_config(spec: dict[str, Any], where: str) -> DiTConfig | WanConfi
 def build_transformer(config: DiTConfig | WanConfig, extras: ExtrasConfig | None = None) -> Transformer:
     """A transformer with fresh weights; extras are `DiT`'s alone."""
     if isinstance(config, WanConfig):
-        return WanTransformer(config)
+        return WanTransformer(config) if config.boundary is None else WanExperts(config)
     return DiT(config, extras)

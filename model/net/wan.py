@@ -222,3 +222,36 @@ class WanTransformer(Transformer):
         # the batch's table has two rows for start and end tokens, which none of these tokens is
         table = torch.cat([visible, visible.new_zeros(3, width)])
         return table.index_select(0, batch.gather).to(dtype)
+
+
+class WanExperts(Transformer):
+    """Two of Wan's transformers, the first for much noise and the second for little (Wan 2.2 A14B)."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        if config.boundary is None:
+            raise ValueError("two experts need dit.boundary, the noise level that parts them")
+        self.config, self.boundary = config, config.boundary
+        self.transformer, self.transformer_2 = WanTransformer(config), WanTransformer(config)
+
+    @property
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]  # of both
+        """The blocks of the first, then of the second."""
+        return nn.ModuleList([*self.transformer.blocks, *self.transformer_2.blocks])
+
+    def forward(
+        self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: None = None
+    ) -> tuple[Tensor]:
+        """As `WanTransformer`, by the expert for the targets' noise.
+
+        Raises:
+            ValueError: the batch has targets on both sides of the boundary.
+        """
+        # told in whole thousandths: half of one is out of reach of rounding
+        noisy = 1 - timestep[batch.target_segment] > self.boundary - 5e-4
+        first = bool(noisy.all())
+        if not first and bool(noisy.any()):
+            raise ValueError(f"a batch has noise on both sides of {self.boundary}, where the expert changes")
+        chosen = self.transformer if first else self.transformer_2
+        result: tuple[Tensor] = chosen(batch, vision, timestep)
+        return result

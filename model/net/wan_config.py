@@ -27,6 +27,8 @@ class WanConfig:
         rope: channels of a head per axis, see `wan_dims`; `source` adds Bernini's phase of the source.
         source_time: the time step of what is not generated. `clean` is t = 1 (Wan 2.2 TI2V's first frame);
             `target` is the target's own (Bernini).
+        boundary: with two experts, the noise level 1 - t from which on the first one is asked (Wan 2.2 A14B:
+            0.875); None is a single transformer.
         norm_eps: of all norms.
         attention, deterministic: see `model.net.attention`.
     """
@@ -40,6 +42,7 @@ class WanConfig:
     text_tokens: int = 512
     rope: RopeConfig = field(default_factory=RopeConfig)
     source_time: Literal["clean", "target"] = "clean"
+    boundary: float | None = None
     norm_eps: float = 1e-6
     attention: Backend = "auto"
     deterministic: bool = False
@@ -56,6 +59,8 @@ class WanConfig:
             ("norm_eps", 0, 1),
         ):
             in_range(f"dit.{name}", getattr(self, name), least, most)
+        if self.boundary is not None:
+            in_range("dit.boundary", self.boundary, 0, 1)
         if self.width % self.heads:
             raise SettingError(f"dit.width {self.width} does not divide into {self.heads} heads")
         if not self.rope.dims:
