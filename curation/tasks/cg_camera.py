@@ -29,7 +29,8 @@ class CameraPath:
 
     Attributes:
         movement: one of `MOVEMENTS`.
-        poses: of the moving camera in each frame: position [3], rotation [3][3], fovy in degrees.
+        poses: of the moving camera in each frame: position (3 numbers), rotation (3 rows of 3), fovy in
+            degrees.
     """
 
     movement: str
