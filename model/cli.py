@@ -14,6 +14,7 @@ from model.app.server import serve
 from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
+from model.inference.bases import bases as known_bases
 from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.inference.instruction import Instruction, check_instruction
@@ -28,6 +29,7 @@ from model.training.slurm import submit as submit_job
 from shards.devices import choose_device
 from shards.errors import SettingError
 from shards.help_pages import help_page
+from shards.terminal import print_table
 
 COMMON = (  # settings of a training that the first page of the help shows
     "data.shards",
@@ -290,6 +292,19 @@ def forms() -> int:
     return 0
 
 
+def bases() -> int:
+    """List published weights that an edit can be made with: licence, size, memory, and what is downloaded."""
+    from rich.table import Table
+
+    table = Table("weights", "licence", "use", "parameters", "GiB to edit", "here", title="open weights")
+    for base in known_bases():
+        size = f"{base.parameters / 1e9:.2f} B"
+        here = "yes" if base.is_cached() else "no"
+        table.add_row(base.repository, base.licence, base.use, size, f"{base.edit_gib:.1f}", here)
+    print_table(table)
+    return 0
+
+
 def app(
     checkpoint: str,
     host: str = "127.0.0.1",
@@ -371,6 +386,7 @@ def main(argv: list[str] | None = None) -> int:
         "merge": merge,
         "export": export,
         "forms": forms,
+        "bases": bases,
         "info": info,
         "plan": plan,
         "cost": cost,

@@ -17,6 +17,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from model.cli import main
 from model.config import InferenceConfig
+from model.inference.bases import bases
 from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.inference.sampler import sample
@@ -274,6 +275,19 @@ def test_bernini_s_folder_is_read_with_its_phases_and_times(folder: Path, tmp_pa
         e("<video1> Remove the dog.", video1=clip, steps=2, size="model").frames for e in (loaded, plain)
     )
     assert not np.array_equal(ours, theirs)
+
+
+def test_bases_are_listed_with_their_sizes_and_whether_they_are_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    by_name = {base.repository.partition("/")[2]: base for base in bases()}
+    assert by_name["Wan2.1-T2V-1.3B-Diffusers"].parameters == 1_418_996_800
+    assert by_name["Wan2.2-TI2V-5B-Diffusers"].parameters == 4_999_787_712
+    assert main(["bases"]) == 0
+    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "/" in line}
+    assert set(rows) == {base.repository for base in bases()}
+    row = rows["ByteDance/Bernini-R-1.3B-Diffusers"]
+    assert all(word in row for word in ("Apache-2.0", "1.42 B", " no "))
 
 
 def rewrite(file: Path, **changes: Any) -> None:
