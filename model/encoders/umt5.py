@@ -12,8 +12,8 @@ from model.encoders.t5 import FlanT5, Precision
 class UMT5(FlanT5):
     """Hidden states of a UMT5 encoder, the closing </s> included, as diffusers' `WanPipeline` takes them.
 
-    An empty text is its </s> alone. Texts are cleaned as there: entities unescaped, white space joined, and
-    mended by ftfy where that is installed. Arguments as `FlanT5`'s; `subfolder` and `tokenizer` are folders
+    An empty text is its </s> alone. Texts are cleaned as there: mended by ftfy, entities unescaped, white
+    space joined. Arguments as `FlanT5`'s; `subfolder` and `tokenizer` are folders
     of the path, where they exist.
     """
 
@@ -46,10 +46,7 @@ class UMT5(FlanT5):
 
 def clean(text: str) -> str:
     """A prompt as `WanPipeline` cleans it (diffusers, `prompt_clean`)."""
-    try:
-        import ftfy
-    except ImportError:
-        pass
-    else:
-        text = ftfy.fix_text(text)
+    import ftfy  # takes a tenth of a second, and only these encoders need it
+
+    text = ftfy.fix_text(text)
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text)).strip()).strip()

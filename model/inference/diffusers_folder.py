@@ -185,7 +185,7 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
         try:
             with safe_open(file, framework="pt") as opened:
                 held[name] = list(opened.keys())
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
             raise ConfigError(f"{file}: {error}; is the download complete?") from error
         if listed is not None:
             told = {tensor for tensor, where in listed.items() if where == name}
@@ -201,6 +201,10 @@ def load_pipeline(
 
     Args:
         dtype: bfloat16 on a GPU and float32 on a CPU when None.
+
+    Raises:
+        ConfigError: as `read_pipeline` and `check_tensors`, or the weights need more memory than is free;
+            all before any of them is read.
     """
     device = torch.device(device)
     dtype = dtype or ("float32" if device.type == "cpu" else "bfloat16")
@@ -210,11 +214,19 @@ def load_pipeline(
     shapes = weight_shapes(network)
     with torch.device("meta"):
         transformer = build_transformer(network)
+    parts = {
+        subfolder: {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
+        for subfolder, prefix in experts(network).items()
+    }
+    numbers = sum(shape.numel() for shape in shapes.values())
+    # before a file is opened: more than the memory cannot even be mapped
+    _check_memory(folder, numbers * getattr(torch, dtype).itemsize, device)
+    held = {subfolder: check_tensors(folder / subfolder, own) for subfolder, own in parts.items()}
     for subfolder, prefix in experts(network).items():
-        own = {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
-        for name, value in read_tensors(
-            folder / subfolder, own, network.heads, getattr(torch, dtype), str(device)
-        ):
+        read = read_tensors(
+            folder / subfolder, held[subfolder], network.heads, getattr(torch, dtype), str(device)
+        )
+        for name, value in read:
             module, _, last = (prefix + name).rpartition(".")
             weight = nn.Parameter(value, requires_grad=False)
             transformer.get_submodule(module).register_parameter(last, weight)
@@ -228,18 +240,28 @@ def experts(network: WanConfig) -> dict[str, str]:
     return {part: f"{part}." for part in ("transformer", "transformer_2")}
 
 
-def read_tensors(
-    folder: Path, shapes: dict[str, torch.Size], heads: int, dtype: torch.dtype | None, device: str
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a transformer's folder in our layout, one at a time, in `dtype` on `device`.
+def _check_memory(folder: Path, transformer: int, device: torch.device) -> None:
+    """Raise ConfigError where the weights alone do not fit; the other parts count as their files."""
+    import psutil
+
+    files = [file for part in ("text_encoder", "vae") for file in (folder / part).glob("*.safetensors")]
+    need = transformer + sum(file.stat().st_size for file in files)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if need > free:
+        raise ConfigError(
+            f"{folder}: its weights take {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on "
+            f"{device}: choose --dtype bfloat16, or smaller weights (python -m model bases)"
+        )
+
+
+def check_tensors(folder: Path, shapes: dict[str, torch.Size]) -> dict[str, list[str]]:
+    """Names of the tensors in each file of a transformer's folder, by the files' headers alone.
 
     Args:
         shapes: of our weights; all of them must be there, and nothing else.
-        dtype: the files' own when None.
 
     Raises:
-        ConfigError: a tensor is missing, unknown, there twice, of another shape or not finite; it is named,
-            before any is read where its header tells.
+        ConfigError: a tensor is missing, unknown, there twice or of another shape; it is named.
     """
     from safetensors import safe_open
 
@@ -251,12 +273,29 @@ def read_tensors(
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"{folder}: weight {shown(twice)} is in two files")
     for file, tensors in held.items():
-        with safe_open(folder / file, framework="pt", device=device) as opened:
+        with safe_open(folder / file, framework="pt") as opened:
             for name in tensors:
                 found = list(opened.get_slice(name).get_shape())
                 wanted = list(diffusers_shape(name, shapes[name]))
                 if found != wanted:
                     raise ConfigError(f"{folder / file}: weight {name!r} is {found}, not {wanted}")
+    return held
+
+
+def read_tensors(
+    folder: Path, held: dict[str, list[str]], heads: int, dtype: torch.dtype | None, device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a transformer's folder in our layout, one at a time, in `dtype` on `device`.
+
+    Args:
+        held: as `check_tensors` gives it.
+        dtype: the files' own when None.
+
+    Raises:
+        ConfigError: a tensor is not finite; it is named.
+    """
+    from safetensors import safe_open
+
     for file, tensors in held.items():
         with safe_open(folder / file, framework="pt", device=device) as opened:
             for name in tensors:

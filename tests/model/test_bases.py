@@ -19,8 +19,11 @@ from model.cli import main
 from model.config import InferenceConfig
 from model.inference.bases import bases
 from model.inference.diffusers_export import export_diffusers
+from model.inference.diffusers_folder import read_pipeline
 from model.inference.editor import Editor
+from model.inference.pretrained import weight_shapes
 from model.inference.sampler import sample
+from model.net.wan_weights import diffusers_shape
 from model.sequence.interleave import (
     TextElement,
     TokenSequence,
@@ -275,6 +278,24 @@ def test_bernini_s_folder_is_read_with_its_phases_and_times(folder: Path, tmp_pa
         e("<video1> Remove the dog.", video1=clip, steps=2, size="model").frames for e in (loaded, plain)
     )
     assert not np.array_equal(ours, theirs)
+
+
+def test_weights_beyond_the_memory_are_refused_before_they_are_read(folder: Path, tmp_path: Path) -> None:
+    """A transformer of more than 200 GiB in a file that takes no room on the disk."""
+    copy = shutil.copytree(folder, tmp_path / "huge")
+    rewrite(copy / "transformer" / "config.json", ffn_dim=1 << 19, num_layers=1024)
+    shapes = weight_shapes(read_pipeline(copy).network)
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * shape.numel()
+        shape = diffusers_shape(name, shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    data = json.dumps(header).encode()
+    with (copy / "transformer" / "diffusion_pytorch_model.safetensors").open("wb") as file:
+        file.write(len(data).to_bytes(8, "little") + data)
+        file.truncate(8 + len(data) + end)
+    with pytest.raises(ConfigError, match=r"take \d{3}\.\d GiB, and .* are free on cpu: choose --dtype"):
+        Editor.from_pretrained(copy)
 
 
 def test_bases_are_listed_with_their_sizes_and_whether_they_are_here(
