@@ -27,7 +27,7 @@ from model.net.wan_config import WanConfig
 from model.net.wan_weights import diffusers_shape, from_diffusers
 from model.sequence.interleave import SequenceConfig
 from model.sequence.rope import RopeConfig
-from shards.errors import ConfigError, EditVerseError
+from shards.errors import ConfigError, EditVerseError, first_line
 from shards.files import inside
 from shards.limits import read_json, shown
 from shards.serialization import to_dict
@@ -69,6 +69,17 @@ def read_pipeline(folder: Path, dtype: str = "float32") -> ModelConfig:
     Raises:
         ConfigError: a part is missing or of another kind, or says what this family does not do.
     """
+    try:
+        return _model_config(folder, dtype)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:  # a value of another kind, in any of its files
+        raise ConfigError(
+            f"{folder}: a setting of its parts is of another kind: {first_line(error)}"
+        ) from error
+
+
+def _model_config(folder: Path, dtype: str) -> ModelConfig:
     pipeline = _pipeline(folder)
     network = read_transformer_config(folder / "transformer", pipeline.phases)
     if pipeline.boundary is not None:

@@ -330,6 +330,9 @@ def spoil(folder: Path, fault: str) -> None:
         "one expert of two": ("model_index.json", {"boundary_ratio": 0.875}),
         "another transformer": ("transformer/config.json", {"_class_name": "UNet2DConditionModel"}),
         "image to video": ("transformer/config.json", {"image_dim": 1280}),
+        "shift in words": ("scheduler/scheduler_config.json", {"flow_shift": "high"}),
+        "strides in words": ("vae/config.json", {"temperal_downsample": "all"}),
+        "width in words": ("transformer/config.json", {"num_attention_heads": "two"}),
         "other sizes": ("transformer/config.json", {"num_layers": 4}),
     }
     if fault == "missing":
@@ -360,6 +363,9 @@ def spoil(folder: Path, fault: str) -> None:
         ("another transformer", "'UNet2DConditionModel', not WanTransformer3DModel"),
         ("image to video", "image_dim is 1280"),
         ("other sizes", "weight 'blocks.3.attn1.norm_k.weight' is missing"),
+        ("shift in words", "a setting of its parts is of another kind"),
+        ("strides in words", "a setting of its parts is of another kind"),
+        ("width in words", "transformer/config.json: "),
         ("no vae", "vae/config.json: .*is the download complete"),
     ],
 )
