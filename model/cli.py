@@ -29,7 +29,6 @@ from model.training.slurm import submit as submit_job
 from shards.devices import choose_device
 from shards.errors import SettingError
 from shards.help_pages import help_page
-from shards.terminal import print_table
 
 COMMON = (  # settings of a training that the first page of the help shows
     "data.shards",
@@ -295,6 +294,8 @@ def forms() -> int:
 def bases() -> int:
     """List published weights that an edit can be made with: licence, size, memory, and what is downloaded."""
     from rich.table import Table
+
+    from shards.terminal import print_table  # brings rich, not needed to train
 
     table = Table("weights", "licence", "use", "parameters", "GiB to edit", "here", title="open weights")
     for base in known_bases():

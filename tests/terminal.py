@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -43,6 +44,15 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", *map(str, arguments)]
 
 
+def _in_the_foreground() -> None:
+    """Make the standard input the terminal of a new session, whose Ctrl-C reaches the command.
+
+    Where the tests themselves run in the background of a shell, that is ignored, and would be inherited.
+    """
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """`with Terminal("shards", "ls", folder) as terminal:` runs `python -m shards ls` in a terminal.
 
@@ -60,7 +70,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+            preexec_fn=_in_the_foreground,
         )
         os.close(slave)
         self._bytes = b""
