@@ -206,13 +206,13 @@ def edit(
         guidance: scale of the text guidance, 1 is none.
         video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
         image_guidance: the same on the source images.
-        solver: euler, midpoint or unipc.
+        solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
         ground: find the region that the words are about first, then edit within it.
         lora: folder of an adapter to merge into the weights.
         device: of the model: auto, cpu or cuda.
-        dtype: of the model's weights; the file's when not given.
+        dtype: of the model's weights; the file's when not given, for published ones the device's own.
         revision: branch, tag or commit of a hub id.
     """
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)

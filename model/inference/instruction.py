@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from model.sequence.interleave import SequenceError
+from model.sequence.interleave import SequenceError, texts_of
 from shards.sample import MEDIA_NAME, Part, split_text
 
 
@@ -31,7 +31,7 @@ class Instruction:
     @property
     def words(self) -> str:
         """All that is said, on one line and without the tags."""
-        return " ".join(" ".join(part for kind, part in self.parts if kind == "text").split())
+        return texts_of(self.parts, apart=True)[0]
 
     @property
     def inputs(self) -> list[str]:
