@@ -360,6 +360,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         "heldout_samples",
     ):
         value = summary[name]
+        if value is None:  # a published codec is not measured
+            continue
         table.add_row(name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
     console.print(table)
     if summary.get("heldout"):

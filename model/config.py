@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from shards.limits import (
     read_json,
 )
 from shards.media import fit_size
-from shards.serialization import from_dict
+from shards.serialization import from_dict, to_dict
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,31 @@ class ModelConfig:
         if self.transformer is None:
             return self.dit
         return transformer_config(self.transformer, "transformer")
+
+    def with_widths(self, vision_dim: int, text_dim: int) -> ModelConfig:
+        """This model, whose transformer takes tokens of these widths.
+
+        Raises:
+            ConfigError: it says that it takes others.
+        """
+        network = self.network
+        for name, given, width in (
+            ("vision_dim", network.vision_dim, vision_dim),
+            ("text_dim", network.text_dim, text_dim),
+        ):
+            if given not in (0, width):
+                where = "dit" if self.transformer is None else "transformer.init_args"
+                raise ConfigError(
+                    f"model.{where}.{name} is {given}; the encoders give {width} (0 takes what they give)"
+                )
+        return self.with_network(replace(network, vision_dim=vision_dim, text_dim=text_dim))
+
+    def with_network(self, network: DiTConfig | WanConfig) -> ModelConfig:
+        """This model with other sizes of the same family."""
+        if isinstance(network, DiTConfig) and self.transformer is None:
+            return replace(self, dit=network)
+        assert self.transformer is not None  # there is no other way to a network that is not `dit`
+        return replace(self, transformer=part(self.transformer["class_path"], **to_dict(network)))
 
 
 def build_part(spec: dict[str, Any], port: type, where: str) -> Any:

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from model.data.mixture import DatasetConfig, read_mixture
+from model.flow.flow_matching import FlowConfig, Sampling
 from model.sequence.interleave import VISION, TokenSequence
 from model.sequence.layout import SPPlan
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import ConfigError, SettingError
+from shards.limits import in_range
 from shards.manifest import read_manifest
+
+FORMS = ("t2i", "t2v", "i2i", "r2v", "v2i", "v2v")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class DataConfig:
             prefetch: steps that each prepares ahead.
         on_error: a sample that cannot be read or encoded stops the run, or is replaced by the next one of its
             row that is not longer than it; both name it.
-        text_drop_prob: chance that a sample loses its text (for guidance).
+        text_drop_prob: chance that a sample loses its text (for guidance); image_drop_prob, video_drop_prob:
+            that it loses its source images, or its source videos and masks (for guidance on these apart).
+        shift_by_form, sampling_by_form: `flow.shift` and `flow.sampling` for samples of a form in place of
+            the model's: t2i, t2v (no source), i2i, r2v (images alone), v2i, v2v (a video among the sources).
         crops: where a training clip may begin in a longer video: anywhere (None), or at this many places
             spread evenly over it, from its start on.
         latent_cache: folder or URL of latents and token states made beforehand by `python -m model
@@ -56,6 +63,10 @@ class DataConfig:
     latent_cache: str | None = None
     cache_gib: float = 2.0
     text_drop_prob: float = 0.1
+    image_drop_prob: float = 0.0
+    video_drop_prob: float = 0.0
+    shift_by_form: dict[str, float] = field(default_factory=dict)
+    sampling_by_form: dict[str, Sampling] = field(default_factory=dict)
     flip_prob: float = 0.0
     edit_weight: float = 0.0
 
@@ -64,6 +75,24 @@ class DataConfig:
             raise SettingError(f"data.crops must be at least 1, got {self.crops}")
         if self.latent_cache is not None and self.crops is None:
             raise SettingError("data.latent_cache needs data.crops, the number that was encoded")
+        for name in ("text_drop_prob", "image_drop_prob", "video_drop_prob", "flip_prob"):
+            in_range(f"data.{name}", getattr(self, name), 0, 1)
+        for name in ("shift_by_form", "sampling_by_form"):
+            for form, value in getattr(self, name).items():
+                if form not in FORMS:
+                    raise SettingError(f"data.{name}: {form} is none of {', '.join(FORMS)}")
+                field_name = name.partition("_")[0]
+                try:
+                    FlowConfig(**{field_name: value})
+                except (SettingError, TypeError) as error:
+                    raise SettingError(f"data.{name}.{form}: {error}") from error
+
+    def flow_of(self, form: str, flow: FlowConfig) -> FlowConfig:
+        """How the time of a sample of a form is drawn."""
+        if form not in self.shift_by_form and form not in self.sampling_by_form:
+            return flow
+        shift, sampling = self.shift_by_form.get(form), self.sampling_by_form.get(form)
+        return replace(flow, shift=shift or flow.shift, sampling=sampling or flow.sampling)
 
 
 @dataclass(frozen=True)
@@ -149,10 +178,14 @@ def collate(
     pad_to: int | None = None,
     sp_plan: SPPlan | None = None,
     width: int = 0,
+    apart: bool = False,
 ) -> MicroBatch:
-    """Pack examples side by side, see `pack`; `width` is the token size where there is no example."""
+    """Pack examples side by side, see `pack`; `width` is the token size where there is no example.
+
+    `apart` says the same of texts, see `SequenceConfig.text`.
+    """
     return MicroBatch(
-        pack([e.sequence for e in examples], pad_to, sp_plan, width),
+        pack([e.sequence for e in examples], pad_to, sp_plan, width, apart),
         torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
         torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
         torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),

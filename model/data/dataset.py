@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from model.data.mixture import DatasetConfig
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.rng import keyed
-from model.sequence.interleave import build_sequence, interleave, patchify, vision_tokens
+from model.sequence.interleave import build_sequence, interleave, patchify, texts_of, vision_tokens
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
 from shards.index import IndexEntry
@@ -29,13 +29,36 @@ from shards.location import ShardError
 from shards.manifest import read_manifest
 from shards.media import resize
 from shards.reader import Record, ShardSet
-from shards.sample import split_text
+from shards.sample import Part, split_text, tags_of
 
 
 def mirrored(text: str) -> str:
     """The text with "left" and "right" exchanged, case kept."""
     swap = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
     return re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda m: swap[m[0]], text)
+
+
+def form_of(entry: IndexEntry, target: str) -> str:
+    """A sample's form by the kinds of its sources and target, one of `model.data.batch.FORMS`."""
+    made = "i" if entry.media[target][0] == "image" else "v"
+    sources = {entry.media[name][0] for name in tags_of(entry.text) if name != target}
+    if not sources:
+        return f"t2{made}"
+    if sources == {"image"}:
+        return "i2i" if made == "i" else "r2v"
+    return f"v2{made}"
+
+
+def without_sources(
+    entry: IndexEntry, parts: Sequence[Part], target: str, dropped: Collection[str]
+) -> list[Part]:
+    """A text's parts without the sources of kinds that are dropped; masks go with the videos."""
+    gone = {*dropped, *(["mask"] if "video" in dropped else [])}
+    return [
+        (kind, part)
+        for kind, part in parts
+        if kind == "text" or part == target or entry.media[part][0] not in gone
+    ]
 
 
 class PixelCache:
@@ -124,9 +147,11 @@ class EditDataset:
 
     @functools.cached_property
     def lengths(self) -> list[int]:
-        """Tokens of every sample's sequence; a text encoder that is not light encodes all texts for it."""
+        """Tokens of every sample's sequence; a text encoder that is not light encodes all texts first."""
         parts = self._texts()
-        if self.text_encoder.light:
+        if self.model.sequence.apart and self.text_encoder.light:
+            counts = {}
+        elif self.text_encoder.light:
             counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
         else:
             for part, states in zip(parts, self.text_encoder.encode(parts) if parts else [], strict=True):
@@ -183,7 +208,11 @@ class EditDataset:
     def _texts(self) -> list[str]:
         """Every distinct piece of text of the samples that are not encoded."""
         texts = (s.entry(place).text for s, place in self._places if s not in self._encoded)
-        return list(dict.fromkeys(p for text in texts for kind, p in split_text(text) if kind == "text"))
+        return list(dict.fromkeys(p for text in texts for p in self.texts_of(text)))
+
+    def texts_of(self, text: str) -> list[str]:
+        """What is asked of the text encoder for an instruction, see `model.sequence.interleave.texts_of`."""
+        return texts_of(split_text(text), self.model.sequence.apart)
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""
@@ -194,16 +223,17 @@ class EditDataset:
         """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
         shards, place = self._places[index]
         entry = shards.entry(place)
-        encoded = self._encoded.get(shards)
-        total = sum(encoded.files.texts(entry.key)) if encoded else 0
+        encoded, inline = self._encoded.get(shards), not self.model.sequence.apart
+        total = sum(encoded.files.texts(entry.key)) if encoded and inline else 0
         for kind, part in split_text(entry.text):
             if kind == "text":
-                total += 0 if encoded else counts[part]
+                total += counts[part] if inline and not encoded else 0
             else:
                 _, frames, height, width = entry.media[part]
                 size = self.frame_size(height, width)
                 frames = min(frames, self.model.media.frames)
-                total += vision_tokens(self.vae.latent_size(frames, *size), self.model.sequence.patch)
+                latents = self.vae.latent_size(frames, *size)
+                total += vision_tokens(latents, self.model.sequence.patch, bounded=inline)
         return total
 
     def pixels(self, record: Record, name: str) -> np.ndarray:
@@ -284,17 +314,25 @@ class EditDataset:
         starts = self.starts(entry.media[entry.targets[0]][1], config.crops)
         window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
         flip = chance("flip") < config.flip_prob
-        parts = split_text(mirrored(entry.text) if flip else entry.text)
+        text = mirrored(entry.text) if flip else entry.text
+        parts = split_text(text)
+        form = form_of(entry, target)
+        flow = config.flow_of(form, self.model.flow)
         windows = {name: window[name] for kind, name in parts if kind == "media"}
         if encoded:
             latents, made = encoded.load(entry.key, windows, flip)
-            states = dict(zip((part for kind, part in parts if kind == "text"), made, strict=True))
+            states = dict(zip(self.texts_of(text), made, strict=True))
             encode_text = states.__getitem__
         else:
             found, encode_text = record(), self.states
             latents = {name: self.latents(found, name, span, flip) for name, span in windows.items()}
         drop = chance("text") < config.text_drop_prob
-        elements = interleave(parts, latents, target, encode_text, drop_text=drop)
+        dropped = {kind for kind in ("image", "video") if chance(kind) < getattr(config, f"{kind}_drop_prob")}
+        parts = without_sources(entry, parts, target, dropped)
+        latents = {name: latents[name] for kind, name in parts if kind == "media"}
+        elements = interleave(
+            parts, latents, target, encode_text, drop_text=drop, apart=self.model.sequence.apart
+        )
         sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
         tokens = patchify(latents[target], self.model.sequence.patch)
         return Example(
@@ -302,7 +340,7 @@ class EditDataset:
             task=entry.task,
             sequence=sequence,
             noise=torch.randn(tokens.shape, generator=random("noise")),
-            time=draw_time(self.model.flow, random("time"), len(tokens)),
+            time=draw_time(flow, random("time"), len(tokens)),
             weight=self._weights(entry, latents, target, config.edit_weight),
             size=len(tokens),
         )

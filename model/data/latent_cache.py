@@ -21,7 +21,7 @@ from shards.manifest import ManifestRow
 DESCRIPTION = "encoding.json"
 # Fields of encoding.json whose settings have another name. The names in the file stay as they were: its hash
 # stands in every index of encoded samples.
-SETTING_OF = {"codec": "vae", "text": "text_encoder", "windows": "crops"}
+SETTING_OF = {"codec": "vae", "text": "text_encoder", "windows": "crops", "text_as": "sequence.text"}
 Windows = Mapping[str, tuple[int, int]]
 
 
@@ -36,6 +36,8 @@ def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
         "windows": data.crops,
         "flip": data.flip_prob > 0,
     }
+    if model.sequence.apart:  # else the field is left out, as before there was another way
+        value["text_as"] = model.sequence.text
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result
 
@@ -77,7 +79,8 @@ def check(folder: str, encoding: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"data.latent_cache: {folder} has no {DESCRIPTION}; run `python -m model precompute`"
         )
-    for name, value in encoding.items():
+    for name in {**encoding, **theirs}:
+        value = encoding.get(name)
         if theirs.get(name) != value:
             setting = SETTING_OF.get(name, name)
             raise ConfigError(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from shards.errors import SettingError
 from shards.limits import in_range
+
+Sampling = Literal["uniform", "logit_normal", "mode"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class FlowConfig:
             is the plain squared error of the data. The solver always divides by 1 - t itself.
     """
 
-    sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    sampling: Sampling = "logit_normal"
     logit_mean: float = 0.0
     logit_std: float = 1.0
     mode_scale: float = 1.29
@@ -47,6 +49,8 @@ class FlowConfig:
     min_remaining: float = 0.05
 
     def __post_init__(self) -> None:
+        if self.sampling not in get_args(Sampling):
+            raise SettingError(f"flow.sampling: {self.sampling!r} is none of {', '.join(get_args(Sampling))}")
         if not self.shift > 0 or self.shift_tokens < 0:
             raise SettingError(
                 f"flow.shift {self.shift} and shift_tokens {self.shift_tokens}: must be positive"

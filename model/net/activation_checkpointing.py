@@ -15,6 +15,9 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
+from model.net.blocks import PackedAttention
+from model.net.cross_attention import Prompts
+from model.net.wan import WanAttention
 from model.sequence.rope import mark_constants
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -50,8 +53,12 @@ def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool)
         mark_constants()
     for block in blocks:
         if compiled:
-            # no two batches are laid out alike
-            block.attention.mix = torch.compiler.disable(block.attention.mix)
+            for part in block.modules():
+                if isinstance(part, PackedAttention):
+                    # no two batches are laid out alike
+                    part.mix = torch.compiler.disable(part.mix)  # type: ignore[method-assign]
+                if isinstance(part, WanAttention):
+                    part.mix_text = torch.compiler.disable(part.mix_text)  # type: ignore[method-assign]
             block.forward = _fixed(torch.compile(block.forward, dynamic=False))
         if checkpointing == "full" or (checkpointing == "selective" and not compiled):
             block.forward = functools.partial(
@@ -75,13 +82,16 @@ def _policy(_: Any, operator: Any, *arguments: Any, **keywords: Any) -> Checkpoi
 
 
 def _fixed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A compiled block, told that the number of segments alone changes."""
+    """A compiled block, told that the number of segments and of prompts' tokens alone changes."""
 
     def run(x: Tensor, modulation: Tensor | None, *others: Any) -> Tensor:
         if modulation is not None:
             if len(modulation) == 1:  # the compiler makes a constant of 1
                 modulation = torch.cat([modulation, modulation])
             torch._dynamo.mark_dynamic(modulation, 0)
+        for other in others:
+            if isinstance(other, Prompts):
+                torch._dynamo.mark_dynamic(other.states, 0)
         return forward(x, modulation, *others)
 
     return run

@@ -43,8 +43,11 @@ class WanAttention(PackedAttention):
         """Attend to each sequence's prompt: [N, width] -> [N, width]."""
         q, k, v = self.projected(x, prompts.states)
         q, k = q.to(v.dtype), k.to(v.dtype)
-        mixed = text_attention(q, k, v, prompts, self.backend, self.deterministic)
-        return self.to_out[0](mixed.flatten(1))
+        return self.to_out[0](self.mix_text(q, k, v, prompts).flatten(1))
+
+    def mix_text(self, q: Tensor, k: Tensor, v: Tensor, prompts: Prompts) -> Tensor:
+        """Attention to prompts itself, [n, heads, head_dim]; it is never compiled."""
+        return text_attention(q, k, v, prompts, self.backend, self.deterministic)
 
     def projected(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of `x` and keys and values of `y`, [n, heads, head_dim]; norms in the weights' dtype."""

@@ -20,7 +20,7 @@ class WanConfig:
 
     Attributes:
         text_dim: numbers per text token (UMT5-XXL has 4096); vision_dim: numbers per vision token, latent
-            channels x 2 x 2.
+            channels x 2 x 2. 0 in a training configuration takes what the encoders give.
         width, depth, heads: of the blocks; hidden: inner width of their feed-forward part.
         text_tokens: to how many tokens a prompt is filled up with zeros, which are keys too; the published
             models were trained with 512.
@@ -49,8 +49,8 @@ class WanConfig:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("text_dim", 1, MAX_WIDTH),
-            ("vision_dim", 4, MAX_WIDTH),
+            ("text_dim", 0, MAX_WIDTH),
+            ("vision_dim", 0, MAX_WIDTH),
             ("width", 1, MAX_WIDTH),
             ("depth", 1, MAX_DEPTH),
             ("heads", 1, MAX_HEADS),

@@ -313,7 +313,7 @@ def _vision_rows(
     return kind, rows, Segment("vision", element.name, start, start + n, size, element.target)
 
 
-def vision_tokens(size: tuple[int, int, int], patch: int) -> int:
-    """Tokens of a vision element with latents of `size` (t, h, w), its start and end token included."""
+def vision_tokens(size: tuple[int, int, int], patch: int, bounded: bool = True) -> int:
+    """Tokens of a vision element with latents of `size` (t, h, w); if `bounded`, with its start and end."""
     t, h, w = size
-    return t * (h // patch) * (w // patch) + 2
+    return t * (h // patch) * (w // patch) + 2 * bounded

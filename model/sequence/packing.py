@@ -77,6 +77,7 @@ def pack(
     pad_to: int | None = None,
     sp_plan: SPPlan | None = None,
     token_size: int = 0,
+    apart: bool = False,
 ) -> PackedBatch:
     """Put sequences side by side, in order.
 
@@ -84,7 +85,8 @@ def pack(
         sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
         sp_plan: of the first sequences, which are this rank's parts of shared ones.
-        token_size: numbers per vision token, where there is no sequence to tell.
+        token_size, apart: numbers per vision token, and whether texts come apart from the tokens, where
+            there is no sequence to tell.
 
     Raises:
         ValueError: no sequence and no padding, or more tokens than `pad_to`.
@@ -129,16 +131,16 @@ def pack(
         target_sequence=torch.searchsorted(ends, target, right=True),
         target_of=torch.tensor(target_of, dtype=torch.long),
         segments=shift + (padding > 0),
-        prompt=_pack_prompts(sequences, padding),
+        prompt=_pack_prompts(sequences, padding, apart),
         sp_plan=sp_plan,
         **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
     )
 
 
-def _pack_prompts(sequences: Sequence[TokenSequence], padding: int) -> PackedText | None:
+def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, apart: bool) -> PackedText | None:
     """The prompts side by side; padding tokens are a sequence without one. None where no sequence has any."""
     prompts = [s.prompt for s in sequences]
-    if all(p is None for p in prompts):
+    if not apart and all(p is None for p in prompts):
         return None
     given = [p for p in prompts if p is not None and len(p)]
     lengths = [0 if p is None else len(p) for p in prompts] + [0] * (padding > 0)
@@ -146,4 +148,4 @@ def _pack_prompts(sequences: Sequence[TokenSequence], padding: int) -> PackedTex
     ends = (torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32) for counts in (lengths, queries))
     cu_seqlens, cu_queries = ends
     states = torch.cat(given) if given else torch.zeros(0, 0)
-    return PackedText(states, cu_seqlens, cu_queries, max(lengths), max(queries))
+    return PackedText(states, cu_seqlens, cu_queries, max(lengths, default=0), max(queries, default=0))

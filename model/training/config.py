@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.config import ModelConfig
+from model.config import MediaConfig, ModelConfig
 from model.data.batch import DataConfig
 from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
@@ -53,7 +53,11 @@ class TrainConfig:
         precision: Lightning's; `bf16-mixed` keeps weights and moments in fp32.
         threads: of torch; None leaves it to the environment.
         init_from: checkpoint (a folder or hub id) whose weights and model configuration are where training
-            starts, as the paper starts from a pretrained model; None starts from random weights.
+            starts, as the paper starts from a pretrained model; published weights in diffusers' layout too
+            (docs/bases.md). None starts from random weights.
+        media: sizes to train and then edit at, in place of those of `init_from`.
+        source_phase: whether sources are told apart from the target by Bernini's phase, in place of what
+            `init_from` does; for members of Wan's family, whose output without sources stays as it was.
         deterministic: every operation in a fixed order, also on CUDA (slower there).
         save_every: steps between resumable states; max_checkpoints: how many of them, the newest ones, are
             left.
@@ -68,6 +72,8 @@ class TrainConfig:
     accelerator: str = "auto"
     threads: int | None = None
     init_from: str | None = None
+    media: MediaConfig | None = None
+    source_phase: bool | None = None
     deterministic: bool = False
     save_every: int = 100
     max_checkpoints: int = 2
@@ -79,6 +85,9 @@ class TrainConfig:
         for name in ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("media", "source_phase"):
+            if self.init_from is None and getattr(self, name) is not None:
+                raise SettingError(f"train.{name}: replaces what train.init_from says; set model instead")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class PlannedSteps(Dataset[StepBatch]):
         self.cluster, self.rank, self.fixed = cluster, rank, fixed
         ratios = [row.ratio for row in pairs.rows.values()]
         flops = float("inf") if config.flop_budget is None else config.flop_budget
-        self.operations = by_formula(pairs.model.dit)
+        self.operations = by_formula(pairs.model.network)
         cost = cost or self.operations
         budget = Budget(config.token_budget, flops)
         order = MixtureSampler(pairs.sizes, ratios, seed)
@@ -113,7 +113,8 @@ class PlannedSteps(Dataset[StepBatch]):
         if self.fixed:
             # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
-        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size)
+        apart = self.pairs.model.sequence.apart
+        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size, apart=apart)
 
     def _example(self, plan: StepPlan, sample: int) -> Example:
         """A visit; of another sample, by policy, where it cannot be made."""

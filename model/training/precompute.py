@@ -26,12 +26,12 @@ from model.data.latent_cache import (
     states_name,
 )
 from model.training.config import FitConfig
-from model.training.setup import build_datasets, load_init_checkpoint
+from model.training.setup import build_datasets
 from shards.encoded import read_encoded_index, write_encoded
 from shards.errors import ConfigError
 from shards.files import LOCK, exclusive, write_json
 from shards.reader import ShardSet
-from shards.sample import split_text, tags_of
+from shards.sample import tags_of
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def precompute(
 
 
 def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int, parts: int) -> Encoding:
-    pairs, _, model = build_datasets(config, None, load_init_checkpoint(config))
+    pairs, _, model = build_datasets(config, None)
     encoding = encoding_of(model, config.data)
     if read_encoding(str(folder)) is None:
         write_json(folder / DESCRIPTION, encoding)
@@ -117,10 +117,7 @@ def _samples(
     first = sum(counts[:number])
     places = range(first, first + counts[number])
     flips = (False, True) if config.data.flip_prob > 0 else (False,)
-    pieces = {
-        place: [part for kind, part in split_text(shards.entry(place).text) if kind == "text"]
-        for place in places
-    }
+    pieces = {place: pairs.texts_of(shards.entry(place).text) for place in places}
     texts = {mirrored(p) if flip else p for part in pieces.values() for p in part for flip in flips}
     states = _states(pairs, sorted(texts), dtype)
     for place in places:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from model.config import ModelConfig, build_part, load_config
@@ -15,10 +16,14 @@ from model.data.dataset import EditDataset
 from model.data.latent_cache import known_codec
 from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
+from model.inference.bundled import CONFIG, is_pipeline
+from model.inference.diffusers_folder import read_pipeline
 from model.inference.editor import Editor
+from model.inference.pretrained import find_checkpoint
+from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.pixels import to_float
-from model.training.config import FitConfig
+from model.training.config import FitConfig, TrainConfig
 from shards.errors import ConfigError
 from shards.files import write_json
 from shards.location import ShardError
@@ -27,36 +32,76 @@ from shards.serialization import to_dict
 log = logging.getLogger(__name__)
 
 
-def load_init_checkpoint(config: FitConfig) -> Editor | None:
-    """The editor whose weights training starts from, if any; ConfigError for settings that contradict it."""
+def load_init_weights(config: FitConfig) -> Transformer | None:
+    """The transformer that training starts from, if any, in float32; ConfigError as `init_model`."""
+    init_model(config)
+    if config.train.init_from is None:
+        return None
+    editor = Editor.from_pretrained(config.train.init_from, dtype="float32")
+    return editor.dit.requires_grad_(True).train()
+
+
+def init_model(config: FitConfig) -> ModelConfig:
+    """The model that is trained: the configuration's, or that of `train.init_from`; no weights are read.
+
+    Raises:
+        ConfigError: settings that contradict it, or a base that can edit but not be trained.
+    """
     if config.train.init_from is None:
         if config.lora is not None:
             raise ConfigError("lora: an adapter needs weights to adapt; name a checkpoint in train.init_from")
-        return None
-    if config.model != ModelConfig():
+        model = config.model
+    elif config.model != ModelConfig():
         raise ConfigError("model: with train.init_from the model is the checkpoint's; leave this section out")
-    editor = Editor.from_pretrained(config.train.init_from, dtype="float32")
-    editor.dit.requires_grad_(True).train()
-    return editor
+    else:
+        model = _changed(_config_of(config.train.init_from, config.train.accelerator), config.train)
+    if isinstance(model.network, WanConfig) and model.network.boundary is not None:
+        raise ConfigError(
+            "train.init_from: two experts can edit but not be trained here; start from Wan 2.1 1.3B, Wan 2.2 "
+            "TI2V 5B or Bernini-R 1.3B"
+        )
+    return model
+
+
+def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
+    """A checkpoint's configuration with what the run says otherwise."""
+    if train.media is not None:
+        model = dataclasses.replace(model, media=train.media)
+    if train.source_phase is not None:
+        network = model.network
+        if not isinstance(network, WanConfig):
+            raise ConfigError("train.source_phase: only Wan's family has it; leave it out")
+        network = dataclasses.replace(
+            network, rope=dataclasses.replace(network.rope, source=train.source_phase)
+        )
+        model = model.with_network(network)
+    return model
+
+
+def _config_of(path: str, accelerator: str) -> ModelConfig:
+    """What a checkpoint's or a published pipeline's folder says of its model."""
+    folder = find_checkpoint(path)
+    if not is_pipeline(folder):
+        return load_config(folder / CONFIG)
+    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    return read_pipeline(folder, "bfloat16" if on_gpu else "float32")
 
 
 def build_datasets(
-    config: FitConfig, run: Path | None, base: Editor | None = None
+    config: FitConfig, run: Path | None
 ) -> tuple[EditDataset, EditDataset | None, ModelConfig]:
     """Training pairs, held-out pairs (None when the shards have none), and the model's full configuration.
 
     The codec's statistics are measured on the training pairs once and kept in `model.json` of the run, if
-    there is one; they and all else are those of `base`, where training starts from one, and the statistics
-    those of `data.latent_cache`, where that is filled.
+    there is one; they and all else are those of `train.init_from`, where training starts from that, and the
+    statistics those of `data.latent_cache`, where that is filled.
     """
-    model = base.config if base else config.model
-    text = base.text_encoder if base else build_part(model.text_encoder, TextEncoder, "model.text_encoder")
+    model = init_model(config)
     if run is not None and (run / "model.json").is_file():
         model = load_config(run / "model.json")
     elif config.data.latent_cache is not None:
         model = dataclasses.replace(model, vae=known_codec(config.data.latent_cache, model.vae))
-    if isinstance(model.network, WanConfig):
-        raise ConfigError("model.transformer: only DiT can be trained yet, Wan's family edits alone")
+    text = build_part(model.text_encoder, TextEncoder, "model.text_encoder")
     codec = build_part(model.vae, Codec, "model.vae")
     rows = rows_of(config.data)
     train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)
@@ -64,18 +109,7 @@ def build_datasets(
     if isinstance(codec, TransformCodec) and "scale" not in model.vae.get("init_args", {}):
         codec = codec.fitted(distinct_videos(train, 64))
         model = dataclasses.replace(model, vae=part(model.vae["class_path"], **codec.init_args))
-    width = codec.channels * model.sequence.patch**2
-    for name, given, is_width in (
-        ("vision_dim", model.dit.vision_dim, width),
-        ("text_dim", model.dit.text_dim, text.width),
-    ):
-        if given not in (0, is_width):
-            raise ConfigError(
-                f"model.dit.{name} is {given}; the encoders give {is_width} (0 takes what they give)"
-            )
-    model = dataclasses.replace(
-        model, dit=dataclasses.replace(model.dit, vision_dim=width, text_dim=text.width)
-    )
+    model = model.with_widths(codec.channels * model.sequence.patch**2, text.width)
     if run is not None:
         write_json(run / "model.json", to_dict(model))
     train.vae, train.model = codec, model

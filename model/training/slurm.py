@@ -19,6 +19,7 @@ import yaml
 from model.data.mixture import read_mixture
 from model.planner.balance import BalanceError, Cluster
 from model.training.config import FitConfig
+from model.training.setup import init_model
 from shards.errors import ConfigError, SettingError
 from shards.resources import config_root
 from shards.serialization import to_dict
@@ -76,7 +77,7 @@ def submit(config: FitConfig, run: Path, slurm: SlurmConfig) -> tuple[str, Path]
     """
     degree = config.parallel.sequence_parallel
     try:
-        Cluster(slurm.nodes * slurm.devices, slurm.devices, degree, config.model.dit.heads)
+        Cluster(slurm.nodes * slurm.devices, slurm.devices, degree, init_model(config).network.heads)
     except BalanceError as error:
         raise ConfigError(f"parallel.sequence_parallel {degree}: {error}") from error
     sbatch = shutil.which("sbatch")

@@ -1,0 +1,262 @@
+"""Training from published weights: what is learned does not depend on packing, caches, ranks or stops.
+
+The base is a tiny pipeline of the real classes, stored by diffusers' own code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from model.config import InferenceConfig, MediaConfig, ModelConfig
+from model.data.batch import DataConfig, StepBatch
+from model.data.dataset import form_of
+from model.inference.diffusers_export import export_diffusers
+from model.inference.editor import Editor
+from model.net.wan import WanTransformer
+from model.sequence.interleave import unpatchify
+from model.training.checkpoint import states
+from model.training.config import FitConfig, OptimConfig, TrainConfig
+from model.training.dataloader import PlannedSteps
+from model.training.module import EditModule, micro_loss
+from model.training.precompute import precompute
+from model.training.setup import build_datasets, init_model, load_init_weights
+from model.training.trainer import fit
+from shards.errors import ConfigError, SettingError
+from shards.writer import Item, write_shards
+from tests.model.test_bases import tiny_pipeline
+from tests.model.test_parallel import kill_after, rows, run_ranks, weights
+from tests.model.wan_cases import SIZES
+from tests.model.wan_cases import weights as numbered
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wan 2.1's pipeline, as its own library stores it."""
+    folder = tmp_path_factory.mktemp("base")
+    sizes = {"num_attention_heads": 4, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16}
+    transformer = WanTransformer3DModel(**SIZES | sizes)
+    transformer.load_state_dict(numbered({n: p.shape for n, p in transformer.state_dict().items()}))
+    tiny_pipeline(transformer=transformer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., list[Item]]) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_shards(folder / "shards", make_items(folder / "media", pairs=4, frames=5, height=32, width=48))
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def config(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> FitConfig:
+    """Latents and states are made once; three steps see every form of dropout."""
+    made = FitConfig(
+        data=DataConfig(
+            shards=(str(pairs),),
+            batch_size=3,
+            token_budget=60,
+            crops=1,
+            latent_cache=str(tmp_path_factory.mktemp("cache") / "latents"),
+            text_drop_prob=0.3,
+            video_drop_prob=0.3,
+            shift_by_form={"v2v": 5.0},
+            sampling_by_form={"v2v": "mode"},
+        ),
+        optim=OptimConfig(lr=3e-3, final_lr=3e-3, warmup=2, ema=0.9),
+        train=TrainConfig(
+            init_from=str(base),
+            media=MediaConfig(min_area=32 * 48, max_area=32 * 48, frames=5, fps=16),
+            source_phase=True,
+            steps=STEPS,
+            accelerator="cpu",
+            threads=1,
+            save_every=2,
+            validate_every=1000,
+            num_val_samples=1,
+        ),
+    )
+    precompute(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(config: FitConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    fit(config, run)
+    return run
+
+
+def changed(config: FitConfig, **changes: object) -> FitConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+
+
+def shared(config: FitConfig, degree: int) -> FitConfig:
+    return dataclasses.replace(
+        config, parallel=dataclasses.replace(config.parallel, sequence_parallel=degree)
+    )
+
+
+def same(ours: Path, theirs: Path) -> None:
+    """Losses to 1e-5, weights to 1e-4 of each tensor's largest."""
+    losses = [[float(row["loss"]) for row in rows(run)] for run in (ours, theirs)]
+    assert len(losses[0]) == STEPS
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    others = weights(theirs)
+    for name, value in weights(ours).items():
+        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))
+
+
+def first_step(config: FitConfig) -> StepBatch:
+    train, _, _ = build_datasets(config, None)
+    if config.data.latent_cache is not None:
+        train.read_latent_cache(config.data.latent_cache, config.data)
+    return PlannedSteps(train, config.data, config.train.seed, 0, 1)[0]
+
+
+def test_the_loss_is_that_of_the_published_class(config: FitConfig, base: Path) -> None:
+    """Without sources a sample is Wan's own text to video: its class, its time, its velocity, its padding."""
+    config = changed(config, video_drop_prob=1.0, text_drop_prob=0.0)
+    theirs = WanTransformer3DModel.from_pretrained(base, subfolder="transformer")
+    module = EditModule(init_model(config), config.optim, 1, load_init_weights(config))
+    losses = {}
+    for micro in first_step(config).micro:
+        per_token = micro_loss(module.dit, micro, module.config).detach()
+        states, ends = micro.batch.prompt.states, micro.batch.prompt.cu_seqlens
+        for number, key in enumerate(micro.keys):
+            own = micro.batch.target_sequence == number
+            clean, noise = micro.batch.vision[micro.batch.target_vision][own], micro.noise[own]
+            t = micro.time[number]
+            prompt = states[ends[number] : ends[number + 1]]
+            padded = torch.cat([prompt, torch.zeros(512 - len(prompt), prompt.shape[1])])
+
+            def grid(tokens: torch.Tensor) -> torch.Tensor:
+                return unpatchify(tokens, (2, 2, 3), 2).permute(3, 0, 1, 2)[None]
+
+            with torch.no_grad():
+                out = theirs(grid(t * clean + (1 - t) * noise), 1000 * (1 - t)[None], padded[None])[0]
+            expected = (out - grid(noise - clean)).square().mean()
+            losses[key] = float(per_token[own].mean()), float(expected)
+    assert len(losses) == 3
+    for ours, expected in losses.values():
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_made_beforehand_or_while_training(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    fit(changed(config, latent_cache=None), tmp_path / "run")
+    same(alone, tmp_path / "run")
+
+
+def test_packings(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """A sample a micro-batch, where two of them fit into one before."""
+    fit(changed(config, token_budget=36), tmp_path / "run")
+    same(alone, tmp_path / "run")
+
+
+def test_two_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """Each attends to its own part's prompt; one of them has no token of some sequences."""
+    run_ranks(shared(config, 2), tmp_path / "run", 2)
+    same(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_four_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    run_ranks(shared(config, 4), tmp_path / "run", 4)
+    same(alone, tmp_path / "run")
+
+
+def test_killed_and_resumed_on_other_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """`kill -9` of two ranks after the fifth step; one goes on."""
+    kill_after(shared(config, 2), tmp_path / "run", 5, ranks=2)
+    assert states(tmp_path / "run" / "state")
+    fit(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["resumed_at"] >= 2
+    same(alone, tmp_path / "run")
+
+
+def test_what_is_trained_edits_and_goes_back(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """The checkpoint edits at the sizes of training, and diffusers reads what is exported."""
+    editor = Editor.from_pretrained(alone / "checkpoint")
+    assert editor.config.media == config.train.media
+    assert isinstance(editor.dit, WanTransformer)
+    assert editor.dit.config.rope.source
+    source = np.full((5, 32, 48, 3), 90, np.uint8)
+    edit = editor("<video1> Remove the ball.", video1=source, steps=2, guidance=1.0)
+    assert edit.frames.shape == source.shape
+    export_diffusers(editor, tmp_path / "out")
+    theirs = WanTransformer3DModel.from_pretrained(tmp_path / "out", subfolder="transformer")
+    trained = weights(alone)
+    name = "blocks.1.ffn.net.2.weight"  # the same in both layouts
+    assert torch.equal(theirs.state_dict()[name], trained[name])
+
+
+def test_nothing_is_lost_on_the_way_in(config: FitConfig, base: Path, tmp_path: Path) -> None:
+    """A step of no length leaves the base as it is, to the bit, average and all."""
+    still = dataclasses.replace(
+        config,
+        optim=OptimConfig(lr=0.0, final_lr=0.0, warmup=0, weight_decay=0.0, ema=0.9),
+        train=dataclasses.replace(config.train, steps=1),
+    )
+    fit(still, tmp_path / "run")
+    was = Editor.from_pretrained(base).dit.state_dict()
+    trained = weights(tmp_path / "run")
+    assert trained.keys() == was.keys()
+    assert all(torch.equal(value, was[name]) for name, value in trained.items())
+
+
+def test_dropout_and_times_by_form(config: FitConfig) -> None:
+    """Sources, masks and texts go by their own chances; the time follows the sample's form."""
+    config = changed(config, latent_cache=None, text_drop_prob=0.5, video_drop_prob=0.5)
+    train, _, model = build_datasets(config, None)
+    entry = train.entry(0)
+    assert form_of(entry, "video2") == "v2v"
+    seen = set()
+    for step in range(24):
+        example = train.example(0, 0, step, 0, config.data)
+        names = [s.name for s in example.sequence.segments]
+        assert names in (["video1", "video2"], ["video2"])
+        prompt = example.sequence.prompt
+        assert prompt is not None
+        seen.add((len(names), len(prompt) > 1))  # the empty text is its </s>
+        plain = changed(config, shift_by_form={}, sampling_by_form={})
+        other = train.example(0, 0, step, 0, plain.data)
+        assert other.time != example.time
+        assert torch.equal(other.noise, example.noise)
+    assert len(seen) == 4
+    flow = dataclasses.replace(model.flow, shift=5.0, sampling="mode")
+    assert config.data.flow_of("v2v", model.flow) == flow
+    assert config.data.flow_of("t2v", model.flow) == model.flow
+
+
+def test_bad_settings(config: FitConfig, base: Path, tmp_path: Path) -> None:
+    """Each is one line, before a weight is read."""
+    with pytest.raises(SettingError, match=r"data\.shift_by_form: video is none of t2i"):
+        changed(config, shift_by_form={"video": 5.0})
+    with pytest.raises(SettingError, match=r"data\.sampling_by_form\.v2v: flow\.sampling: 'cosine'"):
+        changed(config, sampling_by_form={"v2v": "cosine"})
+    with pytest.raises(SettingError, match=r"train\.media: replaces what train\.init_from says"):
+        TrainConfig(media=MediaConfig())
+    with pytest.raises(ConfigError, match="leave this section out"):
+        init_model(dataclasses.replace(config, model=ModelConfig(inference=InferenceConfig(steps=3))))
+    experts = shutil.copytree(base, tmp_path / "experts")
+    shutil.copytree(experts / "transformer", experts / "transformer_2")
+    index = json.loads((experts / "model_index.json").read_text())
+    index |= {"boundary_ratio": 0.875, "transformer_2": index["transformer"]}
+    (experts / "model_index.json").write_text(json.dumps(index))
+    two = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=str(experts)))
+    with pytest.raises(ConfigError, match="two experts can edit but not be trained here"):
+        fit(two, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    other = changed(config, flip_prob=0.5)
+    with pytest.raises(ConfigError, match="was encoded with flip"):
+        fit(other, tmp_path / "run")
