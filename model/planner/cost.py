@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model.net.config import DiTConfig
-from model.planner.flops import blocks_work
+from model.planner.flops import Sizes, blocks_work
 from shards.errors import ConfigError, EditVerseError, SettingError
 from shards.limits import read_json
 
@@ -60,8 +59,10 @@ def read_cost(path: str | Path) -> CostModel:
         ) from error
 
 
-def by_formula(config: DiTConfig, backward: float = 2.0) -> CostModel:
+def by_formula(config: Sizes, backward: float = 2.0) -> CostModel:
     """Operations of the blocks by `model.planner.flops`, under `context: full`.
+
+    In Wan's family every token meets a full prompt; what a prompt itself costs is left out.
 
     Args:
         backward: work of the backward pass as a multiple of the forward's; full activation checkpointing
@@ -71,7 +72,7 @@ def by_formula(config: DiTConfig, backward: float = 2.0) -> CostModel:
     return CostModel((1 + backward) * token, (1 + backward) * pair)
 
 
-def cost_of(config: DiTConfig, full_checkpointing: bool, measured: str | Path | None) -> CostModel:
+def cost_of(config: Sizes, full_checkpointing: bool, measured: str | Path | None) -> CostModel:
     """What plans go by: the seconds in a file that `model cost` wrote if there is one, else operations."""
     if measured is not None:
         return read_cost(measured)

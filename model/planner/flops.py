@@ -6,73 +6,23 @@ Matrix products only, two operations per multiply-add, as `torch.utils.flop_coun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 
 from model.net.config import DiTConfig
-from model.sequence.interleave import TokenSequence
+from model.net.wan_config import WanConfig
+from model.planner.wan_flops import wan_blocks_work, wan_padding_work, wan_work
+from model.planner.work import SINUSOIDS, Shape, Work
 
-SINUSOIDS = 256  # of a timestep, see `model.net.blocks.TimeEmbedding`
+Sizes = DiTConfig | WanConfig
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a sequence's work depends on, in tokens.
+def blocks_work(config: Sizes, tokens: int, pairs: int) -> Work:
+    """All blocks, forward, on `tokens` tokens, whose queries meet `pairs` pairs of a query and a key.
 
-    Attributes:
-        text, vision: text tokens, and vision tokens of all elements.
-        noisy: tokens of the target's segment, start and end of vision included; target: its vision tokens.
-        total: all tokens; segments: texts and vision elements.
+    In Wan's family every token also meets a prompt filled up to its full length.
     """
-
-    text: int
-    vision: int
-    noisy: int
-    target: int
-    total: int
-    segments: int
-
-
-def shape_of(sequence: TokenSequence) -> Shape:
-    """The shape of a sequence."""
-    target = sequence.target
-    noisy = target.stop - target.start
-    return Shape(
-        text=len(sequence.text),
-        vision=len(sequence.vision),
-        noisy=noisy,
-        target=noisy - 2,
-        total=len(sequence),
-        segments=len(sequence.segments),
-    )
-
-
-@dataclass(frozen=True)
-class Work:
-    """Multiply-adds of one pass, apart by what their backward pass is.
-
-    Attributes:
-        linear: gradients of weights and inputs, twice the forward.
-        frozen: of one factor only, since the other is data: once the forward.
-        fixed: of neither.
-        attention: scores and their products with the values: twice, or 2.5 times when scores are recomputed.
-    """
-
-    linear: int = 0
-    frozen: int = 0
-    fixed: int = 0
-    attention: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def flops(self) -> int:
-        """Operations of the pass itself."""
-        return 2 * sum(astuple(self))
-
-
-def blocks_work(config: DiTConfig, tokens: int, pairs: int) -> Work:
-    """All blocks, forward, on `tokens` tokens, whose queries meet `pairs` pairs of a query and a key."""
+    if isinstance(config, WanConfig):
+        return wan_blocks_work(config, tokens, pairs)
     width, inner = config.width, config.inner
     kv = width // config.heads * (config.kv_heads or config.heads)
     linear = tokens * (2 * width * width + 2 * width * kv + 3 * width * inner)
@@ -123,33 +73,34 @@ def _pass(config: DiTConfig, shape: Shape, copies: bool) -> Work:
     return before + blocks_work(config, shape.total, pairs) + after
 
 
-def forward_flops(config: DiTConfig, shapes: Iterable[Shape], copies: bool = False) -> int:
+def _pack_work(config: Sizes, shapes: Iterable[Shape], copies: bool) -> Work:
+    """One forward pass over packed sequences."""
+    if isinstance(config, WanConfig):
+        return sum((wan_work(config, shape) for shape in shapes), wan_padding_work(config))
+    return sum((_pass(config, shape, copies) for shape in shapes), Work())
+
+
+def forward_flops(config: Sizes, shapes: Iterable[Shape], copies: bool = False) -> int:
     """Operations of one forward pass over packed sequences.
 
     Args:
         copies: with a copy head, see `ExtrasConfig.copy_bias`.
     """
-    return sum(_pass(config, shape, copies).flops for shape in shapes)
+    return _pack_work(config, shapes, copies).flops
 
 
-def backward_flops(
-    config: DiTConfig, shapes: Iterable[Shape], fused: bool = True, copies: bool = False
-) -> int:
+def backward_flops(config: Sizes, shapes: Iterable[Shape], fused: bool = True, copies: bool = False) -> int:
     """Operations of the backward pass; what activation checkpointing computes again is not counted.
 
     Args:
         fused: attention kernels that keep no scores compute them again: 2.5 times the forward's products
             instead of 2.
     """
-    total = 0
-    for shape in shapes:
-        work = _pass(config, shape, copies)
-        total += 4 * work.linear + 2 * work.frozen + (5 if fused else 4) * work.attention
-    return total
+    return _pack_work(config, shapes, copies).backward_flops(fused)
 
 
 def edit_flops(
-    config: DiTConfig, shapes: Iterable[Shape], steps: int, guidance: bool, copies: bool = False
+    config: Sizes, shapes: Iterable[Shape], steps: int, guidance: bool, copies: bool = False
 ) -> int:
     """Operations of whole edits with one evaluation per step; encoders and decoder are not counted.
 
@@ -161,6 +112,11 @@ def edit_flops(
     """
     total = 0
     for shape in shapes:
+        if isinstance(config, WanConfig):
+            # without the text there is the prompt of the empty text, of one token
+            branches = (shape, replace(shape, text=1))[: 1 + guidance]
+            total += steps * sum(forward_flops(config, [branch]) for branch in branches)
+            continue
         for branch in (shape, _without_text(shape))[: 1 + guidance]:
             if config.context == "full":
                 total += steps * _pass(config, branch, copies).flops

@@ -14,7 +14,8 @@ from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.planner.flops import Shape, backward_flops, edit_flops, forward_flops
+from model.planner.flops import backward_flops, edit_flops, forward_flops
+from model.planner.work import Shape
 from shards.errors import ConfigError
 
 WORDS = 16  # of the instruction that the work is counted for

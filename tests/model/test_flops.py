@@ -21,8 +21,13 @@ from model.flow.flow_matching import FlowConfig
 from model.inference.sampler import sample
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.planner.flops import backward_flops, edit_flops, forward_flops, shape_of
+from model.net.transformer import Transformer
+from model.net.wan import WanTransformer
+from model.net.wan_config import WanConfig
+from model.planner.cost import by_formula
+from model.planner.flops import backward_flops, edit_flops, forward_flops
 from model.planner.summary import parameter_count
+from model.planner.work import Shape, shape_of
 from model.sequence.interleave import (
     SequenceConfig,
     TextElement,
@@ -82,7 +87,7 @@ def extras_of(case: str) -> ExtrasConfig:
     return COPIES if case in ("copy head", "all") or case.startswith("nano") else ExtrasConfig()
 
 
-def count(dit: DiT, batch: PackedBatch) -> tuple[int, int]:
+def count(dit: Transformer, batch: PackedBatch) -> tuple[int, int]:
     """Operations of a forward and of a backward pass, as PyTorch counts them."""
     with FlopCounterMode(display=False) as forward:
         outputs = dit(batch, batch.vision, torch.ones(batch.segments, device=batch.vision.device))
@@ -153,3 +158,46 @@ def test_the_2b_preset_is_what_is_counted(context: Literal["full", "cached"]) ->
     shapes = [shape_of(s) for s in sequences]
     assert forward_flops(config, shapes) == forward
     assert backward_flops(config, shapes, fused=False) == backward
+
+
+WAN = WanConfig(text_dim=8, vision_dim=12, width=48, depth=2, heads=2, hidden=80, text_tokens=10)
+APART = SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source")
+
+
+def wan_edit(config: WanConfig, words: int, frames: int = 2, source: bool = True) -> TokenSequence:
+    latents = torch.randn(frames, 6, 4, config.vision_dim // 4)
+    elements = [VisionElement("video1", latents)] * source
+    prompt, target = TextElement(torch.randn(words, 8)), VisionElement("video2", latents, target=True)
+    return build_sequence([prompt, *elements, target], APART)
+
+
+@pytest.mark.parametrize("backend", ["matmul", "sdpa"])
+@pytest.mark.parametrize("source_time", ["clean", "target"])
+def test_a_pass_of_wan_is_what_is_counted(
+    backend: Literal["matmul", "sdpa"], source_time: Literal["clean", "target"]
+) -> None:
+    """Prompts shorter than, as long as, and one below what they are filled up to; one is a picture's."""
+    config = dataclasses.replace(WAN, attention=backend, source_time=source_time)
+    torch.manual_seed(0)
+    sequences = [wan_edit(config, 3), wan_edit(config, 10, 1, source=False), wan_edit(config, 9, 3)]
+    shapes = [shape_of(s) for s in sequences]
+    net = WanTransformer(config)
+    torch.nn.init.normal_(net.proj_out.weight)  # zero at the start
+    forward, backward = count(net, pack(sequences))
+    assert forward_flops(config, shapes) == forward
+    assert backward_flops(config, shapes, fused=backend == "sdpa") == backward
+
+
+def test_wan_1_3b_at_480p_is_961_tflop() -> None:
+    """Source and target of 81 frames; the published arithmetic, in terms of the blocks alone."""
+    tokens, d = 65_520, 1536
+    arithmetic = 30 * (2 * (6 * d * d + 2 * d * 8960) * tokens + 4 * d * tokens**2 + 4 * d * tokens * 512)
+    assert arithmetic / 1e12 == pytest.approx(961, abs=0.5)
+    half = tokens // 2
+    shape = Shape(text=20, vision=tokens, noisy=half, target=half, total=tokens, segments=2)
+    assert forward_flops(WanConfig(), [shape]) == pytest.approx(arithmetic, rel=0.01)
+    # what steps are balanced by: forward, and twice that for the backward pass
+    assert by_formula(WanConfig()).of(tokens) == pytest.approx(3 * arithmetic, rel=1e-12)
+    # kernels that take a bias meet one key for the padding
+    short = forward_flops(WanConfig(attention="sdpa"), [shape])
+    assert forward_flops(WanConfig(), [shape]) - short == 30 * 4 * d * tokens * (512 - 21)

@@ -19,7 +19,8 @@ from model.encoders import build
 from model.inference.editor import Editor
 from model.inference.sampler import sample
 from model.net.dit import DiT
-from model.planner.flops import edit_flops, shape_of
+from model.planner.flops import edit_flops
+from model.planner.work import shape_of
 from model.sequence.interleave import TextElement, VisionElement, build_sequence
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps
