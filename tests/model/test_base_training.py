@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,9 +46,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wan 2.1's pipeline, as its own library stores it."""
     folder = tmp_path_factory.mktemp("base")
     sizes = {"num_attention_heads": 4, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16}
-    transformer = WanTransformer3DModel(**SIZES | sizes)
+    transformer: Any = WanTransformer3DModel(**SIZES | sizes)
     transformer.load_state_dict(numbered({n: p.shape for n, p in transformer.state_dict().items()}))
-    tiny_pipeline(transformer=transformer).save_pretrained(folder)
+    pipeline: Any = tiny_pipeline(transformer=transformer)
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -97,7 +99,7 @@ def alone(config: FitConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def changed(config: FitConfig, **changes: object) -> FitConfig:
+def changed(config: FitConfig, **changes: Any) -> FitConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
@@ -109,9 +111,9 @@ def shared(config: FitConfig, degree: int) -> FitConfig:
 
 def same(ours: Path, theirs: Path) -> None:
     """Losses to 1e-5, weights to 1e-4 of each tensor's largest."""
-    losses = [[float(row["loss"]) for row in rows(run)] for run in (ours, theirs)]
+    losses = [np.array([float(row["loss"]) for row in rows(run)]) for run in (ours, theirs)]
     assert len(losses[0]) == STEPS
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     others = weights(theirs)
     for name, value in weights(ours).items():
         torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))
@@ -132,12 +134,14 @@ def test_the_loss_is_that_of_the_published_class(config: FitConfig, base: Path) 
     losses = {}
     for micro in first_step(config).micro:
         per_token = micro_loss(module.dit, micro, module.config).detach()
-        states, ends = micro.batch.prompt.states, micro.batch.prompt.cu_seqlens
+        prompts = micro.batch.prompt
+        assert prompts is not None
+        rows_of, ends = prompts.states, prompts.cu_seqlens
         for number, key in enumerate(micro.keys):
             own = micro.batch.target_sequence == number
             clean, noise = micro.batch.vision[micro.batch.target_vision][own], micro.noise[own]
             t = micro.time[number]
-            prompt = states[ends[number] : ends[number + 1]]
+            prompt = rows_of[ends[number] : ends[number + 1]]
             padded = torch.cat([prompt, torch.zeros(512 - len(prompt), prompt.shape[1])])
 
             def grid(tokens: torch.Tensor) -> torch.Tensor:
