@@ -51,6 +51,8 @@ def names(
 def caption(scene: Scene, without: int | None = None) -> str:
     """What is in a scene and how it moves."""
     told = [f"a {t.size} {t.colour} {t.shape} {_verb(t)}" for i, t in enumerate(scene.things) if i != without]
+    if not told:  # the only object was left out
+        return f"A {scene.floor} floor with nothing on it."
     listed = told[0] if len(told) == 1 else ", ".join(told[:-1]) + f" and {told[-1]}"
     return f"On a {scene.floor} floor, {listed}."
 

@@ -151,6 +151,8 @@ def _run_one(planned: PlannedRun, clips: Path, out: Path, workspace: Path, more:
     command += [] if planned.config is None else ["--config", str(planned.config)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     seconds = round(time.perf_counter() - began, 1)
+    if "Traceback (most recent call last)" in done.stderr:  # a fault of ours, which one line does not tell
+        print(done.stderr, file=sys.stderr)
     error = (done.stderr.strip().splitlines() or ["ended without a word"])[-1] if done.returncode else ""
     return FinishedRun(planned.name, planned.task, seconds, error, _read_counts(out / "summary.json"))
 

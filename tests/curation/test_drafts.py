@@ -70,6 +70,13 @@ def test_captions_follow_their_videos() -> None:
         assert "without" not in spec.captions["source" if empty == "target" else "target"]
 
 
+def test_a_scene_without_its_only_object_has_a_caption() -> None:
+    scene = replace(rendered()[0].scene_of(CLIP.source), things=())
+    assert words.caption(scene) == f"A {scene.floor} floor with nothing on it."
+    one = replace(scene, things=rendered()[0].scene_of(CLIP.source).things[:1])
+    assert words.caption(one, without=0) == words.caption(scene)
+
+
 def test_addition_alone_is_the_additions() -> None:
     none: Any = None
     addition = ObjectAddition(none, none, none, none, none, none)
