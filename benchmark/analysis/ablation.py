@@ -6,6 +6,7 @@ processes of their own, through the command lines that a person would use; an in
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -26,14 +27,22 @@ from shards.limits import read_yaml, shown
 from shards.resources import config_file, named_in
 from shards.serialization import from_dict
 
+TENTHS = 10  # into how many parts a training curve is averaged
+
 
 @dataclass(frozen=True)
 class Variant:
-    """One training: overlays of the common configuration, and another mixture where `mixture` names one."""
+    """One training: overlays of the common configuration, and another mixture where `mixture` names one.
+
+    Attributes:
+        before: configuration of a training that comes first, with the same seed, and whose weights this one
+            starts from.
+    """
 
     config: tuple[str, ...] = ()
     mixture: str | None = None
     about: str = ""
+    before: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +140,11 @@ def read_study(path: Path) -> Ablation:
 
 def _variant(value: Any, path: Path, where: str) -> Variant:
     variant: Variant = from_dict(Variant, value, where)
-    mixture = None if variant.mixture is None else str(named_in(path, variant.mixture))
-    return Variant(tuple(str(named_in(path, file)) for file in variant.config), mixture, variant.about)
+    mixture, before = (
+        None if file is None else str(named_in(path, file)) for file in (variant.mixture, variant.before)
+    )
+    overlays = tuple(str(named_in(path, file)) for file in variant.config)
+    return Variant(overlays, mixture, variant.about, before)
 
 
 def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -175,7 +187,13 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
 
 def _run(study: Ablation, name: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
     arm, folder = study.arms[name], folder_of(out, name, seed)
-    command = ["model", "fit", "--config", study.train]
+    start = []
+    if arm.before:
+        earlier = ["model", "fit", "--config", arm.before, "--run", str(folder / "before")]
+        _call([*earlier, "--train.seed", str(seed)], folder / "before.log", threads)
+        say(f"{name}, seed {seed}: trained what it starts from")
+        start = ["--train.init_from", str(folder / "before" / "checkpoint")]
+    command = ["model", "fit", "--config", study.train, *start]
     for overlay in arm.config:
         command += ["--config", overlay]
     if arm.mixture:
@@ -216,7 +234,7 @@ def collect(study: Ablation, out: Path) -> dict[str, Any]:
     }
     result: dict[str, Any] = {"seeds": list(study.seeds), "arms": {}}
     for name in study.arms:
-        cells = {}
+        cells: dict[str, Any] = {}
         for column, mine, theirs in zip(study.columns, values[name], values[first], strict=True):
             cell = Cell(tuple(mine), tuple(theirs))
             gain, half = cell.gain()
@@ -228,10 +246,34 @@ def collect(study: Ablation, out: Path) -> dict[str, Any]:
         result["arms"][name] = {
             "about": study.arms[name].about,
             "cells": cells,
+            "curve": _curve(study, out, name, first),
             "seconds": float(np.mean([r["step_seconds"] for r in runs])),
             "tokens": float(np.mean([r["tokens"] for r in runs])),
         }
     return result
+
+
+def _curve(study: Ablation, out: Path, name: str, first: str) -> list[dict[str, float]]:
+    """The training loss by tenths of the run: mean over seeds, and difference to the first arm's.
+
+    Runs of one seed see the same samples, noise and times at the same step, so that their losses compare.
+    """
+
+    def tenths(arm: str) -> np.ndarray:
+        curves = []
+        for seed in study.seeds:
+            with (folder_of(out, arm, seed) / "run" / "curve.csv").open() as file:
+                curves.append([float(row["loss"]) for row in csv.DictReader(file)])
+        parts = np.array_split(np.array(curves), min(TENTHS, len(curves[0])), axis=1)
+        return np.stack([part.mean(1) for part in parts], 1)
+
+    mine, theirs = tenths(name), tenths(first)
+    rows = []
+    for number in range(mine.shape[1]):
+        cell = Cell(tuple(mine[:, number]), tuple(theirs[:, number]))
+        gain, half = cell.gain()
+        rows.append({"part": (number + 1) / mine.shape[1], "mean": cell.mean, "gain": gain, "half": half})
+    return rows
 
 
 def _value(out: Path, name: str, seed: int, column: Column) -> float:
@@ -261,4 +303,11 @@ def markdown(study: Ablation, result: dict[str, Any]) -> str:
         told = f"{name}: {arm['about']}" if arm["about"] else name
         cost = f"{arm['tokens'] / 1e6:.1f} M | {arm['seconds']:.0f}"
         lines.append(f"| {told} | {' | '.join(cells)} | {cost} |")
+    lines += ["", "Training loss by parts of the run, and the difference to the first arm:", ""]
+    names = list(result["arms"])
+    lines += [f"| of the steps | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for rows in zip(*(arm["curve"] for arm in result["arms"].values()), strict=True):
+        cells = [f"{rows[0]['mean']:.4f}"]
+        cells += [f"{row['mean']:.4f} ({row['gain']:+.4f} ± {row['half']:.4f})" for row in rows[1:]]
+        lines.append(f"| {rows[0]['part']:.0%} | {' | '.join(cells)} |")
     return "\n".join(lines)

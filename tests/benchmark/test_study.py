@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -33,15 +35,21 @@ TRAINING = {
 
 @pytest.fixture
 def study_file(tmp_path: Path, pairs_dir: Path) -> Path:
-    """Two arms, two seeds, two steps each."""
+    """Three arms, two seeds, two steps each; the third starts from a training of its own."""
     training = json.loads(json.dumps(TRAINING))
     training["data"]["shards"] = [str(pairs_dir)]
+    (tmp_path / "before.yaml").write_text(yaml.safe_dump(training))
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": training.pop("model")}))
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
     (tmp_path / "apart.yaml").write_text("model: {sequence: {interleaved: false}}\n")
     study = {
         "train": str(tmp_path / "train.yaml"),
         "seeds": [0, 1],
-        "arms": {"full": {"about": "as it is"}, "apart": {"config": [str(tmp_path / "apart.yaml")]}},
+        "arms": {
+            "full": {"about": "as it is", "config": [str(tmp_path / "model.yaml")]},
+            "apart": {"config": [str(tmp_path / name) for name in ("model.yaml", "apart.yaml")]},
+            "started": {"before": str(tmp_path / "before.yaml")},
+        },
         "scores": {"pairs": {"shards": str(pairs_dir), "limit": 4}},
         "columns": [
             {"label": "inside", "score": "pairs", "group": "object_removal", "metric": "psnr_inside"},
@@ -61,16 +69,28 @@ def test_a_study_is_done_once_and_compared(
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     table = (out / "study.md").read_text()
-    assert table.count("\n") == 4
+    assert table.count("\n") == 5 + 5 + 2  # arms, and losses of both steps
     assert "| full: as it is |" in table
     found = json.loads((out / "study.json").read_text())["arms"]
-    for name in ("full", "apart"):
+    for name in ("full", "apart", "started"):
         for number, seed in enumerate((0, 1)):
             scored = json.loads((out / name / f"seed-{seed}" / "pairs" / "summary.json").read_text())
             value = scored["table"]["object_removal"]["model"]["psnr_inside"]["value"]
             assert found[name]["cells"]["inside"]["values"][number] == value
         assert found[name]["tokens"] > 0
+        losses = [
+            [
+                float(row["loss"])
+                for row in csv.DictReader((out / name / f"seed-{s}" / "run/curve.csv").open())
+            ]
+            for s in (0, 1)
+        ]
+        assert [row["mean"] for row in found[name]["curve"]] == pytest.approx(np.mean(losses, 0).tolist())
     assert found["full"]["cells"]["inside"]["gain"] == 0
+    run = out / "started" / "seed-1"
+    assert json.loads((run / "before" / "run.json").read_text())["config"]["train"]["seed"] == 1
+    started = json.loads((run / "run" / "run.json").read_text())["config"]["train"]["init_from"]
+    assert started == str(run / "before" / "checkpoint")
     before = (out / "study.json").read_bytes()
     times = {p: p.stat().st_mtime for p in out.rglob("model.safetensors")}
     again = command(*arguments)
@@ -83,9 +103,9 @@ def test_a_study_is_done_once_and_compared(
 def test_a_training_that_fails_is_named(
     study_file: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
-    training = yaml.safe_load((tmp_path / "train.yaml").read_text())
-    training["model"]["dit"]["width"] = 47
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
+    sizes = yaml.safe_load((tmp_path / "model.yaml").read_text())
+    sizes["model"]["dit"]["width"] = 47
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(sizes))
     done = command("study", "--study", study_file, "--out", tmp_path / "study", "--jobs", 2)
     assert done.returncode == 2
     assert "fit.log: the command failed" in done.stderr
@@ -117,24 +137,28 @@ def test_studies_that_say_nothing_are_refused(study_file: Path, change: dict[str
         read_study(study_file)
 
 
-def test_the_papers_study_can_be_read() -> None:
-    study = read_study(Path("configs/train/ablations/study.yaml"))
-    assert len(study.arms) == 6
+@pytest.mark.parametrize(("name", "arms"), [("ablations", 6), ("start", 2)])
+def test_studies_that_come_along_can_be_read(name: str, arms: int) -> None:
+    study = read_study(Path(f"configs/train/{name}/study.yaml"))
+    assert len(study.arms) == arms
     for arm in study.arms.values():
-        assert all(Path(path).is_file() for path in (*arm.config, arm.mixture or study.train))
+        files = (*arm.config, arm.mixture or study.train, arm.before or study.train)
+        assert all(Path(path).is_file() for path in files)
 
 
 def test_a_study_names_its_files_relative_to_itself(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = yaml.safe_load(study_file.read_text())
-    arms = {"full": {}, "apart": {"config": ["apart.yaml"], "mixture": "../mixture.yaml"}}
+    other = {"config": ["apart.yaml"], "mixture": "../mixture.yaml", "before": "before.yaml"}
+    arms = {"full": {}, "apart": other}
     study_file.write_text(yaml.safe_dump(value | {"train": "train.yaml", "arms": arms}))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     study = read_study(Path("..") / study_file.name)
     assert (study.train, study.arms["apart"].config) == ("../train.yaml", ("../apart.yaml",))
     assert study.arms["apart"].mixture == "../../mixture.yaml"
+    assert study.arms["apart"].before == "../before.yaml"
     assert Path(study.train).samefile(tmp_path / "train.yaml")
 
 
