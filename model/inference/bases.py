@@ -12,6 +12,7 @@ from model.sequence.rope import RopeConfig
 # parameters, counted on transformers' and diffusers' own classes with the published sizes
 UMT5_XXL = 5_680_910_336
 AUTOENCODERS = {16: 126_892_531, 48: 704_688_668}  # by latent channels: Wan 2.1's, Wan 2.2 TI2V's
+SPATIAL = {16: 8, 48: 16}  # pixels per latent position, of the same
 SMALL = WanConfig()
 LARGE = WanConfig(width=5120, heads=40, hidden=13824, depth=40, boundary=0.875)
 PHASES = RopeConfig(source=True)
@@ -22,12 +23,14 @@ class Base:
     """Weights on the model hub.
 
     Attributes:
+        name: as in `configs/train`.
         repository: `owner/name` on the hub.
         licence: of the weights.
         config: sizes of the transformer.
         use: what it does without further training.
     """
 
+    name: str
     repository: str
     licence: str
     config: WanConfig
@@ -47,6 +50,11 @@ class Base:
         autoencoder = AUTOENCODERS[self.config.vision_dim // 4]
         return (2 * (self.parameters + UMT5_XXL) + 4 * autoencoder) / 2**30
 
+    @property
+    def spatial(self) -> int:
+        """Pixels per latent position of its autoencoder, along height and width."""
+        return SPATIAL[self.config.vision_dim // 4]
+
     def is_cached(self) -> bool:
         """Whether the transformer is in this machine's cache of the hub."""
         from huggingface_hub import try_to_load_from_cache
@@ -57,9 +65,10 @@ class Base:
 def bases() -> Iterator[Base]:
     """The weights that this project knows how to read, in the order of its advice."""
     small, large = (replace(c, rope=PHASES, source_time="target") for c in (SMALL, LARGE))
-    yield Base("ByteDance/Bernini-R-1.3B-Diffusers", "Apache-2.0", small, "edits, references")
-    yield Base("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Apache-2.0", SMALL, "text to video")
+    edits = "edits, references"
+    yield Base("bernini_r_1.3b", "ByteDance/Bernini-R-1.3B-Diffusers", "Apache-2.0", small, edits)
+    yield Base("wan2.1_1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Apache-2.0", SMALL, "text to video")
     five = WanConfig(vision_dim=192, width=3072, heads=24, hidden=14336)
-    yield Base("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Apache-2.0", five, "text to video")
-    yield Base("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Apache-2.0", LARGE, "text to video")
-    yield Base("ByteDance/Bernini-R-Diffusers", "Apache-2.0", large, "edits, references")
+    yield Base("wan2.2_5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Apache-2.0", five, "text to video")
+    yield Base("wan2.2_a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Apache-2.0", LARGE, "text to video")
+    yield Base("bernini_r_a14b", "ByteDance/Bernini-R-Diffusers", "Apache-2.0", large, edits)

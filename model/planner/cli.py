@@ -12,10 +12,12 @@ from model.config import ModelConfig
 from model.data.mixture import read_mixture
 from model.net.activation_checkpointing import Checkpointing
 from model.planner.balance import Budget, Cluster
+from model.planner.base_plan import BasePlan, report_base
 from model.planner.calibrate import report as calibration_report
 from model.planner.report import report
 from model.planner.summary import describe, with_widths
 from shards.devices import choose_device
+from shards.errors import SettingError
 
 
 def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 34_342)) -> int:  # noqa: B008
@@ -30,47 +32,68 @@ def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 
 
 
 def plan(
-    mixture: Path,
+    mixture: Path | None = None,
+    base: str | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008
-    ranks: int = 8,
+    ranks: int | None = None,
     node: int = 8,
     degree: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     token_budget: int = 65_536,
     flop_budget: float = float("inf"),
     steps: int = 20,
     first: int = 0,
     seed: int = 0,
-    checkpointing: Checkpointing = "none",
+    checkpointing: Checkpointing | None = None,
     tflops: float | None = None,
     picture: Path | None = None,
     cost: Path | None = None,
+    lora_rank: int = 16,
+    samples: int = 10_000,
 ) -> int:
-    """Plan training steps of a mixture on a cluster and say how even they are; nothing is loaded.
+    """Plan training steps on a cluster and say how even they are and what they cost; nothing is loaded.
 
     Args:
-        mixture: a file of configs/train/mixtures.
-        model: whose work is planned, e.g. --model configs/model/2b.yaml.
-        ranks: of the cluster.
+        mixture: a file of configs/train/mixtures; needed unless there is a base.
+        base: published weights to start from, by name (wan2.1_1.3b), repository or folder; then the cost of
+            full and of LoRA training on 1, 8 and 64 GPUs is printed.
+        model: whose work is planned, e.g. --model configs/model/2b.yaml; a base has its own.
+        ranks: of the cluster; 8 when not given.
         node: ranks of a node.
         degree: most ranks that share a sequence; as many as a node and the heads allow when not given.
-        batch_size: samples per step.
+        batch_size: samples per step; 256 when not given, 64 with a base.
         token_budget: most tokens of a micro-batch on one rank.
         flop_budget: most operations of a micro-batch on one rank.
         steps: how many are planned.
         first: number of the first one.
         seed: of the order and of lengths where there is no data.
-        checkpointing: of activations, as for fit; memory and work depend on it.
-        tflops: operations per second that a device really does, in 10^12, to estimate the time from.
+        checkpointing: of activations, as for fit; none when not given, full with a base.
+        tflops: operations per second that a device really does, in 10^12, to estimate the time from; 400 when
+            not given with a base, as of an H100.
         picture: PNG to draw the plans into.
         cost: file that the command cost wrote, to plan by and to estimate the time from.
+        lora_rank: of the adapter, with a base.
+        samples: that are trained on from a base, for the GPU-hours.
     """
-    heads = model.dit.heads
-    cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
     budget = Budget(token_budget, flop_budget)
-    mix = read_mixture(mixture)
-    options = checkpointing, tflops, picture, cost, model.extras
-    report(mix, with_widths(model), cluster, budget, batch_size, steps, first, seed, *options)
+    mix = None if mixture is None else read_mixture(mixture)
+    if base is not None:
+        own = {"--model": model != ModelConfig(), "--ranks": ranks, "--picture": picture, "--cost": cost}
+        if unused := [name for name, given in own.items() if given not in (None, False)]:
+            raise SettingError(f"plan: {unused[0]} has no use with --base; leave it out")
+        size, rate = 64 if batch_size is None else batch_size, 400.0 if tflops is None else tflops
+        kept = checkpointing or "full"
+        asked = BasePlan(size, samples, budget, node, degree, kept, rate, lora_rank, steps, first, seed)
+        report_base(base, asked, mix)
+        return 0
+    if mix is None:
+        raise SettingError("plan: name a --mixture to plan, or the --base to start from")
+    ranks, size = 8 if ranks is None else ranks, 256 if batch_size is None else batch_size
+    sizes = with_widths(model)
+    heads = sizes.heads
+    cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
+    options = checkpointing or "none", tflops, picture, cost, model.extras
+    report(mix, sizes, cluster, budget, size, steps, first, seed, *options)
     return 0
 
 

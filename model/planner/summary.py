@@ -14,16 +14,16 @@ from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.planner.flops import backward_flops, edit_flops, forward_flops
+from model.planner.flops import Sizes, backward_flops, edit_flops, forward_flops
 from model.planner.work import Shape
 from shards.errors import ConfigError
 
 WORDS = 16  # of the instruction that the work is counted for
 
 
-def with_widths(model: ModelConfig) -> DiTConfig:
+def with_widths(model: ModelConfig) -> Sizes:
     """The transformer's settings, with the widths of the encoders where they are not given."""
-    config = model.dit
+    config = model.network
     if config.text_dim and config.vision_dim:
         return config
     codec = build_part(model.vae, Codec, "model.vae")
@@ -50,7 +50,7 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     table.add_row("weights, bf16", f"{count * 2 / 2**30:.2f} GiB")
     table.add_row("weights, gradients and AdamW, fp32", f"{count * 16 / 2**30:.2f} GiB")
     table.add_row("width x depth", f"{config.width} x {config.depth}")
-    kv_heads = config.kv_heads or config.heads
+    kv_heads = (isinstance(config, DiTConfig) and config.kv_heads) or config.heads
     table.add_row("heads", f"{config.heads} of {config.width // config.heads}, {kv_heads} for keys")
     table.add_row("rope", "/".join(map(str, config.rope.dims)))
     table.add_row("text encoder", model.text_encoder["class_path"].rpartition(".")[2])

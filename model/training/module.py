@@ -97,7 +97,9 @@ class EditModule(L.LightningModule):
         self.config, self.optim, self.last_step, self.world = config, optim, last_step, world
         # one that is given has weights, or an adapter in it
         self.dit = dit if dit is not None else build_transformer(config.network, config.extras)
-        self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        # what is not trained is its own average: it is shared, not copied
+        frozen = {id(p): p for p in self.dit.parameters() if not p.requires_grad}
+        self.ema = copy.deepcopy(self.dit, frozen).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
         self.tasks: tuple[str, ...] = ()  # whose losses are reported one by one
         self.done = 0  # optimizer steps taken, over all runs that were resumed

@@ -1,0 +1,184 @@
+"""The most memory that a training step has allocated at a time, found by a step without numbers.
+
+The network's own code runs forward and backward on PyTorch's fake tensors, which have shapes, dtypes and
+lifetimes but no memory; what is alive is added up. So it takes seconds for a transformer of any size, and
+what is counted follows the code: autocast's copies, what is computed again, gradients as they come and go.
+What a kernel allocates inside itself is not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from model.extras.config import ExtrasConfig
+from model.inference.lora import LoraConfig, add_adapter
+from model.net.activation_checkpointing import Checkpointing, prepare_blocks
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
+from model.planner.flops import Sizes
+from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.packing import PackedBatch, pack
+
+WORDS = 20  # of the prompt
+# positions of the pack that the network asks for as numbers, so that they must have some
+REAL = ("target_segment", "target_of", "cu_seqlens", "cu_noisy", "cu_context")
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocations:
+    """Bytes of a forward and a backward pass.
+
+    Attributes:
+        weights: of the network; trained: of those weights that get gradients.
+        peak: the most that is alive at a time: weights, gradients, activations and what is passing.
+    """
+
+    weights: int
+    trained: int
+    peak: int
+
+
+class _Live(TorchDispatchMode):
+    """Adds up the storages that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def add(self, tensors: Iterable[Any]) -> None:
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            place, size = storage._cdata, storage.nbytes()
+            if place not in self.known:
+                self.known.add(place)
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, place, size)
+
+    def _drop(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.now -= size
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.add(tree_leaves(result))
+        return result
+
+
+def step_allocations(
+    config: Sizes,
+    tokens: int,
+    checkpointing: Checkpointing,
+    mixed: bool = True,
+    accumulated: bool = True,
+    lora: LoraConfig | None = None,
+    extras: ExtrasConfig | None = None,
+) -> Allocations:
+    """Allocations of a micro-batch of one sequence, half source and half target, weights in float32.
+
+    Args:
+        config: with `text_dim` and `vision_dim`; attention is SDPA's, which keeps no scores, as kernels on a
+            GPU.
+        tokens: of the sequence, at least 4 beyond the text's.
+        mixed: under autocast to bfloat16; else float32.
+        accumulated: gradients of an earlier micro-batch are there already.
+        lora: train an adapter; all other weights are frozen.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    live = _Live()
+    network = _on_meta(dataclasses.replace(config, attention="sdpa"), lora, extras)
+    _place(network, fake)
+    live.add(network.parameters())
+    weights = live.now
+    trained = [p for p in network.parameters() if p.requires_grad]
+    prepare_blocks(network, checkpointing, compiled=False)
+    batch = _batch(config, tokens, fake, live)
+    if accumulated:
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+            live.add([parameter.grad])
+    with live:
+        _forward_backward(network, batch, mixed)
+    return Allocations(weights, sum(p.numel() * p.element_size() for p in trained), live.peak)
+
+
+def parameter_counts(
+    config: Sizes, lora: LoraConfig | None = None, extras: ExtrasConfig | None = None
+) -> tuple[int, int]:
+    """Weights in all, an adapter's included, and those of them that are trained."""
+    network = _on_meta(config, lora, extras)
+    sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def _on_meta(config: Sizes, lora: LoraConfig | None, extras: ExtrasConfig | None) -> Transformer:
+    """A network without numbers."""
+    with torch.device("meta"):
+        network = build_transformer(config, extras)
+        if lora is not None:
+            add_adapter(network, lora)
+    return network
+
+
+def _place(network: Transformer, fake: FakeTensorMode) -> None:
+    """Give a network of the meta device weights that pass for the CPU's, where autocast works."""
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            with fake:
+                value = torch.empty(weight.shape, dtype=weight.dtype)
+            module.register_parameter(name, nn.Parameter(value, requires_grad=weight.requires_grad))
+
+
+def _batch(config: Sizes, tokens: int, fake: FakeTensorMode, live: _Live) -> PackedBatch:
+    """One sequence, of fake tensors but for those that say where it lies."""
+    apart = isinstance(config, WanConfig)
+    vision = tokens if apart else tokens - WORDS - 4  # with the bounds of two media
+    # a frame of one token, so that any number of tokens is to be had
+    media = [torch.zeros(n, 1, 1, config.vision_dim) for n in (vision // 2, vision - vision // 2)]
+    source, target = VisionElement("video1", media[0]), VisionElement("video2", media[1], target=True)
+    layout = SequenceConfig(
+        patch=1,
+        text="cross_attention" if apart else "inline",
+        first_axis="source" if apart else "sequence",
+    )
+    words = TextElement(torch.zeros(WORDS, config.text_dim))
+    batch = pack([build_sequence([source, words, target], layout)])
+
+    def faked(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        tensor = fake.from_tensor(value)
+        live.add([tensor])
+        return tensor
+
+    changes = {f.name: faked(getattr(batch, f.name)) for f in dataclasses.fields(batch) if f.name not in REAL}
+    if batch.prompt is not None:
+        changes["prompt"] = dataclasses.replace(batch.prompt, states=faked(batch.prompt.states))
+    return dataclasses.replace(batch, **changes)
+
+
+def _forward_backward(network: Transformer, batch: PackedBatch, mixed: bool) -> None:
+    """As a step of the training: the noisy copy of the tokens, a squared error per target token."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        clean = batch.vision.index_select(0, batch.target_vision)
+        noise = torch.empty_like(clean)
+        vision = batch.vision.index_copy(0, batch.target_vision, torch.lerp(noise, clean, 0.5))
+        timestep = torch.full((batch.segments,), 0.5)
+        outputs = network(batch, vision, timestep)
+        losses = [(out.float() - (clean - noise)).square().mean(1) for out in outputs]
+        torch.stack(losses).mean().backward()

@@ -1,0 +1,142 @@
+"""Memory that is planned for a training step, against what PyTorch's allocator hands out on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader
+
+from model.config import ModelConfig
+from model.data.batch import Example, MicroBatch, StepBatch, collate
+from model.encoders import part
+from model.inference.lora import LoraConfig, add_adapter
+from model.net.activation_checkpointing import Checkpointing, prepare_blocks
+from model.net.config import DiTConfig
+from model.net.families import build_transformer
+from model.net.wan_config import WanConfig
+from model.planner.allocations import step_allocations
+from model.planner.memory import memory_of
+from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
+from model.training.config import OptimConfig
+from model.training.module import EditModule
+from shards.serialization import to_dict
+
+WAN = WanConfig(text_dim=64, vision_dim=64, width=256, depth=4, heads=4, hidden=1024, attention="sdpa")
+DIT = DiTConfig(text_dim=64, vision_dim=64, width=256, depth=4, heads=4, kv_heads=2, attention="sdpa")
+SIDE = 24  # latents of a frame: 144 tokens
+ADAPTER = r"blocks\.\d+\.(attn1\.to_[qkv]|attention\.[qkv])"
+
+
+def model_of(config: DiTConfig | WanConfig) -> ModelConfig:
+    if isinstance(config, DiTConfig):
+        return ModelConfig(dit=config)
+    return ModelConfig(
+        transformer=part("model.net.wan.WanTransformer", **to_dict(config)),
+        sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
+    )
+
+
+def micro_batch(model: ModelConfig, frames: int) -> MicroBatch:
+    """A source, twenty words and a target."""
+    config = model.network
+    source, target = (torch.randn(frames, SIDE, SIDE, config.vision_dim // 4) for _ in range(2))
+    elements = [
+        VisionElement("video1", source),
+        TextElement(torch.randn(20, config.text_dim)),
+        VisionElement("video2", target, target=True),
+    ]
+    sequence = build_sequence(elements, model.sequence, 8)
+    size = frames * (SIDE // 2) ** 2
+    noise = torch.randn(size, config.vision_dim)
+    return collate([Example("0", "edit", sequence, noise, torch.tensor(0.5), torch.ones(size), size)])
+
+
+def measured(
+    config: DiTConfig | WanConfig,
+    frames: int,
+    checkpointing: Checkpointing,
+    mixed: bool,
+    micro: int,
+    lora: LoraConfig | None = None,
+) -> tuple[int, int]:
+    """(tokens, bytes): of a micro-batch, and the most bytes that the CPU's allocator had handed out at a time, from an empty process to two steps."""
+    model = model_of(config)
+    batches = [micro_batch(model, frames) for _ in range(micro)]
+    steps = [StepBatch(n, tuple(batches), micro) for n in range(2)]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        dit = build_transformer(model.network)
+        if lora is not None:
+            add_adapter(dit, lora)
+        module = EditModule(model, OptimConfig(), 2, dit)
+        prepare_blocks(module.dit, checkpointing, compiled=False)
+        trainer = L.Trainer(
+            max_epochs=1, accelerator="cpu", precision="bf16-mixed" if mixed else "32-true", barebones=True
+        )
+        trainer.fit(module, DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
+    events: Any = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    now = peak = 0
+    for _, size in sorted(sizes, key=lambda e: e[0]):
+        now += size
+        peak = max(peak, now)
+    return len(batches[0].batch.gather), peak
+
+
+def compare(
+    config: DiTConfig | WanConfig,
+    frames: int,
+    checkpointing: Checkpointing,
+    mixed: bool,
+    micro: int,
+    lora: LoraConfig | None = None,
+) -> None:
+    tokens, peak = measured(config, frames, checkpointing, mixed, micro, lora)
+    planned = memory_of(config, 1, tokens, checkpointing, lora=lora, mixed=mixed, accumulated=micro > 1).total
+    assert planned == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "checkpointing", "mixed"),
+    [(WAN, "none", False), (WAN, "full", True), (DIT, "full", False)],
+)
+def test_a_step_takes_what_is_planned(
+    config: DiTConfig | WanConfig, checkpointing: Checkpointing, mixed: bool
+) -> None:
+    """Two steps by Lightning's trainer: weights, average, gradients, moments and activations."""
+    compare(dataclasses.replace(config, depth=3), 2, checkpointing, mixed, 2)
+
+
+@pytest.mark.parametrize("config", [WAN, DIT])
+def test_an_adapter_s_step_takes_what_is_planned(config: DiTConfig | WanConfig) -> None:
+    """The frozen weights are there once: they have no average, gradients and moments."""
+    wide = dataclasses.replace(config, width=512, hidden=2048, depth=3)
+    compare(wide, 1, "full", False, 1, LoraConfig(rank=8, layers=ADAPTER))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", [1, 2])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+@pytest.mark.parametrize("config", [WAN, DIT])
+def test_a_longer_step_takes_what_is_planned(
+    config: DiTConfig | WanConfig, checkpointing: Checkpointing, mixed: bool, micro: int
+) -> None:
+    compare(config, 8, checkpointing, mixed, micro)
+
+
+def test_a_deep_transformer_is_planned_from_a_shallow_one() -> None:
+    config = dataclasses.replace(WAN, width=64, hidden=128, depth=12)
+    step = step_allocations(config, 500, "full")
+    planned = memory_of(config, 1, 500, "full").total
+    assert planned == pytest.approx(step.peak + 3 * step.weights, rel=1e-3)
+
+
+def test_more_that_is_computed_again_and_more_ranks_take_less() -> None:
+    modes: tuple[Checkpointing, ...] = ("full", "selective", "none")
+    for config in (WAN, DIT):
+        estimates = [memory_of(config, 8, 1000, mode).total for mode in modes]
+        assert estimates == sorted(estimates)
+        assert memory_of(config, 64, 1000, "full").total < estimates[0]
