@@ -181,7 +181,7 @@ def report_base(base: str, plan: BasePlan, mixture: Mixture | None = None) -> No
     weights, adapter = parameter_counts(sizes.config, lora)
     flops = forward_flops(sizes.config, [shape])
     for line in (
-        f"weights: {(weights - adapter) / 1e9:.2f} B, and {adapter / 1e6:.1f} M of an adapter of rank {plan.rank}",
+        f"weights: {(weights - adapter) / 1e9:.2f} B, an adapter of rank {plan.rank}: {adapter / 1e6:.1f} M",
         f"a forward pass of {PUBLISHED:,} tokens: {flops / 1e12:,.0f} TFLOP",
     ):
         console.print(line, highlight=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
@@ -62,7 +64,10 @@ def measured(
     micro: int,
     lora: LoraConfig | None = None,
 ) -> tuple[int, int]:
-    """(tokens, bytes): of a micro-batch, and the most bytes that the CPU's allocator had handed out at a time, from an empty process to two steps."""
+    """Tokens of a micro-batch, and the most bytes that the CPU's allocator had handed out at a time.
+
+    From nothing to the end of two steps.
+    """
     model = model_of(config)
     batches = [micro_batch(model, frames) for _ in range(micro)]
     steps = [StepBatch(n, tuple(batches), micro) for n in range(2)]
