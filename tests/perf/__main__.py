@@ -28,7 +28,19 @@ from rich.table import Table
 from shards.files import write_json
 from tests.perf.measure import Figure
 
-GROUPS = ("media", "shards", "metrics", "report", "suite", "planning", "model", "packing", "loading", "truth")
+GROUPS = (
+    "media",
+    "shards",
+    "metrics",
+    "report",
+    "suite",
+    "planning",
+    "model",
+    "wan",
+    "packing",
+    "loading",
+    "truth",
+)
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
 
@@ -67,7 +79,7 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, planning, model, packing, loading, truth;
+        only: groups to run: media, shards, metrics, report, planning, model, wan, packing, loading, truth;
             all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
