@@ -15,9 +15,11 @@ import torch
 
 from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
-from model.net.config import DiTConfig
-from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
 from model.planner.cost import CostModel, fit
+from model.planner.flops import Sizes
 from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import SettingError
@@ -48,7 +50,7 @@ def packs_up_to(budget: int) -> list[tuple[int, ...]]:
 
 
 def measure(
-    config: DiTConfig,
+    config: Sizes,
     packs: list[tuple[int, ...]],
     device: str = "cpu",
     checkpointing: Checkpointing = "none",
@@ -65,9 +67,10 @@ def measure(
     Returns:
         The model, its coefficients in seconds, and the measurements: the best of three, the device warm.
     """
-    dit = DiT(config, extras).to(device)
+    dit = build_transformer(config, extras).to(device)
+    out = dit.get_submodule("proj_out" if isinstance(config, WanConfig) else "out")
     with torch.no_grad():
-        dit.out.weight.normal_(std=0.02)  # zero at the start, and so would all gradients be
+        out.get_parameter("weight").normal_(std=0.02)  # zero at the start, and so would all gradients be
     prepare_blocks(dit, checkpointing, compiled=False)
     timings = []
     for number, lengths in enumerate(packs):
@@ -77,17 +80,24 @@ def measure(
     return fit([t.lengths for t in timings], [t.seconds for t in timings]), timings
 
 
-def _batch(config: DiTConfig, lengths: tuple[int, ...]) -> PackedBatch:
+def _batch(config: Sizes, lengths: tuple[int, ...]) -> PackedBatch:
     """Sequences of a word and a target each."""
+    apart = isinstance(config, WanConfig)
+    layout = SequenceConfig(
+        patch=1,
+        text="cross_attention" if apart else "inline",
+        first_axis="source" if apart else "sequence",
+    )
     sequences = []
     for length in lengths:
         words = TextElement(torch.randn(1, config.text_dim))
-        target = VisionElement("video1", torch.randn(1, 1, length - 3, config.vision_dim), target=True)
-        sequences.append(build_sequence([words, target], SequenceConfig(patch=1)))
+        vision = length if apart else length - 3
+        target = VisionElement("video1", torch.randn(1, 1, vision, config.vision_dim), target=True)
+        sequences.append(build_sequence([words, target], layout))
     return pack(sequences)
 
 
-def _seconds(dit: DiT, batch: PackedBatch, device: str, precision: torch.dtype) -> float:
+def _seconds(dit: Transformer, batch: PackedBatch, device: str, precision: torch.dtype) -> float:
     times = torch.full((batch.segments,), 0.5, device=device)
     _wait(device)
     begin = time.perf_counter()
@@ -106,7 +116,7 @@ def _wait(device: str) -> None:
 
 
 def report(
-    config: DiTConfig,
+    config: Sizes,
     token_budget: int,
     device: str,
     checkpointing: Checkpointing,

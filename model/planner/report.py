@@ -12,9 +12,9 @@ import numpy as np
 from model.data.mixture import Mixture, shares, synthetic_lengths
 from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing
-from model.net.config import DiTConfig
 from model.planner.balance import Budget, Cluster
 from model.planner.cost import cost_of
+from model.planner.flops import Sizes
 from model.planner.memory import memory_of
 from model.planner.plot import draw
 from model.planner.step_plan import Planner, StepPlan
@@ -28,7 +28,7 @@ MOST = 1_000_000  # samples that lengths are drawn for
 
 def report(
     mixture: Mixture,
-    dit: DiTConfig,
+    config: Sizes,
     cluster: Cluster,
     budget: Budget,
     batch_size: int,
@@ -56,7 +56,7 @@ def report(
     if steps < 1 or first < 0:
         raise ConfigError(f"plan: {steps} steps from step {first} on; at least 1, from 0 on")
     order, lengths = synthetic_lengths(mixture, MOST, seed)
-    cost = cost_of(dit, checkpointing == "full", measured)
+    cost = cost_of(config, checkpointing == "full", measured)
     planner = Planner(lengths, order, batch_size, cost, cluster, budget)
     milliseconds, plans = [], []
     for step in range(first, first + steps):
@@ -66,7 +66,7 @@ def report(
     console = Console()
     console.print(_group_table(mixture))
     console.print(_plan_table(plans, milliseconds, cluster, budget, batch_size))
-    memory = memory_of(dit, cluster.ranks, budget.tokens, checkpointing, extras)
+    memory = memory_of(config, cluster.ranks, budget.tokens, checkpointing, extras)
     rows = [(f"{name}, GiB", f"{size / 2**30:.1f}") for name, size in asdict(memory).items()]
     if measured is not None or tflops is not None:
         # a measured cost is in seconds, any other in operations

@@ -5,7 +5,7 @@ Counted on the meta device and by `model.planner.flops`; nothing is loaded.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +13,8 @@ from model.config import ModelConfig, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
-from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.wan_config import WanConfig
 from model.planner.flops import Sizes, backward_flops, edit_flops, forward_flops
 from model.planner.work import Shape
 from shards.errors import ConfigError
@@ -28,9 +29,7 @@ def with_widths(model: ModelConfig) -> Sizes:
         return config
     codec = build_part(model.vae, Codec, "model.vae")
     text = build_part(model.text_encoder, TextEncoder, "model.text_encoder")
-    return dataclasses.replace(
-        config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2
-    )
+    return replace(config, text_dim=text.width, vision_dim=codec.channels * model.sequence.patch**2)
 
 
 def describe(model: ModelConfig, tokens: list[int]) -> None:
@@ -58,29 +57,23 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     console.print(table)
     copies = model.extras.copy_bias is not None
     steps, guided = model.inference.steps, model.inference.guidance != 1
+    # in Wan's family the clean tokens see the noisy ones, so that nothing of them can be kept
+    contexts = ("full", "cached") if isinstance(config, DiTConfig) else ("full",)
     table = Table(
         "tokens",
         "forward",
         "backward",
-        "edit, context full",
-        "edit, context cached",
+        *(f"edit, context {context}" for context in contexts),
         title=f"TFLOP; an edit is {steps} steps" + (" with guidance" if guided else ""),
     )
     for length in tokens:
-        vision = (length - WORDS - 4) // 2
-        if vision < 1:
-            raise ConfigError(f"tokens: {length} are too few for a source, {WORDS} words and a target")
-        shape = Shape(
-            text=WORDS,
-            vision=2 * vision,
-            noisy=vision + 2,
-            target=vision,
-            total=WORDS + 2 * vision + 4,
-            segments=3,
-        )
+        shape = _edit_shape(config, length)
         edits = [
-            edit_flops(dataclasses.replace(config, context=context), [shape], steps, guided, copies)
-            for context in ("full", "cached")
+            edit_flops(
+                replace(config, context=context) if isinstance(config, DiTConfig) else config,
+                *([shape], steps, guided, copies),
+            )
+            for context in contexts
         ]
         flops = (
             forward_flops(config, [shape], copies),
@@ -91,7 +84,24 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     console.print(table)
 
 
-def parameter_count(config: DiTConfig, extras: ExtrasConfig | None = None) -> int:
+def _edit_shape(config: Sizes, length: int) -> Shape:
+    """A source and a target as long as each other, and an instruction, which is apart in Wan's family."""
+    bounds = 0 if isinstance(config, WanConfig) else 2
+    among = 0 if isinstance(config, WanConfig) else WORDS
+    vision = (length - among - 2 * bounds) // 2
+    if vision < 1:
+        raise ConfigError(f"tokens: {length} are too few for a source, {WORDS} words and a target")
+    return Shape(
+        text=WORDS,
+        vision=2 * vision,
+        noisy=vision + bounds,
+        target=vision,
+        total=among + 2 * (vision + bounds),
+        segments=2 + (among > 0),
+    )
+
+
+def parameter_count(config: Sizes, extras: ExtrasConfig | None = None) -> int:
     """Weights of a transformer, counted on the meta device."""
     with torch.device("meta"):
-        return sum(p.numel() for p in DiT(config, extras).parameters())
+        return sum(p.numel() for p in build_transformer(config, extras).parameters())

@@ -73,7 +73,7 @@ def test_lengths_come_from_a_mixture(capsys: pytest.CaptureFixture[str], tmp_pat
         "  b: {group: video, count: 5, tokens: [{frame: [400, 900], frames: [6, 6], copies: 2}]}\n"
     )
     options = ["--mixture", str(mixture), "--batch_size", "70", "--token_budget", "12000", "--tflops", "100"]
-    rows, out = printed(capsys, "--base", "wan2.2_5b", *options, "--steps", "3", "--checkpointing", "none")
+    rows, out = printed(capsys, "--base", "wan2.2_5b", *options, "--steps", "3", "--degree", "1")
     assert "drawn from the mixture; 12,000 tokens" in out
     assert "100 TFLOP/s" in out
     one, eight, many = rows["full: maximum over mean load"]
