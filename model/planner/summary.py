@@ -6,6 +6,7 @@ Counted on the meta device and by `model.planner.flops`; nothing is loaded.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -58,7 +59,9 @@ def describe(model: ModelConfig, tokens: list[int]) -> None:
     copies = model.extras.copy_bias is not None
     steps, guided = model.inference.steps, model.inference.guidance != 1
     # in Wan's family the clean tokens see the noisy ones, so that nothing of them can be kept
-    contexts = ("full", "cached") if isinstance(config, DiTConfig) else ("full",)
+    contexts: tuple[Literal["full", "cached"], ...] = ("full", "cached")
+    if not isinstance(config, DiTConfig):
+        contexts = ("full",)
     table = Table(
         "tokens",
         "forward",
