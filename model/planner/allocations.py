@@ -9,6 +9,7 @@ What a kernel allocates inside itself is not seen.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -117,6 +118,7 @@ def step_allocations(
     return Allocations(weights, sum(p.numel() * p.element_size() for p in trained), live.peak)
 
 
+@functools.lru_cache(maxsize=32)
 def parameter_counts(
     config: Sizes, lora: LoraConfig | None = None, extras: ExtrasConfig | None = None
 ) -> tuple[int, int]:
