@@ -22,9 +22,9 @@ from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
 from model.inference.bundled import CONFIG, is_pipeline
-from model.inference.diffusers_folder import load_pipeline
+from model.inference.diffusers_folder import load_pipeline, read_pipeline
 from model.inference.instruction import Instruction
-from model.inference.lora import merge_adapter
+from model.inference.lora import check_adapter, merge_adapter
 from model.inference.pretrained import (
     WEIGHTS,
     find_checkpoint,
@@ -144,7 +144,8 @@ class Editor:
                 hub; `revision` is a branch, tag or commit there.
             device, dtype: of the transformer; None keeps the dtype of the file, except that float16 becomes
                 float32 on a CPU, which computes it slowly and badly.
-            lora: folder of an adapter that is merged into the weights, see `model.inference.lora`.
+            lora: an adapter that is merged into the weights: its folder, or that of the run that trained it,
+                or for Wan's family a safetensors file; see `model.inference.lora`.
 
         Raises:
             ConfigError: a file is missing, damaged, or not of this model, or asks for more than
@@ -152,10 +153,12 @@ class Editor:
         """
         folder = find_checkpoint(path, revision)
         if is_pipeline(folder):
-            return cls(*_loaded_pipeline(folder, device, dtype, lora))
+            return cls(*_loaded_pipeline(folder, device, dtype, lora, str(path)))
         config = load_config(folder / CONFIG)
+        shapes = weight_shapes(config.network, config.extras)
+        adapter = lora and check_adapter(Path(lora), config.network, config.extras, str(path))
         state = read_weights(
-            folder / WEIGHTS, weight_shapes(config.network, config.extras), str(folder / CONFIG), device
+            folder / WEIGHTS, shapes, str(folder / CONFIG), device
         )  # before the transformer is built: a configuration that asks for too much does not fit its weights
         with torch.device("meta"):
             dit = build_transformer(config.network, config.extras)
@@ -169,8 +172,8 @@ class Editor:
                     raise ConfigError(
                         f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
                     )
-        if lora is not None:
-            merge_adapter(dit, Path(lora))
+        if adapter:
+            merge_adapter(dit, adapter)
         return cls(dit.eval().requires_grad_(False), config)
 
     def save_pretrained(self, path: str | Path) -> Path:
@@ -417,11 +420,13 @@ class Editor:
 
 
 def _loaded_pipeline(
-    folder: Path, device: str | torch.device, dtype: str | None, lora: str | Path | None
+    folder: Path, device: str | torch.device, dtype: str | None, lora: str | Path | None, name: str
 ) -> tuple[Transformer, ModelConfig]:
+    """A pipeline's transformer, with the adapter merged if any; one that does not fit is refused first."""
+    adapter = lora and check_adapter(Path(lora), read_pipeline(folder).network, base=name)
     transformer, config = load_pipeline(folder, device, dtype)
-    if lora is not None:
-        merge_adapter(transformer, Path(lora))
+    if adapter:
+        merge_adapter(transformer, adapter)
     return transformer.eval(), config
 
 

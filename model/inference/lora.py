@@ -1,12 +1,14 @@
 """Low-rank adaptation (Hu et al. 2021) through `peft`: add to a transformer, train, save, merge.
 
-An adapter's folder is peft's own: adapter_config.json and adapter_model.safetensors.
+The folder of an adapter to `DiT` is peft's own, with adapter_config.json and adapter_model.safetensors; that
+of one to Wan's family is diffusers', see `model.inference.wan_lora`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.inference.pretrained import PICKLES, read_weights, write_weights
-from shards.errors import ConfigError, EditVerseError, first_line
+from model.extras.config import ExtrasConfig
+from model.inference import wan_lora
+from model.inference.pretrained import PICKLES, check_header, linear_shapes, read_weights, write_weights
+from model.net.config import DiTConfig
+from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
+from shards.errors import ConfigError, EditVerseError
 from shards.files import write_json
 from shards.limits import MAX_RANK, in_range, read_json, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's, of a model inside a PeftModel
-LAYERS = r"blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.(gate|up|down))"
+LAYERS = r"blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.(gate|up|down))"  # of DiT
+WAN_LAYERS = r"(transformer(_2)?\.)?blocks\.\d+\.attn[12]\.(to_[qkv]|to_out\.0)"  # of both experts
 ALL_LINEAR = "all-linear"  # peft's word for every linear layer
 USED = {"peft_type", "r", "lora_alpha", "target_modules", "use_rslora"}
 # Of adapter_config.json: what describes the training or the file, and changes nothing of the weights.
@@ -48,13 +56,15 @@ class LoraConfig:
     Attributes:
         rank: of the two factors; alpha: their product is scaled by alpha / rank.
         dropout: on the adapter's input.
-        layers: regular expression of the linear layers that get an adapter; all of the blocks' by default.
+        layers: regular expression of the full names of the linear layers that get an adapter; None is the
+            family's default: all of the blocks' in DiT, the projections of both attentions in Wan's. With
+            the feed-forward layers it is, there, `.*(attn[12]\\.to_([qkv]|out\\.0)|ffn\\.net\\..*)`.
     """
 
     rank: int = 16
     alpha: float = 16.0
     dropout: float = 0.0
-    layers: str = LAYERS
+    layers: str | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
@@ -66,44 +76,72 @@ class LoraConfig:
         in_range("lora.alpha", self.alpha, 0, 1e6)
 
 
-def add_adapter(dit: nn.Module, config: LoraConfig) -> None:
+def add_adapter(dit: Transformer, config: LoraConfig) -> None:
     """Put adapters beside the linear layers, in place; everything else is frozen.
 
     The second factor starts at zero, so that nothing changes until it is trained.
 
     Raises:
-        ConfigError: no layer's name fits `config.layers`.
+        ConfigError: no layer's name fits `config.layers`, or one that published layouts cannot hold does.
     """
     import peft
 
+    chosen = "|".join(re.escape(name) for name in _chosen_layers(dit, config.layers))
     description = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number; peft's own hint says int
         lora_dropout=config.dropout,
-        target_modules=config.layers,
+        target_modules=chosen,
     )
+    peft.inject_adapter_in_model(description, dit)
+
+
+def _chosen_layers(dit: Transformer, layers: str | None) -> list[str]:
+    """Full names of the linear layers that a pattern means; ConfigError as `add_adapter`."""
+    wan = isinstance(dit.config, WanConfig)
+    layers = layers or (WAN_LAYERS if wan else LAYERS)
+    linear = [name for name, module in dit.named_modules() if isinstance(module, nn.Linear)]
     try:
-        peft.inject_adapter_in_model(description, dit)
-    except ValueError as error:
-        raise ConfigError(f"lora.layers {config.layers!r}: {first_line(error)}") from error
+        chosen = [name for name in linear if re.fullmatch(layers, name)]
+    except re.error as error:
+        raise ConfigError(f"lora.layers {layers!r}: {error}") from error
+    if not chosen:
+        raise ConfigError(f"lora.layers {layers!r}: no linear layer has such a name, as {linear[-1]} is one")
+    if wan and any(name.endswith(wan_lora.CONVOLUTION) for name in chosen):
+        raise ConfigError(
+            f"lora.layers {layers!r}: {wan_lora.CONVOLUTION} is a convolution in diffusers; leave it out"
+        )
+    first = wan_lora.EXPERTS[0]
+    if wan and dit.config.boundary is not None and not any(name.startswith(first) for name in chosen):
+        raise ConfigError(f"lora.layers {layers!r}: adapts the second expert alone; take both or the first")
+    return chosen
 
 
 def adapter_state(dit: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights under peft's names."""
+    """The adapter's weights under the names of their layers: `blocks.0.attn1.to_q.lora_A.weight`."""
     import peft
 
-    return {PREFIX + name: value for name, value in peft.get_peft_model_state_dict(dit).items()}
+    state: dict[str, Tensor] = peft.get_peft_model_state_dict(dit)
+    return state
 
 
-def save_adapter(dit: Any, folder: Path) -> Path:
-    """Write the adapter of a transformer in peft's format, weights last."""
+def save_adapter(dit: Any, folder: Path, base: str | None = None) -> Path:
+    """Write the adapter of a transformer in the layout of its family, weights last.
+
+    Args:
+        base: the checkpoint that it was trained from, as the file is to name it.
+    """
+    if isinstance(dit.config, WanConfig):
+        wan_lora.write_adapter(dit, adapter_state(dit), folder, base)
+        return folder
     description = dit.peft_config["default"].to_dict()
     # peft leaves some fields as sets and enumerations, whose order and form are not JSON's
     plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in description.items()}
     # Names, not the expression that chose them: no reader has to run an expression from a file.
-    fixed = {"inference_mode": True, "target_modules": adapted_layers(dit)}
+    fixed = {"inference_mode": True, "target_modules": adapted_layers(dit), "base_model_name_or_path": base}
     write_json(folder / CONFIG, json.loads(json.dumps(plain, default=str)) | fixed)
-    write_weights(folder / WEIGHTS, adapter_state(dit))
+    state = {PREFIX + name: value for name, value in adapter_state(dit).items()}
+    write_weights(folder / WEIGHTS, state)
     return folder
 
 
@@ -121,12 +159,14 @@ class SavedAdapter:
     Attributes:
         rank, alpha: as in `LoraConfig`; rslora: the product is scaled by alpha / sqrt(rank) instead.
         layers: full names of the adapted layers.
+        base: what it was trained from, "" where that is not said.
     """
 
     rank: int
     alpha: float
     rslora: bool
     layers: tuple[str, ...]
+    base: str = ""
 
 
 def read_adapter(path: Path, linear: Collection[str]) -> SavedAdapter:
@@ -164,7 +204,8 @@ def read_adapter(path: Path, linear: Collection[str]) -> SavedAdapter:
         if name not in USED | IGNORED | {"bias"} and setting not in (None, False, [], {}, ""):
             raise ConfigError(f"{path}: {shown(name)}: {shown(setting)} is not supported")
     layers = _named_layers(path, value.get("target_modules"), linear)
-    return SavedAdapter(rank, float(alpha), rslora, layers)
+    base = value.get("base_model_name_or_path")
+    return SavedAdapter(rank, float(alpha), rslora, layers, base if isinstance(base, str) else "")
 
 
 def _named_layers(path: Path, names: Any, linear: Collection[str]) -> tuple[str, ...]:
@@ -192,40 +233,98 @@ def _named_layers(path: Path, names: Any, linear: Collection[str]) -> tuple[str,
     return chosen
 
 
-def load_adapter(dit: nn.Module, folder: Path) -> None:
+@dataclass(frozen=True)
+class AdapterPlan:
+    """An adapter whose files were compared with a model by their headers; nothing of it is read yet.
+
+    Attributes:
+        saved, shapes: of `DiT`'s, the tensors by their names in the file.
+        factors: of Wan's family, by layer.
+    """
+
+    path: Path
+    owner: str
+    saved: SavedAdapter | None = None
+    shapes: dict[str, torch.Size] | None = None
+    factors: dict[str, wan_lora.Factors] | None = None
+
+
+def check_adapter(
+    path: Path, config: DiTConfig | WanConfig, extras: ExtrasConfig | None = None, base: str = "this model"
+) -> AdapterPlan:
+    """Compare an adapter with a model by names and shapes alone, before anything heavy is done.
+
+    Args:
+        path: a run's folder, an adapter's, or a safetensors file of one to Wan's family.
+        base: what the model is called, for messages.
+
+    Raises:
+        ConfigError: a file is missing, a pickle, damaged or of another model, or its configuration asks for
+            what is not supported; of another model's adapter it names what differs, and both models.
+    """
+    if not (path / CONFIG).is_file() and (path / "adapter").is_dir():
+        path = path / "adapter"  # of a run
+    linear = linear_shapes(config, extras)
+    owner = f"{base} (width {config.width}, depth {config.depth})"
+    if isinstance(config, WanConfig):
+        scaling = None
+        if (path / CONFIG).is_file() and not (path / wan_lora.FIRST).is_file():
+            saved = read_adapter(path / CONFIG, linear)
+            scaling = wan_lora.Scaling(saved.alpha, saved.rslora, base=saved.base)
+        files = wan_lora.adapter_files(path)
+        factors = wan_lora.read_factors(files, linear, config, owner, scaling)
+        return AdapterPlan(path, owner, factors=factors)
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            pickles = sorted(p.name for p in path.glob("*") if p.suffix in PICKLES)
+            why = f"; {pickles[0]} is a pickle, which can run code: convert it" if pickles else ""
+            raise ConfigError(
+                f"{path / name}: not found; an adapter's folder holds {CONFIG} and {WEIGHTS}{why}"
+            )
+    saved = read_adapter(path / CONFIG, linear)
+    owner += f" (trained from {shown(saved.base)})" if saved.base else " (its own base is not named)"
+    shapes: dict[str, torch.Size] = {}
+    for name in saved.layers:
+        outputs, inputs = linear[name]
+        shapes[f"{PREFIX}{name}.lora_A.weight"] = torch.Size([saved.rank, inputs])
+        shapes[f"{PREFIX}{name}.lora_B.weight"] = torch.Size([outputs, saved.rank])
+    check_header(path / WEIGHTS, shapes, owner)
+    return AdapterPlan(path, owner, saved, shapes)
+
+
+def load_adapter(dit: Transformer, path: Path | AdapterPlan) -> None:
     """Add a saved adapter to a transformer, in place.
 
     Its configuration and its tensors' names, shapes and values are checked before the model is changed.
 
     Raises:
-        ConfigError: a file is missing, a pickle, damaged or of another model, or its configuration asks for
-            what is not supported.
+        ConfigError: as `check_adapter`, or values that are not finite.
     """
     import peft
 
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
-            why = f"; {pickles[0]} is a pickle, which can run code: convert it" if pickles else ""
-            raise ConfigError(
-                f"{folder / name}: not found; an adapter's folder holds {CONFIG} and {WEIGHTS}{why}"
-            )
-    linear = {name: module for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
-    saved = read_adapter(folder / CONFIG, linear)
-    shapes: dict[str, torch.Size] = {}
-    for name in saved.layers:
-        shapes[f"{PREFIX}{name}.lora_A.weight"] = torch.Size([saved.rank, linear[name].in_features])
-        shapes[f"{PREFIX}{name}.lora_B.weight"] = torch.Size([linear[name].out_features, saved.rank])
-    state = read_weights(folder / WEIGHTS, shapes, "this model's adapter", next(dit.parameters()).device)
-    description = peft.LoraConfig(
-        r=saved.rank,
-        lora_alpha=saved.alpha,  # type: ignore[arg-type]  # any number; peft's own hint says int
-        use_rslora=saved.rslora,
-        target_modules=list(saved.layers),
-        inference_mode=True,
+    plan = (
+        path
+        if isinstance(path, AdapterPlan)
+        else check_adapter(path, dit.config, getattr(dit, "extras", None))
     )
-    peft.inject_adapter_in_model(description, dit)
-    peft.set_peft_model_state_dict(dit, {n.removeprefix(PREFIX): v for n, v in state.items()})
+    settings: dict[str, Any]
+    if plan.factors is not None:
+        state = wan_lora.read_state(plan.factors, dit.config.heads, dit.device)
+        # the scales are in the factors; alpha is each layer's rank
+        rank = Counter(f.rank for f in plan.factors.values()).most_common()[0][0]
+        others = {re.escape(name): f.rank for name, f in plan.factors.items() if f.rank != rank}
+        settings = {"r": rank, "lora_alpha": rank, "rank_pattern": others, "alpha_pattern": others}
+        settings["target_modules"] = list(plan.factors)
+    else:
+        assert plan.saved is not None
+        assert plan.shapes is not None
+        named = read_weights(plan.path / WEIGHTS, plan.shapes, plan.owner, dit.device)
+        state = {name.removeprefix(PREFIX): value for name, value in named.items()}
+        saved = plan.saved
+        settings = {"r": saved.rank, "lora_alpha": saved.alpha, "use_rslora": saved.rslora}
+        settings["target_modules"] = list(saved.layers)
+    peft.inject_adapter_in_model(peft.LoraConfig(**settings, inference_mode=True), dit)
+    peft.set_peft_model_state_dict(dit, state)
 
 
 @torch.no_grad()
@@ -249,7 +348,7 @@ def merge(dit: nn.Module) -> nn.Module:
     return dit
 
 
-def merge_adapter(dit: nn.Module, folder: Path) -> None:
+def merge_adapter(dit: Transformer, path: Path | AdapterPlan) -> None:
     """Load an adapter and fold it in."""
-    load_adapter(dit, folder)
+    load_adapter(dit, path)
     merge(dit)

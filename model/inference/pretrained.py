@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.extras.config import ExtrasConfig
 from model.inference.bundled import CONFIG, INDEX, PARTS, is_pipeline, shipped
@@ -177,16 +177,34 @@ def weight_shapes(config: DiTConfig | WanConfig, extras: ExtrasConfig | None = N
         one = build_transformer(dataclasses.replace(config, depth=1), extras).state_dict()
     shapes: dict[str, torch.Size] = {}
     for name, value in one.items():
-        owner, block, rest = name.rpartition("blocks.0.")
-        names = [f"{owner}blocks.{n}.{rest}" for n in range(config.depth)] if block else [name]
-        shapes |= dict.fromkeys(names, value.shape)
+        shapes |= dict.fromkeys(in_every_block(name, config.depth), value.shape)
     return shapes
 
 
-def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, whole or not at all."""
+def linear_shapes(
+    config: DiTConfig | WanConfig, extras: ExtrasConfig | None = None
+) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of a transformer's linear layers by name, as `weight_shapes` finds them."""
+    with torch.device("meta"):
+        one = build_transformer(dataclasses.replace(config, depth=1), extras)
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, module in one.named_modules():
+        if isinstance(module, nn.Linear):
+            names = in_every_block(name, config.depth)
+            shapes |= dict.fromkeys(names, (module.out_features, module.in_features))
+    return shapes
+
+
+def in_every_block(name: str, depth: int) -> list[str]:
+    """The names that a part of block 0 has in each of `depth` blocks; that of another part alone."""
+    owner, block, rest = name.rpartition("blocks.0.")
+    return [f"{owner}blocks.{n}.{rest}" for n in range(depth)] if block else [name]
+
+
+def write_weights(file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all; `metadata` goes into the header."""
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_path(file) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})

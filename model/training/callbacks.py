@@ -139,17 +139,20 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
     return rendered
 
 
-def export(module: EditModule, pairs: EditDataset, folder: Path, adapter: Path | None = None) -> None:
+def export(
+    module: EditModule, pairs: EditDataset, folder: Path, adapter: Path | None = None, base: str | None = None
+) -> None:
     """Save the averaged weights as a checkpoint of `Editor`; all ranks call it together.
 
     Args:
         adapter: where to save the adapter, if one is trained; the checkpoint has it merged.
+        base: what the adapter's file names as the weights that it was trained from.
     """
     whole = module.full_ema()
     if not module.world.is_main_process:
         return
     if module.lora is not None:
         if adapter is not None:
-            save_adapter(whole, adapter)
+            save_adapter(whole, adapter, base)
         merge(whole)
     Editor(whole, module.config, pairs.vae, pairs.text_encoder).save_pretrained(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelConfig
+from model.inference.lora import LAYERS
 from shards.aliases import renewed
 from shards.errors import ConfigError
 from shards.files import is_unused, naming, write_bytes, write_json
@@ -62,6 +63,11 @@ def requested(held: Any) -> Any:
         and config["train"].get("init_from")
     ):
         config = {name: value for name, value in config.items() if name != "model"}
+    if isinstance(config, dict) and isinstance(lora := config.get("lora"), dict):
+        # how the default was written before there was one for each family
+        config = config | {
+            "lora": lora | {"layers": None if lora.get("layers") == LAYERS else lora.get("layers")}
+        }
     return {name: value for name, value in held.items() if name != "model"} | {"config": config}
 
 

@@ -206,7 +206,7 @@ def _train(
         _take(steps, module, trainer_of(config, run, world, module, watch), run)
     writer.finish()
     _check_all_done(module, config.train.steps, run)
-    export(module, train, run / "checkpoint", run / "adapter")
+    export(module, train, run / "checkpoint", run / "adapter", config.train.init_from)
     shown = render(run, module, heldout, min(16, len(heldout))).table() if heldout else None
     result: dict[str, Any] = {"run": str(run), "steps": module.done, "reused": False}
     if curve is not None:
