@@ -10,17 +10,20 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from model.app.server import serve
 from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
 from model.inference.bases import bases as known_bases
-from model.inference.diffusers_export import export_diffusers
+from model.inference.diffusers_export import export_adapter, export_diffusers
 from model.inference.editor import Editor
 from model.inference.instruction import Instruction, check_instruction
 from model.inference.lora import LoraConfig
 from model.inference.pretrained import WEIGHTS, write_sums
 from model.inference.templates import FORMS
+from model.inference.wan_lora import FIRST as LORA_FILE
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.precompute import precompute as precompute_samples
@@ -266,8 +269,15 @@ def export(
         checkpoint: folder with config.json and model.safetensors, or a finished run's folder.
         out: folder of the copy.
         dtype: of its weights.
-        format: diffusers writes the layout of published weights, for checkpoints of Wan's family.
+        format: diffusers writes the layout of published weights, for checkpoints of Wan's family; of a run
+            that trained an adapter its LoRA file, for WanPipeline.load_lora_weights.
     """
+    adapter = Path(checkpoint) / "adapter"
+    if format == "diffusers" and (adapter / LORA_FILE).is_file():
+        files = export_adapter(adapter, out, getattr(torch, dtype))
+        size = sum(file.stat().st_size for file in files) / 1e6
+        print(f"{out}: {' and '.join(file.name for file in files)}, {size:.1f} MB in {dtype}")
+        return 0
     if format == "diffusers":
         folder = export_diffusers(Editor.from_pretrained(checkpoint, dtype=dtype), out)
         print(f"{folder}: a pipeline in diffusers' layout, in {dtype}")

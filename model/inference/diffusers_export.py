@@ -1,4 +1,7 @@
-"""An editor of Wan's family written as a pipeline in diffusers' layout: the inverse of `diffusers_folder`."""
+"""An editor of Wan's family written as a pipeline in diffusers' layout: the inverse of `diffusers_folder`.
+
+Or an adapter alone, whose files have that layout from the start.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from model.inference.bundled import CONFIG, INDEX, PARTS
 from model.inference.diffusers_folder import FIXED, WEIGHTS, experts
 from model.inference.editor import Editor
 from model.inference.pretrained import find_checkpoint, write_weights
+from model.inference.wan_lora import adapter_files
 from model.net.wan_config import WanConfig
 from model.net.wan_weights import to_diffusers
 from shards.errors import ConfigError
@@ -73,3 +80,34 @@ def export_diffusers(editor: Editor, out: str | Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return out
+
+
+def export_adapter(path: Path, out: Path, dtype: torch.dtype) -> list[Path]:
+    """Copy an adapter's files in another dtype; returns the copies.
+
+    Args:
+        path: a folder that `model.inference.lora.save_adapter` wrote.
+        out: a folder that is not there or empty.
+
+    Raises:
+        ConfigError: `out` is in use, a file is damaged, or values overflow in `dtype`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not is_unused(out):
+        raise ConfigError(f"{out}: is there already; choose another folder")
+    copies: dict[Path, tuple[dict[str, Tensor], dict[str, str]]] = {}
+    for file in reversed(adapter_files(path)):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors = {name: opened.get_tensor(name).to(dtype) for name in opened.keys()}  # noqa: SIM118
+                metadata = opened.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{file}: {error}; is the file complete?") from error
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                raise ConfigError(f"{file}: weight {name!r} overflows in {dtype}; use another --dtype")
+        copies[out / file.name] = tensors, metadata
+    for copy, (tensors, metadata) in copies.items():
+        write_weights(copy, tensors, metadata)
+    return list(reversed(copies))

@@ -129,8 +129,10 @@ def save_adapter(dit: Any, folder: Path, base: str | None = None) -> Path:
     """Write the adapter of a transformer in the layout of its family, weights last.
 
     Args:
-        base: the checkpoint that it was trained from, as the file is to name it.
+        base: the checkpoint that it was trained from, for readers of the file; of an absolute path the name
+            alone is written, since adapters are passed on.
     """
+    base = Path(base).name if base and Path(base).is_absolute() else base
     if isinstance(dit.config, WanConfig):
         wan_lora.write_adapter(dit, adapter_state(dit), folder, base)
         return folder

@@ -19,7 +19,15 @@ from safetensors.torch import load_file, save_file
 from model import Editor
 from model.cli import main
 from model.config import ModelConfig
-from model.inference.lora import LoraConfig, add_adapter, load_adapter, merge, merge_adapter, save_adapter
+from model.inference.lora import (
+    LAYERS,
+    LoraConfig,
+    add_adapter,
+    load_adapter,
+    merge,
+    merge_adapter,
+    save_adapter,
+)
 from model.net.dit import DiT
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
@@ -123,6 +131,8 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
     assert all(name.startswith("blocks.") for name in changed)
 
     adapter = tmp_path / "run" / "adapter"
+    # no path of this machine
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
     with_lora = Editor.from_pretrained(base, lora=adapter)
     assert (
         main(["merge", "--checkpoint", str(base), "--lora", str(adapter), "--out", str(tmp_path / "out")])
@@ -133,8 +143,9 @@ def test_train_an_adapter_merge_it_and_edit_with_it(
         assert torch.equal(value, with_lora.dit.state_dict()[name])
         assert torch.equal(value, merged.dit.state_dict()[name])
 
-    # a run folder as older versions wrote it, with the default model in it, is still this run's
-    older = {"config": record["config"] | {"model": to_dict(ModelConfig())}, "data": record["data"]}
+    # a run folder as older versions wrote it, with the defaults of then in it, is still this run's
+    older = record["config"] | {"model": to_dict(ModelConfig())}
+    older = {"config": older | {"lora": to_dict(LoraConfig(rank=2, layers=LAYERS))}, "data": record["data"]}
     (tmp_path / "run" / "run.json").write_text(json.dumps(older))
     assert fit(config, tmp_path / "run")["reused"]
     record = json.loads((base / "run.json").read_text())

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.cli import main
 from model.inference.editor import Editor
 from model.inference.lora import LoraConfig, add_adapter, load_adapter, merge, save_adapter
 from model.inference.wan_lora import FIRST, METADATA, SECOND
@@ -31,6 +32,7 @@ from tests.model.test_wan import sequence
 from tests.model.wan_cases import numbers
 
 CHANNELS = 16
+ANOTHER = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"  # as a base's name
 FFN = r".*blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ffn\.net\.(0\.proj|2))"
 
 
@@ -232,9 +234,7 @@ def spoiled(state: dict[str, Tensor], fault: str) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def adapter(base: Editor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_adapter(
-        adapted(base.dit), tmp_path_factory.mktemp("adapter"), "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    )
+    return save_adapter(adapted(base.dit), tmp_path_factory.mktemp("adapter"), ANOTHER)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_metadata_is_numbers_and_names(
 ) -> None:
     with safe_open(adapter / FIRST, "pt") as opened:
         value = json.loads(opened.metadata()[METADATA])
-    assert value["transformer.base_model_name_or_path"] == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert value["transformer.base_model_name_or_path"] == ANOTHER
     value = value | change if isinstance(change, dict) else change
     save_file(load_file(adapter / FIRST), tmp_path / FIRST, {METADATA: json.dumps(value)})
     with pytest.raises(ConfigError, match=words):
@@ -320,10 +320,7 @@ def test_an_adapter_for_another_base_is_one_line_before_weights_are_read(
     with pytest.raises(ConfigError) as raised:
         Editor.from_pretrained(copied, lora=adapter)
     message = str(raised.value)
-    assert (
-        f"trained from 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers', does not fit {copied} (width 96, depth 3)"
-        in message
-    )
+    assert f"trained from {ANOTHER!r}, does not fit {copied} (width 96, depth 3)" in message
     assert "is [4, 48], not [4, 96]" in message
     assert "\n" not in message
     save_file(load_file(adapter / FIRST), tmp_path / "nameless.safetensors")
@@ -341,3 +338,23 @@ def test_layers_that_files_cannot_hold_are_refused(base: Editor) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             add_adapter(copy.deepcopy(base.dit), LoraConfig(layers=layers))
+
+
+def test_a_run_s_adapter_is_exported_and_edited_with(
+    base: Editor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In half precision, by the command; the run's folder alone is enough to edit with."""
+    run = tmp_path / "run"
+    save_adapter(adapted(base.dit), run / "adapter", ANOTHER)
+    words = ["export", "--checkpoint", str(run), "--out", str(tmp_path / "out"), "--format", "diffusers"]
+    assert main(words) == 0
+    assert "pytorch_lora_weights.safetensors, 0." in capsys.readouterr().out
+    pipe = WanPipeline.from_pretrained(folder)
+    pipe.load_lora_weights(tmp_path / "out")
+    with safe_open(tmp_path / "out" / FIRST, "pt") as opened:
+        assert ANOTHER in opened.metadata()[METADATA]
+    expected = ours(Editor.from_pretrained(folder, lora=run).dit)
+    assert error(theirs(pipe.transformer), expected) < 2e-3
+    assert {v.dtype for v in load_file(tmp_path / "out" / FIRST).values()} == {torch.float16}
+    assert main(words) == 2
+    assert "is there already" in capsys.readouterr().err
