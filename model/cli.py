@@ -27,6 +27,7 @@ from model.inference.wan_lora import FIRST as LORA_FILE
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.precompute import precompute as precompute_samples
+from model.training.publish import push
 from model.training.slurm import SlurmConfig
 from model.training.slurm import submit as submit_job
 from shards.devices import choose_device
@@ -398,6 +399,7 @@ def main(argv: list[str] | None = None) -> int:
         "app": app,
         "merge": merge,
         "export": export,
+        "push": push,
         "forms": forms,
         "bases": bases,
         "info": info,

@@ -180,6 +180,19 @@ class ShardSet:
         shard = bisect.bisect_right(self._ends, which)
         return shard, which - (self._ends[shard] - len(self._indexes[shard]))
 
+    def sample(self, which: int | str) -> Sample:
+        """What a sample says, without reading its media."""
+        shard, place = self._locate(which)
+        name, entry = self.rows[shard].shard, self._indexes[shard][place]
+        path, (offset, size) = self.location.path(name), entry.members["json"]
+        try:
+            document = self.location.read(name, offset, size)
+        except FileNotFoundError:
+            raise ShardError(f"{path}: missing; the manifest names it") from None
+        sample = parse_document(document, path, entry.key)
+        check_against_index(sample, document, entry, path)
+        return sample
+
     def __getitem__(self, which: int | str) -> Record:
         shard, place = self._locate(which)
         name, entry = self.rows[shard].shard, self._indexes[shard][place]

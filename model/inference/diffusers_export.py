@@ -8,20 +8,22 @@ from __future__ import annotations
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from model.inference.bundled import CONFIG, INDEX, PARTS
 from model.inference.diffusers_folder import FIXED, WEIGHTS, experts
-from model.inference.editor import Editor
 from model.inference.pretrained import find_checkpoint, write_weights
 from model.inference.wan_lora import adapter_files
 from model.net.wan_config import WanConfig
 from model.net.wan_weights import to_diffusers
 from shards.errors import ConfigError
 from shards.files import is_unused, write_json
+
+if TYPE_CHECKING:
+    from model.inference.editor import Editor  # which has a method that exports
 
 
 def transformer_json(config: WanConfig) -> dict[str, Any]:

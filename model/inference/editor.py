@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,12 @@ from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
 from model.inference.bundled import CONFIG, is_pipeline
+from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline, read_pipeline
+from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
 from model.inference.lora import check_adapter, merge_adapter
+from model.inference.model_card import ModelCard, card_of_model
 from model.inference.pretrained import (
     WEIGHTS,
     find_checkpoint,
@@ -37,6 +41,7 @@ from model.inference.sampler import check_finite, sample
 from model.inference.two_pass import masked_request, region_of, region_request
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
 from model.rng import keyed
 from model.sequence.interleave import (
     SequenceError,
@@ -182,6 +187,28 @@ class Editor:
         write_json(folder / CONFIG, to_dict(self.config))
         write_weights(folder / WEIGHTS, self.dit.state_dict())
         return folder
+
+    def push_to_hub(self, repository: str, private: bool = False, card: ModelCard | None = None) -> str:
+        """Send the model to the model hub, with a card, and return the commit's address.
+
+        Wan's family goes there as a pipeline in diffusers' layout. `python -m model push` sends what a run
+        has written, with a card that is filled from it.
+
+        Args:
+            repository: `owner/name`; it is made if it is not there.
+            private: of a repository that is made.
+            card: what the page says; sizes alone when None, see `model.training.run_card.run_card`.
+
+        Raises:
+            ConfigError: the model's configuration names folders of this machine, nobody is logged in, or the
+                hub or the network refuses.
+        """
+        check_repository(repository)
+        with tempfile.TemporaryDirectory() as folder:
+            wan = isinstance(self.config.network, WanConfig)
+            out = export_diffusers(self, Path(folder) / "model") if wan else self.save_pretrained(folder)
+            page = (card or card_of_model(self.config)).render(repository)
+            return push(repository, files_to_publish(out), page, private)
 
     @overload
     def __call__(self, text: str | Instruction, **options: Any) -> Edit: ...

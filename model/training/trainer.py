@@ -39,6 +39,7 @@ from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
 from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
 from model.training.module import EditModule
+from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
 from model.training.setup import build_datasets, init_model, load_init_weights
 from model.training.validation import codec_psnr
@@ -140,6 +141,7 @@ def _load(
         train, heldout, model = build_datasets(config, run)
         if world.is_main_process:
             record_model(run, model)
+            record_provenance(run, rows_of(config.data))
     if config.data.latent_cache is not None:
         train.read_latent_cache(config.data.latent_cache, config.data)
     module, optimizer = make_module(config, model, base, world, train.tasks)
