@@ -214,7 +214,7 @@ def edit(
         seed: of the noise.
         carry: detail carry-over on or off.
         ground: find the region that the words are about first, then edit within it.
-        lora: folder of an adapter to merge into the weights.
+        lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
         device: of the model: auto, cpu or cuda.
         dtype: of the model's weights; the file's when not given, for published ones the device's own.
         revision: branch, tag or commit of a hub id.
@@ -389,7 +389,12 @@ def main(argv: list[str] | None = None) -> int:
     from shards.command import Parser, only_named, run_command  # brings jsonargparse, not needed to train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     commands: dict[str, Any] = {
         "fit": fit,

@@ -31,6 +31,7 @@ from model.inference.lora import check_adapter, merge_adapter
 from model.inference.model_card import ModelCard, card_of_model
 from model.inference.pretrained import (
     WEIGHTS,
+    find_adapter,
     find_checkpoint,
     read_weights,
     weight_shapes,
@@ -150,7 +151,8 @@ class Editor:
             device, dtype: of the transformer; None keeps the dtype of the file, except that float16 becomes
                 float32 on a CPU, which computes it slowly and badly.
             lora: an adapter that is merged into the weights: its folder, or that of the run that trained it,
-                or for Wan's family a safetensors file; see `model.inference.lora`.
+                or `owner/name` on the model hub, or for Wan's family a safetensors file; see
+                `model.inference.lora`.
 
         Raises:
             ConfigError: a file is missing, damaged, or not of this model, or asks for more than
@@ -161,7 +163,7 @@ class Editor:
             return cls(*_loaded_pipeline(folder, device, dtype, lora, str(path)))
         config = load_config(folder / CONFIG)
         shapes = weight_shapes(config.network, config.extras)
-        adapter = lora and check_adapter(Path(lora), config.network, config.extras, str(path))
+        adapter = lora and check_adapter(find_adapter(lora), config.network, config.extras, str(path))
         state = read_weights(
             folder / WEIGHTS, shapes, str(folder / CONFIG), device
         )  # before the transformer is built: a configuration that asks for too much does not fit its weights
@@ -450,7 +452,7 @@ def _loaded_pipeline(
     folder: Path, device: str | torch.device, dtype: str | None, lora: str | Path | None, name: str
 ) -> tuple[Transformer, ModelConfig]:
     """A pipeline's transformer, with the adapter merged if any; one that does not fit is refused first."""
-    adapter = lora and check_adapter(Path(lora), read_pipeline(folder).network, base=name)
+    adapter = lora and check_adapter(find_adapter(lora), read_pipeline(folder).network, base=name)
     transformer, config = load_pipeline(folder, device, dtype)
     if adapter:
         merge_adapter(transformer, adapter)

@@ -39,7 +39,7 @@ def files_to_publish(path: Path) -> dict[str, Path]:
     config = read_json(folder / CONFIG)
     if isinstance(config, dict) and config.get("transformer"):
         raise ConfigError(
-            f"{folder}: this family is published as a pipeline; write it with python -m model export --format "
+            f"{folder}: this family is published as a pipeline: first python -m model export --format "
             f"diffusers --checkpoint {path} --out FOLDER, then push FOLDER with --run {path}"
         )
     _refuse_local_paths(config, folder / CONFIG)

@@ -43,8 +43,8 @@ def find_checkpoint(path: str | Path, revision: str | None = None) -> Path:
     if folder.is_file():
         what = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
         raise ConfigError(f"{folder} is {what}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-    if not folder.exists() and isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~":
-        folder = _download(path, revision)
+    if isinstance(path, str) and _is_repository(path):
+        folder = _download(path, revision, [CONFIG, WEIGHTS, INDEX, *(f"{part}/*" for part in PARTS)])
     if is_pipeline(folder):
         return folder
     if not (folder / CONFIG).is_file() and (folder / "checkpoint" / CONFIG).is_file():
@@ -85,14 +85,29 @@ def write_sums(folder: Path) -> None:
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 
-def _download(name: str, revision: str | None) -> Path:
+def find_adapter(path: str | Path) -> Path:
+    """Where an adapter is: the path itself, or what the hub gave for `owner/name`.
+
+    Raises:
+        ConfigError: no such path, and the hub has no such repository.
+    """
+    if not _is_repository(str(path)):
+        return Path(path)
+    return _download(str(path), None, ["*.safetensors", "adapter_config.json"])
+
+
+def _is_repository(path: str) -> bool:
+    """Whether a path that is not there can be `owner/name` of the hub."""
+    return path.count("/") == 1 and path[0] not in "./~" and not Path(path).exists()
+
+
+def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise ConfigError(f"{name}: no such folder, and huggingface_hub is not installed") from error
     try:
-        wanted = [CONFIG, WEIGHTS, INDEX, *(f"{part}/*" for part in PARTS)]
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns="*.bin")
         )
