@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model.inference.bundled import shipped
-    from model.inference.editor import Edit, Editor
+    from model.inference.edit import Edit
+    from model.inference.editor import Editor
 
 __all__ = ["Edit", "Editor", "shipped"]
 
 _MODULES = {
-    "Edit": "model.inference.editor",
+    "Edit": "model.inference.edit",
     "Editor": "model.inference.editor",
     "shipped": "model.inference.bundled",
 }

@@ -69,6 +69,7 @@ class InferenceConfig:
             apart from the text (1 is none, and costs nothing); see `model.flow.guidance.chain`.
         eta, norm, momentum: of adaptive projected guidance, see `model.flow.guidance.ProjectedGuidance`;
             1, 0 and 0 are plain guidance.
+        negative: prompt of the unconditional branch, of models whose text stands apart from the tokens.
     """
 
     steps: int = 50
@@ -81,6 +82,7 @@ class InferenceConfig:
     eta: float = 1.0
     norm: float = 0.0
     momentum: float = 0.0
+    negative: str = ""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

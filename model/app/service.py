@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from model.inference.editor import Edit, Editor
+from model.inference.edit import Edit
+from model.inference.editor import Editor
 from model.inference.inputs import IMAGE_SUFFIXES
 from model.inference.instruction import check_instruction
 from shards.errors import ConfigError, EditVerseError

@@ -97,6 +97,10 @@ class FlanT5:
             self._loaded[1].to(self._device)
         return self
 
+    def release(self) -> None:
+        """Drop the weights; they are read again on the next use."""
+        self._loaded = None
+
     def _refusal(self, reason: str) -> ValueError:
         return SettingError(f"text encoder: {self.path} {reason}")
 

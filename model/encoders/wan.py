@@ -71,6 +71,10 @@ class WanVAE:
             self._loaded = model.to(self._device), mean.to(self._device), std.to(self._device)
         return self
 
+    def release(self) -> None:
+        """Drop the weights; they are read again on the next use."""
+        self._loaded = None
+
     def _refusal(self, reason: str) -> ValueError:
         return SettingError(f"codec: {self.path} {reason}")
 

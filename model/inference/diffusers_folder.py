@@ -20,12 +20,14 @@ from model.encoders import part
 from model.extras.config import ExtrasConfig
 from model.flow.flow_matching import FlowConfig
 from model.inference.bundled import CONFIG, INDEX
+from model.inference.offload import PartSizes, check_memory, encoder_bytes
 from model.inference.pretrained import weight_shapes
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.net.wan_weights import diffusers_shape, from_diffusers
 from model.sequence.interleave import SequenceConfig
+from model.sequence.prompts import NEGATIVE
 from model.sequence.rope import RopeConfig
 from shards.errors import ConfigError, EditVerseError, first_line
 from shards.files import inside
@@ -36,7 +38,11 @@ BERNINI = "bernini_renderer"  # the `model_type` of its config.json
 WEIGHTS = "diffusion_pytorch_model"
 WAN_SAMPLING = InferenceConfig(steps=50, guidance=5.0, solver="unipc_wan")
 # its `v2v_apg`
-BERNINI_SAMPLING = InferenceConfig(steps=40, guidance=4.0, solver="unipc_wan", eta=0.5, norm=50.0)
+BERNINI_SAMPLING = InferenceConfig(
+    steps=40, guidance=4.0, solver="unipc_wan", eta=0.5, norm=50.0, negative=NEGATIVE
+)
+WAN_MEDIA = MediaConfig(min_area=480 * 480 // 4, max_area=480 * 832, frames=81, fps=16.0)
+TI2V_MEDIA = MediaConfig(min_area=480 * 480 // 4, max_area=704 * 1280, frames=121, fps=24.0)
 FIXED = {  # what `WanTransformer` has built in
     "patch_size": [1, 2, 2],
     "cross_attn_norm": True,
@@ -104,9 +110,15 @@ def _model_config(folder: Path, dtype: str) -> ModelConfig:
             "model.encoders.umt5.UMT5", path=str(folder), width=text.get("d_model"), dtype=dtype
         ),
         transformer=part("model.net.wan.WanTransformer", **to_dict(network)),
-        sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
+        sequence=SequenceConfig(
+            pixel_positions=False,
+            text="cross_attention",
+            first_axis="source",
+            image_to_video="first_frame" if pipeline.expand else "source",
+            system_prompt="bernini" if pipeline.phases else "none",
+        ),
         flow=FlowConfig(shift=pipeline.shift),
-        media=MediaConfig(min_area=480 * 480 // 4, max_area=480 * 832, frames=81, fps=16.0),
+        media=TI2V_MEDIA if pipeline.expand else WAN_MEDIA,
         inference=BERNINI_SAMPLING if pipeline.phases else WAN_SAMPLING,
         extras=ExtrasConfig(detail_transfer=False),
     )
@@ -114,11 +126,19 @@ def _model_config(folder: Path, dtype: str) -> ModelConfig:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a pipeline's own file says: the time shift, Bernini's phases of sources, where experts change."""
+    """What a pipeline's own file says.
+
+    Attributes:
+        shift: of time.
+        phases: sources are told apart as in Bernini.
+        boundary: noise level where experts change.
+        expand: times are given by token, so that a video's first frame can be clean (Wan 2.2 TI2V).
+    """
 
     shift: float
     phases: bool
     boundary: float | None
+    expand: bool = False
 
 
 def _pipeline(folder: Path) -> Pipeline:
@@ -129,10 +149,12 @@ def _pipeline(folder: Path) -> Pipeline:
         boundary = None if own.get("skip_transformer_2", False) else own.get("switch_dit_boundary", 0.875)
         return Pipeline(float(own.get("shift", 3.0)), bool(own.get("use_src_id_rotary_emb", True)), boundary)
     index = _read(folder / INDEX)
-    if index.get("_class_name") != "WanPipeline":
-        raise ConfigError(f"{folder / INDEX}: a {shown(index.get('_class_name'))}, not WanPipeline")
+    expand = bool(index.get("expand_timesteps", False))
+    kind = index.get("_class_name")
+    if kind != "WanPipeline" and not (kind == "WanImageToVideoPipeline" and expand):
+        raise ConfigError(f"{folder / INDEX}: a {shown(kind)}, not WanPipeline")
     scheduler = _read(folder / "scheduler" / "scheduler_config.json")
-    return Pipeline(float(scheduler.get("flow_shift", 3.0)), False, index.get("boundary_ratio"))
+    return Pipeline(float(scheduler.get("flow_shift", 3.0)), False, index.get("boundary_ratio"), expand)
 
 
 def read_transformer_config(folder: Path, phases: bool = False) -> WanConfig:
@@ -206,12 +228,13 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
 
 
 def load_pipeline(
-    folder: Path, device: str | torch.device, dtype: str | None
+    folder: Path, device: str | torch.device, dtype: str | None, offload: bool = False
 ) -> tuple[Transformer, ModelConfig]:
     """A pipeline's transformer and our configuration of it all; the other parts are read on first use.
 
     Args:
         dtype: bfloat16 on a GPU and float32 on a CPU when None.
+        offload: the transformer is read into the CPU's memory, whatever the device.
 
     Raises:
         ConfigError: as `read_pipeline` and `check_tensors`, or the weights need more memory than is free;
@@ -229,14 +252,18 @@ def load_pipeline(
         subfolder: {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
         for subfolder, prefix in experts(network).items()
     }
-    numbers = sum(shape.numel() for shape in shapes.values())
-    # before a file is opened: more than the memory cannot even be mapped
-    _check_memory(folder, numbers * getattr(torch, dtype).itemsize, device)
+    size = getattr(torch, dtype).itemsize
+    sizes = PartSizes(
+        encoder_bytes(config.text_encoder),
+        encoder_bytes(config.vae),
+        tuple(size * sum(shape.numel() for shape in own.values()) for own in parts.values()),
+    )
+    # before a transformer's file is opened: more than the memory cannot even be mapped
+    check_memory(folder, sizes, device, offload)
+    home = "cpu" if offload else str(device)
     held = {subfolder: check_tensors(folder / subfolder, own) for subfolder, own in parts.items()}
     for subfolder, prefix in experts(network).items():
-        read = read_tensors(
-            folder / subfolder, held[subfolder], network.heads, getattr(torch, dtype), str(device)
-        )
+        read = read_tensors(folder / subfolder, held[subfolder], network.heads, getattr(torch, dtype), home)
         for name, value in read:
             module, _, last = (prefix + name).rpartition(".")
             weight = nn.Parameter(value, requires_grad=False)
@@ -249,20 +276,6 @@ def experts(network: WanConfig) -> dict[str, str]:
     if network.boundary is None:
         return {"transformer": ""}
     return {part: f"{part}." for part in ("transformer", "transformer_2")}
-
-
-def _check_memory(folder: Path, transformer: int, device: torch.device) -> None:
-    """Raise ConfigError where the weights alone do not fit; the other parts count as their files."""
-    import psutil
-
-    files = [file for part in ("text_encoder", "vae") for file in (folder / part).glob("*.safetensors")]
-    need = transformer + sum(file.stat().st_size for file in files)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if need > free:
-        raise ConfigError(
-            f"{folder}: its weights take {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on "
-            f"{device}: choose --dtype bfloat16, or smaller weights (python -m model bases)"
-        )
 
 
 def check_tensors(folder: Path, shapes: dict[str, torch.Size]) -> dict[str, list[str]]:
@@ -303,7 +316,7 @@ def read_tensors(
         dtype: the files' own when None.
 
     Raises:
-        ConfigError: a tensor is not finite; it is named.
+        ConfigError: a tensor is not finite, or not any more in `dtype`; it is named.
     """
     from safetensors import safe_open
 
@@ -313,4 +326,11 @@ def read_tensors(
                 value = opened.get_tensor(name)
                 if not torch.isfinite(value).all():
                     raise ConfigError(f"{folder / file}: weight {name!r} holds values that are not finite")
-                yield name, from_diffusers(name, value if dtype is None else value.to(dtype), heads)
+                if dtype is not None and dtype != value.dtype:
+                    value = value.to(dtype)
+                    if not torch.isfinite(value).all():
+                        raise ConfigError(
+                            f"{folder / file}: weight {name!r} overflows in "
+                            f"{str(dtype).removeprefix('torch.')}; use bfloat16"
+                        )
+                yield name, from_diffusers(name, value, heads)

@@ -9,102 +9,41 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from model.config import InferenceConfig, ModelConfig, Size, build_part, fitted_size, load_config
+from model.config import InferenceConfig, ModelConfig, Size, build_part, load_config
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
-from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.extras.detail_transfer import blend
 from model.inference.bundled import CONFIG, is_pipeline
+from model.inference.checkpoint import load_checkpoint
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline, read_pipeline
+from model.inference.edit import Edit, to_pixels
 from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
 from model.inference.lora import check_adapter, merge_adapter
 from model.inference.model_card import ModelCard, card_of_model
-from model.inference.pretrained import (
-    WEIGHTS,
-    find_adapter,
-    find_checkpoint,
-    read_weights,
-    weight_shapes,
-    write_weights,
-)
-from model.inference.request import Request, plan_request, windows
-from model.inference.sampler import check_finite, sample
+from model.inference.offload import Offload
+from model.inference.pretrained import WEIGHTS, find_adapter, find_checkpoint, write_weights
+from model.inference.request import Request, check_guidance, pixels_per_token, plan_request, windows
 from model.inference.two_pass import masked_request, region_of, region_request
-from model.net.families import build_transformer
+from model.inference.window import Options, Window, WindowEditor
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
-from model.rng import keyed
-from model.sequence.interleave import (
-    SequenceError,
-    TokenSequence,
-    build_sequence,
-    interleave,
-    texts_of,
-    unpatchify,
-)
+from model.sequence.interleave import SequenceError
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
 from shards.files import write_json
-from shards.media import resize, write_image, write_video
+from shards.media import resize
 from shards.serialization import to_dict
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What an edit made.
-
-    Attributes:
-        frames: uint8 RGB [T, H, W, 3]; an image has one frame.
-        fps: frames per second.
-        still: it is an image.
-        raw: the decoded edit before detail carry-over, where that was on; else the same as `frames`.
-        region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
-    """
-
-    frames: np.ndarray
-    fps: float
-    still: bool
-    raw: np.ndarray
-    region: np.ndarray | None = None
-
-    def describe(self) -> str:
-        """Length, size and rate in words, and how much was marked where a region was asked for."""
-        length, height, width = self.frames.shape[:3]
-        size = f"{width}x{height}"
-        words = f"image · {size}"
-        if not self.still:
-            words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
-        if self.region is None:
-            return words
-        if not self.region.any():
-            return f"{words} · no region marked, so edited by words alone"
-        return f"{words} · region of {self.region.mean():.1%} marked"
-
-    def save(self, path: str | Path) -> Path:
-        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
-
-        H.264 as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
-        """
-        path = Path(path)
-        if self.still:
-            write_image(path, self.frames[0])
-        else:
-            _, height, width, _ = self.frames.shape
-            odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-            write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
-        return path
 
 
 class Editor:
@@ -116,8 +55,17 @@ class Editor:
         config: ModelConfig,
         vae: Codec | None = None,
         text_encoder: TextEncoder | None = None,
+        offload: torch.device | None = None,
     ):
+        """Put parts together; ConfigError where they do not fit each other.
+
+        Args:
+            vae, text_encoder: those of the configuration when None.
+            offload: the device that parts come to one at a time; None has all of them where the transformer
+                is.
+        """
         self.dit, self.config = dit, config
+        self._offload = None if offload is None else Offload(offload, dit)
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
         self.text_encoder: TextEncoder = text_encoder.to(self.device)
@@ -131,8 +79,8 @@ class Editor:
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer is."""
-        return self.dit.device
+        """Where the transformer is; with offloading, where it comes to."""
+        return self.dit.device if self._offload is None else self._offload.device
 
     @classmethod
     def from_pretrained(
@@ -142,6 +90,7 @@ class Editor:
         dtype: Literal["float32", "bfloat16", "float16"] | None = None,
         revision: str | None = None,
         lora: str | Path | None = None,
+        offload: bool = False,
     ) -> Self:
         """Load a folder with `config.json` and `model.safetensors`, shipped weights, or a hub repository.
 
@@ -153,35 +102,26 @@ class Editor:
             lora: an adapter that is merged into the weights: its folder, or that of the run that trained it,
                 or `owner/name` on the model hub, or for Wan's family a safetensors file; see
                 `model.inference.lora`.
+            offload: have the encoders' and transformers' weights on the device one at a time; what each takes
+                is logged before any is read. On a CPU the encoders alone make room.
 
         Raises:
             ConfigError: a file is missing, damaged, or not of this model, or asks for more than
-                `shards.limits` allows; a pickle is never read.
+                `shards.limits` allows or than there is memory; a pickle is never read.
         """
-        folder = find_checkpoint(path, revision)
+        folder, device = find_checkpoint(path, revision), torch.device(device)
+        read, describe = load_checkpoint, _described
         if is_pipeline(folder):
-            return cls(*_loaded_pipeline(folder, device, dtype, lora, str(path)))
-        config = load_config(folder / CONFIG)
-        shapes = weight_shapes(config.network, config.extras)
-        adapter = lora and check_adapter(find_adapter(lora), config.network, config.extras, str(path))
-        state = read_weights(
-            folder / WEIGHTS, shapes, str(folder / CONFIG), device
-        )  # before the transformer is built: a configuration that asks for too much does not fit its weights
-        with torch.device("meta"):
-            dit = build_transformer(config.network, config.extras)
-        dit.load_state_dict(state, assign=True)
-        if dtype is None and dit.dtype == torch.float16 and dit.device.type == "cpu":
-            dtype = "float32"
-        if dtype is not None:
-            dit.to(getattr(torch, dtype))
-            for name, weight in dit.named_parameters():
-                if not torch.isfinite(weight).all():
-                    raise ConfigError(
-                        f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
-                    )
-        if adapter:
-            merge_adapter(dit, adapter)
-        return cls(dit.eval().requires_grad_(False), config)
+            read, describe = load_pipeline, read_pipeline
+        adapter = None
+        if lora is not None:  # one that does not fit is refused before anything heavy
+            config = describe(folder)
+            adapter = check_adapter(find_adapter(lora), config.network, config.extras, str(path))
+        transformer, config = read(folder, device, dtype, offload)
+        if adapter is not None:
+            merge_adapter(transformer, adapter)
+        transformer.eval().requires_grad_(False)
+        return cls(transformer, config, offload=device if offload else None)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
@@ -231,6 +171,7 @@ class Editor:
         solver: str | None = None,
         video_guidance: float | None = None,
         image_guidance: float | None = None,
+        negative: str | None = None,
         seed: int = 0,
         carry: bool | None = None,
         ground: bool = False,
@@ -250,9 +191,11 @@ class Editor:
                 when None; "model" for the size that the model works at. The model works at the nearest size
                 that its preset allows, and the result is resized from there.
             frames: length of the result; the first video's by default, 1 where only images are given.
+                Published weights take 1 + 4 k frames: a source of another length is filled up with its last
+                frame and the result cut back, another length that is no source's is refused.
             fps: of the result; the first video's by default.
-            steps, guidance, solver, video_guidance, image_guidance: the checkpoint's defaults when None, see
-                `InferenceConfig`.
+            steps, guidance, solver, video_guidance, image_guidance, negative: the checkpoint's defaults when
+                None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
@@ -277,20 +220,21 @@ class Editor:
             solver=solver,
             video_guidance=video_guidance,
             image_guidance=image_guidance,
+            negative=negative,
         )
-        extras = self._extras(carry)
         plans = [
-            plan_request(t, m, self.config.media, self.multiple, size, frames, fps, target)
+            plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
+        check_guidance(plans, inference, self.config)
         regions = [region_request(plan) if ground else None for plan in plans]
         most = self.config.media.frames
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
+        extras = self._extras(carry)
         with ticking(progress, inference.steps * passes) as tick:
+            options = Options(inference, extras, seed, tick)
             edits = [
-                self._edit(plan, inference, extras, seed, tick)
-                if region is None
-                else self._grounded(plan, region, inference, extras, seed, tick)
+                self._edit(plan, options) if region is None else self._grounded(plan, region, options)
                 for plan, region in zip(plans, regions, strict=True)
             ]
         return edits[0] if single else edits
@@ -312,151 +256,39 @@ class Editor:
         except ValueError as error:
             raise SequenceError(str(error)) from error
 
-    def _grounded(
-        self,
-        plan: Request,
-        asked: Request,
-        inference: InferenceConfig,
-        extras: ExtrasConfig,
-        seed: int,
-        tick: Callable[[], None],
-    ) -> Edit:
-        region = region_of(self._edit(asked, inference, extras, seed, tick).frames)
+    def _grounded(self, plan: Request, asked: Request, options: Options) -> Edit:
+        region = region_of(self._edit(asked, options).frames)
         chosen = masked_request(plan, region) if region.any() else plan
-        return dataclasses.replace(self._edit(chosen, inference, extras, seed, tick), region=region)
+        return dataclasses.replace(self._edit(chosen, options), region=region)
 
-    def _edit(
-        self,
-        plan: Request,
-        inference: InferenceConfig,
-        extras: ExtrasConfig,
-        seed: int,
-        tick: Callable[[], None],
-    ) -> Edit:
+    def _edit(self, plan: Request, options: Options) -> Edit:
         """Window by window."""
-        states = self._states(plan)
+        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self._offload)
+        states = parts.encode_texts(plan, options.inference)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
-        followed = plan.source if extras.detail_transfer else None
+        followed = plan.source if options.extras.detail_transfer else None
         if followed is not None and plan.clips[followed].still != plan.still:
             followed = None  # a picture is not where a video's detail comes from
         raw = result if followed is None else np.zeros_like(result)
         for start in windows(plan.length, self.config.media.frames):
             stop = min(start + self.config.media.frames, plan.length)
-            pieces = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
-            edit, edited = self._window(
-                plan, pieces, states, stop - start, inference, extras, seed, tick, followed
-            )
+            clips = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
+            edit, edited = parts.edit(Window(plan, clips, stop - start, states, followed), options)
             raw[start:stop] = resize(to_pixels(edit), plan.size)
             if followed is not None:
-                source = to_float(resize(pieces[followed], plan.size))
+                source = to_float(resize(clips[followed], plan.size))
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
         return Edit(result, plan.fps, plan.still, raw)
-
-    def _states(self, plan: Request) -> dict[str, Tensor]:
-        """Token states of the instruction's phrases, encoded together."""
-        phrases = list(dict.fromkeys(texts_of(plan.instruction.parts, self.config.sequence.apart)))
-        return dict(zip(phrases, (x.to(self.device) for x in self.text_encoder.encode(phrases)), strict=True))
-
-    def _window(
-        self,
-        plan: Request,
-        pieces: dict[str, np.ndarray],
-        states: dict[str, Tensor],
-        frames: int,
-        inference: InferenceConfig,
-        extras: ExtrasConfig,
-        seed: int,
-        tick: Callable[[], None],
-        followed: str | None,
-    ) -> tuple[Tensor, Tensor]:
-        """One window at the model's size: float [T, h, w, 3] in [-1, 1], and its change map [T, h, w, 1].
-
-        The map is against the element `followed`; 1 everywhere without one.
-        """
-        shape = (frames, *plan.work)
-        videos = {name: to_float(self._fit(piece)).to(self.device) for name, piece in pieces.items()}
-        latents = {name: self.vae.encode(video).to(self.device) for name, video in videos.items()}
-        for name, value in latents.items():
-            check_finite(value, f"the latents of <{name}>", "the codec's settings or weights are damaged")
-        latents[plan.target] = torch.zeros(
-            *self.vae.latent_size(*shape), self.vae.channels, device=self.device
-        )
-        with_text, without_text = (self._sequence(plan, latents, states, drop) for drop in (False, True))
-        fewer = self._with_fewer_sources(plan, latents, states, inference)
-        count = torch.Size(with_text.target.size).numel()
-        noise = torch.randn(count, self.config.network.vision_dim, generator=keyed("edit", seed))
-        tokens = sample(self.dit, with_text, without_text, noise, self.config.flow, inference, tick, fewer)
-        made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-        edit = self.vae.decode(made, shape)
-        check_finite(edit, "the decoded pixels", "the codec's settings or weights are damaged")
-        edit = edit.clamp(-1, 1)
-        if followed is None or videos[followed].shape != edit.shape:
-            return edit.cpu(), torch.ones(*shape, 1)
-        coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
-        edited = change_map(edit, coded, extras.blend_low, extras.blend_high)
-        for name, video in videos.items():
-            if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
-                edited = limit_to_mask(edited, video)
-                break
-        return edit.cpu(), edited.cpu()
-
-    def _sequence(
-        self,
-        plan: Request,
-        latents: dict[str, Tensor],
-        states: dict[str, Tensor],
-        drop: bool,
-        gone: Collection[str] = (),
-    ) -> TokenSequence:
-        """The request's tokens, without its text if `drop`, and without the sources `gone`."""
-        layout = self.config.sequence
-        elements = interleave(
-            [part for part in plan.instruction.parts if part[0] == "text" or part[1] not in gone],
-            {name: value for name, value in latents.items() if name not in gone},
-            plan.target,
-            states.__getitem__,
-            drop_text=drop,
-            apart=layout.apart,
-        )
-        return build_sequence(elements, layout, self.vae.spatial)
-
-    def _with_fewer_sources(
-        self,
-        plan: Request,
-        latents: dict[str, Tensor],
-        states: dict[str, Tensor],
-        inference: InferenceConfig,
-    ) -> list[tuple[TokenSequence, float]]:
-        """Links of the guidance on sources: without any, then with the videos (and masks), see `sample`."""
-        images = {name for name in plan.instruction.inputs if name.startswith("image")}
-        videos = set(plan.instruction.inputs) - images
-        links: list[tuple[set[str], float]] = []
-        if images and inference.image_guidance != 1:
-            links.append((images, inference.image_guidance))
-        if videos and inference.video_guidance != 1:
-            links.insert(0, (images | videos, inference.video_guidance))
-        return [(self._sequence(plan, latents, states, True, gone), scale) for gone, scale in links]
-
-    def _fit(self, frames: np.ndarray) -> np.ndarray:
-        """A medium at the model's size."""
-        height, width = frames.shape[1:3]
-        return resize(frames, fitted_size(height, width, self.config.media, self.multiple))
 
     @property
     def multiple(self) -> int:
         """Pixels per token along height and width."""
-        return self.vae.spatial * self.config.sequence.patch
+        return pixels_per_token(self.config, self.vae)
 
 
-def _loaded_pipeline(
-    folder: Path, device: str | torch.device, dtype: str | None, lora: str | Path | None, name: str
-) -> tuple[Transformer, ModelConfig]:
-    """A pipeline's transformer, with the adapter merged if any; one that does not fit is refused first."""
-    adapter = lora and check_adapter(find_adapter(lora), read_pipeline(folder).network, base=name)
-    transformer, config = load_pipeline(folder, device, dtype)
-    if adapter:
-        merge_adapter(transformer, adapter)
-    return transformer.eval(), config
+def _described(folder: Path) -> ModelConfig:
+    """What a checkpoint's folder says of its model."""
+    return load_config(folder / CONFIG)
 
 
 def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:
@@ -484,9 +316,3 @@ def ticking(progress: Progress | bool | None, total: int) -> Iterator[Callable[[
         yield lambda: progress(next(done), total)
     else:
         yield lambda: None
-
-
-def to_pixels(video: Tensor) -> np.ndarray:
-    """Float [-1, 1] -> uint8."""
-    pixels: np.ndarray = ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-    return pixels

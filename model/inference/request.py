@@ -5,11 +5,12 @@ Whatever is wrong is said here, by name, before anything heavy is done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model.config import MediaConfig, Size, fitted_size
+from model.config import InferenceConfig, ModelConfig, Size, fitted_size
+from model.encoders import Codec
 from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
 from model.sequence.interleave import SequenceError
@@ -26,6 +27,7 @@ class Request:
         length: frames of the result; fps: its rate.
         still: the result is an image.
         source: name of the first video or image in the text that the result takes its looks from, if any.
+        first_frame: name of the image that is the result's first frame, if any.
     """
 
     instruction: Instruction
@@ -36,6 +38,7 @@ class Request:
     fps: float
     still: bool
     source: str | None
+    first_frame: str | None = None
 
     @property
     def target(self) -> str:
@@ -46,8 +49,8 @@ class Request:
 def plan_request(
     text: str | Instruction,
     media: Mapping[str, Any],
-    config: MediaConfig,
-    multiple: int,
+    config: ModelConfig,
+    vae: Codec,
     size: Size | Literal["model"] | None = None,
     frames: int | None = None,
     fps: float | None = None,
@@ -58,14 +61,15 @@ def plan_request(
     Args:
         text: instruction with tags, or one that was checked with the names of these media.
         media: values by name, as `inputs.load_media` takes them; None counts as not given.
-        config: sizes that the model works at.
-        multiple: pixels per token, which the model's sides divide into.
+        config: of the model: the sizes that it works at, and what a picture is to a video.
+        vae: whose latents it works on.
         size, frames, fps, target: see `Editor.__call__`.
 
     Raises:
         SequenceError: text and media disagree, or a value is out of range.
         shards.media.MediaError: an unreadable file.
     """
+    preset, multiple = config.media, pixels_per_token(config, vae)
     given = {name: value for name, value in media.items() if value is not None}
     instruction = _checked(text, given, target)
     if frames is not None and frames < 1:
@@ -79,29 +83,72 @@ def plan_request(
     looks = instruction.sources
     videos = [clips[name] for name in looks if not clips[name].still]
     still = instruction.makes_image
-    length = frames or (1 if still else len(videos[0].frames) if videos else config.frames)
+    length = frames or (1 if still else len(videos[0].frames) if videos else preset.frames)
     if still and length != 1:
         raise SequenceError(f"frames: <{instruction.target}> is an image, it has one frame, not {length}")
-    if not videos and length > config.frames:
+    if not videos and length > preset.frames:
         raise SequenceError(
-            f"frames: {length} are too many without a video to follow; this model makes {config.frames}"
+            f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
         )
     for name, clip in clips.items():
         if not clip.still and len(clip.frames) < length:
             raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
+    if config.transformer is not None and length not in [len(clip.frames) for clip in videos]:
+        check_length(length, vae.temporal)
     natural = asked or (clips[looks[0]].size if looks else None)
-    side = int(config.max_area**0.5)
-    work = fitted_size(*(natural or (side, side)), config, multiple)
+    side = int(preset.max_area**0.5)
+    work = fitted_size(*(natural or (side, side)), preset, multiple)
     return Request(
         instruction=instruction,
         clips=clips,
         size=work if size == "model" or natural is None else natural,
         work=work,
         length=length,
-        fps=float(fps or next((c.fps for c in videos if c.fps), config.fps)),
+        fps=float(fps or next((c.fps for c in videos if c.fps), preset.fps)),
         still=still,
         source=looks[0] if looks else None,
+        first_frame=_first_frame(instruction, config, length, vae),
     )
+
+
+def pixels_per_token(config: ModelConfig, vae: Codec) -> int:
+    """Pixels per token along height and width, which the model's sides divide into."""
+    return vae.spatial * config.sequence.patch
+
+
+def check_length(length: int, temporal: int) -> None:
+    """Refuse a length that is not 1 + temporal k frames; SequenceError names the nearest that are."""
+    if rest := (length - 1) % temporal:
+        less = length - rest
+        raise SequenceError(
+            f"frames: published weights make 1 + {temporal} k frames, not {length}; the nearest are {less} "
+            f"and {less + temporal}"
+        )
+
+
+def _first_frame(instruction: Instruction, config: ModelConfig, length: int, vae: Codec) -> str | None:
+    """The only source, where it is an image and the model takes it as its video's first frame."""
+    inputs = instruction.inputs
+    if config.sequence.image_to_video == "source" or instruction.makes_image or len(inputs) != 1:
+        return None
+    if not inputs[0].startswith("image"):
+        return None
+    if length == 1:
+        raise SequenceError(
+            f"frames: <{inputs[0]}> is the first frame, so at least {1 + vae.temporal} are made, not 1"
+        )
+    return inputs[0]
+
+
+def check_guidance(plans: Sequence[Request], inference: InferenceConfig, config: ModelConfig) -> None:
+    """Refuse guidance that a model or a request has no branch for; SequenceError names it."""
+    if inference.negative and not config.sequence.apart:
+        raise SequenceError("negative: this model has no text to put a negative prompt in place of")
+    opening = next((plan.first_frame for plan in plans if plan.first_frame), None)
+    if opening and inference.image_guidance != 1:
+        raise SequenceError(
+            f"image_guidance: <{opening}> is the first frame here and cannot be left out; leave it at 1"
+        )
 
 
 def _checked(text: str | Instruction, given: Mapping[str, Any], target: str | None) -> Instruction:

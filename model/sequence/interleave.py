@@ -39,6 +39,9 @@ class SequenceConfig:
         first_axis: what the first axis counts. `sequence`: as in section 3.2. `source`: 0 for all of the
             target, 1, 2, ... for the other media in their order, evenly from 1 to `max_sources` where there
             are more (Bernini, which was trained with so many).
+        image_to_video: what a picture is to a video that is made of it and words alone: a `source` as any
+            other, or the video's `first_frame`, given clean (Wan 2.2 TI2V).
+        system_prompt: what goes before a prompt, see `model.sequence.prompts`.
     """
 
     patch: int = 2
@@ -48,6 +51,8 @@ class SequenceConfig:
     text: Literal["inline", "cross_attention"] = "inline"
     first_axis: Literal["sequence", "source"] = "sequence"
     max_sources: int = 5
+    image_to_video: Literal["source", "first_frame"] = "source"
+    system_prompt: Literal["none", "bernini"] = "none"
 
     @property
     def apart(self) -> bool:
@@ -68,11 +73,17 @@ class TextElement:
 
 @dataclass(frozen=True)
 class VisionElement:
-    """Clean latents float [t, h, w, channels] of an image (t = 1), a video or a mask."""
+    """Clean latents float [t, h, w, channels] of an image (t = 1), a video or a mask.
+
+    Attributes:
+        first_frame: these are the target's first latent frames, which are given; the target's own latents
+            are then those after them.
+    """
 
     name: str
     latents: Tensor
     target: bool = False
+    first_frame: bool = False
 
 
 Element = TextElement | VisionElement
@@ -88,6 +99,7 @@ class Segment:
     stop: int
     size: tuple[int, int, int] = (0, 0, 0)  # token grid (frames, rows, columns)
     target: bool = False
+    first_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,7 @@ def interleave(
     carried: Collection[str] = (),
     drop_text: bool = False,
     apart: bool = False,
+    first_frame: str | None = None,
 ) -> list[Element]:
     """Order a sample's elements as its text does.
 
@@ -166,6 +179,7 @@ def interleave(
         carried: names that may be in `latents` without a tag (a mask that is only carried along).
         drop_text: leave the text's tokens out (unconditional branch of guidance); the media stay.
         apart: the text is one prompt, see `SequenceConfig.text`; one that is dropped is the empty text's.
+        first_frame: name of the image that is the target's first frame, see `VisionElement.first_frame`.
 
     Raises:
         SequenceError: a tag without media, media without a tag, a repeated tag, or a target without a tag.
@@ -187,7 +201,7 @@ def interleave(
         elements.append(TextElement(encode_text(empty if drop_text else prompt)))
     for kind, part in parts:
         if kind == "media":
-            elements.append(VisionElement(part, latents[part], part == target))
+            elements.append(VisionElement(part, latents[part], part == target, part == first_frame))
         elif not drop_text and not apart:
             elements.append(TextElement(encode_text(part)))
     return elements
@@ -205,8 +219,8 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     Positions are those of section 3.2. The sequence axis starts at 0 and grows by 1 per text token and per
     latent frame, whose tokens share it, and by nothing else: the start-of-vision token stands at the first
     frame's count, the end-of-vision token at the last one's. The time axis counts the latent frames of an
-    element from 0. Height and width are the top-left corner's, see `SequenceConfig.pixel_positions`.
-    Text, start and end tokens have time, height and width 0.
+    element from 0, a target's from the first frames on that are given. Height and width are the top-left
+    corner's, see `SequenceConfig.pixel_positions`. Text, start and end tokens have time, height and width 0.
 
     Args:
         elements: in order; exactly one vision element is the target.
@@ -227,6 +241,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     kinds, positions, counts = [], [], []
     segments: list[Segment] = []
     inline = not config.apart
+    given = sum(len(e.latents) for e in elements if isinstance(e, VisionElement) and e.first_frame)
     place = start = 0  # on the sequence axis, and among the tokens
     for element in elements:
         if isinstance(element, TextElement):
@@ -242,6 +257,8 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
         else:
             vision.append(_vision_tokens(element, config.patch, vision[0].shape[1] if vision else None))
             kind, rows, segment = _vision_rows(element, config.patch, step, place, start, inline)
+            if element.target:
+                rows[kind == VISION, 1] += given
             place += element.latents.shape[0]
         kinds.append(kind)
         positions.append(rows)
@@ -270,7 +287,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
 def _source_numbers(segments: list[Segment], most: int) -> Tensor:
     """float32 [segments]: 0 for the target, 1, 2, ... for sources, evenly from 1 to `most` if more."""
     numbers = torch.zeros(len(segments))
-    sources = [i for i, s in enumerate(segments) if s.kind == "vision" and not s.target]
+    sources = [i for i, s in enumerate(segments) if s.kind == "vision" and not (s.target or s.first_frame)]
     last = min(len(sources), most)
     numbers[sources] = torch.linspace(1, last, len(sources))
     return numbers
@@ -310,7 +327,8 @@ def _vision_rows(
     kind[0], kind[-1] = START, END
     if not bounded:
         kind, rows, n = kind[1:-1], rows[1:-1], n - 2
-    return kind, rows, Segment("vision", element.name, start, start + n, size, element.target)
+    segment = Segment("vision", element.name, start, start + n, size, element.target, element.first_frame)
+    return kind, rows, segment
 
 
 def vision_tokens(size: tuple[int, int, int], patch: int, bounded: bool = True) -> int:

@@ -1,0 +1,53 @@
+"""A checkpoint of ours, read: its configuration, and the transformer in the dtype and place asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model.config import ModelConfig, load_config
+from model.inference.bundled import CONFIG
+from model.inference.offload import PartSizes, check_memory, encoder_bytes
+from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
+from shards.errors import ConfigError
+
+
+def load_checkpoint(
+    folder: Path, device: torch.device, dtype: str | None, offload: bool = False
+) -> tuple[Transformer, ModelConfig]:
+    """The transformer of a folder with `config.json` and `model.safetensors`, and its configuration.
+
+    Args:
+        dtype: the file's when None, except that float16 becomes float32 on a CPU.
+        offload: it is read into the CPU's memory, whatever the device.
+
+    Raises:
+        ConfigError: see `Editor.from_pretrained`.
+    """
+    config = load_config(folder / CONFIG)
+    shapes = weight_shapes(config.network, config.extras)
+    home = torch.device("cpu") if offload else device
+    state = read_weights(
+        folder / WEIGHTS, shapes, str(folder / CONFIG), home
+    )  # before the transformer is built: a configuration that asks for too much does not fit its weights
+    with torch.device("meta"):
+        transformer = build_transformer(config.network, config.extras)
+    transformer.load_state_dict(state, assign=True)
+    if dtype is None and transformer.dtype == torch.float16 and device.type == "cpu":
+        dtype = "float32"
+    if dtype is not None:
+        transformer.to(getattr(torch, dtype))
+        for name, weight in transformer.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise ConfigError(
+                    f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
+                )
+    if offload:
+        experts = [m for n, m in transformer.named_children() if n.startswith("transformer")] or [transformer]
+        sizes = tuple(sum(w.numel() * w.itemsize for w in e.parameters()) for e in experts)
+        encoders = encoder_bytes(config.text_encoder), encoder_bytes(config.vae)
+        check_memory(folder, PartSizes(*encoders, sizes), device, offload)
+    return transformer, config

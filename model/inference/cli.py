@@ -1,0 +1,114 @@
+"""`python -m model edit`: a request as options, checked before anything heavy, and its result as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from model.inference.editor import Editor
+from model.inference.instruction import Instruction, check_instruction
+from shards.devices import choose_device
+from shards.errors import SettingError
+from shards.help_pages import help_page
+
+
+@help_page(
+    sections={
+        "media": ("files that the text speaks of", ("video2", "image1", "image2", "mask", "media")),
+        "sampling": (
+            "how the result is made",
+            (
+                "steps",
+                "guidance",
+                "video_guidance",
+                "image_guidance",
+                "negative",
+                "solver",
+                "seed",
+                "carry",
+                "ground",
+            ),
+        ),
+        "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
+    }
+)
+def edit(
+    checkpoint: str,
+    text: str,
+    out: Path,
+    video1: str | None = None,
+    video2: str | None = None,
+    image1: str | None = None,
+    image2: str | None = None,
+    mask: str | None = None,
+    media: dict[str, str] = {},  # noqa: B006 (never changed)
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    video_guidance: float | None = None,
+    image_guidance: float | None = None,
+    negative: str | None = None,
+    solver: str | None = None,
+    seed: int = 0,
+    carry: bool | None = None,
+    ground: bool = False,
+    lora: Path | None = None,
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    revision: str | None = None,
+    offload: bool = False,
+) -> int:
+    """Edit or generate a video or image by an instruction.
+
+    Args:
+        checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
+        text: e.g. "<video1> Remove the dog."; `python -m model forms` lists more.
+        out: the mp4 (or png) to write.
+        video1: file that <video1> stands for.
+        video2: file that <video2> stands for.
+        image1: file that <image1> stands for.
+        image2: file that <image2> stands for.
+        mask: file that <mask> stands for.
+        media: more files by name, as JSON: {"video3": "in.mp4"}.
+        size: height and width of the result; the source's when not given.
+        frames: length of the result, 1 + 4 k for published weights; the source's when not given.
+        steps: solver steps; the checkpoint's default when not given.
+        guidance: scale of the text guidance, 1 is none.
+        video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
+        image_guidance: the same on the source images.
+        negative: what the result should not be like, for published weights; "" is none.
+        solver: euler, midpoint, unipc, or unipc_wan for published weights.
+        seed: of the noise.
+        carry: detail carry-over on or off.
+        ground: find the region that the words are about first, then edit within it.
+        lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
+        device: of the model: auto, cpu or cuda.
+        dtype: of the model's weights; the file's when not given, for published ones the device's own.
+        revision: branch, tag or commit of a hub id.
+        offload: have encoders and transformer on the device one at a time, for a small card.
+    """
+    files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
+    instruction = check_instruction(text, files)
+    _check_suffix(out, instruction)
+    # nothing heavy happens before the request is known to be right
+    editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
+    wanted = {"size": size, "frames": frames}
+    scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
+    sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
+    result = editor(instruction, **wanted, **sampling, carry=carry, ground=ground, progress=True, **files)
+    result.save(out)
+    print(f"{out}: {result.describe()}")
+    return 0
+
+
+def _given_files(media: dict[str, str], **named: str | None) -> dict[str, str]:
+    """The files of an edit by the names in its text; `media` has those that no option of its own brings."""
+    return {name: path for name, path in named.items() if path is not None} | media
+
+
+def _check_suffix(out: Path, instruction: Instruction) -> None:
+    """Raise SettingError unless the file to write is of the kind that the edit makes."""
+    suffix = ".png" if instruction.makes_image else ".mp4"
+    if out.suffix.lower() != suffix:
+        raise SettingError(f"--out {out}: the result <{instruction.target}> must end in {suffix}")

@@ -1,0 +1,64 @@
+"""What an edit made: frames, and the files they are written to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.media import write_image, write_video
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an edit made.
+
+    Attributes:
+        frames: uint8 RGB [T, H, W, 3]; an image has one frame.
+        fps: frames per second.
+        still: it is an image.
+        raw: the decoded edit before detail carry-over, where that was on; else the same as `frames`.
+        region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
+    """
+
+    frames: np.ndarray
+    fps: float
+    still: bool
+    raw: np.ndarray
+    region: np.ndarray | None = None
+
+    def describe(self) -> str:
+        """Length, size and rate in words, and how much was marked where a region was asked for."""
+        length, height, width = self.frames.shape[:3]
+        size = f"{width}x{height}"
+        words = f"image · {size}"
+        if not self.still:
+            words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
+        if self.region is None:
+            return words
+        if not self.region.any():
+            return f"{words} · no region marked, so edited by words alone"
+        return f"{words} · region of {self.region.mean():.1%} marked"
+
+    def save(self, path: str | Path) -> Path:
+        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
+
+        H.264 as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
+        """
+        path = Path(path)
+        if self.still:
+            write_image(path, self.frames[0])
+        else:
+            _, height, width, _ = self.frames.shape
+            odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+            write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
+        return path
+
+
+def to_pixels(video: Tensor) -> np.ndarray:
+    """Float [-1, 1] -> uint8."""
+    pixels: np.ndarray = ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+    return pixels
