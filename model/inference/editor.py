@@ -65,7 +65,7 @@ class Editor:
                 is.
         """
         self.dit, self.config = dit, config
-        self._offload = None if offload is None else Offload(offload, dit)
+        self.offload = None if offload is None else Offload(offload, dit)
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
         self.text_encoder: TextEncoder = text_encoder.to(self.device)
@@ -80,7 +80,7 @@ class Editor:
     @property
     def device(self) -> torch.device:
         """Where the transformer is; with offloading, where it comes to."""
-        return self.dit.device if self._offload is None else self._offload.device
+        return self.dit.device if self.offload is None else self.offload.device
 
     @classmethod
     def from_pretrained(
@@ -263,7 +263,7 @@ class Editor:
 
     def _edit(self, plan: Request, options: Options) -> Edit:
         """Window by window."""
-        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self._offload)
+        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
         states = parts.encode_texts(plan, options.inference)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
         followed = plan.source if options.extras.detail_transfer else None

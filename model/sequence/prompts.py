@@ -22,8 +22,8 @@ Task = Literal["t2i", "i2i", "r2i", "t2v", "i2v", "r2v", "v2v", "rv2v"]
 # Wan's own negative prompt, the default of its scripts and of Bernini's, where diffusers' is empty
 NEGATIVE = (
     "色调艳丽, 过曝, 静态, 细节模糊不清, 字幕, 风格, 作品, 画作, 画面, 静止, 整体发灰, 最差质量, 低质量, "
-    "JPEG压缩残留, 丑陋的, 残缺的, 多余的手指, 画得不好的手部, 画得不好的脸部, 畸形的, 毁容的, 形态畸形的肢体, 手指融合, "
-    "静止不动的画面, 杂乱的背景, 三条腿, 背景人很多, 倒着走"
+    "JPEG压缩残留, 丑陋的, 残缺的, 多余的手指, 画得不好的手部, 画得不好的脸部, 畸形的, 毁容的, "
+    "形态畸形的肢体, 手指融合, 静止不动的画面, 杂乱的背景, 三条腿, 背景人很多, 倒着走"
 ).replace(", ", "\N{FULLWIDTH COMMA}")
 SUBJECTS: dict[Task, str] = {
     "t2i": "text-to-image generation",

@@ -75,6 +75,14 @@ def tiny_pipeline(**parts: Any) -> WanPipeline:
     )
 
 
+def tiny_ti2v() -> WanPipeline:
+    """Wan 2.2 TI2V: pictures of 4 x 16 x 16, a time per token."""
+    sizes = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
+    sizes |= {"scale_factor_spatial": 16, "z_dim": 8, "latents_mean": [0.1] * 8, "latents_std": [0.7] * 8}
+    vae = tiny_vae(**sizes, decoder_base_dim=4)
+    return tiny_pipeline(vae=vae, transformer=tiny_transformer(8), expand_timesteps=True)
+
+
 @pytest.fixture(scope="module")
 def pipeline() -> WanPipeline:
     return tiny_pipeline()
@@ -146,10 +154,7 @@ def test_ten_steps_and_the_decoded_video_are_those_of_the_pipeline(
 
 def test_wan_2_2_ti2v_with_its_own_autoencoder(tmp_path: Path) -> None:
     """Text to video with a time per token, and pictures of 4 x 16 x 16."""
-    sizes = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
-    sizes |= {"scale_factor_spatial": 16, "z_dim": 8, "latents_mean": [0.1] * 8, "latents_std": [0.7] * 8}
-    vae = tiny_vae(**sizes, decoder_base_dim=4)
-    made = tiny_pipeline(vae=vae, transformer=tiny_transformer(8), expand_timesteps=True)
+    made = tiny_ti2v()
     made.save_pretrained(tmp_path)
     editor = Editor.from_pretrained(tmp_path)
     assert (editor.vae.spatial, editor.vae.temporal, editor.vae.channels) == (16, 4, 8)
