@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from typing import Any
 
 from shards.command import run_command
 
@@ -63,7 +64,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no command {name!r}; there are: {', '.join([*SHORT, *PACKAGES])}", file=sys.stderr)
         return 2
     sys.argv = [f"python -m {package}", *rest]
+    if package == "model" and any(word.startswith("--enhance") for word in rest):
+        from model.inference.enhance import provide_enhancer  # brings numpy, which a usage text needs not
+
+        provide_enhancer(_make_enhancer)
     return run_command(lambda: importlib.import_module(f"{package}.__main__").main())
+
+
+def _make_enhancer(where: str, model: str | None) -> Any:
+    from editverse.enhance import make_enhancer  # brings the language models' clients, which few edits ask
+
+    return make_enhancer(where, model)
 
 
 if __name__ == "__main__":

@@ -125,3 +125,12 @@ def _load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     precision = hub.dtype_of(dtype, device)
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=precision)
     return AutoProcessor.from_pretrained(folder), model.eval().to(device)
+
+
+def release() -> None:
+    """Drop the weights; the next question reads them again."""
+    import torch
+
+    _load.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from model.inference.editor import Editor
+from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
 from shards.devices import choose_device
 from shards.errors import SettingError
+from shards.files import write_json
 from shards.help_pages import help_page
 
 
@@ -29,6 +31,7 @@ from shards.help_pages import help_page
                 "ground",
             ),
         ),
+        "enhancement": ("a language model that rewrites the text", ("enhance", "enhance_model")),
         "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
     }
 )
@@ -58,6 +61,8 @@ def edit(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     revision: str | None = None,
     offload: bool = False,
+    enhance: str | None = None,
+    enhance_model: str | None = None,
 ) -> int:
     """Edit or generate a video or image by an instruction.
 
@@ -87,17 +92,26 @@ def edit(
         dtype: of the model's weights; the file's when not given, for published ones the device's own.
         revision: branch, tag or commit of a hub id.
         offload: have encoders and transformer on the device one at a time, for a small card.
+        enhance: folder or hub id of Qwen2-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
+            the text in detail; both texts are then saved beside the result, as .json. Off by default.
+        enhance_model: the model's name at that endpoint.
     """
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
     instruction = check_instruction(text, files)
     _check_suffix(out, instruction)
+    if enhance is None and enhance_model is not None:
+        raise SettingError(f"--enhance_model {enhance_model}: needs --enhance, the URL of its endpoint")
+    enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
-    wanted = {"size": size, "frames": frames}
+    wanted = {"size": size, "frames": frames, "carry": carry, "ground": ground, "enhance": enhancer}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    result = editor(instruction, **wanted, **sampling, carry=carry, ground=ground, progress=True, **files)
+    result = editor(instruction, **wanted, **sampling, progress=True, **files)
     result.save(out)
+    if result.rewritten is not None:
+        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
+        print(f"{out.with_suffix('.json')}: {result.rewritten}")
     print(f"{out}: {result.describe()}")
     return 0
 

@@ -22,6 +22,7 @@ class Edit:
         still: it is an image.
         raw: the decoded edit before detail carry-over, where that was on; else the same as `frames`.
         region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
+        rewritten: the words of the instruction as a language model rewrote them, if it was asked (`enhance`).
     """
 
     frames: np.ndarray
@@ -29,6 +30,7 @@ class Edit:
     still: bool
     raw: np.ndarray
     region: np.ndarray | None = None
+    rewritten: str | None = None
 
     def describe(self) -> str:
         """Length, size and rate in words, and how much was marked where a region was asked for."""

@@ -25,6 +25,7 @@ from model.inference.checkpoint import load_checkpoint
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline, read_pipeline
 from model.inference.edit import Edit, to_pixels
+from model.inference.enhance import Enhancer, enhance_request
 from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
 from model.inference.lora import check_adapter, merge_adapter
@@ -176,6 +177,7 @@ class Editor:
         carry: bool | None = None,
         ground: bool = False,
         target: str | None = None,
+        enhance: Enhancer | None = None,
         progress: Progress | bool | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
@@ -203,6 +205,8 @@ class Editor:
                 `model.inference.two_pass`; for edits of one video or image by words. Where it marks nothing,
                 the edit is by words alone.
             target: the tag that is generated, e.g. "video2", where the text does not end in it.
+            enhance: has the words rewritten in detail, see `model.inference.enhance`; it is called after all
+                checks, with the media and a question.
             progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
@@ -228,6 +232,8 @@ class Editor:
         ]
         check_guidance(plans, inference, self.config)
         regions = [region_request(plan) if ground else None for plan in plans]
+        if enhance is not None:
+            plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
         most = self.config.media.frames
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
         extras = self._extras(carry)
@@ -278,7 +284,7 @@ class Editor:
             if followed is not None:
                 source = to_float(resize(clips[followed], plan.size))
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-        return Edit(result, plan.fps, plan.still, raw)
+        return Edit(result, plan.fps, plan.still, raw, rewritten=plan.rewritten)
 
     @property
     def multiple(self) -> int:

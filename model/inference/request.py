@@ -28,6 +28,7 @@ class Request:
         still: the result is an image.
         source: name of the first video or image in the text that the result takes its looks from, if any.
         first_frame: name of the image that is the result's first frame, if any.
+        rewritten: the words, where a language model rewrote them.
     """
 
     instruction: Instruction
@@ -39,6 +40,7 @@ class Request:
     still: bool
     source: str | None
     first_frame: str | None = None
+    rewritten: str | None = None
 
     @property
     def target(self) -> str:

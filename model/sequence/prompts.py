@@ -60,7 +60,7 @@ def task_of(parts: Sequence[Part], target: str) -> Task:
     return "i2v" if leads else "r2v"
 
 
-def prompt_of(parts: Sequence[Part], target: str, system_prompt: str = "none") -> str:
+def prompt_of(parts: Sequence[Part], target: str, system_prompt: str = "none", sentence: bool = True) -> str:
     """What the text encoder reads of an instruction whose text stands apart from its media, on one line.
 
     Models that take a prompt know no tags. One that begins the text, stands between sentences or is the
@@ -70,16 +70,17 @@ def prompt_of(parts: Sequence[Part], target: str, system_prompt: str = "none") -
 
     Args:
         parts, target: see `task_of`.
-        system_prompt: `SequenceConfig.system_prompt`; the sentence of the task goes before the prompt.
+        system_prompt: `SequenceConfig.system_prompt`.
+        sentence: the sentence of the task goes before the prompt, where there are such.
     """
-    said, images = "", _names_of_images(parts, target, system_prompt)
+    said, images = "", image_names(parts, target, system_prompt)
     for kind, part in parts:
         if kind == "text":
             said += ("" if part[0] in MARKS or not said else " ") + part
         elif part != target and said and said[-1] not in ".!?":
             said += _named(part, said.split()[-1].lower(), images)
     prompt = " ".join(said.split())
-    if system_prompt == "none":
+    if system_prompt == "none" or not sentence:
         return prompt
     return f"You are a helpful assistant specialized in {SUBJECTS[task_of(parts, target)]}.{prompt}"
 
@@ -94,7 +95,7 @@ def _named(name: str, before: str, images: dict[str, str]) -> str:
     return f" {what}" if before in LEADING else ""
 
 
-def _names_of_images(parts: Sequence[Part], target: str, system_prompt: str) -> dict[str, str]:
+def image_names(parts: Sequence[Part], target: str, system_prompt: str) -> dict[str, str]:
     """What the pictures of an instruction are called, as in Bernini's examples where that is asked for."""
     images = [part for kind, part in parts if kind == "media" and part.startswith("image") and part != target]
     bernini = system_prompt == "bernini"
