@@ -233,6 +233,7 @@ def app(
     host: str = "127.0.0.1",
     port: int = 7860,
     device: str = "auto",
+    offload: bool = False,
     queue: int = 8,
     max_upload_mb: int = 200,
     max_frames: int = 300,
@@ -246,6 +247,7 @@ def app(
         host: address to listen on; anything but the loopback address lets others use this machine.
         port: to listen on.
         device: of the model: auto, cpu or cuda.
+        offload: have encoders and transformer on the device one at a time, for a small card.
         queue: edits that may wait; more are refused.
         max_upload_mb: largest file that is taken, in megabytes.
         max_frames: longest video that is edited.
@@ -255,7 +257,7 @@ def app(
     device = choose_device(device)
     limits = (queue, max_upload_mb, max_frames, max_stored_mb)
     config = AppConfig(host, port, *limits, tuple(allowed_hosts))
-    serve(Editor.from_pretrained(checkpoint, device), config)
+    serve(Editor.from_pretrained(checkpoint, device, offload=offload), config)
     return 0
 
 

@@ -69,6 +69,6 @@ def bases() -> Iterator[Base]:
     yield Base("bernini_r_1.3b", "ByteDance/Bernini-R-1.3B-Diffusers", "Apache-2.0", small, edits)
     yield Base("wan2.1_1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Apache-2.0", SMALL, "text to video")
     five = WanConfig(vision_dim=192, width=3072, heads=24, hidden=14336)
-    yield Base("wan2.2_5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Apache-2.0", five, "text to video")
+    yield Base("wan2.2_5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Apache-2.0", five, "text or image to video")
     yield Base("wan2.2_a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Apache-2.0", LARGE, "text to video")
     yield Base("bernini_r_a14b", "ByteDance/Bernini-R-Diffusers", "Apache-2.0", large, edits)

@@ -8,7 +8,7 @@ import torch
 
 from model.config import ModelConfig, load_config
 from model.inference.bundled import CONFIG
-from model.inference.offload import PartSizes, check_memory, encoder_bytes
+from model.inference.offload import PartSizes, check_memory, encoder_bytes, experts_of
 from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
@@ -46,8 +46,7 @@ def load_checkpoint(
                     f"{folder / WEIGHTS}: weight {name!r} overflows in {dtype}; use float32 or bfloat16"
                 )
     if offload:
-        experts = [m for n, m in transformer.named_children() if n.startswith("transformer")] or [transformer]
-        sizes = tuple(sum(w.numel() * w.itemsize for w in e.parameters()) for e in experts)
+        sizes = tuple(sum(w.numel() * w.itemsize for w in e.parameters()) for e in experts_of(transformer))
         encoders = encoder_bytes(config.text_encoder), encoder_bytes(config.vae)
         check_memory(folder, PartSizes(*encoders, sizes), device, offload)
     return transformer, config

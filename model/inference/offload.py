@@ -47,16 +47,16 @@ class Offload:
     def __init__(self, device: torch.device, transformer: Transformer) -> None:
         self.device = device
         self.resident: Part | None = None
-        if isinstance(transformer, WanExperts):  # each comes when it is asked, in the middle of a sampling
-            for expert in (transformer.transformer, transformer.transformer_2):
+        if len(experts := experts_of(transformer)) > 1:
+            for expert in experts:  # each comes when it is asked, in the middle of a sampling
                 expert.register_forward_pre_hook(lambda module, _: self.use(module))
 
     @torch.inference_mode(False)  # weights moved in a caller's inference mode could not be moved again
     @torch.no_grad()
     def use(self, part: Part) -> None:
         """Bring a part to the device, after the part that was there has left; of two experts, the first."""
-        if isinstance(part, WanExperts):
-            part = part.transformer
+        if isinstance(part, Transformer):
+            part = experts_of(part)[0]
         if part is self.resident:
             return
         if self.resident is not None:
@@ -71,6 +71,13 @@ class Offload:
             part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def experts_of(transformer: Transformer) -> list[Transformer]:
+    """A transformer, or the two that it is made of, in the order of their work."""
+    if isinstance(transformer, WanExperts):
+        return [transformer.transformer, transformer.transformer_2]
+    return [transformer]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, micro_loss, token_shares
 from model.training.setup import build_datasets
+from tests.model.test_bases import tiny_pipeline, tiny_transformer
 
 pytestmark = pytest.mark.gpu
 
@@ -90,3 +91,17 @@ def test_a_training_step_on_cuda(fit_config: FitConfig, tmp_path: Path) -> None:
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.dit.parameters())
+
+
+def test_offloading_on_cuda_changes_nothing_and_leaves_the_card(tmp_path: Path) -> None:
+    """Two experts: weights come and go in the middle of a sampling."""
+    made = tiny_pipeline(transformer_2=tiny_transformer(16, "second"), boundary_ratio=0.875)
+    made.save_pretrained(tmp_path)
+    frames = []
+    for offload in (False, True):
+        editor = Editor.from_pretrained(tmp_path, "cuda", "float32", offload=offload)
+        options: dict[str, Any] = {"frames": 5, "size": "model", "steps": 6}
+        frames += [editor("A red ball. <video1>", **options).frames for _ in range(2)]
+        devices = {weight.device.type for weight in editor.dit.parameters()}
+        assert devices == ({"cpu"} if offload else {"cuda"})
+    assert all(np.array_equal(frames[0], other) for other in frames[1:])
