@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model.config import InferenceConfig, ModelConfig, Size, fitted_size
+from model.config import InferenceConfig, MediaConfig, ModelConfig, Size, fitted_size
 from model.encoders import Codec
 from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
@@ -85,16 +85,7 @@ def plan_request(
     looks = instruction.sources
     videos = [clips[name] for name in looks if not clips[name].still]
     still = instruction.makes_image
-    length = frames or (1 if still else len(videos[0].frames) if videos else preset.frames)
-    if still and length != 1:
-        raise SequenceError(f"frames: <{instruction.target}> is an image, it has one frame, not {length}")
-    if not videos and length > preset.frames:
-        raise SequenceError(
-            f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
-        )
-    for name, clip in clips.items():
-        if not clip.still and len(clip.frames) < length:
-            raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
+    length = _length(instruction, clips, frames, preset)
     if config.transformer is not None and length not in [len(clip.frames) for clip in videos]:
         check_length(length, vae.temporal)
     natural = asked or (clips[looks[0]].size if looks else None)
@@ -111,6 +102,25 @@ def plan_request(
         source=looks[0] if looks else None,
         first_frame=_first_frame(instruction, config, length, vae),
     )
+
+
+def _length(
+    instruction: Instruction, clips: Mapping[str, Clip], frames: int | None, preset: MediaConfig
+) -> int:
+    """Frames of the result: those asked for, else as the first video has, else the model's own length."""
+    still = instruction.makes_image
+    videos = [clips[name] for name in instruction.sources if not clips[name].still]
+    length = frames or (1 if still else len(videos[0].frames) if videos else preset.frames)
+    if still and length != 1:
+        raise SequenceError(f"frames: <{instruction.target}> is an image, it has one frame, not {length}")
+    if not videos and length > preset.frames:
+        raise SequenceError(
+            f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
+        )
+    for name, clip in clips.items():
+        if not clip.still and len(clip.frames) < length:
+            raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
+    return length
 
 
 def pixels_per_token(config: ModelConfig, vae: Codec) -> int:
