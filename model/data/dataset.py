@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -18,11 +17,13 @@ from model.config import ModelConfig, fitted_size
 from model.data.batch import DataConfig, Example
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
+from model.data.pixel_cache import PixelCache
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.rng import keyed
 from model.sequence.interleave import build_sequence, interleave, patchify, texts_of, vision_tokens
 from model.sequence.pixels import to_float
+from model.sequence.prompts import prompt_of
 from shards.errors import ConfigError
 from shards.index import IndexEntry
 from shards.location import ShardError
@@ -59,29 +60,6 @@ def without_sources(
         for kind, part in parts
         if kind == "text" or part == target or entry.media[part][0] not in gone
     ]
-
-
-class PixelCache:
-    """The arrays used last, up to `most` bytes."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.bytes = most, 0
-        self.full = False  # has let go of something
-        self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
-
-    def get(self, name: str) -> np.ndarray | None:
-        """An array that was put, if it is still here."""
-        if name in self._arrays:
-            self._arrays.move_to_end(name)
-        return self._arrays.get(name)
-
-    def put(self, name: str, array: np.ndarray) -> None:
-        """Keep an array, and let go of those that were used longest ago."""
-        self._arrays[name] = array
-        self.bytes += array.nbytes
-        while self.bytes > self.most and self._arrays:
-            self.full = True
-            self.bytes -= self._arrays.popitem(last=False)[1].nbytes
 
 
 class EditDataset:
@@ -207,12 +185,25 @@ class EditDataset:
 
     def _texts(self) -> list[str]:
         """Every distinct piece of text of the samples that are not encoded."""
-        texts = (s.entry(place).text for s, place in self._places if s not in self._encoded)
-        return list(dict.fromkeys(p for text in texts for p in self.texts_of(text)))
+        entries = (s.entry(place) for s, place in self._places if s not in self._encoded)
+        return list(dict.fromkeys(text for entry in entries for text in self.texts_of(entry)))
 
-    def texts_of(self, text: str) -> list[str]:
-        """What is asked of the text encoder for an instruction, see `model.sequence.interleave.texts_of`."""
-        return texts_of(split_text(text), self.model.sequence.apart)
+    def texts_of(self, entry: IndexEntry, flipped: bool = False) -> list[str]:
+        """What is asked of the text encoder for a sample, or for its mirror image.
+
+        Its pieces of text; or where the text stands apart from the tokens, for each target the prompt as it
+        is read when editing (`model.sequence.prompts`), and what is left of it without words.
+        """
+        layout = self.model.sequence
+        parts = split_text(mirrored(entry.text) if flipped else entry.text)
+        if not layout.apart:
+            return texts_of(parts, apart=False)
+        wordless = [part for part in parts if part[0] == "media"]
+        return [
+            prompt_of(given, target, layout.system_prompt)
+            for target in entry.targets
+            for given in (parts, wordless)
+        ]
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the model sees a medium."""
@@ -225,10 +216,11 @@ class EditDataset:
         entry = shards.entry(place)
         encoded, inline = self._encoded.get(shards), not self.model.sequence.apart
         total = sum(encoded.files.texts(entry.key)) if encoded and inline else 0
+        opening = self._first_frame(entry, entry.targets[0])
         for kind, part in split_text(entry.text):
             if kind == "text":
                 total += counts[part] if inline and not encoded else 0
-            else:
+            elif part != opening:
                 _, frames, height, width = entry.media[part]
                 size = self.frame_size(height, width)
                 frames = min(frames, self.model.media.frames)
@@ -314,24 +306,35 @@ class EditDataset:
         starts = self.starts(entry.media[entry.targets[0]][1], config.crops)
         window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
         flip = chance("flip") < config.flip_prob
-        text = mirrored(entry.text) if flip else entry.text
-        parts = split_text(text)
+        parts = split_text(mirrored(entry.text) if flip else entry.text)
         form = form_of(entry, target)
         flow = config.flow_of(form, self.model.flow)
         windows = {name: window[name] for kind, name in parts if kind == "media"}
         if encoded:
             latents, made = encoded.load(entry.key, windows, flip)
-            states = dict(zip(self.texts_of(text), made, strict=True))
+            states = dict(zip(self.texts_of(entry, flip), made, strict=True))
             encode_text = states.__getitem__
         else:
             found, encode_text = record(), self.states
             latents = {name: self.latents(found, name, span, flip) for name, span in windows.items()}
         drop = chance("text") < config.text_drop_prob
         dropped = {kind for kind in ("image", "video") if chance(kind) < getattr(config, f"{kind}_drop_prob")}
+        if self.model.sequence.apart:
+            prompts = self.texts_of(entry, flip)[2 * which : 2 * which + 2]
+            encode_text = self._as_asked(parts, prompts, encode_text)
+        opening = self._first_frame(entry, target)
         parts = without_sources(entry, parts, target, dropped)
         latents = {name: latents[name] for kind, name in parts if kind == "media"}
+        if opening in latents:  # the video's own, wherever its window begins
+            latents |= {opening: latents[target][:1], target: latents[target][1:]}
         elements = interleave(
-            parts, latents, target, encode_text, drop_text=drop, apart=self.model.sequence.apart
+            parts,
+            latents,
+            target,
+            encode_text,
+            drop_text=drop,
+            apart=self.model.sequence.apart,
+            first_frame=opening,
         )
         sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
         tokens = patchify(latents[target], self.model.sequence.patch)
@@ -344,6 +347,27 @@ class EditDataset:
             weight=self._weights(entry, latents, target, config.edit_weight),
             size=len(tokens),
         )
+
+    def _first_frame(self, entry: IndexEntry, target: str) -> str | None:
+        """The picture that is a sample's video's first frame, see `SequenceConfig.image_to_video`.
+
+        It is the only source and of the video's size; a window of one frame would leave nothing to learn.
+        """
+        sources = [name for name in tags_of(entry.text) if name != target]
+        if self.model.sequence.image_to_video != "first_frame" or len(sources) != 1:
+            return None
+        kind, _, *size = entry.media[sources[0]]
+        _, frames, *theirs = entry.media[target]
+        longer = min(frames, self.model.media.frames) > 1
+        return sources[0] if kind == "image" and size == theirs and longer else None
+
+    @staticmethod
+    def _as_asked(
+        parts: Sequence[Part], prompts: Sequence[str], encode_text: Callable[[str], Tensor]
+    ) -> Callable[[str], Tensor]:
+        """States by what `interleave` asks for: the words as they are, or none."""
+        plain = dict(zip(texts_of(parts, apart=True), prompts, strict=True))
+        return lambda text: encode_text(plain[text])
 
     def _weights(self, entry: IndexEntry, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
         """Loss weight per target token, mean 1; see `DataConfig.edit_weight`."""

@@ -21,7 +21,13 @@ from shards.manifest import ManifestRow
 DESCRIPTION = "encoding.json"
 # Fields of encoding.json whose settings have another name. The names in the file stay as they were: its hash
 # stands in every index of encoded samples.
-SETTING_OF = {"codec": "vae", "text": "text_encoder", "windows": "crops", "text_as": "sequence.text"}
+SETTING_OF = {
+    "codec": "vae",
+    "text": "text_encoder",
+    "windows": "crops",
+    "text_as": "sequence.text",
+    "system_prompt": "sequence.system_prompt",
+}
 Windows = Mapping[str, tuple[int, int]]
 
 
@@ -37,7 +43,7 @@ def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
         "flip": data.flip_prob > 0,
     }
     if model.sequence.apart:  # else the field is left out, as before there was another way
-        value["text_as"] = model.sequence.text
+        value |= {"text_as": model.sequence.text, "system_prompt": model.sequence.system_prompt}
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result
 

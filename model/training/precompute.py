@@ -117,7 +117,7 @@ def _samples(
     first = sum(counts[:number])
     places = range(first, first + counts[number])
     flips = (False, True) if config.data.flip_prob > 0 else (False,)
-    pieces = {place: pairs.texts_of(shards.entry(place).text) for place in places}
+    pieces = {place: pairs.texts_of(shards.entry(place)) for place in places}
     texts = {mirrored(p) if flip else p for part in pieces.values() for p in part for flip in flips}
     states = _states(pairs, sorted(texts), dtype)
     for place in places:

@@ -23,7 +23,7 @@ from model.data.dataset import form_of
 from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.net.wan import WanTransformer
-from model.sequence.interleave import unpatchify
+from model.sequence.interleave import patchify, unpatchify
 from model.training.checkpoint import states
 from model.training.config import FitConfig, OptimConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
@@ -32,6 +32,8 @@ from model.training.precompute import precompute
 from model.training.setup import build_datasets, init_model, load_init_weights
 from model.training.trainer import fit
 from shards.errors import ConfigError, SettingError
+from shards.media import read_video, write_image
+from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
 from tests.model.test_bases import tiny_pipeline
 from tests.model.test_parallel import kill_after, rows, run_ranks, weights
@@ -264,3 +266,77 @@ def test_bad_settings(config: FitConfig, base: Path, tmp_path: Path) -> None:
     other = changed(config, flip_prob=0.5)
     with pytest.raises(ConfigError, match="was encoded with flip"):
         fit(other, tmp_path / "run")
+
+
+def test_prompts_are_those_of_editing(base: Path, pairs: Path, config: FitConfig) -> None:
+    """What is trained on is what the editor asks for: Bernini's sentence, tags in words, no words at all."""
+    config = changed(config, latent_cache=None)
+    train, _, model = build_datasets(config, None)
+    entry = next(train.entry(i) for i in range(len(train)) if "<mask>" in train.entry(i).text)
+    assert train.texts_of(entry) == ["Remove the square marked in the mask.", ""]
+    train.model = dataclasses.replace(
+        model, sequence=dataclasses.replace(model.sequence, system_prompt="bernini")
+    )
+    sentence = "You are a helpful assistant specialized in video editing."
+    assert train.texts_of(entry) == [f"{sentence}Remove the square marked in the mask.", sentence]
+    asked: list[str] = []
+    encode = train.text_encoder.encode
+
+    def encode_and_note(texts: list[str]) -> list[torch.Tensor]:
+        asked.extend(texts)
+        return encode(texts)
+
+    train.text_encoder.encode = encode_and_note  # type: ignore[method-assign]
+    for drop in (0.0, 1.0):
+        train.example(0, 0, 0, 0, dataclasses.replace(config.data, text_drop_prob=drop))
+    assert asked == [f"{sentence}Remove the square.", sentence]
+
+
+def test_the_first_frame_is_given_and_not_learned(
+    config: FitConfig, tmp_path: Path, make_items: Callable[..., list[Item]]
+) -> None:
+    """Under TI2V a picture's video is learned from its second latent frame on, and is as long as planned."""
+    ((_, files), *_) = make_items(tmp_path / "media", pairs=1, frames=5, height=32, width=48, heldout=0)
+    write_image(tmp_path / "first.png", read_video(files["video1"])[0])
+    size = {"height": 32, "width": 48}
+    sample = Sample(
+        key="moves",
+        split="train",
+        task="image_to_video",
+        text="<image1> The square moves. <video1>",
+        targets=["video1"],
+        media={
+            "image1": Media(file="image1.png", kind="image", frames=1, **size),
+            "video1": Media(file="video1.mp4", kind="video", frames=5, fps=10.0, **size),
+        },
+        provenance=Provenance(clip=ClipRef(sha256="0" * 64, name="square", span=(0.0, 0.5))),
+    )
+    write_shards(
+        tmp_path / "shards", [(sample, {"image1": tmp_path / "first.png", "video1": files["video1"]})]
+    )
+    data = {"shards": (str(tmp_path / "shards"),), "latent_cache": None, "text_drop_prob": 0.0}
+    config = changed(config, **data, image_drop_prob=0.5)
+    train, _, model = build_datasets(config, None)
+    tokens = 2 * 3  # of a frame
+    assert train.lengths == [3 * tokens]
+    layout = dataclasses.replace(model.sequence, image_to_video="first_frame")
+    train.model = dataclasses.replace(model, sequence=layout)
+    del train.lengths
+    assert train.lengths == [2 * tokens]
+    seen = set()
+    for step in range(8):
+        example = train.example(0, 0, step, 0, config.data)
+        sequence = example.sequence
+        assert len(sequence) == 2 * tokens
+        names = tuple(s.name for s in sequence.segments)
+        seen.add(names)
+        if names == ("image1", "video1"):
+            first, rest = sequence.vision.split([tokens, tokens])
+            whole = train.latents(train.record(0), "video1", (0, 5), False)
+            assert torch.equal(torch.cat([first, rest]), patchify(whole, 2))
+            assert sequence.positions[:, 1].tolist() == [0] * tokens + [1] * tokens
+            assert sequence.positions[:, 0].unique().tolist() == [0]  # no source apart from the video
+            assert len(example.noise) == len(example.weight) == example.size == tokens
+        else:
+            assert len(example.noise) == 2 * tokens
+    assert seen == {("image1", "video1"), ("video1",)}

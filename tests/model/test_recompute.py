@@ -14,9 +14,13 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from model.config import ModelConfig
+from model.encoders import part
+from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
+from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.sequence.interleave import TokenSequence
+from model.sequence.interleave import SequenceConfig, TokenSequence
 from model.sequence.packing import pack
 from model.training.config import FitConfig
 from model.training.trainer import fit
@@ -63,10 +67,26 @@ def run(config: FitConfig, folder: Path, **changes: Any) -> list[float]:
     return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
 
 
+def of_wan(model: ModelConfig) -> ModelConfig:
+    """The same with a transformer of Wan's family, whose prompts differ in number and length, too."""
+    sizes = {"width": 48, "depth": 2, "heads": 2, "hidden": 96, "text_tokens": 32}
+    return dataclasses.replace(
+        model,
+        transformer=part("model.net.wan.WanTransformer", **sizes, text_dim=0, vision_dim=0),
+        sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
+        dit=DiTConfig(),
+        extras=ExtrasConfig(),
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", ["none", "full"])
-def test_compiled_once(fit_config: FitConfig, tmp_path: Path, checkpointing: Checkpointing) -> None:
+@pytest.mark.parametrize(("checkpointing", "family"), [("none", "dit"), ("full", "dit"), ("full", "wan")])
+def test_compiled_once(
+    fit_config: FitConfig, tmp_path: Path, checkpointing: Checkpointing, family: str
+) -> None:
     """Fifty steps of packs that differ: nothing is compiled after the second, and the losses are the same."""
+    if family == "wan":
+        fit_config = dataclasses.replace(fit_config, model=of_wan(fit_config.model))
     wanted = run(fit_config, tmp_path / "plain")
     steps = itertools.count(1)
 
