@@ -225,9 +225,9 @@ def _their_inputs(case: Case, device: str, dtype: torch.dtype) -> dict[str, Any]
 
 def _timed(build: Build, case: Case, sequences: list[TokenSequence], device: str, turns: int) -> Timed:
     """Run a job alone on the device, so that its peak is its own; the first turn is not counted."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     job = build(case, sequences, device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # building a network takes more than it keeps
     seconds = []
     for _ in range(turns):
         _wait(device)
