@@ -283,6 +283,9 @@ def test_ctrl_c_during_training_leaves_no_worker_and_the_run_goes_on(folder: Pat
         assert workers, [standard_input(child) for child in terminal.children()]
         interrupted(terminal)
     assert not (tmp_path / "run" / "checkpoint").exists()
+    done = len((tmp_path / "run" / "curve.csv").read_text().splitlines()) - 1
+    saved = sorted(path.name for path in (tmp_path / "run" / "state").iterdir())
+    assert saved[-1] == f"step-{done:08d}", "the last step was not saved"
     with Terminal(*arguments) as terminal:
         terminal.until(lambda: "resuming" in terminal.output)
         interrupted(terminal)

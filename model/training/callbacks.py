@@ -25,12 +25,14 @@ from model.training.run_dir import MetricsCsv
 from model.training.validation import Rendered, render_pairs
 from shards.files import write_json
 
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 
 class TrainingMonitor(Callback):
     """Writes the curve, saves states, renders held-out pairs, keeps the best weights, and ends on a signal.
 
-    SIGTERM and SIGUSR1 (SLURM's notice that the time is nearly up) to any rank end the run after the step
-    that is being taken, with its state saved.
+    SIGTERM, SIGUSR1 (SLURM's notice that the time is nearly up) and Ctrl-C to any rank end the run after the
+    step that is being taken, with its state saved; a second Ctrl-C ends it at once.
     """
 
     def __init__(
@@ -45,13 +47,22 @@ class TrainingMonitor(Callback):
         self.writer, self.heldout = writer, heldout
         self.seconds = 0.0  # in optimizer steps, since the run was started or resumed
         self._ended: float | None = None  # when the last step, and all that follows it, was done
+        self._handlers: dict[int, Any] = {}  # of signals, before the training
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        def wanted(*_: Any) -> None:
+        def wanted(number: int, _: Any) -> None:
+            if number == signal.SIGINT:
+                signal.signal(number, signal.default_int_handler)
+                module.interrupted = True
             module.stop_requested = True
 
-        for number in (signal.SIGTERM, signal.SIGUSR1):  # in place of Lightning's own
-            signal.signal(number, wanted)
+        for number in STOPS:  # in place of Lightning's own
+            self._handlers[number] = signal.signal(number, wanted)
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: StepBatch, index: int) -> None:
         self._started = time.monotonic()

@@ -24,6 +24,7 @@ class OptimConfig:
             serves both (`model.training.optimizer`).
         lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
+        max_skipped: a step whose gradient is not finite updates nothing; so many in a row end the run.
         ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
         loss_reduction: what counts the same in the loss: every `sample` of a step, or every `token`. The
             paper's expectation is over samples, so `sample` is the default: under `token` a 35k-token video
@@ -39,6 +40,7 @@ class OptimConfig:
     betas: tuple[float, ...] = (0.9, 0.95)
     weight_decay: float = 0.01
     clip: float = 1.0
+    max_skipped: int = 10
     ema: float = 0.999
     loss_reduction: Literal["sample", "token"] = "sample"
 

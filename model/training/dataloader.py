@@ -6,6 +6,7 @@ Planned by every rank from the lengths alone (`model.planner.step_plan`), then r
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from torch.utils.data import Dataset
@@ -26,6 +27,11 @@ EMPTY = 2  # padding tokens of a rank that has nothing to do
 
 class SampleError(EditVerseError, ValueError):
     """A sample that cannot be read or encoded; the message names it."""
+
+
+def unreadable(where: str, error: Exception) -> SampleError:
+    """What to say of a sample that stops a run."""
+    return SampleError(f"{where}: {error}; repair it, or set data.on_error to replace")
 
 
 class PlannedSteps(Dataset[StepBatch]):
@@ -124,22 +130,20 @@ class PlannedSteps(Dataset[StepBatch]):
                 return self.pairs.example(index, draw.epoch, plan.step, self.seed, config)
             except (ValueError, OSError) as error:
                 if config.on_error == "stop":
-                    raise SampleError(
-                        f"step {plan.step}: {self.pairs.name(index)}: {error}; repair it, or set "
-                        "data.on_error to replace"
-                    ) from error
+                    raise unreadable(f"step {plan.step}: {self.pairs.name(index)}", error) from error
                 log.warning("step %d: %s is replaced: %s", plan.step, self.pairs.name(index), error)
         raise SampleError(
             f"step {plan.step}: {self.pairs.name(draw.index)}: nothing in its row can replace it"
         )
 
-    def _candidates(self, draw: Visit) -> list[int]:
+    def _candidates(self, draw: Visit) -> Iterator[int]:
         """A sample, and all of its row that could stand in for it, the nearest ones after it first."""
         order, lengths = self.planner.order, self.planner.lengths
         row = order.row_of(draw.index)
         first, last = int(order.offsets[row]), int(order.offsets[row + 1])
-        others = [*range(draw.index + 1, last), *range(first, draw.index)]
-        return [draw.index, *(i for i in others if lengths[i] <= lengths[draw.index])]
+        yield draw.index
+        for others in (range(draw.index + 1, last), range(first, draw.index)):
+            yield from (i for i in others if lengths[i] <= lengths[draw.index])
 
 
 def _layout(example: Example) -> Layout:

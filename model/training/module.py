@@ -6,6 +6,7 @@ A thin LightningModule; what is learned from is made in `data`, what the numbers
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from model.training.fsdp import Sharding, before_micro_batch, copy_whole, gather
 from model.training.optimizer import optimizer_of
 from shards.errors import EditVerseError
 
+log = logging.getLogger(__name__)
 BINS = 10  # of the timestep, for the breakdown of the loss
 
 
@@ -107,6 +109,9 @@ class EditModule(L.LightningModule):
         self.losses_by_group: dict[str, float] = {}  # its losses by task and by timestep
         self.stop_requested = False  # set by a signal on this rank; `stopping` once all ranks know
         self.stopping = False
+        self.interrupted = False  # the signal was Ctrl-C
+        self.skipped = 0  # steps without an update, since the run was started or resumed
+        self._skipped_in_a_row = 0
 
     def shard(self, sharding: Sharding, device: str) -> None:
         """Share weights, their average and the optimizer's state out among the ranks."""
@@ -168,19 +173,37 @@ class EditModule(L.LightningModule):
         norm = gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), clip))
         loss_sum, stop, *values = self._sum([total, float(self.stop_requested), *breakdown.flatten()])
         self.stopping = stop > 0
-        if not torch.isfinite(norm):
-            raise DivergedError(
-                f"step {self.done}: the gradient is not finite (loss {loss_sum}); lower "
-                "optim.lr, or lengthen optim.warmup"
-            )
-        optimizer.step()
+        if torch.isfinite(norm):
+            optimizer.step()
+            self._skipped_in_a_row = 0
+        else:
+            self._skip(batch, loss_sum)
         self.done += 1
-        self._average()
+        if not self._skipped_in_a_row:
+            self._average()
         self.metrics = {"loss": loss_sum, "lr": rate, "grad_norm": norm.item(), "tokens": counts[0]}
+        if self.skipped:
+            self.metrics["skipped"] = float(self.skipped)
         names = [f"loss/{t}" for t in self.tasks] + [f"loss/t{b / BINS:.1f}" for b in range(BINS)]
         sums, sizes = values[: len(names)], values[len(names) :]
         self.losses_by_group = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
         self.log("loss", loss_sum, prog_bar=True, logger=False)
+
+    def _skip(self, batch: StepBatch, loss: float) -> None:
+        """Count a step whose gradient is not finite, and name its samples on this rank.
+
+        Raises:
+            DivergedError: it is the last of as many in a row as `optim.max_skipped`.
+        """
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self.optim.max_skipped:
+            raise DivergedError(
+                f"step {self.done}: the gradient is not finite (loss {loss}), the {self._skipped_in_a_row}. "
+                "time in a row; lower optim.lr, or lengthen optim.warmup"
+            )
+        keys = ", ".join(key for micro in batch.micro for key in micro.keys)
+        log.warning("step %d: skipped, its gradient is not finite (loss %s): %s", self.done, loss, keys)
 
     def _accumulate_breakdown(self, micro: MicroBatch, per_token: Tensor, breakdown: Tensor) -> None:
         """Add each sequence's mean loss, and how much of it is here, to the sums of its task and timestep."""

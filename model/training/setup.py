@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.pixels import to_float
 from model.training.config import FitConfig, TrainConfig
+from model.training.dataloader import unreadable
 from shards.errors import ConfigError
 from shards.files import write_json
 from shards.location import ShardError
@@ -107,7 +109,7 @@ def build_datasets(
     train = EditDataset(rows, "train", model, codec, text, config.data.cache_gib)
     refuse_mixed_generators(train)
     if isinstance(codec, TransformCodec) and "scale" not in model.vae.get("init_args", {}):
-        codec = codec.fitted(distinct_videos(train, 64))
+        codec = codec.fitted(distinct_videos(train, 64, config.data.on_error))
         model = dataclasses.replace(model, vae=part(model.vae["class_path"], **codec.init_args))
     model = model.with_widths(codec.channels * model.sequence.patch**2, text.width)
     if run is not None:
@@ -140,10 +142,18 @@ def refuse_mixed_generators(pairs: EditDataset) -> None:
         )
 
 
-def distinct_videos(pairs: EditDataset, most: int) -> Iterator[Tensor]:
+def distinct_videos(
+    pairs: EditDataset, most: int, on_error: Literal["stop", "replace"] = "stop"
+) -> Iterator[Tensor]:
     """Float videos of up to `most` distinct elements, spread over the samples, for codec statistics.
 
     Masks are left out: their two values are no picture.
+
+    Args:
+        on_error: what cannot be read stops the run, or is left out; both name it.
+
+    Raises:
+        SampleError: an element that cannot be read.
     """
     seen: set[str] = set()
     for index in range(0, len(pairs), max(1, len(pairs) // most)):
@@ -152,4 +162,11 @@ def distinct_videos(pairs: EditDataset, most: int) -> Iterator[Tensor]:
             hashed = media.sha256 or f"{record.key}/{name}"
             if media.kind != "mask" and hashed not in seen and len(seen) < most:
                 seen.add(hashed)
-                yield to_float(pairs.pixels(record, name)[: pairs.model.media.frames])
+                try:
+                    frames = pairs.pixels(record, name)
+                except (ValueError, OSError) as error:
+                    if on_error == "stop":
+                        raise unreadable(pairs.name(index), error) from error
+                    log.warning("%s, %s: is left out of the codec's statistics: %s", record.key, name, error)
+                    continue
+                yield to_float(frames[: pairs.model.media.frames])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from model.net.activation_checkpointing import prepare_blocks
 from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of
-from model.training.callbacks import TrainingMonitor, export, render
+from model.training.callbacks import STOPS, TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, states
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
@@ -166,11 +167,11 @@ def _log_sizes(train: EditDataset, module: EditModule) -> tuple[float | None, in
 def _check_all_done(module: EditModule, steps: int, run: Path) -> None:
     """Raise Stopped or KeyboardInterrupt where the steps ended before the last one."""
     if module.done < steps:
-        if module.stopping:
+        if module.stopping and not module.interrupted:
             raise Stopped(
                 f"{run}: stopped by a signal after step {module.done}; run the same command to go on"
             )
-        raise KeyboardInterrupt  # Lightning ends quietly on SIGINT; the run is not finished
+        raise KeyboardInterrupt  # also where Lightning ended quietly on a second one
 
 
 def _train(
@@ -335,7 +336,13 @@ def loader(steps: PlannedSteps) -> DataLoader[Any]:
 
 
 def _begin_worker(_: int) -> None:
-    """Let a thread of a worker that hands over tensors end without a traceback when nobody takes them."""
+    """Leave signals to the main process, which saves the state while a worker's step is still wanted.
+
+    SLURM and a container's end signal all processes of a step. And let a thread of a worker that hands over
+    tensors end without a traceback when nobody takes them.
+    """
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not isinstance(error, EOFError | ConnectionError | AuthenticationError):

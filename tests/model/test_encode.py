@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ from model.training.dataloader import PlannedSteps, SampleError
 from model.training.precompute import precompute
 from model.training.setup import build_datasets
 from model.training.trainer import fit
+from model.training.validation import codec_psnr
 from shards.errors import ConfigError
 from shards.location import ShardError
 from shards.reader import ShardSet
@@ -188,6 +190,12 @@ def test_a_sample_that_cannot_be_encoded(config: FitConfig, tmp_path: Path) -> N
         handle.seek(offset)
         handle.write(bytes(size))
     fitted = with_data(config, shards=config.data.shards, on_error="replace")
+    # measuring the codec comes first
+    with pytest.raises(SampleError, match=f"{shards.keys[2]}: .*set data.on_error to replace"):
+        build_datasets(with_data(fitted, on_error="stop"), None)
+    measured, _, model = build_datasets(fitted, None)
+    assert "scale" in model.vae["init_args"]
+    assert np.isfinite(codec_psnr(measured, 16))
     codec = dict(config.model.vae)
     codec["init_args"] = {**codec["init_args"], "scale": [1.0] * 6}  # or it is measured on all samples
     fitted = dataclasses.replace(fitted, model=dataclasses.replace(fitted.model, vae=codec))

@@ -6,6 +6,7 @@ Random sequences of different lengths and a tiny network; nothing is read or enc
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import TokenSequence
 from model.training.config import OptimConfig
-from model.training.module import EditModule, micro_loss, token_shares
+from model.training.module import DivergedError, EditModule, micro_loss, token_shares
 
 
 @pytest.fixture
@@ -113,6 +114,37 @@ def test_gradients_are_clipped_after_warm_up_alone(
         assert row["grad_norm"] > 0.1  # before clipping
         bounded = clip if clip and step >= 2 else row["grad_norm"]
         assert norm == pytest.approx(bounded, rel=1e-3)
+
+
+def broken(step: StepBatch) -> StepBatch:
+    """A step of which one sample's noise is not finite."""
+    first, *others = step.micro
+    noise = first.noise.clone()
+    noise[0, 0] = torch.nan
+    return dataclasses.replace(step, micro=(dataclasses.replace(first, noise=noise), *others))
+
+
+def test_a_step_that_is_not_finite_updates_nothing(
+    module_of: Callable[..., EditModule], steps: list[StepBatch], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and its samples are named; the next one goes on from the weights before it."""
+    module = module_of()
+    record = train(module, [steps[0], broken(steps[1]), *steps[2:]])
+    for before, after in zip(record.weights[0], record.weights[1], strict=True):
+        assert torch.equal(before, after)
+    assert not all(map(torch.equal, record.weights[1], record.weights[2]))
+    assert all(torch.isfinite(w).all() for w in record.weights[-1])
+    assert all(torch.isfinite(w).all() for w in module.ema.parameters())
+    assert [row.get("skipped", 0.0) for row in record.rows] == [0, 1, 1, 1, 1]
+    assert "step 1: skipped, its gradient is not finite" in caplog.text
+    assert "sample10, sample11, sample12" in caplog.text
+
+
+def test_as_many_in_a_row_end_the_run(module_of: Callable[..., EditModule], steps: list[StepBatch]) -> None:
+    """A step between them that is finite begins the count anew."""
+    bad = [broken(step) for step in steps]
+    with pytest.raises(DivergedError, match=r"step 4: the gradient is not finite .* the 2\. time in a row"):
+        train(module_of(max_skipped=2), [steps[0], bad[1], steps[2], bad[3], bad[4]])
 
 
 @pytest.mark.parametrize("average", ["sample", "token"])

@@ -255,6 +255,25 @@ def test_stopped_by_a_signal(config: FitConfig, alone: Path, tmp_path: Path, num
     assert (run / "curve.csv").read_bytes() == (alone / "curve.csv").read_bytes()
 
 
+def test_a_signal_to_all_processes_saves_the_state(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    """As SLURM and the end of a container send it: to the loader's workers first, then to the run."""
+    run = tmp_path / "run"
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=2))
+    (process,) = launch(config, run)
+    wait_for_step(run, 2, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2
+    for member in family:
+        member.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, errors[-4000:]
+    taken = len(rows(run))
+    assert states(run / "state")[-1].name == f"step-{taken:08d}"
+    fit(config, run)
+    assert (run / "curve.csv").read_bytes() == (alone / "curve.csv").read_bytes()
+
+
 def test_muon_on_one_rank_and_on_two(config: FitConfig, tmp_path: Path) -> None:
     """Its bf16 iterations magnify what the order of a sum changes; one rank resumed is equal to the bit."""
     optim = OptimConfig(method="muon", lr=3e-3, final_lr=1e-3, warmup=4, ema=0.0)
