@@ -9,13 +9,13 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from hypothesis import given
@@ -120,7 +120,7 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     driver = start(*arguments, "--workers", "2")
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
     _until(lambda: bool(_stages(driver)), driver)  # none is there between the cut and what follows
-    os.kill(_stages(driver)[0], signal.SIGKILL)
+    _stages(driver)[0].kill()
     _until(lambda: len(ledger(workspace)) >= moments[1], driver)
     _kill(driver)
     committed = {line.key for line in ledger(workspace)}
@@ -135,43 +135,39 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     assert sum(stage["computed"] for stage in summary["stages"].values()) == len(keys) - len(committed)
 
 
-def _stages(driver: subprocess.Popen[bytes]) -> list[int]:
+def _stages(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Processes in which clips are now cut or edited."""
-    return [pid for pid in descendants(driver.pid) if re.search("_(Cut|Process)Stage", title(pid))]
+    stages = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if re.search("_(Cut|Process)Stage", " ".join(child.cmdline())):
+                stages.append(child)
+    return stages
 
 
 def _kill(driver: subprocess.Popen[bytes]) -> None:
-    """`kill -9` a run's driver; what Ray does not take down by itself goes the same way."""
-    orphans = descendants(driver.pid)
-    os.kill(driver.pid, signal.SIGKILL)
+    """`kill -9` a run's driver; what Ray does not take down by itself goes the same way.
+
+    psutil knows a process by its number and its start: a number may be another process's, or another run's
+    thread's, by the time of the second kill.
+    """
+    orphans = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
     driver.wait()
     for _ in range(600):
-        if not any(title(pid) for pid in orphans):
+        if not any(map(_lives, orphans)):
             break
         time.sleep(0.05)
-    for pid in orphans:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for process in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids below `pid`."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-    found, grown = {pid}, True
-    while grown:
-        more = {child for child, parent in parents.items() if parent in found} - found
-        found, grown = found | more, bool(more)
-    return sorted(found - {pid})
-
-
-def title(pid: int) -> str:
-    """Command line of a process, "" when it is gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
+def _lives(process: psutil.Process) -> bool:
+    """Not so of a zombie that nobody waits for."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _until(holds: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
