@@ -217,14 +217,16 @@ def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None
             assert other.things[number] == replace(thing, colour=other.things[number].colour) != thing
             assert len({(t.colour, t.shape, t.size) for t in other.things}) == len(other.things)
         poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
+        with Renderer(scene) as one:
+            states, frames, masks = one.motion.states, one.frames(poses), one.masks(poses)
         for candidate in task.process(clip, Workspace(tmp_path)):
             if candidate.reason:
                 continue
             accepted += 1
-            with Renderer(scene) as one, Renderer(recoloured(scene, candidate.about["object"])) as two:
-                assert np.array_equal(one.motion.states, two.motion.states)
-                apart = (one.frames(poses) != two.frames(poses)).any(-1)
-                mask, matte = one.masks(poses)[candidate.about["object"]], one.masks(poses).any(0)
+            with Renderer(recoloured(scene, candidate.about["object"])) as two:
+                assert np.array_equal(states, two.motion.states)
+                apart = (frames != two.frames(poses)).any(-1)
+            mask, matte = masks[candidate.about["object"]], masks.any(0)
             # mirrored neighbours and floors reflect the colour; edges are blended
             assert apart[mask].mean() > 0.9
             assert apart[~matte].mean() < 0.05
