@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -59,13 +59,20 @@ class Terminal:
     At the end of the block all that is left of it is killed.
     """
 
-    def __init__(self, *arguments: object, cwd: Path = ROOT) -> None:
+    def __init__(
+        self, *arguments: object, cwd: Path = ROOT, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the command.
+
+        Args:
+            variables: added to its environment.
+        """
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
         self.process = subprocess.Popen(
             command(*arguments),
             cwd=cwd,
-            env=environment(),
+            env=environment() | dict(variables or {}),
             stdin=slave,
             stdout=slave,
             stderr=slave,

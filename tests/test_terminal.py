@@ -317,6 +317,17 @@ def test_ctrl_c_ends_the_page(folder: Path) -> None:
 # --- no process of ours has the terminal
 
 
+def ray_logs(driver: int, lines: int = 40) -> str:
+    """The last lines of what a driver and the raylet and the GCS of its Ray have logged."""
+    sessions = sorted(Path("/tmp/ray").glob(f"session_*_{driver}"), key=lambda path: path.stat().st_mtime)
+    told = [] if sessions else [f"Ray left no session of process {driver}"]
+    for file in sorted((sessions[-1] / "logs").glob("*")) if sessions else []:
+        if file.name.startswith(("raylet.", "gcs_server.", "python-core-driver")):
+            text = file.read_text(errors="replace").splitlines()
+            told += [f"--- {file}", *text[-lines:]]
+    return "\n".join(told)
+
+
 @pytest.mark.slow
 def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
     folder: Path, tmp_path: Path
@@ -330,12 +341,15 @@ def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
                 inputs[" ".join(child.cmdline())[:60] or child.name()] = standard_input(child)
         return any("ray::" in name for name in inputs) and (tmp_path / "out" / "summary.json").is_file()
 
-    with Terminal(*curate(folder, tmp_path, 2)) as terminal:
+    # Ray's core ends the driver by itself when its raylet or GCS is lost; as a rule (`fatal`) without a word
+    loud = {"RAY_BACKEND_LOG_LEVEL": "error"}
+    with Terminal(*curate(folder, tmp_path, 2), variables=loud) as terminal:
         while terminal.process.poll() is None:
             terminal.read()
             look()
             time.sleep(0.2)
-        assert terminal.end() == 0, terminal.output
+        status = terminal.end()
+        assert status == 0, f"{terminal.output}\n{ray_logs(terminal.process.pid)}"
     assert look()
     assert [name for name, path in inputs.items() if path.startswith(("/dev/pts", "/dev/tty"))] == []
     assert any("MapWorker" in name or "Stage" in name for name in inputs), inputs
