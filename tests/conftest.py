@@ -99,8 +99,13 @@ def shard_dir(tmp_path: Path, make_items: Callable[..., list[Item]]) -> Path:
     return tmp_path / "shards"
 
 
-# Files whose tests share a fixture that takes a minute: one worker runs them all.
-TOGETHER = {"tests/curation/test_run.py": "a run of Ray", "tests/curation/test_tasks.py": "a run of Ray"}
+# Files whose tests share a fixture that takes long: one worker runs them all.
+TOGETHER = {
+    "tests/curation/test_run.py": "a run of Ray",
+    "tests/curation/test_tasks.py": "a run of Ray",
+    "tests/model/test_app.py": "a served page",
+    "tests/model/test_page_security.py": "a served page",
+}
 
 
 # Files of minutes, which are begun first: what is begun last leaves the other workers idle at the end.

@@ -1,6 +1,6 @@
 """`python -m ...` for tests, forked from a server that has imported torch, Lightning and transformers.
 
-Most of a short command's processor time is these imports: 9 s for `python -m model fit`, and a test of
+Most of a short command's processor time is these imports: 7 of 9 s for `python -m model fit`, and a test of
 four ranks pays them four times. The server (one per pytest process, `multiprocessing`'s fork server) imports
 them once and has no threads; each command is a process of its own that is forked from it, with its own
 environment, folder, standard streams, signals and exit status. What an import costs or forbids is tested
@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ["torch", "lightning.pytorch", "torchmetrics", "transformers", "jsonargparse", "webdataset"]
+PRELOADED = [
+    *("torch", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.utils.tensorboard"),
+    *("lightning.pytorch", "lightning.pytorch.callbacks.progress.rich_progress", "torchmetrics"),
+    *("transformers", "transformers.models.bert.modeling_bert"),
+    *("jsonargparse", "docstring_parser", "omegaconf", "pydantic.main", "rich.progress", "rich.table"),
+    *("webdataset", "av", "cv2"),
+]
 
 _context = multiprocessing.get_context("forkserver")
 
