@@ -91,7 +91,7 @@ def test_two_methods_are_scored_in_one_table(
         "--metrics",
         metrics,
     )
-    done: subprocess.CompletedProcess[str] = command(*arguments, "--out", tmp_path / "out", "--workers", 2)
+    done: subprocess.CompletedProcess[str] = command(*arguments, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     table = summary["table"]
