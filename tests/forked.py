@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 PRELOADED = [
     *("torch", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.utils.tensorboard"),
@@ -72,6 +74,9 @@ class Forked:
             self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
+        self._known: psutil.Process | None = None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._known = psutil.Process(self.pid)
 
     @property
     def returncode(self) -> int | None:
@@ -105,10 +110,13 @@ class Forked:
         return _read(self._streams[1])
 
     def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Nothing where it has ended: the server waits for it at once, and its number may be another's."""
+        if self._known is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._known.send_signal(number)
 
     def kill(self) -> None:
-        self._process.kill()
+        self.send_signal(signal.SIGKILL)
 
 
 def run(*arguments: object, timeout: float = 600, **options: Any) -> subprocess.CompletedProcess[str]:

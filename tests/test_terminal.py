@@ -364,9 +364,10 @@ def test_a_worker_that_is_stopped_is_named_and_the_run_ends_after_it_goes_on(
     with Terminal(*curate(folder, tmp_path, 1), "--max_silence", 2) as terminal:
         terminal.until(lambda: list(notes.rglob("worker-*.json")) and len(ledger(tmp_path / "workspace")) > 2)
         pid = int(next(notes.rglob("worker-*.json")).stem.partition("-")[2])
-        os.kill(pid, signal.SIGSTOP)
+        (worker,) = (child for child in terminal.children() if child.pid == pid)
+        worker.suspend()
         terminal.until(lambda: f"worker {pid}: is stopped" in terminal.output.replace("\n", " "))
-        os.kill(pid, signal.SIGCONT)
+        worker.resume()
         assert terminal.end() == 0, terminal.output
     said = " ".join(terminal.output.split())
     assert "no result for" in said
@@ -684,14 +685,14 @@ with exclusive({str(tmp_path)!r}, "--run"):
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        child = int(process.stdout.readline())
+        child = psutil.Process(int(process.stdout.readline()))
         lock = str(tmp_path / "lock")
-        while any(file.path == lock for file in psutil.Process(child).open_files()):
+        while any(file.path == lock for file in child.open_files()):
             time.sleep(0.01)  # it lets go of the lock as its first act
         process.kill()
         process.wait()
         with exclusive(tmp_path, "--run"):
-            os.kill(child, signal.SIGKILL)
+            child.kill()
 
 
 @pytest.mark.slow
