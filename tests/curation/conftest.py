@@ -18,6 +18,7 @@ import pytest
 
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.media import read_video, write_image, write_video
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,8 +47,8 @@ def street(clips_dir: Path) -> np.ndarray:
 def good_clips(street: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two short clips that give accepted pairs."""
     folder = tmp_path_factory.mktemp("good")
-    write_video(folder / "a.mp4", street[:60], 10.0)
-    write_video(folder / "b.mp4", street[30:], 10.0)
+    write_video(folder / "a.mp4", street[:40], 10.0)
+    write_video(folder / "b.mp4", street[45:85], 10.0)
     return folder
 
 
@@ -86,15 +87,7 @@ def cli(models_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m curation ...` from the repository root, as a person does."""
 
     def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment(),
-            timeout=900,
-            **options,
-        )
+        return forked.run("curation", *arguments, env=environment(), timeout=900, **options)
 
     return call
 

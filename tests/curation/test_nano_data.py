@@ -28,7 +28,7 @@ def listed() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
-    """Every rendered folder's samples, three scenes for a task, one of them held out.
+    """Every rendered folder's samples, two scenes for a task, one of them held out.
 
     What comes of real clips is tests/curation/test_tasks.py's matter.
     """
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
         if any(not parent.startswith("data/nano/") for parent in arguments.get("parents", [])):
             continue
         if "scenes" in arguments:
-            arguments |= {"scenes": 3, "heldout_fraction": 0.34}
+            arguments |= {"scenes": 2, "heldout_fraction": 0.5}
         if "parents" in arguments:
             arguments["parents"] = [str(root / Path(parent).name) for parent in arguments["parents"]]
         path = root / f"{name}.yaml"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import html
 import json
-import os
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -245,9 +246,11 @@ def test_a_run_that_quarantines_everything_fails(
 
 
 def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(good_clips / "a.mp4", tmp_path / "clips")
     arguments = (
         "--clips",
-        good_clips,
+        tmp_path / "clips",
         "--out",
         tmp_path / "out",
         "--workspace",
@@ -256,16 +259,8 @@ def test_a_full_disk_stops_the_run_in_one_line(cli: Cli, good_clips: Path, tmp_p
         "0",
     )
     # No file may grow past 100 kB, which the system reports like a full disk.
-    limit = ["prlimit", "--fsize=100000"]
-    import sys
-
-    done = subprocess.run(
-        [*limit, sys.executable, "-m", "curation", "run", "object_removal", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    refused(done, "File too large")
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    refused(cli("run", "object_removal", *arguments, before=limit), "File too large")
     assert not list((tmp_path / "w").rglob("*.mp4"))
     assert not list((tmp_path / "w" / "tmp").iterdir())
     # With room the same command goes on from there.
