@@ -51,10 +51,16 @@ def site(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) 
     return root / "host" / "report.html"
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
 @pytest.fixture
-def page(site: Path) -> Iterator[Any]:
+def page(browser: Any, site: Path) -> Iterator[Any]:
     """The page; nothing beyond its folder may be asked for."""
-    with chromium() as browser, opened(browser, site.as_uri(), site.parent.as_uri(), "data:") as page:
+    with opened(browser, site.as_uri(), site.parent.as_uri(), "data:") as page:
         yield page
 
 
