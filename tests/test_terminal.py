@@ -224,6 +224,7 @@ def test_tables_keep_to_the_width_of_the_terminal(folder: Path, tmp_path: Path) 
         assert not any("…" in row for row in rows), terminal.output
 
 
+@pytest.mark.slow
 def test_an_edit_in_a_terminal(folder: Path, tmp_path: Path) -> None:
     with Terminal(*edit(folder, tmp_path / "out.mp4")) as terminal:
         assert terminal.end() == 0, terminal.output
