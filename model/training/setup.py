@@ -36,11 +36,13 @@ log = logging.getLogger(__name__)
 
 def load_init_weights(config: FitConfig) -> Transformer | None:
     """The transformer that training starts from, if any, in float32; ConfigError as `init_model`."""
-    init_model(config)
+    wanted = init_model(config).network
     if config.train.init_from is None:
         return None
-    editor = Editor.from_pretrained(config.train.init_from, dtype="float32")
-    return editor.dit.requires_grad_(True).train()
+    network = Editor.from_pretrained(config.train.init_from, dtype="float32").dit
+    if isinstance(wanted, WanConfig):
+        network.config = wanted  # a phase of the sources that the run asks for has no weights
+    return network.requires_grad_(True).train()
 
 
 def init_model(config: FitConfig) -> ModelConfig:

@@ -220,6 +220,13 @@ def test_nothing_is_lost_on_the_way_in(config: FitConfig, base: Path, tmp_path: 
     assert all(torch.equal(value, was[name]) for name, value in trained.items())
 
 
+def test_what_is_trained_has_the_phase_that_is_saved(config: FitConfig) -> None:
+    network = load_init_weights(config)
+    assert network is not None
+    assert network.config == init_model(config).network
+    assert network.config.rope.source
+
+
 def test_dropout_and_times_by_form(config: FitConfig) -> None:
     """Sources, masks and texts go by their own chances; the time follows the sample's form."""
     config = changed(config, latent_cache=None, text_drop_prob=0.5, video_drop_prob=0.5)
