@@ -127,11 +127,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_extras(self.extras, self.dit)
-        apart = isinstance(self.network, WanConfig)
-        if apart != (self.sequence.text == "cross_attention"):
-            wanted = "cross_attention" if apart else "inline"
+        network, wanted = self.network, "inline"
+        if isinstance(network, WanConfig):
+            wanted = "both" if network.words else "cross_attention"
+        if self.sequence.text != wanted:
             raise ConfigError(f"sequence.text: this transformer takes {wanted}, not {self.sequence.text}")
-        if apart and self.sequence.patch != 2:
+        if isinstance(network, WanConfig) and self.sequence.patch != 2:
             raise ConfigError(f"sequence.patch: this transformer takes 2, not {self.sequence.patch}")
 
     @functools.cached_property

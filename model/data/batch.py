@@ -178,14 +178,14 @@ def collate(
     pad_to: int | None = None,
     sp_plan: SPPlan | None = None,
     width: int = 0,
-    apart: bool = False,
+    has_prompt: bool = False,
 ) -> MicroBatch:
     """Pack examples side by side, see `pack`; `width` is the token size where there is no example.
 
-    `apart` says the same of texts, see `SequenceConfig.text`.
+    `has_prompt` says the same of texts, see `SequenceConfig.text`.
     """
     return MicroBatch(
-        pack([e.sequence for e in examples], pad_to, sp_plan, width, apart),
+        pack([e.sequence for e in examples], pad_to, sp_plan, width, has_prompt),
         torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
         torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
         torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),

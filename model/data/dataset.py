@@ -127,7 +127,7 @@ class EditDataset:
     def lengths(self) -> list[int]:
         """Tokens of every sample's sequence; a text encoder that is not light encodes all texts first."""
         parts = self._texts()
-        if self.model.sequence.apart and self.text_encoder.light:
+        if not self.model.sequence.has_words and self.text_encoder.light:
             counts = {}
         elif self.text_encoder.light:
             counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
@@ -191,13 +191,19 @@ class EditDataset:
     def texts_of(self, entry: IndexEntry, flipped: bool = False) -> list[str]:
         """What is asked of the text encoder for a sample, or for its mirror image.
 
-        Its pieces of text; or where the text stands apart from the tokens, for each target the prompt as it
-        is read when editing (`model.sequence.prompts`), and what is left of it without words.
+        Of a model that takes prompts, for each target the prompt as it is read when editing
+        (`model.sequence.prompts`), and what is left of it without words; then the pieces of text, of one that
+        has them among its tokens.
         """
-        layout = self.model.sequence
         parts = split_text(mirrored(entry.text) if flipped else entry.text)
-        if not layout.apart:
-            return texts_of(parts, apart=False)
+        pieces = texts_of(parts) if self.model.sequence.has_words else []
+        return [*self._prompts(entry, parts), *pieces]
+
+    def _prompts(self, entry: IndexEntry, parts: Sequence[Part]) -> list[str]:
+        """Of each target the prompt with words and without, of models that take prompts."""
+        layout = self.model.sequence
+        if not layout.has_prompt:
+            return []
         wordless = [part for part in parts if part[0] == "media"]
         return [
             prompt_of(given, target, layout.system_prompt)
@@ -214,18 +220,23 @@ class EditDataset:
         """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
         shards, place = self._places[index]
         entry = shards.entry(place)
-        encoded, inline = self._encoded.get(shards), not self.model.sequence.apart
-        total = sum(encoded.files.texts(entry.key)) if encoded and inline else 0
+        encoded, layout = self._encoded.get(shards), self.model.sequence
+        total = 0
+        if encoded and layout.has_words:
+            # of the pieces, which come after the prompts
+            total = sum(encoded.files.texts(entry.key)[2 * len(entry.targets) * layout.has_prompt :])
         opening = self._first_frame(entry, entry.targets[0])
         for kind, part in split_text(entry.text):
             if kind == "text":
-                total += counts[part] if inline and not encoded else 0
-            elif part != opening:
+                total += counts[part] if layout.has_words and not encoded else 0
+            elif part == opening:  # one of its video's frames, but with a start and an end of its own
+                total += vision_tokens((0, 0, 0), layout.patch, bounded=layout.has_words)
+            else:
                 _, frames, height, width = entry.media[part]
                 size = self.frame_size(height, width)
                 frames = min(frames, self.model.media.frames)
                 latents = self.vae.latent_size(frames, *size)
-                total += vision_tokens(latents, self.model.sequence.patch, bounded=inline)
+                total += vision_tokens(latents, layout.patch, bounded=layout.has_words)
         return total
 
     def pixels(self, record: Record, name: str) -> np.ndarray:
@@ -319,9 +330,7 @@ class EditDataset:
             latents = {name: self.latents(found, name, span, flip) for name, span in windows.items()}
         drop = chance("text") < config.text_drop_prob
         dropped = {kind for kind in ("image", "video") if chance(kind) < getattr(config, f"{kind}_drop_prob")}
-        if self.model.sequence.apart:
-            prompts = self.texts_of(entry, flip)[2 * which : 2 * which + 2]
-            encode_text = self._as_asked(parts, prompts, encode_text)
+        prompts = self._prompts(entry, parts)[2 * which : 2 * which + 2]
         opening = self._first_frame(entry, target)
         parts = without_sources(entry, parts, target, dropped)
         latents = {name: latents[name] for kind, name in parts if kind == "media"}
@@ -333,7 +342,8 @@ class EditDataset:
             target,
             encode_text,
             drop_text=drop,
-            apart=self.model.sequence.apart,
+            prompt=encode_text(prompts[drop]) if prompts else None,
+            has_words=self.model.sequence.has_words,
             first_frame=opening,
         )
         sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
@@ -360,14 +370,6 @@ class EditDataset:
         _, frames, *theirs = entry.media[target]
         longer = min(frames, self.model.media.frames) > 1
         return sources[0] if kind == "image" and size == theirs and longer else None
-
-    @staticmethod
-    def _as_asked(
-        parts: Sequence[Part], prompts: Sequence[str], encode_text: Callable[[str], Tensor]
-    ) -> Callable[[str], Tensor]:
-        """States by what `interleave` asks for: the words as they are, or none."""
-        plain = dict(zip(texts_of(parts, apart=True), prompts, strict=True))
-        return lambda text: encode_text(plain[text])
 
     def _weights(self, entry: IndexEntry, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
         """Loss weight per target token, mean 1; see `DataConfig.edit_weight`."""

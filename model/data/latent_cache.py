@@ -42,7 +42,7 @@ def encoding_of(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
         "windows": data.crops,
         "flip": data.flip_prob > 0,
     }
-    if model.sequence.apart:  # else the field is left out, as before there was another way
+    if model.sequence.has_prompt:  # else the field is left out, as before there was another way
         value |= {"text_as": model.sequence.text, "system_prompt": model.sequence.system_prompt}
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result

@@ -53,12 +53,17 @@ def export_diffusers(editor: Editor, out: str | Path) -> Path:
         out: a folder that is not there or empty.
 
     Raises:
-        ConfigError: the editor is of another family, `out` is in use, or the base's folder, which the
-            editor's configuration names, is not there.
+        ConfigError: the editor is of another family or has text among its tokens, `out` is in use, or the
+            base's folder, which the editor's configuration names, is not there.
     """
     config, out = editor.config.network, Path(out)
     if not isinstance(config, WanConfig):
         raise ConfigError("diffusers has no class for this transformer; export it as editverse")
+    if config.words:
+        raise ConfigError(
+            "diffusers' class has no place for text among the tokens (sequence.text: both); export it as "
+            "editverse"
+        )
     if not is_unused(out):
         raise ConfigError(f"{out}: is there already; choose another folder")
     base = find_checkpoint(editor.config.vae["init_args"]["path"])

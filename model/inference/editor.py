@@ -134,8 +134,8 @@ class Editor:
     def push_to_hub(self, repository: str, private: bool = False, card: ModelCard | None = None) -> str:
         """Send the model to the model hub, with a card, and return the commit's address.
 
-        Wan's family goes there as a pipeline in diffusers' layout. `python -m model push` sends what a run
-        has written, with a card that is filled from it.
+        Wan's family goes there as a pipeline in diffusers' layout, unless text is among its tokens.
+        `python -m model push` sends what a run has written, with a card that is filled from it.
 
         Args:
             repository: `owner/name`; it is made if it is not there.
@@ -148,8 +148,9 @@ class Editor:
         """
         check_repository(repository)
         with tempfile.TemporaryDirectory() as folder:
-            wan = isinstance(self.config.network, WanConfig)
-            out = export_diffusers(self, Path(folder) / "model") if wan else self.save_pretrained(folder)
+            network = self.config.network
+            pipeline = isinstance(network, WanConfig) and not network.words
+            out = export_diffusers(self, Path(folder) / "model") if pipeline else self.save_pretrained(folder)
             page = (card or card_of_model(self.config)).render(repository)
             return push(repository, files_to_publish(out), page, private)
 

@@ -37,7 +37,9 @@ def files_to_publish(path: Path) -> dict[str, Path]:
             if file.suffix not in PICKLES and not file.name.startswith(".")
         }
     config = read_json(folder / CONFIG)
-    if isinstance(config, dict) and config.get("transformer"):
+    transformer = config.get("transformer") if isinstance(config, dict) else None
+    # with text among its tokens it has no other layout than this
+    if transformer and not transformer.get("init_args", {}).get("words"):
         raise ConfigError(
             f"{folder}: this family is published as a pipeline: first python -m model export --format "
             f"diffusers --checkpoint {path} --out FOLDER, then push FOLDER with --run {path}"

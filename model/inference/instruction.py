@@ -31,7 +31,7 @@ class Instruction:
     @property
     def words(self) -> str:
         """All that is said, on one line and without the tags."""
-        return texts_of(self.parts, apart=True)[0]
+        return " ".join(" ".join(texts_of(self.parts)).split())
 
     @property
     def inputs(self) -> list[str]:

@@ -154,7 +154,7 @@ def _first_frame(instruction: Instruction, config: ModelConfig, length: int, vae
 
 def check_guidance(plans: Sequence[Request], inference: InferenceConfig, config: ModelConfig) -> None:
     """Refuse guidance that a model or a request has no branch for; SequenceError names it."""
-    if inference.negative and not config.sequence.apart:
+    if inference.negative and not config.sequence.has_prompt:
         raise SequenceError("negative: this model has no text to put a negative prompt in place of")
     opening = next((plan.first_frame for plan in plans if plan.first_frame), None)
     if opening and inference.image_guidance != 1:

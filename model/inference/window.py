@@ -37,6 +37,20 @@ class Options:
 
 
 @dataclass(frozen=True)
+class TextStates:
+    """Token states float [tokens, width] of a request's texts.
+
+    Attributes:
+        pieces: of each piece of text that is among the tokens.
+        prompt, negative: of the prompts of the two branches, of models that take one.
+    """
+
+    pieces: dict[str, Tensor]
+    prompt: Tensor | None = None
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Window:
     """What is edited at once.
 
@@ -44,14 +58,14 @@ class Window:
         plan: the whole request.
         clips: uint8 [T, H, W, 3], the media of this window.
         frames: its length.
-        states: token states of the request's texts, see `WindowEditor.encode_texts`.
+        states: of the request's texts, see `WindowEditor.encode_texts`.
         followed: name of the source whose details the result takes, if any.
     """
 
     plan: Request
     clips: dict[str, np.ndarray]
     frames: int
-    states: dict[str, Tensor]
+    states: TextStates
     followed: str | None
 
 
@@ -70,21 +84,22 @@ class WindowEditor:
         if self.offload is not None:
             self.offload.use(part)
 
-    def encode_texts(self, plan: Request, inference: InferenceConfig) -> dict[str, Tensor]:
-        """Token states by what `interleave` asks for, encoded together.
+    def encode_texts(self, plan: Request, inference: InferenceConfig) -> TextStates:
+        """Token states of all texts, encoded together.
 
-        Texts that stand apart from the tokens are the prompt as the model was trained to read it, and for the
-        empty one the negative prompt.
+        Models that take prompts get the one that they were trained to read, and in the unconditional branch
+        the negative one.
         """
         layout, instruction = self.config.sequence, plan.instruction
-        texts = {text: text for text in texts_of(instruction.parts, layout.apart)}
-        if layout.apart:
-            prompt, empty = texts
-            texts[prompt] = prompt_of(instruction.parts, plan.target, layout.system_prompt)
-            texts[empty] = inference.negative
+        pieces = list(dict.fromkeys(texts_of(instruction.parts))) if layout.has_words else []
+        prompts = []
+        if layout.has_prompt:
+            prompt = prompt_of(instruction.parts, plan.target, layout.system_prompt)
+            prompts = [prompt, inference.negative]
         self._use(self.text_encoder)
-        encoded = self.text_encoder.encode(list(texts.values()))
-        return dict(zip(texts, (states.to(self.device) for states in encoded), strict=True))
+        encoded = [states.to(self.device) for states in self.text_encoder.encode([*prompts, *pieces])]
+        by_piece = dict(zip(pieces, encoded[len(prompts) :], strict=True))
+        return TextStates(by_piece, *encoded[: len(prompts)])
 
     def edit(self, window: Window, options: Options) -> tuple[Tensor, Tensor]:
         """One window at the model's size: float [T, h, w, 3] in [-1, 1], and its change map [T, h, w, 1].
@@ -138,14 +153,15 @@ class WindowEditor:
         self, window: Window, latents: dict[str, Tensor], drop: bool, gone: Collection[str] = ()
     ) -> TokenSequence:
         """The request's tokens, without its text if `drop`, and without the sources `gone`."""
-        layout, plan = self.config.sequence, window.plan
+        layout, plan, states = self.config.sequence, window.plan, window.states
         elements = interleave(
             [part for part in plan.instruction.parts if part[0] == "text" or part[1] not in gone],
             {name: value for name, value in latents.items() if name not in gone},
             plan.target,
-            window.states.__getitem__,
+            states.pieces.__getitem__,
             drop_text=drop,
-            apart=layout.apart,
+            prompt=states.negative if drop else states.prompt,
+            has_words=layout.has_words,
             first_frame=plan.first_frame,
         )
         return build_sequence(elements, layout, self.vae.spatial)

@@ -82,8 +82,8 @@ class PackedAttention(nn.Module):
         shared = ulysses_attention(q[:n], k[:n], v[:n], batch.sp_plan, self._all)
         return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
 
-    def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        """Whole sequences, any heads."""
+    def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: slice = slice(None)) -> Tensor:
+        """Whole sequences, any heads: `heads` of all."""
         if not self.cached_context:
             return self._attend(q, k, v, layout.cu_seqlens, layout.max_seqlen)
         pick = layout.context

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from model.sequence.layout import Layout, SequenceShard, SPPlan
 
-Attend = Callable[[Tensor, Tensor, Tensor, Layout], Tensor]
+# queries, keys, values, where they lie, and which of all heads the queries are
+Attend = Callable[[Tensor, Tensor, Tensor, Layout, slice], Tensor]
 
 _groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
 
@@ -59,7 +60,7 @@ def ulysses_attention(q: Tensor, k: Tensor, v: Tensor, sp_plan: SPPlan, attend: 
     Args:
         q: [n, heads, head_dim], this rank's tokens of `sp_plan.splits`, one split after the other; k, v: the
             same with their own number of heads.
-        attend: attention over whole sequences, for any heads.
+        attend: attention over whole sequences, for any heads; it is told which.
 
     Returns:
         [n, heads, head_dim].
@@ -148,7 +149,7 @@ class _Exchange:
             queries = torch.arange(own.first, own.last, device=q.device)
             own_key = queries // self.group - own.first // self.group
             k, v = k[:, own_key], v[:, own_key]
-        return attend(q, k, v, split.layout)
+        return attend(q, k, v, split.layout, slice(own.first, own.last))
 
     def heads_to_tokens(self, outputs: list[Tensor | None], received: Tensor) -> Tensor:
         """Second all-to-all, back: our tokens with all heads, [n, heads, head_dim].

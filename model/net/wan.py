@@ -16,6 +16,7 @@ from model.net.blocks import PackedAttention, modulate, sinusoids
 from model.net.cross_attention import Prompts, text_attention, written_out
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
+from model.sequence.layout import Layout
 from model.sequence.packing import PackedBatch
 from model.sequence.rope import rotate, rotation
 
@@ -23,21 +24,39 @@ SINUSOIDS = 256
 
 
 class WanAttention(PackedAttention):
-    """Projections with biases, queries and keys normalised over the whole width, all heads together."""
+    """Projections with biases, queries and keys normalised over the whole width, all heads together.
 
-    def __init__(self, config: WanConfig) -> None:
+    With `words` its `word_gate` [heads] is that of the attention to words, see `WanConfig.words`.
+    """
+
+    def __init__(self, config: WanConfig, words: bool = False) -> None:
         super().__init__(config.heads, config.attention, config.deterministic)
         width = config.width
         self.size = width // config.heads
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])  # a list, as in diffusers, for the name
         self.norm_q, self.norm_k = (nn.RMSNorm(width, config.norm_eps) for _ in range(2))
+        self.word_gate = nn.Parameter(torch.zeros(config.heads)) if words else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, batch: PackedBatch) -> Tensor:
         """Attend inside each sequence: [N, width] -> [N, width]; cos, sin: [N, head_dim / 2]."""
         q, k, v = self.projected(x, x)
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         return self.to_out[0](self.mix(q, k, v, batch, "all", None).flatten(1))
+
+    def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: slice = slice(None)) -> Tensor:
+        if self.word_gate is None:
+            return super()._all(q, k, v, layout, heads)
+        visible = self._among("visible", q, k, v, layout)
+        words = self._among("words", q, k, v, layout)
+        return torch.addcmul(visible, words, self.word_gate[heads, None].tanh().to(words.dtype))
+
+    def _among(self, kind: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        """Attention from all tokens to those of a kind."""
+        rows, cu, longest = (getattr(layout, prefix + kind) for prefix in ("", "cu_", "max_"))
+        keys, values = k.index_select(0, rows), v.index_select(0, rows)
+        ends = {"cu_seqlens_k": cu, "max_seqlen_k": longest}
+        return self._attend(q, keys, values, layout.cu_seqlens, layout.max_seqlen, **ends)
 
     def to_text(self, x: Tensor, prompts: Prompts) -> Tensor:
         """Attend to each sequence's prompt: [N, width] -> [N, width]."""
@@ -103,7 +122,7 @@ class WanBlock(nn.Module):
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
         self.eps = config.norm_eps
-        self.attn1, self.attn2 = WanAttention(config), WanAttention(config)
+        self.attn1, self.attn2 = WanAttention(config, config.words), WanAttention(config)
         self.norm2 = nn.LayerNorm(config.width, config.norm_eps)
         self.ffn = FeedForward(config.width, config.hidden)
         self.scale_shift_table = nn.Parameter(torch.empty(1, 6, config.width))
@@ -154,6 +173,9 @@ class WanTransformer(Transformer):
         self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.depth))
         self.proj_out = nn.Linear(config.width, config.vision_dim)
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, config.width))
+        self.text_in = nn.Linear(config.text_dim, config.width) if config.words else None
+        # start and end of vision
+        self.bounds = nn.Parameter(torch.empty(2, config.width)) if config.words else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -169,6 +191,17 @@ class WanTransformer(Transformer):
             if name.endswith("scale_shift_table"):
                 nn.init.normal_(parameter, std=self.config.width**-0.5)
         nn.init.zeros_(self.proj_out.weight)
+        self.init_words()
+
+    def init_words(self) -> None:
+        """Initialise what `WanConfig.words` adds: as other embeddings, with gates at zero."""
+        if self.text_in is None or self.bounds is None:
+            return
+        nn.init.normal_(self.text_in.weight, std=0.02)
+        nn.init.zeros_(self.text_in.bias)
+        nn.init.normal_(self.bounds, std=0.02)
+        for block in self.blocks:
+            nn.init.zeros_(block.get_parameter("attn1.word_gate"))
 
     def forward(
         self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: None = None
@@ -176,7 +209,8 @@ class WanTransformer(Transformer):
         """Predict at the target tokens.
 
         Args:
-            batch: layout, prompts and positions of N tokens, all of them vision or padding.
+            batch: layout, prompts and positions of N tokens: vision and padding, and under
+                `WanConfig.words` text, start and end tokens.
             vision: float [vision tokens, vision_dim]: clean sources, and the targets at their noise level.
             timestep: float [segments], 1 is clean; see `WanConfig.source_time`.
             context: none; sources change with the target.
@@ -185,10 +219,10 @@ class WanTransformer(Transformer):
             The velocity x_1 - x_0, [M, vision_dim] for the M target tokens in the order of `batch.target`.
 
         Raises:
-            ValueError: the batch has its text among the tokens, or no prompts.
+            ValueError: the batch has no prompts, or has its text among the tokens and should not, or the
+                other way around.
         """
-        if batch.prompt is None or len(batch.text):
-            raise ValueError("Wan's transformer needs prompts: sequence.text must be cross_attention")
+        self._check(batch)
         if self.config.source_time == "target":
             timestep = timestep[batch.target_of]
         embedding, modulation = self.condition_embedder(timestep)
@@ -201,6 +235,15 @@ class WanTransformer(Transformer):
         shift, scale = (self.scale_shift_table.float() + embedding.float()[:, None]).unbind(1)
         h = modulate(layer_norm(x, self.config.norm_eps), shift, scale, batch.segment[batch.target])
         return (-self.proj_out(h.to(x.dtype)),)
+
+    def _check(self, batch: PackedBatch) -> None:
+        """Refuse tokens of another `SequenceConfig.text`, by numbers that are on the CPU."""
+        tokens = len(batch.noisy) + len(batch.context)  # padding is both words and visible
+        words, vision = tokens - len(batch.visible), tokens - len(batch.words)
+        fits = words or not vision if self.config.words else not (words or len(batch.text))
+        if batch.prompt is None or not fits:
+            wanted = "both" if self.config.words else "cross_attention"
+            raise ValueError(f"Wan's transformer needs prompts: sequence.text must be {wanted}")
 
     def _prompts(self, batch: PackedBatch) -> Prompts:
         packed = batch.prompt
@@ -216,15 +259,43 @@ class WanTransformer(Transformer):
         return Prompts(self.condition_embedder.text_embedder(rows), packed, self.config.text_tokens, where)
 
     def _embed(self, batch: PackedBatch, vision: Tensor) -> Tensor:
-        """[N, width]: vision through the patch embedding, zeros for padding."""
+        """[N, width]: vision and text through their embeddings, the learned bounds, zeros for padding."""
         dtype, width = self.patch_embedding.weight.dtype, self.config.width
         # also without rows, so that every weight has a gradient whatever is in the pack
         visible = self.patch_embedding(
             (vision if len(vision) else vision.new_zeros(0, self.config.vision_dim)).to(dtype)
         )
-        # the batch's table has two rows for start and end tokens, which none of these tokens is
-        table = torch.cat([visible, visible.new_zeros(3, width)])
+        if self.text_in is None or self.bounds is None:
+            # the batch's table has two rows for start and end tokens, which none of these tokens is
+            table = torch.cat([visible, visible.new_zeros(3, width)])
+        else:
+            text = batch.text if len(batch.text) else vision.new_zeros(0, self.config.text_dim)
+            text, bounds = self.text_in(text.to(dtype)), self.bounds.to(visible.dtype)
+            table = torch.cat([text, visible, bounds, visible.new_zeros(1, width)])
         return table.index_select(0, batch.gather).to(dtype)
+
+
+@torch.no_grad()
+def with_words(base: Transformer, config: WanConfig, seed: int) -> WanTransformer:
+    """A transformer that gives what `base` gives, with new weights for words, see `WanConfig.words`.
+
+    Args:
+        base: the weights are taken over, not copied.
+        config: of the result.
+        seed: of the new weights.
+    """
+    with torch.device("meta"):
+        network = WanTransformer(config)
+    network.load_state_dict(base.state_dict(), assign=True, strict=False)
+    for name, weight in list(network.named_parameters()):
+        if weight.is_meta:
+            module, _, last = name.rpartition(".")
+            new = nn.Parameter(torch.empty(weight.shape, dtype=base.dtype, device=base.device))
+            network.get_submodule(module).register_parameter(last, new)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.init_words()
+    return network
 
 
 class WanExperts(Transformer):

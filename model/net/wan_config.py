@@ -27,6 +27,10 @@ class WanConfig:
         rope: channels of a head per axis, see `wan_dims`; `source` adds Bernini's phase of the source.
         source_time: the time step of what is not generated. `clean` is t = 1 (Wan 2.2 TI2V's first frame);
             `target` is the target's own (Bernini).
+        words: the text is among the tokens too (`SequenceConfig.text: both`). Every token attends to its
+            sequence's vision tokens, as without words, and apart from these to its text, start and end
+            tokens, whose part is gated per head. Gates begin at zero, where vision is what it is without
+            words (LLaMA-Adapter, Zhang et al. 2023, section 3.2).
         boundary: with two experts, the noise level 1 - t from which on the first one is asked (Wan 2.2 A14B:
             0.875); None is a single transformer.
         norm_eps: of all norms.
@@ -42,6 +46,7 @@ class WanConfig:
     text_tokens: int = 512
     rope: RopeConfig = field(default_factory=RopeConfig)
     source_time: Literal["clean", "target"] = "clean"
+    words: bool = False
     boundary: float | None = None
     norm_eps: float = 1e-6
     attention: Backend = "auto"

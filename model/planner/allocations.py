@@ -32,7 +32,7 @@ from model.sequence.packing import PackedBatch, pack
 
 WORDS = 20  # of the prompt
 # positions of the pack that the network asks for as numbers, so that they must have some
-REAL = ("target_segment", "target_of", "cu_seqlens", "cu_noisy", "cu_context")
+REAL = ("target_segment", "target_of", "cu_seqlens", "cu_noisy", "cu_context", "cu_words", "cu_visible")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +146,28 @@ def _place(network: Transformer, fake: FakeTensorMode) -> None:
             module.register_parameter(name, nn.Parameter(value, requires_grad=weight.requires_grad))
 
 
+def layout_of(config: Sizes) -> SequenceConfig:
+    """How a network's sequences are laid out, at one latent position per token."""
+    if not isinstance(config, WanConfig):
+        return SequenceConfig(patch=1)
+    return SequenceConfig(patch=1, text="both" if config.words else "cross_attention", first_axis="source")
+
+
+def texts_for(layout: SequenceConfig, states: Tensor) -> list[TextElement]:
+    """The same words as prompt, among the tokens, or both."""
+    prompts = [True] * layout.has_prompt + [False] * layout.has_words
+    return [TextElement(states, prompt=prompt) for prompt in prompts]
+
+
 def _batch(config: Sizes, tokens: int, fake: FakeTensorMode, live: _Live) -> PackedBatch:
     """One sequence, of fake tensors but for those that say where it lies."""
-    apart = isinstance(config, WanConfig)
-    vision = tokens if apart else tokens - WORDS - 4  # with the bounds of two media
+    layout = layout_of(config)
+    vision = tokens - WORDS - 4 if layout.has_words else tokens  # with the bounds of two media
     # a frame of one token, so that any number of tokens is to be had
     media = [torch.zeros(n, 1, 1, config.vision_dim) for n in (vision // 2, vision - vision // 2)]
     source, target = VisionElement("video1", media[0]), VisionElement("video2", media[1], target=True)
-    layout = SequenceConfig(
-        patch=1,
-        text="cross_attention" if apart else "inline",
-        first_axis="source" if apart else "sequence",
-    )
-    words = TextElement(torch.zeros(WORDS, config.text_dim))
-    batch = pack([build_sequence([source, words, target], layout)])
+    words = torch.zeros(WORDS, config.text_dim)
+    batch = pack([build_sequence([source, *texts_for(layout, words), target], layout)])
 
     def faked(value: Any) -> Any:
         if not isinstance(value, Tensor):

@@ -18,9 +18,10 @@ from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
+from model.planner.allocations import layout_of, texts_for
 from model.planner.cost import CostModel, fit
 from model.planner.flops import Sizes
-from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.interleave import VisionElement, build_sequence
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import SettingError
 from shards.files import write_json
@@ -82,18 +83,14 @@ def measure(
 
 def _batch(config: Sizes, lengths: tuple[int, ...]) -> PackedBatch:
     """Sequences of a word and a target each."""
-    apart = isinstance(config, WanConfig)
-    layout = SequenceConfig(
-        patch=1,
-        text="cross_attention" if apart else "inline",
-        first_axis="source" if apart else "sequence",
-    )
+    layout = layout_of(config)
     sequences = []
     for length in lengths:
-        words = TextElement(torch.randn(1, config.text_dim))
-        vision = length if apart else length - 3
+        word = torch.randn(1, config.text_dim)
+        words = texts_for(layout, word)
+        vision = length - 3 if layout.has_words else length
         target = VisionElement("video1", torch.randn(1, 1, vision, config.vision_dim), target=True)
-        sequences.append(build_sequence([words, target], layout))
+        sequences.append(build_sequence([*words, target], layout))
     return pack(sequences)
 
 

@@ -114,7 +114,8 @@ def edit_flops(
     for shape in shapes:
         if isinstance(config, WanConfig):
             # without the text there is the prompt of the empty text, of one token
-            branches = (shape, replace(shape, text=1))[: 1 + guidance]
+            empty = replace(_without_inline(shape), text=1)
+            branches = (shape, empty)[: 1 + guidance]
             total += steps * sum(forward_flops(config, [branch]) for branch in branches)
             continue
         for branch in (shape, _without_text(shape))[: 1 + guidance]:
@@ -129,6 +130,14 @@ def edit_flops(
             step += blocks_work(config, branch.noisy, branch.noisy * branch.total)
             total += once.flops + steps * step.flops
     return total
+
+
+def _without_inline(shape: Shape) -> Shape:
+    """Without the text that is among the tokens beside a prompt; media keep their bounds."""
+    if not shape.inline:
+        return shape
+    total = shape.total - shape.inline
+    return replace(shape, inline=0, total=total, segments=(total - shape.vision) // 2)
 
 
 def _without_text(shape: Shape) -> Shape:

@@ -4,6 +4,9 @@ A prompt of L tokens is filled up with zeros to 512 (`WanConfig.text_tokens`), w
 attention to it. What is counted is what is computed here: the kernels `flash` and `varlen`, which training
 on a GPU takes (`auto` counts as they do), attend to all 512; `sdpa` and `matmul` to L keys and one for the
 padding. Keys and values themselves are projected for L tokens and the padding's one in either case.
+
+With words among the tokens (`WanConfig.words`) the two attentions, to vision and to words, together meet as
+many pairs as one attention to all.
 """
 
 from __future__ import annotations
@@ -50,7 +53,11 @@ def wan_work(config: WanConfig, shape: Shape) -> Work:
         # a time step's second layer and the six vectors of its modulation; the prompt's second layer
         linear=shape.segments * 7 * width * width + shape.text * width * width,
         frozen=width
-        * (shape.segments * SINUSOIDS + shape.text * config.text_dim + shape.vision * config.vision_dim),
+        * (
+            shape.segments * SINUSOIDS
+            + (shape.text + shape.inline) * config.text_dim
+            + shape.vision * config.vision_dim
+        ),
     )
     blocks = wan_blocks_work(config, shape.total, shape.total**2, shape.text)
     return rotation + into + blocks + Work(linear=shape.target * width * config.vision_dim)

@@ -22,6 +22,7 @@ class Shape:
             elements.
         noisy: tokens of the target's segment, start and end of vision included; target: its vision tokens.
         total: all tokens of the sequence, a prompt apart left out; segments: texts and vision elements.
+        inline: tokens of the text among the others, where there is a prompt apart as well.
     """
 
     text: int
@@ -30,6 +31,7 @@ class Shape:
     target: int
     total: int
     segments: int
+    inline: int = 0
 
 
 def shape_of(sequence: TokenSequence) -> Shape:
@@ -42,6 +44,7 @@ def shape_of(sequence: TokenSequence) -> Shape:
         target=math.prod(target.size),
         total=len(sequence),
         segments=len(sequence.segments),
+        inline=0 if sequence.prompt is None else len(sequence.text),
     )
 
 

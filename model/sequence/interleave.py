@@ -35,7 +35,8 @@ class SequenceConfig:
         interleaved: False moves all vision behind all text, each in its order (the ablation of section 5.4).
         sequential: False leaves the sequence axis at 0 (the other ablation of section 5.4).
         text: `inline`: among the tokens, as in the paper. `cross_attention`: apart, as the sequence's
-            `prompt`; media then have no start and end tokens (Wan, Bernini).
+            `prompt`; media then have no start and end tokens (Wan, Bernini). `both`: the prompt, and among
+            the tokens as in the paper, see `WanConfig.words`.
         first_axis: what the first axis counts. `sequence`: as in section 3.2. `source`: 0 for all of the
             target, 1, 2, ... for the other media in their order, evenly from 1 to `max_sources` where there
             are more (Bernini, which was trained with so many).
@@ -48,16 +49,21 @@ class SequenceConfig:
     pixel_positions: bool = True
     interleaved: bool = True
     sequential: bool = True
-    text: Literal["inline", "cross_attention"] = "inline"
+    text: Literal["inline", "cross_attention", "both"] = "inline"
     first_axis: Literal["sequence", "source"] = "sequence"
     max_sources: int = 5
     image_to_video: Literal["source", "first_frame"] = "source"
     system_prompt: Literal["none", "bernini"] = "none"
 
     @property
-    def apart(self) -> bool:
-        """Whether the text comes apart from the tokens."""
-        return self.text == "cross_attention"
+    def has_prompt(self) -> bool:
+        """Whether a sequence has a prompt apart from its tokens."""
+        return self.text != "inline"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the text is among the tokens, and media have start and end tokens."""
+        return self.text != "cross_attention"
 
     def __post_init__(self) -> None:
         in_range("sequence.patch", self.patch, 1, MAX_PATCH)
@@ -66,9 +72,13 @@ class SequenceConfig:
 
 @dataclass(frozen=True)
 class TextElement:
-    """Token states float [tokens, width] of one piece of text."""
+    """Token states float [tokens, width] of one piece of text, or of a prompt that stands apart.
+
+    Where no text is among the tokens, every piece is part of the prompt.
+    """
 
     states: Tensor
+    prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class TokenSequence:
         positions: int64 [N, 4]: sequence, time, height, width.
         segment: int64 [N], index into `segments`.
         segments: what the tokens belong to.
-        prompt: float [prompt tokens, text width], where the text is not among the tokens.
+        prompt: float [prompt tokens, text width], where the text comes apart from the tokens (too).
     """
 
     text: Tensor
@@ -165,7 +175,8 @@ def interleave(
     encode_text: Callable[[str], Tensor],
     carried: Collection[str] = (),
     drop_text: bool = False,
-    apart: bool = False,
+    prompt: Tensor | None = None,
+    has_words: bool = True,
     first_frame: str | None = None,
 ) -> list[Element]:
     """Order a sample's elements as its text does.
@@ -178,7 +189,9 @@ def interleave(
         encode_text: text -> float [tokens, width].
         carried: names that may be in `latents` without a tag (a mask that is only carried along).
         drop_text: leave the text's tokens out (unconditional branch of guidance); the media stay.
-        apart: the text is one prompt, see `SequenceConfig.text`; one that is dropped is the empty text's.
+        prompt: token states [tokens, width] of the prompt that stands apart, if there is one; where the text
+            is dropped, the caller's of the empty text.
+        has_words: the text is among the tokens; else `encode_text` is not called. See `SequenceConfig`.
         first_frame: name of the image that is the target's first frame, see `VisionElement.first_frame`.
 
     Raises:
@@ -196,21 +209,19 @@ def interleave(
     if target not in tags:
         raise SequenceError(f"the target {target!r} is not named by the text")
     elements: list[Element] = []
-    if apart:
-        prompt, empty = texts_of(parts, apart)
-        elements.append(TextElement(encode_text(empty if drop_text else prompt)))
+    if prompt is not None:
+        elements.append(TextElement(prompt, prompt=True))
     for kind, part in parts:
         if kind == "media":
             elements.append(VisionElement(part, latents[part], part == target, part == first_frame))
-        elif not drop_text and not apart:
+        elif has_words and not drop_text:
             elements.append(TextElement(encode_text(part)))
     return elements
 
 
-def texts_of(parts: Sequence[Part], apart: bool) -> list[str]:
-    """What `interleave` asks the states of: each piece of text, or all as one prompt, and the empty one."""
-    pieces = [part for kind, part in parts if kind == "text"]
-    return [" ".join(" ".join(pieces).split()), ""] if apart else pieces
+def texts_of(parts: Sequence[Part]) -> list[str]:
+    """The pieces of text among a sample's parts, whose states `interleave` asks for."""
+    return [part for kind, part in parts if kind == "text"]
 
 
 def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int = 1) -> TokenSequence:
@@ -221,6 +232,10 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     frame's count, the end-of-vision token at the last one's. The time axis counts the latent frames of an
     element from 0, a target's from the first frames on that are given. Height and width are the top-left
     corner's, see `SequenceConfig.pixel_positions`. Text, start and end tokens have time, height and width 0.
+
+    Where the first axis counts sources, text is at 0 on it and a medium's start and end token at the
+    medium's number; text, start and end tokens then have on the time axis what they would have on the
+    sequence axis, so that their order is known.
 
     Args:
         elements: in order; exactly one vision element is the target.
@@ -240,7 +255,6 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     vision: list[Tensor] = []
     kinds, positions, counts = [], [], []
     segments: list[Segment] = []
-    inline = not config.apart
     given = sum(len(e.latents) for e in elements if isinstance(e, VisionElement) and e.first_frame)
     place = start = 0  # on the sequence axis, and among the tokens
     for element in elements:
@@ -248,7 +262,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
             n = len(element.states)
             if not n:
                 continue
-            if not inline:
+            if element.prompt or not config.has_words:
                 prompts.append(element.states)
                 continue
             text.append(element.states)
@@ -256,7 +270,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
             place += n
         else:
             vision.append(_vision_tokens(element, config.patch, vision[0].shape[1] if vision else None))
-            kind, rows, segment = _vision_rows(element, config.patch, step, place, start, inline)
+            kind, rows, segment = _vision_rows(element, config.patch, step, place, start, config.has_words)
             if element.target:
                 rows[kind == VISION, 1] += given
             place += element.latents.shape[0]
@@ -271,6 +285,8 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
     of_token = torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(counts))
     if config.first_axis == "source":
         all_positions = all_positions.float()
+        is_word = torch.cat(kinds) != VISION
+        all_positions[is_word, 1] = all_positions[is_word, 0]
         all_positions[:, 0] = _source_numbers(segments, config.max_sources)[of_token]
     width = next((e.states.shape[1] for e in elements if isinstance(e, TextElement)), 0)
     return TokenSequence(
@@ -280,7 +296,7 @@ def build_sequence(elements: list[Element], config: SequenceConfig, spatial: int
         positions=all_positions,
         segment=of_token,
         segments=tuple(segments),
-        prompt=None if inline else torch.cat([torch.zeros(0, width), *prompts]),
+        prompt=torch.cat([torch.zeros(0, width), *prompts]) if config.has_prompt else None,
     )
 
 

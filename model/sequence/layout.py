@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.sequence.interleave import PAD, VISION
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -19,18 +21,26 @@ class Layout:
         cu_seqlens: int32 [S + 1]; max_seqlen: tokens of the longest sequence.
         noisy, context: int64, places of the target segments' tokens (start and end of vision included), and
             of all others, both ascending.
-        cu_noisy, cu_context: int32 [S + 1], how these are shared out among the sequences; max_noisy,
-            max_context: the most of one sequence.
+        words, visible: int64, places of the text, start and end tokens, and of the vision tokens, both
+            ascending; padding is in both, so that its queries never are without keys.
+        cu_noisy, cu_context, cu_words, cu_visible: int32 [S + 1], how these are shared out among the
+            sequences; max_noisy, max_context, max_words, max_visible: the most of one sequence.
     """
 
     cu_seqlens: Tensor
     noisy: Tensor
     context: Tensor
+    words: Tensor
+    visible: Tensor
     cu_noisy: Tensor
     cu_context: Tensor
+    cu_words: Tensor
+    cu_visible: Tensor
     max_seqlen: int
     max_noisy: int
     max_context: int
+    max_words: int
+    max_visible: int
 
     def to(self, device: torch.device | str) -> Self:
         """Copy every tensor to a device."""
@@ -42,27 +52,26 @@ class Layout:
         return replace(self, **moved)
 
 
-def lay_out(lengths: Sequence[int], is_noisy: Tensor) -> dict[str, Any]:
+def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> dict[str, Any]:
     """The fields of a `Layout` for sequences side by side.
 
     Args:
-        is_noisy: bool [tokens].
+        is_noisy: bool [tokens]; kind: int64 [tokens], see `model.sequence.interleave`.
     """
     ends = np.cumsum(lengths).tolist()
     bounds = torch.tensor([0, *ends], dtype=torch.int32)
-    counted = is_noisy.cumsum(0, dtype=torch.int32)
-    cu_noisy = torch.cat([counted.new_zeros(1), counted])[bounds.long()]
-    cu_context = bounds - cu_noisy
-    return {
-        "cu_seqlens": bounds,
-        "noisy": is_noisy.nonzero().flatten(),
-        "context": (~is_noisy).nonzero().flatten(),
-        "cu_noisy": cu_noisy,
-        "cu_context": cu_context,
-        "max_seqlen": max(lengths, default=0),
-        "max_noisy": int(cu_noisy.diff().max()) if len(bounds) > 1 else 0,
-        "max_context": int(cu_context.diff().max()) if len(bounds) > 1 else 0,
-    }
+    fields: dict[str, Any] = {"cu_seqlens": bounds, "max_seqlen": max(lengths, default=0)}
+    for name, chosen in (
+        ("noisy", is_noisy),
+        ("context", ~is_noisy),
+        ("words", kind != VISION),
+        ("visible", (kind == VISION) | (kind == PAD)),
+    ):
+        counted = chosen.cumsum(0, dtype=torch.int32)
+        cu = torch.cat([counted.new_zeros(1), counted])[bounds.long()]
+        longest = int(cu.diff().max()) if len(bounds) > 1 else 0
+        fields |= {name: chosen.nonzero().flatten(), f"cu_{name}": cu, f"max_{name}": longest}
+    return fields
 
 
 @dataclass(frozen=True)

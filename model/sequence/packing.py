@@ -54,7 +54,7 @@ class PackedBatch(Layout):
         target_sequence: int64 [M], number of the sequence that each target token belongs to.
         target_of: int64 [segments], the target's segment in the sequence of each segment; padding's own.
         segments: number of segments, padding included.
-        prompt: the texts, where they are not among the tokens.
+        prompt: the texts, where they come apart from the tokens (too).
     """
 
     text: Tensor
@@ -77,7 +77,7 @@ def pack(
     pad_to: int | None = None,
     sp_plan: SPPlan | None = None,
     token_size: int = 0,
-    apart: bool = False,
+    has_prompt: bool = False,
 ) -> PackedBatch:
     """Put sequences side by side, in order.
 
@@ -85,8 +85,8 @@ def pack(
         sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
         sp_plan: of the first sequences, which are this rank's parts of shared ones.
-        token_size, apart: numbers per vision token, and whether texts come apart from the tokens, where
-            there is no sequence to tell.
+        token_size, has_prompt: numbers per vision token, and whether there are prompts apart from the tokens,
+            where there is no sequence to tell.
 
     Raises:
         ValueError: no sequence and no padding, or more tokens than `pad_to`.
@@ -131,16 +131,16 @@ def pack(
         target_sequence=torch.searchsorted(ends, target, right=True),
         target_of=torch.tensor(target_of, dtype=torch.long),
         segments=shift + (padding > 0),
-        prompt=_pack_prompts(sequences, padding, apart),
+        prompt=_pack_prompts(sequences, padding, has_prompt),
         sp_plan=sp_plan,
-        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:]),
+        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:], kind[own:]),
     )
 
 
-def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, apart: bool) -> PackedText | None:
+def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, has_prompt: bool) -> PackedText | None:
     """The prompts side by side; padding tokens are a sequence without one. None where no sequence has any."""
     prompts = [s.prompt for s in sequences]
-    if not apart and all(p is None for p in prompts):
+    if not has_prompt and all(p is None for p in prompts):
         return None
     given = [p for p in prompts if p is not None and len(p)]
     lengths = [0 if p is None else len(p) for p in prompts] + [0] * (padding > 0)

@@ -60,6 +60,9 @@ class TrainConfig:
         media: sizes to train and then edit at, in place of those of `init_from`.
         source_phase: whether sources are told apart from the target by Bernini's phase, in place of what
             `init_from` does; for members of Wan's family, whose output without sources stays as it was.
+        text: `both` puts the text among the tokens too, in place of what `init_from` does; for members of
+            Wan's family, whose output stays as it was until the new weights are trained
+            (`WanConfig.words`).
         deterministic: every operation in a fixed order, also on CUDA (slower there).
         save_every: steps between resumable states; max_checkpoints: how many of them, the newest ones, are
             left.
@@ -76,6 +79,7 @@ class TrainConfig:
     init_from: str | None = None
     media: MediaConfig | None = None
     source_phase: bool | None = None
+    text: Literal["both"] | None = None
     deterministic: bool = False
     save_every: int = 100
     max_checkpoints: int = 2
@@ -87,7 +91,7 @@ class TrainConfig:
         for name in ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("media", "source_phase"):
+        for name in ("media", "source_phase", "text"):
             if self.init_from is None and getattr(self, name) is not None:
                 raise SettingError(f"train.{name}: replaces what train.init_from says; set model instead")
 

@@ -119,8 +119,8 @@ class PlannedSteps(Dataset[StepBatch]):
         if self.fixed:
             # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
-        apart = self.pairs.model.sequence.apart
-        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size, apart=apart)
+        has_prompt = self.pairs.model.sequence.has_prompt
+        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size, has_prompt=has_prompt)
 
     def _example(self, plan: StepPlan, sample: int) -> Example:
         """A visit; of another sample, by policy, where it cannot be made."""
@@ -150,4 +150,4 @@ def _layout(example: Example) -> Layout:
     """Of a sequence as a whole."""
     sequence = example.sequence
     noisy = sequence.segment == sequence.segments.index(sequence.target)
-    return Layout(**lay_out([len(sequence)], noisy))
+    return Layout(**lay_out([len(sequence)], noisy, sequence.kind))

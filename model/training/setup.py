@@ -22,6 +22,7 @@ from model.inference.diffusers_folder import read_pipeline
 from model.inference.editor import Editor
 from model.inference.pretrained import find_checkpoint
 from model.net.transformer import Transformer
+from model.net.wan import with_words
 from model.net.wan_config import WanConfig
 from model.sequence.pixels import to_float
 from model.training.config import FitConfig, TrainConfig
@@ -35,12 +36,17 @@ log = logging.getLogger(__name__)
 
 
 def load_init_weights(config: FitConfig) -> Transformer | None:
-    """The transformer that training starts from, if any, in float32; ConfigError as `init_model`."""
+    """The transformer that training starts from, if any, in float32; ConfigError as `init_model`.
+
+    Weights for words among the tokens, where the run asks for them and the checkpoint has none, are new.
+    """
     wanted = init_model(config).network
     if config.train.init_from is None:
         return None
     network = Editor.from_pretrained(config.train.init_from, dtype="float32").dit
     if isinstance(wanted, WanConfig):
+        if wanted.words and not network.config.words:
+            network = with_words(network, wanted, config.train.seed)
         network.config = wanted  # a phase of the sources that the run asks for has no weights
     return network.requires_grad_(True).train()
 
@@ -58,7 +64,12 @@ def init_model(config: FitConfig) -> ModelConfig:
     elif config.model != ModelConfig():
         raise ConfigError("model: with train.init_from the model is the checkpoint's; leave this section out")
     else:
-        model = _changed(_config_of(config.train.init_from, config.train.accelerator), config.train)
+        base = _config_of(config.train.init_from, config.train.accelerator)
+        model = _changed(base, config.train)
+        if config.lora is not None and model.sequence.text != base.sequence.text:
+            raise ConfigError(
+                "train.text: an adapter leaves the new weights for words untrained; train without lora first"
+            )
     if isinstance(model.network, WanConfig) and model.network.boundary is not None:
         raise ConfigError(
             "train.init_from: two experts can edit but not be trained here; start from Wan 2.1 1.3B, Wan 2.2 "
@@ -79,6 +90,16 @@ def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
             network, rope=dataclasses.replace(network.rope, source=train.source_phase)
         )
         model = model.with_network(network)
+    if train.text is not None:
+        network = model.network
+        if not isinstance(network, WanConfig) or model.transformer is None:
+            raise ConfigError("train.text: only Wan's family has it; leave it out")
+        network = dataclasses.replace(network, words=True)
+        model = dataclasses.replace(
+            model,
+            transformer=part(model.transformer["class_path"], **to_dict(network)),
+            sequence=dataclasses.replace(model.sequence, text=train.text),
+        )
     return model
 
 

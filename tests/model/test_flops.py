@@ -165,19 +165,24 @@ APART = SequenceConfig(pixel_positions=False, text="cross_attention", first_axis
 
 
 def wan_edit(config: WanConfig, words: int, frames: int = 2, source: bool = True) -> TokenSequence:
+    """With as many words less one among the tokens, where they are there too."""
     latents = torch.randn(frames, 6, 4, config.vision_dim // 4)
     elements = [VisionElement("video1", latents)] * source
-    prompt, target = TextElement(torch.randn(words, 8)), VisionElement("video2", latents, target=True)
-    return build_sequence([prompt, *elements, target], APART)
+    prompt = TextElement(torch.randn(words, 8), prompt=True)
+    inline = [TextElement(torch.randn(words - 1, 8))] * config.words
+    layout = dataclasses.replace(APART, text="both" if config.words else "cross_attention")
+    target = VisionElement("video2", latents, target=True)
+    return build_sequence([prompt, *elements, *inline, target], layout)
 
 
 @pytest.mark.parametrize("backend", ["matmul", "sdpa"])
+@pytest.mark.parametrize("words", [False, True], ids=["prompts", "both"])
 @pytest.mark.parametrize("source_time", ["clean", "target"])
 def test_a_pass_of_wan_is_what_is_counted(
-    backend: Literal["matmul", "sdpa"], source_time: Literal["clean", "target"]
+    backend: Literal["matmul", "sdpa"], source_time: Literal["clean", "target"], words: bool
 ) -> None:
     """Prompts shorter than, as long as, and one below what they are filled up to; one is a picture's."""
-    config = dataclasses.replace(WAN, attention=backend, source_time=source_time)
+    config = dataclasses.replace(WAN, attention=backend, source_time=source_time, words=words)
     torch.manual_seed(0)
     sequences = [wan_edit(config, 3), wan_edit(config, 10, 1, source=False), wan_edit(config, 9, 3)]
     shapes = [shape_of(s) for s in sequences]
@@ -186,6 +191,18 @@ def test_a_pass_of_wan_is_what_is_counted(
     forward, backward = count(net, pack(sequences))
     assert forward_flops(config, shapes) == forward
     assert backward_flops(config, shapes, fused=backend == "sdpa") == backward
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["prompts", "both"])
+def test_an_edit_of_wan_is_what_is_counted(words: bool) -> None:
+    config = dataclasses.replace(WAN, attention="sdpa", words=words)
+    torch.manual_seed(0)
+    net = WanTransformer(config).eval()
+    with_text, without_text = wan_edit(config, 9), wan_edit(config, 1)
+    noise = torch.randn(shape_of(with_text).target, config.vision_dim)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        sample(net, with_text, without_text, noise, FlowConfig(), InferenceConfig(steps=3, guidance=3.0))
+    assert edit_flops(config, [shape_of(with_text)], 3, guidance=True) == counter.get_total_flops()
 
 
 def test_wan_1_3b_at_480p_is_961_tflop() -> None:
