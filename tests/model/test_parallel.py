@@ -180,6 +180,7 @@ def test_packings(config: FitConfig, alone: Path, tmp_path: Path, budget: int) -
     same(alone, tmp_path / "run")
 
 
+@pytest.mark.slow  # the fast tests take two ranks by Muon, and four that share sequences
 def test_two_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """With weights shared out, micro-batches that differ in number, and no sequence shared."""
     run_ranks(packing(config, 200), tmp_path / "run", 2)
