@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors.torch import save_file
 
 from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.data.batch import DataConfig, StepBatch
 from model.data.dataset import form_of
 from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
+from model.inference.lora import LoraConfig
 from model.net.wan import WanTransformer
 from model.sequence.interleave import patchify, unpatchify
 from model.training.checkpoint import states
@@ -227,6 +229,69 @@ def test_what_is_trained_has_the_phase_that_is_saved(config: FitConfig) -> None:
     assert network.config.rope.source
 
 
+def with_words(config: FitConfig, folder: Path) -> FitConfig:
+    """The same training with the text among the tokens too, and latents and states of its own."""
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, text="both"))
+    config = changed(config, latent_cache=str(folder / "latents"), token_budget=90)
+    precompute(config)
+    return config
+
+
+def test_words_of_a_sample_are_those_made_beforehand(config: FitConfig, tmp_path: Path) -> None:
+    """Prompt and pieces of text each have states; lengths are planned as they come out."""
+    other = str(config.data.latent_cache)
+    config = with_words(changed(config, flip_prob=0.5, text_drop_prob=0.0, video_drop_prob=0.0), tmp_path)
+    train, _, _ = build_datasets(config, None)
+    lengths = train.lengths
+    made = [train.example(i, 0, i, 0, config.data).sequence for i in range(len(train))]
+    assert [len(sequence) for sequence in made] == lengths
+    del train.lengths
+    train.read_latent_cache(str(config.data.latent_cache), config.data)
+    assert train.lengths == lengths
+    for i, sequence in enumerate(made):
+        read = train.example(i, 0, i, 0, config.data).sequence
+        assert sequence.prompt is not None
+        assert len(sequence.text) > 0
+        assert read.prompt is not None
+        for ours, theirs in ((read.text, sequence.text), (read.prompt, sequence.prompt)):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError, match=r"was encoded with sequence\.text 'cross_attention'"):
+        train.read_latent_cache(other, changed(config, flip_prob=0.0).data)
+
+
+def test_words_are_trained_saved_and_read(config: FitConfig, tmp_path: Path) -> None:
+    """Two steps open the gates; the checkpoint edits, is not exported, and not read without the gates."""
+    config = with_words(config, tmp_path)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    fit(config, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    editor = Editor.from_pretrained(checkpoint)
+    assert (editor.config.sequence.text, editor.dit.config.words) == ("both", True)
+    trained = weights(tmp_path / "run")
+    gates = [name for name in trained if name.endswith("word_gate")]
+    assert len(gates) == editor.dit.config.depth
+    assert all(bool(trained[name].all()) for name in gates)
+    source = np.full((5, 32, 48, 3), 90, np.uint8)
+    edits = [editor(f"<video1> {text}", video1=source, steps=2) for text in ("Remove the ball.", "Go.")]
+    assert all(edit.frames.shape == source.shape for edit in edits)
+    assert not np.array_equal(edits[0].frames, edits[1].frames)
+    with pytest.raises(ConfigError, match="no place for text among the tokens"):
+        export_diffusers(editor, tmp_path / "out")
+    save_file({n: w for n, w in trained.items() if n not in gates}, checkpoint / "model.safetensors")
+    (checkpoint / "SHA256SUMS").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"weight 'blocks\.0\.attn1\.word_gate' is missing"):
+        Editor.from_pretrained(checkpoint)
+
+
+@pytest.mark.slow
+def test_two_ranks_share_sequences_with_words(config: FitConfig, tmp_path: Path) -> None:
+    """A rank attends with some heads, each of which has a gate of its own."""
+    config = with_words(config, tmp_path)
+    fit(config, tmp_path / "alone")
+    run_ranks(shared(config, 2), tmp_path / "run", 2)
+    same(tmp_path / "alone", tmp_path / "run")
+
+
 def test_dropout_and_times_by_form(config: FitConfig) -> None:
     """Sources, masks and texts go by their own chances; the time follows the sample's form."""
     config = changed(config, latent_cache=None, text_drop_prob=0.5, video_drop_prob=0.5)
@@ -259,6 +324,13 @@ def test_bad_settings(config: FitConfig, base: Path, tmp_path: Path) -> None:
         changed(config, sampling_by_form={"v2v": "cosine"})
     with pytest.raises(SettingError, match=r"train\.media: replaces what train\.init_from says"):
         TrainConfig(media=MediaConfig())
+    with pytest.raises(SettingError, match=r"train\.text: replaces what train\.init_from says"):
+        TrainConfig(text="both")
+    both = dataclasses.replace(config, train=dataclasses.replace(config.train, text="both"))
+    with pytest.raises(ConfigError, match=r"train\.text: an adapter leaves the new weights"):
+        init_model(dataclasses.replace(both, lora=LoraConfig()))
+    with pytest.raises(ConfigError, match=r"sequence\.text: this transformer takes both, not cross_att"):
+        dataclasses.replace(init_model(both), sequence=init_model(config).sequence)
     with pytest.raises(ConfigError, match="leave this section out"):
         init_model(dataclasses.replace(config, model=ModelConfig(inference=InferenceConfig(steps=3))))
     experts = shutil.copytree(base, tmp_path / "experts")

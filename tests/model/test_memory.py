@@ -19,15 +19,16 @@ from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.config import DiTConfig
 from model.net.families import build_transformer
 from model.net.wan_config import WanConfig
-from model.planner.allocations import step_allocations
+from model.planner.allocations import layout_of, step_allocations, texts_for
 from model.planner.memory import memory_of
-from model.sequence.interleave import SequenceConfig, TextElement, VisionElement, build_sequence
+from model.sequence.interleave import VisionElement, build_sequence
 from model.sequence.rope import RopeConfig
 from model.training.config import OptimConfig
 from model.training.module import EditModule
 from shards.serialization import to_dict
 
 WAN = WanConfig(text_dim=64, vision_dim=64, width=256, depth=4, heads=4, hidden=1024, attention="sdpa")
+WORDS = dataclasses.replace(WAN, words=True)
 DIT = DiTConfig(text_dim=64, vision_dim=64, width=256, depth=4, heads=4, kv_heads=2, attention="sdpa")
 SIDE = 24  # latents of a frame: 144 tokens
 ADAPTER = r"blocks\.\d+\.(attn1\.to_[qkv]|attention\.[qkv])"
@@ -38,7 +39,7 @@ def model_of(config: DiTConfig | WanConfig) -> ModelConfig:
         return ModelConfig(dit=config)
     return ModelConfig(
         transformer=part("model.net.wan.WanTransformer", **to_dict(config)),
-        sequence=SequenceConfig(pixel_positions=False, text="cross_attention", first_axis="source"),
+        sequence=dataclasses.replace(layout_of(config), patch=2, pixel_positions=False),
     )
 
 
@@ -52,7 +53,7 @@ def micro_batch(model: ModelConfig, frames: int) -> MicroBatch:
     source, target = (torch.randn(frames, SIDE, SIDE, config.vision_dim // 4) for _ in range(2))
     elements = [
         VisionElement("video1", source),
-        TextElement(torch.randn(20, config.text_dim)),
+        *texts_for(model.sequence, torch.randn(20, config.text_dim)),
         VisionElement("video2", target, target=True),
     ]
     sequence = build_sequence(elements, model.sequence, 8)
@@ -110,7 +111,7 @@ def compare(
 
 @pytest.mark.parametrize(
     ("config", "checkpointing", "mixed"),
-    [(WAN, "none", False), (DIT, "full", True)],
+    [(WAN, "none", False), (DIT, "full", True), (WORDS, "selective", True)],
 )
 def test_a_step_takes_what_is_planned(
     config: DiTConfig | WanConfig, checkpointing: Checkpointing, mixed: bool
@@ -134,7 +135,7 @@ def test_a_longer_adapter_s_step_takes_what_is_planned(config: DiTConfig | WanCo
 @pytest.mark.parametrize("micro", [1, 2])
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
-@pytest.mark.parametrize("config", [WAN, DIT])
+@pytest.mark.parametrize("config", [WAN, DIT, WORDS])
 def test_a_longer_step_takes_what_is_planned(
     config: DiTConfig | WanConfig, checkpointing: Checkpointing, mixed: bool, micro: int
 ) -> None:
