@@ -28,7 +28,8 @@ from model.planner.work import Shape
 from shards.errors import ConfigError
 
 GPUS = (1, 8, 64)
-FRAMES, HEIGHT, WIDTH = 81, 480, 832  # of a clip, as published
+Size = tuple[int, int, int]  # frames, height, width of a clip
+CLIP: Size = (81, 480, 832)  # as published
 PUBLISHED = 65_520  # tokens of two such clips under Wan 2.1's autoencoder
 WORDS = 20  # of the prompt
 MOST = 100_000  # samples that lengths are drawn for
@@ -42,19 +43,24 @@ class BaseSizes:
 
     Attributes:
         name: what they are called; config: sizes of the transformer.
-        clip: tokens of a published clip of 480p and 81 frames.
+        size: frames, height and width of a clip; clip: its tokens.
     """
 
     name: str
     config: WanConfig
+    size: Size
     clip: int
 
 
-def sizes_of(base: str) -> BaseSizes:
+def sizes_of(base: str, size: Size = CLIP) -> BaseSizes:
     """Sizes of published weights by name, repository or folder.
 
+    Args:
+        size: frames, height and width of a clip.
+
     Raises:
-        ConfigError: none of these, or a transformer of two experts, which is not trained here.
+        ConfigError: none of these, a transformer of two experts, which is not trained here, or a clip of less
+            than a token.
     """
     known = {key: b for b in bases() for key in (b.name, b.repository)}
     if base in known:
@@ -69,8 +75,14 @@ def sizes_of(base: str) -> BaseSizes:
         raise ConfigError(f"base {base}: no such folder, and none of {names}")
     if config.boundary is not None:
         raise ConfigError(f"base {base}: it has two experts, which can edit but not be trained here")
-    frames = (FRAMES - 1) // temporal + 1
-    return BaseSizes(name, config, frames * (HEIGHT // spatial // 2) * (WIDTH // spatial // 2))
+    frames, *sides = size
+    if frames < 1 or min(sides) < 2 * spatial:
+        raise ConfigError(
+            f"base {base}: a clip has at least 1 frame of {2 * spatial}x{2 * spatial}, not {frames} of "
+            f"{sides[0]}x{sides[1]}"
+        )
+    rows, columns = (side // spatial // 2 for side in sides)
+    return BaseSizes(name, config, size, ((frames - 1) // temporal + 1) * rows * columns)
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class BasePlan:
         budget: of a micro-batch; node, degree: see `Cluster`, as many as a node and the heads allow when
             None.
         tflops: operations per second that a GPU really does, in 10^12.
+        size: frames, height and width of a clip, of which a sample without a mixture has two.
         rank: of the adapter.
         steps, first, seed: which steps of a mixture are planned, and what its lengths are drawn by.
     """
@@ -97,6 +110,7 @@ class BasePlan:
     steps: int = 20
     first: int = 0
     seed: int = 0
+    size: Size = CLIP
 
 
 @dataclass(frozen=True)
@@ -156,7 +170,7 @@ def report_base(base: str, plan: BasePlan, mixture: Mixture | None = None) -> No
 
     Args:
         base: see `sizes_of`.
-        mixture: whose rows' `tokens` lengths are drawn from; pairs of clips of 480p and 81 frames when None.
+        mixture: whose rows' `tokens` lengths are drawn from; pairs of clips of `plan.size` when None.
 
     Raises:
         ConfigError: as `sizes_of` and `estimate`, or a number that is not positive.
@@ -169,7 +183,7 @@ def report_base(base: str, plan: BasePlan, mixture: Mixture | None = None) -> No
     for name in ("batch_size", "samples", "tflops", "steps"):
         if not getattr(plan, name) > 0:
             raise ConfigError(f"plan: {name} must be above 0, got {getattr(plan, name)}")
-    sizes = sizes_of(base)
+    sizes = sizes_of(base, plan.size)
     lora = LoraConfig(rank=plan.rank, alpha=float(plan.rank), layers=WAN_LAYERS)
     kinds = {
         "full": list(estimate(sizes, plan, None, mixture)),
@@ -213,7 +227,8 @@ def _rows(kind: str, estimates: Sequence[Estimate], plan: BasePlan) -> Iterator[
 
 def _assumptions(sizes: BaseSizes, plan: BasePlan, mixture: Mixture | None) -> Iterator[str]:
     """What the table takes for granted."""
-    size = f"{HEIGHT}x{WIDTH} and {FRAMES} frames"
+    frames, height, width = sizes.size
+    size = f"{height}x{width} and {frames} frames"
     if mixture is None:
         yield f"a sample: source and target of {size}, {2 * sizes.clip:,} tokens"
     else:

@@ -6,13 +6,13 @@ Apart from `model.cli`, which starts them; nothing heavy is imported before it i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from model.config import ModelConfig
 from model.data.mixture import read_mixture
 from model.net.activation_checkpointing import Checkpointing
 from model.planner.balance import Budget, Cluster
-from model.planner.base_plan import BasePlan, report_base
+from model.planner.base_plan import CLIP, BasePlan, report_base
 from model.planner.calibrate import report as calibration_report
 from model.planner.report import report
 from model.planner.summary import describe, with_widths
@@ -50,6 +50,9 @@ def plan(
     cost: Path | None = None,
     lora_rank: int = 16,
     samples: int = 10_000,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
 ) -> int:
     """Plan training steps on a cluster and say how even they are and what they cost; nothing is loaded.
 
@@ -74,16 +77,30 @@ def plan(
         cost: file that the command cost wrote, to plan by and to estimate the time from.
         lora_rank: of the adapter, with a base.
         samples: that are trained on from a base, for the GPU-hours.
+        frames: of the clips of a pair, with a base and without a mixture; 81 when not given.
+        height: of the same, in pixels; 480 when not given.
+        width: of the same, in pixels; 832 when not given.
     """
     budget = Budget(token_budget, flop_budget)
     mix = None if mixture is None else read_mixture(mixture)
+    sides = {"--frames": frames, "--height": height, "--width": width}
+    if base is None or mix is not None:
+        _refuse(sides, "is of pairs of clips, with --base and without --mixture")
     if base is not None:
-        own = {"--model": model != ModelConfig(), "--ranks": ranks, "--picture": picture, "--cost": cost}
-        if unused := [name for name, given in own.items() if given not in (None, False)]:
-            raise SettingError(f"plan: {unused[0]} has no use with --base; leave it out")
+        own = {
+            "--model": model != ModelConfig() or None,
+            "--ranks": ranks,
+            "--picture": picture,
+            "--cost": cost,
+        }
+        _refuse(own, "has no use with --base")
         size, rate = 64 if batch_size is None else batch_size, 400.0 if tflops is None else tflops
         kept = checkpointing or "full"
-        asked = BasePlan(size, samples, budget, node, degree, kept, rate, lora_rank, steps, first, seed)
+        frames, height, width = (
+            usual if given is None else given for given, usual in zip(sides.values(), CLIP, strict=True)
+        )
+        clip = (frames, height, width)
+        asked = BasePlan(size, samples, budget, node, degree, kept, rate, lora_rank, steps, first, seed, clip)
         report_base(base, asked, mix)
         return 0
     if mix is None:
@@ -95,6 +112,12 @@ def plan(
     options = checkpointing or "none", tflops, picture, cost, model.extras
     report(mix, sizes, cluster, budget, size, steps, first, seed, *options)
     return 0
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise SettingError for the first option that is given, and has no use."""
+    if unused := [name for name, given in options.items() if given is not None]:
+        raise SettingError(f"plan: {unused[0]} {why}; leave it out")
 
 
 def cost(

@@ -98,6 +98,8 @@ def test_clips_of_other_autoencoders_have_fewer_tokens() -> None:
         "wan2.1_1.3b": 32_760,
         "wan2.2_5b": 8_190,
     }
+    assert sizes_of("wan2.1_1.3b", (61, 360, 640)).clip == 16 * 22 * 40
+    assert sizes_of("wan2.2_5b", (33, 704, 1280)).clip == 9 * 22 * 40
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,9 @@ def test_clips_of_other_autoencoders_have_fewer_tokens() -> None:
         (["--base", "wan2.1_1.3b", "--ranks", "8"], "--ranks has no use with --base"),
         (["--base", "wan2.1_1.3b", "--tflops", "0"], "tflops must be above 0, got 0.0"),
         (["--base", "wan2.1_1.3b", "--token_budget", "500"], "raise the budget"),
+        (["--base", "wan2.1_1.3b", "--frames", "0"], "at least 1 frame of 16x16, not 0 of 480x832"),
+        (["--base", "wan2.2_5b", "--height", "16"], "at least 1 frame of 32x32, not 81 of 16x832"),
+        (["--frames", "61"], "--frames is of pairs of clips, with --base"),
         (["--ranks", "8"], "name a --mixture to plan, or the --base to start from"),
     ],
 )
