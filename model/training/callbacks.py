@@ -18,6 +18,7 @@ from model.data.batch import StepBatch
 from model.data.dataset import EditDataset
 from model.inference.editor import Editor
 from model.inference.lora import merge, save_adapter
+from model.inference.offload import Releasable
 from model.training.checkpoint import StateWriter
 from model.training.config import FitConfig
 from model.training.module import EditModule
@@ -135,14 +136,21 @@ def peak_memory(device: torch.device) -> int:
 def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int) -> Rendered:
     """Edit held-out pairs with the averaged weights; mp4s of source | edit | target in `folder/samples`.
 
-    All ranks call it together, and share the pairs.
+    All ranks call it together, and share the pairs. Encoders that can be read again come to the device one
+    at a time and leave it afterwards: training may have no room for them.
     """
-    world = module.world
-    editor = Editor(module.full_ema(), module.config, heldout.vae, heldout.text_encoder)
+    world, encoders = module.world, (heldout.vae, heldout.text_encoder)
+    ema, offload = module.full_ema(), None
+    if all(isinstance(encoder, Releasable) for encoder in encoders):
+        ema, offload = ema.cpu(), module.device
+    editor = Editor(ema, module.config, *encoders, offload)
     name = f"step-{module.done:06d}"
     rendered = render_pairs(
         editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
     )
+    for encoder in encoders:
+        if isinstance(encoder, Releasable):
+            encoder.release()
     if world.world_size > 1:
         parts: list[Any] = [None] * world.world_size
         dist.all_gather_object(parts, rendered)

@@ -199,7 +199,8 @@ def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(capsys: pytest.Capt
     """Figure by figure; the page shows the same table."""
     for name in RECIPES:
         text = (config_root() / "train" / f"{name}.yaml").read_text()
-        (command,) = re.findall(r"^#   python -m model (plan --base .*)$", text, re.MULTILINE)
+        joined = text.replace("\\\n#    ", "")
+        (command,) = re.findall(r"^#   python -m model (plan --base .*)$", joined, re.MULTILINE)
         assert main(shlex.split(command)) == 0
         out = capsys.readouterr().out
         kind = "full" if name.endswith("full") else "LoRA 32"
