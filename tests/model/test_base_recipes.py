@@ -195,34 +195,38 @@ def test_the_first_stage_is_of_the_same_model(tmp_path: Path, monkeypatch: pytes
     assert values == dataclasses.asdict(then.model.media)
 
 
-def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    """Figure by figure; the page shows the same table."""
-    for name in RECIPES:
-        text = (config_root() / "train" / f"{name}.yaml").read_text()
-        joined = text.replace("\\\n#    ", "")
-        (command,) = re.findall(r"^#   python -m model (plan --base .*)$", joined, re.MULTILINE)
+@pytest.mark.parametrize(
+    "base",
+    ["bernini_r_1.3b", *(pytest.param(b, marks=pytest.mark.slow) for b in ("wan2.1_1.3b", "wan2.2_5b"))],
+)
+def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(
+    base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figure by figure, for its own sizes; the page shows the same table."""
+    for kind, row_of in (("full", "full"), ("lora", "LoRA 32")):
+        text = (config_root() / "train" / f"{base}.{kind}.yaml").read_text().replace("\\\n#    ", "")
+        (command,) = re.findall(r"^#   python -m model (plan --base .*)$", text, re.MULTILINE)
         assert main(shlex.split(command)) == 0
         out = capsys.readouterr().out
-        kind = "full" if name.endswith("full") else "LoRA 32"
         cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
         table = {row: numbers for row, *numbers in cells}
         for row in ("GiB per GPU", "seconds per step", "GPU-hours"):
             (said,) = re.findall(rf"^#   {row} +(.*)$", text, re.MULTILINE)
-            assert said.split() == table[f"{kind}: {row}"], (name, row)
-        settings = read(name)
+            assert said.split() == table[f"{row_of}: {row}"], (kind, row)
+        settings = read(f"{base}.{kind}")
         given = dict(zip(*[iter(shlex.split(command)[1:])] * 2, strict=True))
-        media = settings.train.media
-        assert int(given["--frames"]) == media.frames
-        assert int(given["--height"]) * int(given["--width"]) == media.max_area
-        assert int(given["--batch_size"]) == settings.data.batch_size
-        assert int(given["--samples"]) == settings.data.batch_size * settings.train.steps
-        if name == LORA:
+        data, train = settings.data, settings.train
+        assert given["--base"] == base
+        assert int(given["--frames"]) == train.media.frames
+        assert int(given["--height"]) * int(given["--width"]) == train.media.max_area
+        assert int(given["--batch_size"]) == data.batch_size
+        assert int(given["--samples"]) == data.batch_size * train.steps
+        if f"{base}.{kind}" == LORA:
             assert float(table["LoRA 32: GiB per GPU"][0]) < 20  # of a card of 24
-            shown = block("text").splitlines()
-            assert shown[0] == f"$ python -m model {command}"
-            assert [line.rstrip() for line in shown[1:]] == [
-                line.rstrip() for line in out.splitlines() if not line.startswith("attention backend")
-            ]
+            head, *shown = block("text").splitlines()
+            assert head == f"$ python -m model {command}"
+            printed = [line.rstrip() for line in out.splitlines() if not line.startswith("attention backend")]
+            assert shown == printed
 
 
 @pytest.fixture(scope="module")
