@@ -419,3 +419,10 @@ def test_the_first_frame_is_given_and_not_learned(
         else:
             assert len(example.noise) == 2 * tokens
     assert seen == {("image1", "video1"), ("video1",)}
+    both = dataclasses.replace(config, train=dataclasses.replace(config.train, text="both"))
+    train, _, model = build_datasets(both, None)
+    train.model = dataclasses.replace(
+        model, sequence=dataclasses.replace(model.sequence, image_to_video="first_frame")
+    )
+    still = changed(both, image_drop_prob=0.0).data  # among words the picture has bounds of its own
+    assert train.lengths == [len(train.example(0, 0, 0, 0, still).sequence)]

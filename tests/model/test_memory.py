@@ -111,7 +111,11 @@ def compare(
 
 @pytest.mark.parametrize(
     ("config", "checkpointing", "mixed"),
-    [(WAN, "none", False), (DIT, "full", True), (WORDS, "selective", True)],
+    [
+        (WAN, "none", False),
+        (DIT, "full", True),
+        pytest.param(WORDS, "selective", True, marks=pytest.mark.slow),  # 5 s
+    ],
 )
 def test_a_step_takes_what_is_planned(
     config: DiTConfig | WanConfig, checkpointing: Checkpointing, mixed: bool
