@@ -6,6 +6,7 @@ The base is a tiny pipeline of the real classes, stored by diffusers' own code.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import re
 import shlex
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import AutoencoderKLWan, WanPipeline
 from safetensors.torch import load_file
+from transformers import UMT5EncoderModel
 
 from model.cli import main
 from model.config import MediaConfig, ModelConfig
@@ -28,8 +30,10 @@ from model.inference.editor import Editor
 from model.inference.lora import LoraConfig
 from model.inference.wan_lora import FIRST
 from model.net.wan_config import WanConfig
+from model.training.callbacks import render
 from model.training.config import FitConfig, OptimConfig, TrainConfig
-from model.training.setup import init_model
+from model.training.module import EditModule
+from model.training.setup import build_datasets, init_model, load_init_weights
 from model.training.trainer import fit
 from shards.media import probe, write_video
 from shards.resources import config_root
@@ -196,15 +200,19 @@ def test_the_first_stage_is_of_the_same_model(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "base",
-    ["bernini_r_1.3b", *(pytest.param(b, marks=pytest.mark.slow) for b in ("wan2.1_1.3b", "wan2.2_5b"))],
+    "weights",
+    [
+        "bernini_r_1.3b",
+        pytest.param("wan2.1_1.3b", marks=pytest.mark.slow),
+        pytest.param("wan2.2_5b", marks=pytest.mark.slow),
+    ],
 )
 def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(
-    base: str, capsys: pytest.CaptureFixture[str]
+    weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Figure by figure, for its own sizes; the page shows the same table."""
     for kind, row_of in (("full", "full"), ("lora", "LoRA 32")):
-        text = (config_root() / "train" / f"{base}.{kind}.yaml").read_text().replace("\\\n#    ", "")
+        text = (config_root() / "train" / f"{weights}.{kind}.yaml").read_text().replace(" \\\n#    ", "")
         (command,) = re.findall(r"^#   python -m model (plan --base .*)$", text, re.MULTILINE)
         assert main(shlex.split(command)) == 0
         out = capsys.readouterr().out
@@ -213,15 +221,15 @@ def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(
         for row in ("GiB per GPU", "seconds per step", "GPU-hours"):
             (said,) = re.findall(rf"^#   {row} +(.*)$", text, re.MULTILINE)
             assert said.split() == table[f"{row_of}: {row}"], (kind, row)
-        settings = read(f"{base}.{kind}")
+        settings = read(f"{weights}.{kind}")
         given = dict(zip(*[iter(shlex.split(command)[1:])] * 2, strict=True))
         data, train = settings.data, settings.train
-        assert given["--base"] == base
+        assert given["--base"] == weights
         assert int(given["--frames"]) == train.media.frames
         assert int(given["--height"]) * int(given["--width"]) == train.media.max_area
         assert int(given["--batch_size"]) == data.batch_size
         assert int(given["--samples"]) == data.batch_size * train.steps
-        if f"{base}.{kind}" == LORA:
+        if f"{weights}.{kind}" == LORA:
             assert float(table["LoRA 32: GiB per GPU"][0]) < 20  # of a card of 24
             head, *shown = block("text").splitlines()
             assert head == f"$ python -m model {command}"
@@ -281,6 +289,22 @@ def test_an_adapter_s_run_goes_on_as_if_it_had_not_stopped(
     one, other = (load_file(run / "adapter" / FIRST) for run in (alone, tmp_path / "run"))
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_held_out_pairs_leave_no_encoder_behind(config: FitConfig, tmp_path: Path) -> None:
+    """Training may have no room for what they were edited with."""
+
+    def encoders() -> int:
+        gc.collect()
+        return sum(isinstance(thing, AutoencoderKLWan | UMT5EncoderModel) for thing in gc.get_objects())
+
+    before = encoders()
+    _, heldout, model = build_datasets(config, None)
+    assert heldout is not None
+    module = EditModule(model, config.optim, 1, load_init_weights(config))
+    rendered = render(tmp_path, module, heldout, 1)
+    assert len(rendered.rows) == 1
+    assert encoders() == before
 
 
 @pytest.mark.slow
