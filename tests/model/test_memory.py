@@ -21,7 +21,7 @@ from model.net.families import build_transformer
 from model.net.wan_config import WanConfig
 from model.planner.allocations import layout_of, step_allocations, texts_for
 from model.planner.memory import memory_of
-from model.sequence.interleave import VisionElement, build_sequence
+from model.sequence.interleave import Element, VisionElement, build_sequence
 from model.sequence.rope import RopeConfig
 from model.training.config import OptimConfig
 from model.training.module import EditModule
@@ -51,7 +51,7 @@ def micro_batch(model: ModelConfig, frames: int) -> MicroBatch:
     """A source, twenty words and a target."""
     config = model.network
     source, target = (torch.randn(frames, SIDE, SIDE, config.vision_dim // 4) for _ in range(2))
-    elements = [
+    elements: list[Element] = [
         VisionElement("video1", source),
         *texts_for(model.sequence, torch.randn(20, config.text_dim)),
         VisionElement("video2", target, target=True),
