@@ -15,6 +15,13 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.parametrize("path", [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")], ids=lambda path: path.name)
+def test_no_tag_is_lost_on_a_page(path: Path) -> None:
+    """Markdown takes `<image1>` for HTML, which a browser leaves out, unless it stands in code."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)
+    assert re.findall(r"<(?:image|video|mask)\d*>", text) == []
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]

@@ -67,7 +67,8 @@ def write_gallery(
         strips = [strip(frames, size) for frames in rows if frames is not None]
         text = " ".join(item.text.replace("<video1>", "").replace("<video2>", "").split())
         cells.append(cell(f"{number}. {text}", strips))
-        told.append(f"{number}. `{item.id}`: {text}")
+        # a page would leave a bare tag out, as HTML
+        told.append(f"{number}. `{item.id}`: {text.replace('<mask>', '`<mask>`')}")
     legend = f"Rows of a cell: {', '.join(ROWS)}; sampled with seed {seed}, noise of seed {seed}."
     page = sheet(cells)
     write_bytes(out, jpeg(np.vstack([written(legend, page.shape[1], 1), page])))
