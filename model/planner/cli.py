@@ -18,6 +18,7 @@ from model.planner.report import report
 from model.planner.summary import describe, with_widths
 from shards.devices import choose_device
 from shards.errors import SettingError
+from shards.help_pages import help_page
 
 
 def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 34_342)) -> int:  # noqa: B008
@@ -31,6 +32,14 @@ def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 
     return 0
 
 
+@help_page(
+    sections={
+        "from_base": (
+            "what is trained on from published weights (--base)",
+            ("samples", "frames", "height", "width", "lora_rank"),
+        ),
+    }
+)
 def plan(
     mixture: Path | None = None,
     base: str | None = None,
