@@ -33,8 +33,6 @@ CLIP: Size = (81, 480, 832)  # as published
 PUBLISHED = 65_520  # tokens of two such clips under Wan 2.1's autoencoder
 WORDS = 20  # of the prompt
 MOST = 100_000  # samples that lengths are drawn for
-# the projections of both attentions, which adapters to Wan are usually made for
-WAN_LAYERS = r"blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def report_base(base: str, plan: BasePlan, mixture: Mixture | None = None) -> No
         if not getattr(plan, name) > 0:
             raise ConfigError(f"plan: {name} must be above 0, got {getattr(plan, name)}")
     sizes = sizes_of(base, plan.size)
-    lora = LoraConfig(rank=plan.rank, alpha=float(plan.rank), layers=WAN_LAYERS)
+    lora = LoraConfig(rank=plan.rank, alpha=float(plan.rank))
     kinds = {
         "full": list(estimate(sizes, plan, None, mixture)),
         f"LoRA {plan.rank}": list(estimate(sizes, plan, lora, mixture)),
