@@ -89,10 +89,8 @@ class DataConfig:
 
     def flow_of(self, form: str, flow: FlowConfig) -> FlowConfig:
         """How the time of a sample of a form is drawn."""
-        if form not in self.shift_by_form and form not in self.sampling_by_form:
-            return flow
-        shift, sampling = self.shift_by_form.get(form), self.sampling_by_form.get(form)
-        return replace(flow, shift=shift or flow.shift, sampling=sampling or flow.sampling)
+        shift = self.shift_by_form.get(form, flow.shift)
+        return replace(flow, shift=shift, sampling=self.sampling_by_form.get(form, flow.sampling))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,25 @@ from pathlib import Path
 import torch
 
 from model.config import ModelConfig, load_config
-from model.inference.bundled import CONFIG
+from model.inference.bundled import CONFIG, is_pipeline
+from model.inference.diffusers_folder import read_pipeline
 from model.inference.offload import PartSizes, check_memory, encoder_bytes, experts_of
 from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from shards.errors import ConfigError
+
+
+def describe_checkpoint(folder: Path, dtype: str = "float32") -> ModelConfig:
+    """What a folder says of its model, one of ours or a published pipeline's; no weights are read.
+
+    Args:
+        dtype: of a pipeline's text encoder, float32 or bfloat16.
+
+    Raises:
+        ConfigError: see `load_config` and `read_pipeline`.
+    """
+    return read_pipeline(folder, dtype) if is_pipeline(folder) else load_config(folder / CONFIG)
 
 
 def load_checkpoint(

@@ -16,14 +16,14 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 import torch
 
-from model.config import InferenceConfig, ModelConfig, Size, build_part, load_config
+from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend
 from model.inference.bundled import CONFIG, is_pipeline
-from model.inference.checkpoint import load_checkpoint
+from model.inference.checkpoint import describe_checkpoint, load_checkpoint
 from model.inference.diffusers_export import export_diffusers
-from model.inference.diffusers_folder import load_pipeline, read_pipeline
+from model.inference.diffusers_folder import load_pipeline
 from model.inference.edit import Edit, to_pixels
 from model.inference.enhance import Enhancer, enhance_request
 from model.inference.hub import check_repository, files_to_publish, push
@@ -111,12 +111,10 @@ class Editor:
                 `shards.limits` allows or than there is memory; a pickle is never read.
         """
         folder, device = find_checkpoint(path, revision), torch.device(device)
-        read, describe = load_checkpoint, _described
-        if is_pipeline(folder):
-            read, describe = load_pipeline, read_pipeline
+        read = load_pipeline if is_pipeline(folder) else load_checkpoint
         adapter = None
         if lora is not None:  # one that does not fit is refused before anything heavy
-            config = describe(folder)
+            config = describe_checkpoint(folder)
             adapter = check_adapter(find_adapter(lora), config.network, config.extras, str(path))
         transformer, config = read(folder, device, dtype, offload)
         if adapter is not None:
@@ -291,11 +289,6 @@ class Editor:
     def multiple(self) -> int:
         """Pixels per token along height and width."""
         return pixels_per_token(self.config, self.vae)
-
-
-def _described(folder: Path) -> ModelConfig:
-    """What a checkpoint's folder says of its model."""
-    return load_config(folder / CONFIG)
 
 
 def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:

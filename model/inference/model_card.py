@@ -24,7 +24,7 @@ class ModelCard:
         license: of the weights, by the hub's name for it, e.g. apache-2.0; "unknown" where nobody has said.
         base: `owner/name` of the weights that training started from; None where they are not on the hub.
         adapter: the weights are an adapter to those of `base`.
-        library: `diffusers` for weights in its layout, else `editverse`.
+        framework: `diffusers` for weights in its layout, else `editverse`.
         datasets: `owner/name` of data sets on the hub.
         summary: what the model is, in a sentence or two.
         sections: (heading, text in Markdown), in order.
@@ -33,7 +33,7 @@ class ModelCard:
     license: str = "unknown"
     base: str | None = None
     adapter: bool = False
-    library: str = "editverse"
+    framework: str = "editverse"
     datasets: tuple[str, ...] = ()
     summary: str = ""
     sections: tuple[tuple[str, str], ...] = field(default=())
@@ -42,7 +42,7 @@ class ModelCard:
         """The page, for `owner/name`."""
         import yaml
 
-        header: dict[str, object] = {"license": self.license, "library_name": self.library}
+        header: dict[str, object] = {"license": self.license, "library_name": self.framework}
         if self.base:
             header["base_model"] = self.base
             header["base_model_relation"] = "adapter" if self.adapter else "finetune"
@@ -63,7 +63,7 @@ class ModelCard:
             theirs = f'pipe = WanPipeline.from_pretrained("{base}")\npipe.load_lora_weights("{repository}")'
         call = 'editor("<video1> Remove the dog.", video1="in.mp4").save("out.mp4")'
         text = f"With EditVerse:\n\n```python\nfrom model import Editor\n\n{ours}\n{call}\n```"
-        if self.library == "diffusers":
+        if self.framework == "diffusers":
             text += f"\n\nWith diffusers:\n\n```python\nfrom diffusers import WanPipeline\n\n{theirs}\n```"
         return text
 
@@ -91,5 +91,5 @@ def card_of_model(config: ModelConfig) -> ModelCard:
         f"{kind} for in-context editing of images and videos: width {network.width}, depth {network.depth}, "
         f"{network.heads} heads."
     )
-    library = "diffusers" if isinstance(network, WanConfig) else "editverse"
-    return replace(ModelCard(library=library), summary=summary)
+    framework = "diffusers" if isinstance(network, WanConfig) else "editverse"
+    return replace(ModelCard(framework=framework), summary=summary)

@@ -17,8 +17,7 @@ from model.data.dataset import EditDataset
 from model.data.latent_cache import known_codec
 from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
-from model.inference.bundled import CONFIG, is_pipeline
-from model.inference.diffusers_folder import read_pipeline
+from model.inference.checkpoint import describe_checkpoint
 from model.inference.editor import Editor
 from model.inference.pretrained import find_checkpoint
 from model.net.transformer import Transformer
@@ -105,11 +104,8 @@ def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
 
 def _config_of(path: str, accelerator: str) -> ModelConfig:
     """What a checkpoint's or a published pipeline's folder says of its model."""
-    folder = find_checkpoint(path)
-    if not is_pipeline(folder):
-        return load_config(folder / CONFIG)
     on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
-    return read_pipeline(folder, "bfloat16" if on_gpu else "float32")
+    return describe_checkpoint(find_checkpoint(path), "bfloat16" if on_gpu else "float32")
 
 
 def build_datasets(

@@ -38,7 +38,7 @@ from shards.media import read_video, write_image
 from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
 from tests.model.test_bases import tiny_pipeline
-from tests.model.test_parallel import kill_after, rows, run_ranks, weights
+from tests.model.test_parallel import kill_after, parallel, run_ranks, same, weights
 from tests.model.wan_cases import SIZES
 from tests.model.wan_cases import weights as numbered
 
@@ -107,22 +107,6 @@ def changed(config: FitConfig, **changes: Any) -> FitConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
-def shared(config: FitConfig, degree: int) -> FitConfig:
-    return dataclasses.replace(
-        config, parallel=dataclasses.replace(config.parallel, sequence_parallel=degree)
-    )
-
-
-def same(ours: Path, theirs: Path) -> None:
-    """Losses to 1e-5, weights to 1e-4 of each tensor's largest."""
-    losses = [np.array([float(row["loss"]) for row in rows(run)]) for run in (ours, theirs)]
-    assert len(losses[0]) == STEPS
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    others = weights(theirs)
-    for name, value in weights(ours).items():
-        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))
-
-
 def first_step(config: FitConfig) -> StepBatch:
     train, _, _ = build_datasets(config, None)
     if config.data.latent_cache is not None:
@@ -162,34 +146,34 @@ def test_the_loss_is_that_of_the_published_class(config: FitConfig, base: Path) 
 
 def test_made_beforehand_or_while_training(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     fit(changed(config, latent_cache=None), tmp_path / "run")
-    same(alone, tmp_path / "run")
+    same(alone, tmp_path / "run", STEPS)
 
 
 def test_packings(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """A sample a micro-batch, where two of them fit into one before."""
     fit(changed(config, token_budget=36), tmp_path / "run")
-    same(alone, tmp_path / "run")
+    same(alone, tmp_path / "run", STEPS)
 
 
 def test_two_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Each attends to its own part's prompt; one of them has no token of some sequences."""
-    run_ranks(shared(config, 2), tmp_path / "run", 2)
-    same(alone, tmp_path / "run")
+    run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
+    same(alone, tmp_path / "run", STEPS)
 
 
 @pytest.mark.slow
 def test_four_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
-    run_ranks(shared(config, 4), tmp_path / "run", 4)
-    same(alone, tmp_path / "run")
+    run_ranks(parallel(config, sequence_parallel=4), tmp_path / "run", 4)
+    same(alone, tmp_path / "run", STEPS)
 
 
 def test_killed_and_resumed_on_other_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """`kill -9` of two ranks after the fifth step; one goes on."""
-    kill_after(shared(config, 2), tmp_path / "run", 5, ranks=2)
+    kill_after(parallel(config, sequence_parallel=2), tmp_path / "run", 5, ranks=2)
     assert states(tmp_path / "run" / "state")
     fit(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["resumed_at"] >= 2
-    same(alone, tmp_path / "run")
+    same(alone, tmp_path / "run", STEPS)
 
 
 def test_what_is_trained_edits_and_goes_back(config: FitConfig, alone: Path, tmp_path: Path) -> None:
@@ -288,8 +272,8 @@ def test_two_ranks_share_sequences_with_words(config: FitConfig, tmp_path: Path)
     """A rank attends with some heads, each of which has a gate of its own."""
     config = with_words(config, tmp_path)
     fit(config, tmp_path / "alone")
-    run_ranks(shared(config, 2), tmp_path / "run", 2)
-    same(tmp_path / "alone", tmp_path / "run")
+    run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
+    same(tmp_path / "alone", tmp_path / "run", STEPS)
 
 
 def test_dropout_and_times_by_form(config: FitConfig) -> None:

@@ -156,10 +156,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoint" / "model.safetensors")
 
 
-def same(ours: Path, theirs: Path) -> None:
+def same(ours: Path, theirs: Path, steps: int = STEPS) -> None:
     """Losses to 1e-5, weights to 1e-4."""
     losses = [np.array([float(row["loss"]) for row in rows(run)]) for run in (ours, theirs)]
-    assert len(losses[0]) == STEPS
+    assert len(losses[0]) == steps
     np.testing.assert_allclose(*losses, rtol=1e-5)
     others = weights(theirs)
     for name, value in weights(ours).items():
