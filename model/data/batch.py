@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from shards.limits import in_range
 from shards.manifest import read_manifest
 
 FORMS = ("t2i", "t2v", "i2i", "r2v", "v2i", "v2v")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Example:
     """One visit of a sample, or a rank's part of it, ready to be packed.
 
     Attributes:
+        dataset: the mixture's row that it was visited for.
         sequence: clean tokens; noise: float [target tokens, token size]; time: scalar in (0, 1).
         weight: float [target tokens], mean 1 over the whole sample.
         size: target tokens of the whole sample.
@@ -110,6 +112,7 @@ class Example:
     time: Tensor
     weight: Tensor
     size: int
+    dataset: str = ""
 
     def part(self, start: int, stop: int) -> Example:
         """Tokens start:stop and what belongs to them; beyond the end there are none."""
@@ -127,12 +130,48 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """What losses are told apart by: tasks, and the rows of a mixture where it has several."""
+
+    tasks: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What each group's loss is called, in the order of the numbers of `of`."""
+        return [f"loss/{task}" for task in self.tasks] + [f"loss/dataset/{name}" for name in self.datasets]
+
+    def of(self, examples: Sequence[Example]) -> Tensor:
+        """Numbers of the groups that each example is in, int64 [kinds of groups, examples]."""
+        kinds = []
+        if self.tasks:
+            kinds.append([self.tasks.index(e.task) for e in examples])
+        if self.datasets:
+            kinds.append([len(self.tasks) + self.datasets.index(e.dataset) for e in examples])
+        return torch.tensor(kinds, dtype=torch.long).view(len(kinds), len(examples))
+
+
+def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """The same dataclass or tuple, however nested, with every tensor in it changed."""
+    done: Any = value
+    if isinstance(value, Tensor):
+        done = change(value)
+    elif isinstance(value, tuple):
+        done = tuple(map_tensors(part, change) for part in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        done = replace(value, **{name: map_tensors(part, change) for name, part in parts.items()})
+    return done
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """Examples packed together.
 
     Attributes:
         noise, weight: [M, ...] in the order of `batch.target`.
         time, size: [S], timestep and target tokens of each sequence as a whole.
+        groups: int64 [kinds, S], see `Groups.of`.
         tokens: without padding.
     """
 
@@ -141,14 +180,13 @@ class MicroBatch:
     time: Tensor
     weight: Tensor
     size: Tensor
+    groups: Tensor
     keys: tuple[str, ...]
-    tasks: tuple[str, ...]
     tokens: int
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Copy to a device."""
-        moved = {n: getattr(self, n).to(device) for n in ("batch", "noise", "time", "weight", "size")}
-        return replace(self, **moved)
+        return map_tensors(self, lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
@@ -166,9 +204,13 @@ class StepBatch:
     samples: int
     plan: dict[str, float] = field(default_factory=dict)
 
-    def to(self, device: torch.device | str) -> StepBatch:
-        """Copy to a device."""
-        return replace(self, micro=tuple(m.to(device) for m in self.micro))
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepBatch:
+        """Copy to a device; `non_blocking` from pinned memory, in the order of the current stream."""
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> StepBatch:
+        """Copy into memory that a CUDA device reads by itself; a DataLoader calls it."""
+        return map_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 def collate(
@@ -177,6 +219,7 @@ def collate(
     sp_plan: SPPlan | None = None,
     width: int = 0,
     has_prompt: bool = False,
+    groups: Groups = Groups(),
 ) -> MicroBatch:
     """Pack examples side by side, see `pack`; `width` is the token size where there is no example.
 
@@ -188,8 +231,8 @@ def collate(
         torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
         torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),
         torch.tensor([e.size for e in examples]),
+        groups.of(examples),
         tuple(e.key for e in examples),
-        tuple(e.task for e in examples),
         sum(len(e.sequence) for e in examples),
     )
 

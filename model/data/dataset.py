@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, fitted_size
-from model.data.batch import DataConfig, Example
+from model.data.batch import DataConfig, Example, Groups
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
 from model.data.pixel_cache import PixelCache
@@ -161,6 +161,11 @@ class EditDataset:
     def tasks(self) -> tuple[str, ...]:
         """The tasks of all samples, sorted."""
         return tuple(sorted({shards.entry(place).task for shards, place in self._places}))
+
+    @functools.cached_property
+    def groups(self) -> Groups:
+        """What losses are told apart by."""
+        return Groups(self.tasks, tuple(self.rows) if len(self.rows) > 1 else ())
 
     @property
     def token_size(self) -> int:

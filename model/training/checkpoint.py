@@ -134,6 +134,12 @@ def states(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if STATE.match(p.name))
 
 
+def reached_step(run: Path) -> int:
+    """The step of a run's newest state; 0 before the first."""
+    saved = states(run / "state")
+    return int(saved[-1].name.partition("-")[2]) if saved else 0
+
+
 def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer) -> None:
     """Continue from a state; all ranks call it together.
 

@@ -6,7 +6,7 @@ Apart from the code that uses them so that `--help` need not import Lightning.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from model.config import MediaConfig, ModelConfig
 from model.data.batch import DataConfig
@@ -58,6 +58,9 @@ class TrainConfig:
             starts, as the paper starts from a pretrained model; published weights in diffusers' layout too
             (docs/bases.md). None starts from random weights.
         media: sizes to train and then edit at, in place of those of `init_from`.
+        flow, rope: fields of `FlowConfig` and `RopeConfig` in place of those of `init_from`, such as
+            `{shift: 3.0}` and `{ntk: [1.0, 1.0, 2.0, 2.0]}`; what the output means (`prediction`) and how
+            channels are shared out (`dims`, `source`) are the weights' own.
         source_phase: whether sources are told apart from the target by Bernini's phase, in place of what
             `init_from` does; for members of Wan's family, whose output without sources stays as it was.
         text: `both` puts the text among the tokens too, in place of what `init_from` does; for members of
@@ -78,6 +81,8 @@ class TrainConfig:
     threads: int | None = None
     init_from: str | None = None
     media: MediaConfig | None = None
+    flow: dict[str, Any] | None = None
+    rope: dict[str, Any] | None = None
     source_phase: bool | None = None
     text: Literal["both"] | None = None
     deterministic: bool = False
@@ -91,7 +96,7 @@ class TrainConfig:
         for name in ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("media", "source_phase", "text"):
+        for name in ("media", "flow", "rope", "source_phase", "text"):
             if self.init_from is None and getattr(self, name) is not None:
                 raise SettingError(f"train.{name}: replaces what train.init_from says; set model instead")
 

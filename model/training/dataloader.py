@@ -120,14 +120,16 @@ class PlannedSteps(Dataset[StepBatch]):
             # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
         has_prompt = self.pairs.model.sequence.has_prompt
-        return collate(examples, pad_to, sp_plan, width=self.pairs.token_size, has_prompt=has_prompt)
+        return collate(examples, pad_to, sp_plan, self.pairs.token_size, has_prompt, self.pairs.groups)
 
     def _example(self, plan: StepPlan, sample: int) -> Example:
         """A visit; of another sample, by policy, where it cannot be made."""
         draw, config = plan.draws[sample], self.config
         for index in self._candidates(draw):
             try:
-                return self.pairs.example(index, draw.epoch, plan.step, self.seed, config)
+                example = self.pairs.example(index, draw.epoch, plan.step, self.seed, config)
+                row = self.planner.order.row_of(index)
+                return replace(example, dataset=list(self.pairs.rows)[row])
             except (ValueError, OSError) as error:
                 if config.on_error == "stop":
                     raise unreadable(f"step {plan.step}: {self.pairs.name(index)}", error) from error

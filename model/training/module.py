@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.data.batch import MicroBatch, StepBatch
+from model.data.batch import Groups, MicroBatch, StepBatch
 from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
 from model.inference.lora import LoraConfig, add_adapter
 from model.net.families import build_transformer
@@ -64,23 +64,20 @@ def micro_loss(dit: Transformer, micro: MicroBatch, config: ModelConfig) -> Tens
     return micro.weight * torch.stack(losses).mean(0)
 
 
-def token_shares(step: StepBatch, average: str, tokens: int | None = None) -> list[Tensor]:
+def token_shares(step: StepBatch, average: str, tokens: Tensor | None = None) -> list[Tensor]:
     """Per micro-batch each target token's share of the step's loss.
 
     All shares add up to 1 over the micro-batches of all ranks.
 
     Args:
-        tokens: target tokens of the step on all ranks; those of `step` when not given.
+        tokens: scalar, target tokens of the step on all ranks; those of `step` when not given.
     """
+    if average == "sample":
+        return [1 / (step.samples * m.size[m.batch.target_sequence]) for m in step.micro]
     if tokens is None:
-        tokens = sum(len(m.noise) for m in step.micro)
-    shares = []
-    for m in step.micro:
-        if average == "token":
-            shares.append(torch.full((len(m.noise),), 1 / max(1, tokens), device=m.noise.device))
-        else:
-            shares.append(1 / (step.samples * m.size[m.batch.target_sequence]))
-    return shares
+        tokens = torch.tensor(sum(len(m.noise) for m in step.micro))
+    share = 1 / tokens.clamp(min=1).double()
+    return [share.to(m.noise).expand(len(m.noise)) for m in step.micro]
 
 
 class EditModule(L.LightningModule):
@@ -103,10 +100,10 @@ class EditModule(L.LightningModule):
         frozen = {id(p): p for p in self.dit.parameters() if not p.requires_grad}
         self.ema = copy.deepcopy(self.dit, frozen).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
-        self.tasks: tuple[str, ...] = ()  # whose losses are reported one by one
+        self.groups = Groups()  # whose losses are reported one by one
         self.done = 0  # optimizer steps taken, over all runs that were resumed
         self.metrics: dict[str, float] = {}  # what the last step measured
-        self.losses_by_group: dict[str, float] = {}  # its losses by task and by timestep
+        self.losses_by_group: dict[str, float] = {}  # its losses by task, data set and timestep
         self.stop_requested = False  # set by a signal on this rank; `stopping` once all ranks know
         self.stopping = False
         self.interrupted = False  # the signal was Ctrl-C
@@ -140,28 +137,30 @@ class EditModule(L.LightningModule):
         return optimizer_of(self.dit.named_parameters(), self.optim)
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, _: int) -> StepBatch:
-        """Lightning's hook: copy a step."""
+        """Lightning's hook: copy a step, if it is not there yet (`model.training.prefetch`)."""
         return batch.to(device)
 
-    def _sum(self, values: list[Tensor | float]) -> list[float]:
-        """Sums over all ranks."""
-        together = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in values])
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sums over all ranks, in place; on a GPU nothing waits for them."""
         if self.world.world_size > 1:
-            dist.all_reduce(together)
-        summed: list[float] = together.tolist()
-        return summed
+            dist.all_reduce(values)
+        return values
 
     def training_step(self, batch: StepBatch, _: int) -> None:
-        """Accumulate the gradients of all micro-batches, then step once."""
+        """Accumulate the gradients of all micro-batches, then step once.
+
+        The device is asked for numbers once a step, after the last backward pass: whether to step depends on
+        them. While the optimizer and the average run, the host logs and prepares what comes next.
+        """
         optimizer: Any = self.optimizers()
         rate = learning_rate(self.done, self.last_step, self.optim)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        counts = self._sum([sum(m.tokens for m in batch.micro), sum(len(m.noise) for m in batch.micro)])
-        shares = token_shares(batch, self.optim.loss_reduction, int(counts[1]))
+        shares = token_shares(batch, self.optim.loss_reduction, self._target_tokens(batch))
+        names = [*self.groups.names, *(f"loss/t{b / BINS:.1f}" for b in range(BINS))]
         total = torch.zeros((), device=self.device)
-        breakdown = torch.zeros(2, len(self.tasks) + BINS, device=self.device, dtype=torch.float64)
+        breakdown = torch.zeros(2, len(names), device=self.device, dtype=torch.float64)
         for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True)):
             before_micro_batch(self.dit, last=number == len(batch.micro) - 1)
             per_token = micro_loss(self.dit, micro, self.config)
@@ -169,11 +168,11 @@ class EditModule(L.LightningModule):
             self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
             self._accumulate_breakdown(micro, per_token.detach(), breakdown)
-        clip = self.optim.clip if self.optim.clip and self.done >= self.optim.warmup else math.inf
-        norm = gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), clip))
-        loss_sum, stop, *values = self._sum([total, float(self.stop_requested), *breakdown.flatten()])
+        norm = self._clip()
+        ours = [float(sum(m.tokens for m in batch.micro)), float(self.stop_requested)]
+        tokens, stop, loss_sum, *values, gradient = self._read(ours, total, breakdown, norm)
         self.stopping = stop > 0
-        if torch.isfinite(norm):
+        if math.isfinite(gradient):
             optimizer.step()
             self._skipped_in_a_row = 0
         else:
@@ -181,13 +180,33 @@ class EditModule(L.LightningModule):
         self.done += 1
         if not self._skipped_in_a_row:
             self._average()
-        self.metrics = {"loss": loss_sum, "lr": rate, "grad_norm": norm.item(), "tokens": counts[0]}
+        self.metrics = {"loss": loss_sum, "lr": rate, "grad_norm": gradient, "tokens": tokens}
         if self.skipped:
             self.metrics["skipped"] = float(self.skipped)
-        names = [f"loss/{t}" for t in self.tasks] + [f"loss/t{b / BINS:.1f}" for b in range(BINS)]
         sums, sizes = values[: len(names)], values[len(names) :]
         self.losses_by_group = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
-        self.log("loss", loss_sum, prog_bar=True, logger=False)
+
+    def _target_tokens(self, batch: StepBatch) -> Tensor | None:
+        """Of the step on all ranks, on the device; None where the loss does not ask for them."""
+        if self.optim.loss_reduction == "sample":
+            return None
+        own = sum(len(m.noise) for m in batch.micro)
+        return self._sum(torch.full((), own, dtype=torch.float64, device=self.device))
+
+    def _clip(self) -> Tensor:
+        """Norm of the gradients, which are scaled down to `optim.clip` once the warm-up is over."""
+        if self.optim.clip and self.done >= self.optim.warmup:
+            return gathered(torch.nn.utils.clip_grad_norm_(self.dit.parameters(), self.optim.clip))
+        gradients = [p.grad for p in self.dit.parameters() if p.grad is not None]
+        return gathered(torch.nn.utils.get_total_norm(gradients))
+
+    def _read(self, ours: list[float], total: Tensor, breakdown: Tensor, norm: Tensor) -> list[float]:
+        """The step's numbers: sums over all ranks of the first three, and the norm, which all ranks have."""
+        # a number that is filled in, unlike one that is copied, does not wait for the device
+        filled = [torch.full((1,), n, dtype=torch.float64, device=self.device) for n in ours]
+        summed = self._sum(torch.cat([*filled, total.double().view(1), breakdown.flatten()]))
+        numbers: list[float] = torch.cat([summed, norm.detach().double().view(1)]).tolist()
+        return numbers
 
     def _skip(self, batch: StepBatch, loss: float) -> None:
         """Count a step whose gradient is not finite, and name its samples on this rank.
@@ -206,14 +225,11 @@ class EditModule(L.LightningModule):
         log.warning("step %d: skipped, its gradient is not finite (loss %s): %s", self.done, loss, keys)
 
     def _accumulate_breakdown(self, micro: MicroBatch, per_token: Tensor, breakdown: Tensor) -> None:
-        """Add each sequence's mean loss, and how much of it is here, to the sums of its task and timestep."""
+        """Add each sequence's mean loss, and how much of it is here, to the sums of its groups."""
         sequence = micro.batch.target_sequence
         portion = (1 / micro.size.to(breakdown))[sequence]
-        bins = (micro.time * BINS).long().clamp(max=BINS - 1) + len(self.tasks)
-        rows = [bins]
-        if self.tasks:
-            rows.append(torch.tensor([self.tasks.index(t) for t in micro.tasks], device=bins.device).long())
-        for row in rows:
+        bins = (micro.time * BINS).long().clamp(max=BINS - 1) + len(self.groups.names)
+        for row in (bins, *micro.groups):
             breakdown[0].index_add_(0, row[sequence], per_token.to(breakdown) * portion)
             breakdown[1].index_add_(0, row[sequence], portion)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,52 @@ from shards.errors import ConfigError
 from shards.files import is_unused, naming, write_bytes, write_json
 from shards.serialization import to_dict
 
+log = logging.getLogger(__name__)
 
-def claim(folder: Path, identity: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+RECORDED = ("model", "changes")  # in run.json, beside what was asked for
+
+
+# settings that a run may go on with another value of, from the step at which it is resumed
+CHANGEABLE = tuple(
+    f"config.{name}"
+    for name in (
+        "optim.clip",
+        "optim.max_skipped",
+        "train.num_val_samples",
+        "train.precision",
+        "train.save_every",
+        "train.steps",
+        "train.validate_every",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field in which two identities differ, and its value in both; None where it is missing."""
+
+    field: str
+    before: Any
+    now: Any
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a run may go on with it: a row of its mixture is new, or the setting is `CHANGEABLE`."""
+        new_row = self.field.startswith("data.") and self.before is None
+        return new_row or self.field in CHANGEABLE
+
+
+def claim(
+    folder: Path, identity: dict[str, Any], defaults: dict[str, Any] | None = None, step: int = 0
+) -> None:
     """Take a run folder for `identity` (configuration and data), or see that it is already its.
+
+    What a run may change while it lasts is logged, and kept in `run.json` under `changes`.
 
     Args:
         defaults: the identity of a run without any settings. A setting that came after the folder's run was
             begun had, then, the value that it has there.
+        step: that the run has reached.
 
     Raises:
         ConfigError: the folder holds another run (the first field that differs is named), or something that
@@ -34,22 +76,47 @@ def claim(folder: Path, identity: dict[str, Any], defaults: dict[str, Any] | Non
     identity = json.loads(json.dumps(identity))
     if file.is_file():
         try:
-            theirs = json.loads(file.read_text())
+            held = json.loads(file.read_text())
         except ValueError as error:
             raise ConfigError(f"{file}: {error}; delete {folder} or choose another --run") from error
+        theirs = held
         if isinstance(theirs, dict):  # the names in `data` are a mixture's, whatever settings were called
             theirs = {name: value if name == "data" else renewed(value) for name, value in theirs.items()}
-        difference = first_difference(requested(theirs), identity, defaults=defaults or {})
-        if difference:
-            raise ConfigError(f"{folder} holds another run: {difference}; delete it or choose another --run")
+        changes = list(differences(requested(theirs), identity, defaults=defaults or {}))
+        for change in changes:
+            if not change.allowed:
+                raise ConfigError(
+                    f"{folder} holds another run: {change.field} is {change.before!r} there and "
+                    f"{change.now!r} here; delete it or choose another --run"
+                )
+        if changes:
+            _record_changes(file, held, identity, changes, step)
         return
     if not is_unused(folder):
         raise ConfigError(f"{folder} exists and is no training run (no run.json); choose another --run")
     write_json(file, identity)
 
 
+def _record_changes(
+    file: Path, held: dict[str, Any], identity: dict[str, Any], changes: list[Change], step: int
+) -> None:
+    """Say what a run goes on with, and keep it beside what it is now."""
+    for change in changes:
+        log.info(
+            "%s: from step %d on %s is %r, no longer %r",
+            file.parent,
+            step,
+            change.field.removeprefix("config."),
+            change.now,
+            change.before,
+        )
+    made = [{"step": step, "field": c.field, "before": c.before, "now": c.now} for c in changes]
+    kept = {name: held[name] for name in RECORDED if name in held}
+    write_json(file, identity | kept | {"changes": [*held.get("changes", []), *made]})
+
+
 def requested(held: Any) -> Any:
-    """What a run's `run.json` says was asked for: without the model that came of it.
+    """What a run's `run.json` says was asked for: without the model that came of it, and past changes.
 
     With `train.init_from` no model is asked for. Runs that were begun before 2026-11-28 have the default one
     there, which is not what they trained.
@@ -68,7 +135,7 @@ def requested(held: Any) -> Any:
         config = config | {
             "lora": lora | {"layers": None if lora.get("layers") == LAYERS else lora.get("layers")}
         }
-    return {name: value for name, value in held.items() if name != "model"} | {"config": config}
+    return {name: value for name, value in held.items() if name not in RECORDED} | {"config": config}
 
 
 def record_model(folder: Path, model: ModelConfig) -> None:
@@ -78,11 +145,13 @@ def record_model(folder: Path, model: ModelConfig) -> None:
     and the widths of the encoders are only known once the data is open.
     """
     file = folder / "run.json"
-    write_json(file, requested(json.loads(file.read_text())) | {"model": to_dict(model)})
+    held = json.loads(file.read_text())
+    kept = {name: held[name] for name in RECORDED if name in held}
+    write_json(file, requested(held) | kept | {"model": to_dict(model)})
 
 
-def first_difference(theirs: Any, ours: Any, where: str = "", defaults: Any = None) -> str:
-    """The first field in which two JSON values differ, in words; empty when they are equal.
+def differences(theirs: Any, ours: Any, where: str = "", defaults: Any = None) -> Iterator[Change]:
+    """The fields in which two JSON values differ, in order.
 
     A field that `theirs` lacks has its value in `defaults`.
     """
@@ -91,10 +160,9 @@ def first_difference(theirs: Any, ours: Any, where: str = "", defaults: Any = No
         for key in sorted(set(theirs) | set(ours)):
             default = defaults.get(key)
             pair = theirs.get(key, default), ours.get(key)
-            if found := first_difference(*pair, f"{where}.{key}" if where else key, default):
-                return found
-        return ""
-    return "" if theirs == ours else f"{where} is {theirs!r} there and {ours!r} here"
+            yield from differences(*pair, f"{where}.{key}" if where else key, default)
+    elif theirs != ours:
+        yield Change(where, theirs, ours)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ from model.training.dataloader import unreadable
 from shards.errors import ConfigError
 from shards.files import write_json
 from shards.location import ShardError
-from shards.serialization import to_dict
+from shards.serialization import from_dict, to_dict
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,12 @@ def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
     """A checkpoint's configuration with what the run says otherwise."""
     if train.media is not None:
         model = dataclasses.replace(model, media=train.media)
+    if train.flow is not None:
+        flow = _with_fields(model.flow, train.flow, "train.flow", ("prediction",))
+        model = dataclasses.replace(model, flow=flow)
+    if train.rope is not None:
+        rope = _with_fields(model.network.rope, train.rope, "train.rope", ("dims", "source"))
+        model = model.with_network(dataclasses.replace(model.network, rope=rope))
     if train.source_phase is not None:
         network = model.network
         if not isinstance(network, WanConfig):
@@ -100,6 +108,20 @@ def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
             sequence=dataclasses.replace(model.sequence, text=train.text),
         )
     return model
+
+
+def _with_fields(held: T, changes: dict[str, Any], where: str, fixed: tuple[str, ...]) -> T:
+    """A part of a checkpoint's configuration with some fields changed; `fixed` ones are the weights' own.
+
+    Raises:
+        ConfigError: begins with `where` and names the field.
+    """
+    values = to_dict(held)
+    for name in fixed:
+        if name in changes and changes[name] != values[name]:
+            raise ConfigError(f"{where}.{name}: the weights were trained with {values[name]}; leave it out")
+    changed: T = from_dict(type(held), values | changes, where)
+    return changed
 
 
 def _config_of(path: str, accelerator: str) -> ModelConfig:

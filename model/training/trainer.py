@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from model.config import ModelConfig
-from model.data.batch import data_fingerprint, rows_of
+from model.data.batch import Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
 from model.encoders import count_parameters
 from model.encoders.transform import TransformCodec
@@ -35,11 +35,12 @@ from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of
 from model.training.callbacks import STOPS, TrainingMonitor, export, render
-from model.training.checkpoint import StateWriter, load_state, states
+from model.training.checkpoint import StateWriter, load_state, reached_step, states
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
 from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
 from model.training.module import EditModule
+from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
 from model.training.setup import build_datasets, init_model, load_init_weights
@@ -124,11 +125,11 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
         return _train(config, run, world, cluster, identity)
 
 
-def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path) -> None:
+def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path, accelerator: str) -> None:
     """Take the steps that are left; errors name their file."""
     try:
         with naming(run):  # a logger's thread names no file
-            trainer.fit(module, loader(steps))
+            trainer.fit(module, loader(steps, module.world.device(accelerator)))
     except SampleError as error:  # from a worker, with its traceback
         raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
 
@@ -145,7 +146,7 @@ def _load(
             record_provenance(run, rows_of(config.data))
     if config.data.latent_cache is not None:
         train.read_latent_cache(config.data.latent_cache, config.data)
-    module, optimizer = make_module(config, model, base, world, train.tasks)
+    module, optimizer = make_module(config, model, base, world, train.groups)
     saved = states(run / "state")
     if saved:
         load_state(saved[-1], module, optimizer)
@@ -177,10 +178,17 @@ def _check_all_done(module: EditModule, steps: int, run: Path) -> None:
 def _train(
     config: FitConfig, run: Path, world: World, cluster: Cluster, identity: dict[str, Any]
 ) -> dict[str, Any]:
+    reached = reached_step(run)
+    if reached > config.train.steps:
+        raise ConfigError(
+            f"train.steps: {run} has taken {reached} steps, more than {config.train.steps}; "
+            "choose another --run"
+        )
     with main_process_first(world):
-        claim(run, identity, default_identity())
+        claim(run, identity, default_identity(), reached)
     summary = finished(run)
-    if summary is not None and (run / "checkpoint" / "model.safetensors").is_file():
+    done = summary is not None and summary["steps"] >= config.train.steps
+    if summary is not None and done and (run / "checkpoint" / "model.safetensors").is_file():
         log.info("reusing %s: %d steps were done", run, summary["steps"])
         return {**summary, "reused": True}
 
@@ -206,7 +214,7 @@ def _train(
     writer = StateWriter(run / "state", module, optimizer, config.train.max_checkpoints)
     watch = TrainingMonitor(run, config, curve, writer, heldout)
     if len(steps):
-        _take(steps, module, trainer_of(config, run, world, module, watch), run)
+        _take(steps, module, trainer_of(config, run, world, module, watch), run, config.train.accelerator)
     writer.finish()
     _check_all_done(module, config.train.steps, run)
     export(module, train, run / "checkpoint", run / "adapter", config.train.init_from)
@@ -250,13 +258,13 @@ def cluster_of(config: FitConfig, world: World) -> Cluster:
 
 
 def make_module(
-    config: FitConfig, model: ModelConfig, base: Transformer | None, world: World, tasks: tuple[str, ...]
+    config: FitConfig, model: ModelConfig, base: Transformer | None, world: World, groups: Groups
 ) -> tuple[EditModule, torch.optim.Optimizer]:
     """What is trained, shared out among the ranks, and its optimizer."""
     if base is not None and config.lora is not None:
         add_adapter(base, config.lora)
     module = EditModule(model, config.optim, config.train.steps, base, world)
-    module.lora, module.tasks = config.lora, tasks
+    module.lora, module.groups = config.lora, groups
     prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
     if world.world_size > 1:
         module.shard(config.parallel.sharding, world.device(config.train.accelerator).type)
@@ -316,8 +324,12 @@ class WorkerLoader(DataLoader[Any]):
             return super().__iter__()
 
 
-def loader(steps: PlannedSteps) -> DataLoader[Any]:
-    """Steps in order, prepared ahead by worker processes if the configuration has any."""
+def loader(steps: PlannedSteps, device: torch.device) -> DataLoader[Any] | DevicePrefetcher:
+    """Steps in order, prepared ahead by worker processes if the configuration has any.
+
+    For a CUDA device they are pinned and copied ahead too; without workers this process reads between steps,
+    as encoders and device are then the renders' too.
+    """
     import resource
 
     workers = steps.config.workers
@@ -326,13 +338,15 @@ def loader(steps: PlannedSteps) -> DataLoader[Any]:
     # every tensor that a worker hands over is an open file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return WorkerLoader(
+    ahead = WorkerLoader(
         steps,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=steps.config.prefetch,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker,
     )
+    return DevicePrefetcher(ahead, device) if device.type == "cuda" else ahead
 
 
 def _begin_worker(_: int) -> None:
@@ -357,7 +371,12 @@ def bounds(values: list[int]) -> tuple[int, int]:
 
 
 def progress_bar() -> Callback:
-    """Lightning's rich bar, refreshed a few times a second."""
+    """Lightning's rich bar, refreshed a few times a second, with the loss of the step before."""
     from lightning.pytorch.callbacks import RichProgressBar
 
-    return RichProgressBar(refresh_rate=1, leave=True)
+    class LossBar(RichProgressBar):
+        def get_metrics(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
+            # a number that is here already: Lightning's own log copies it to the device and back
+            return {"loss": module.metrics["loss"]} if "loss" in module.metrics else {}
+
+    return LossBar(refresh_rate=1, leave=True)
