@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from shards.files import write_bytes
 from shards.limits import MAX_INDEX_BYTES
@@ -48,6 +48,10 @@ class IndexEntry(Strict):
     members: dict[str, tuple[Bytes, Bytes]]  # member suffix ("json", "video1.mp4") -> byte offset, size
     tokens: Bytes
     json_sha256: Sha256 | None = None  # of the JSON member; none in older folders
+    frame_of: dict[str, tuple[str, int]] = Field(
+        {}
+    )  # image -> the video of which it is a frame, and which one
+    fps: dict[str, float] = Field({})  # of every element that has a rate; none in older folders
 
 
 class ShardIndex(Strict):
@@ -100,7 +104,23 @@ def entry_of(
         members=dict(sorted(members.items())),
         tokens=tokens,
         json_sha256=hashlib.sha256(document).hexdigest(),
+        frame_of=frames_of(sample),
+        fps=rates_of(sample),
     )
+
+
+def frames_of(sample: Sample) -> dict[str, tuple[str, int]]:
+    """Of each image that is a frame of a video of the sample, that video and the frame's number."""
+    return {
+        name: (media.frame_of.element, media.frame_of.frame)
+        for name, media in sorted(sample.media.items())
+        if media.frame_of is not None
+    }
+
+
+def rates_of(sample: Sample) -> dict[str, float]:
+    """Frames per second of each element that has a rate."""
+    return {name: media.fps for name, media in sorted(sample.media.items()) if media.fps is not None}
 
 
 def index_name(shard: str) -> str:
@@ -115,7 +135,8 @@ def index_path(directory: Path, shard: str) -> Path:
 
 def write_index(directory: Path, index: ShardIndex) -> str:
     """Write one shard's index, atomically; returns its sha256 for the manifest."""
-    text = json.dumps(index.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n"
+    value = index.model_dump(mode="json", exclude_defaults=True)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n"
     write_bytes(index_path(directory, index.shard), text.encode())
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -216,6 +237,8 @@ def check_against_index(sample: Sample, document: bytes, entry: IndexEntry, path
         "targets": (sample.targets, entry.targets),
         "media": (media, entry.media),
         "members": ({"json", *(m.file for m in sample.media.values())}, set(entry.members)),
+        "frame_of": (frames_of(sample), entry.frame_of),
+        "fps": (rates_of(sample), entry.fps or rates_of(sample)),
     }
     for field, (here, indexed) in pairs.items():
         if here != indexed:

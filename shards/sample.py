@@ -38,8 +38,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
+class FrameOf(Strict):
+    """Which frame of which video of the sample an image is; frames count from 0."""
+
+    element: str
+    frame: Annotated[int, Field(ge=0, lt=MAX_FRAMES)]
+
+
 class Media(Strict):
-    """One vision element. `height` and `width` in pixels, `fps` in frames per second, null for an image."""
+    """One vision element. `height` and `width` in pixels, `fps` in frames per second, null for an image.
+
+    `frame_of` of an image says which frame of one of the sample's videos it is; None where it is none, or
+    where nobody says.
+    """
 
     file: str
     kind: Kind
@@ -48,6 +59,7 @@ class Media(Strict):
     height: Side
     width: Side
     sha256: Sha256 | None = None  # of the member's bytes; the shard writer fills it in
+    frame_of: FrameOf | None = None
 
     @model_validator(mode="after")
     def _image_has_one_frame(self) -> Self:
@@ -55,6 +67,8 @@ class Media(Strict):
             raise ValueError(f"{self.file}: an image has frames=1 and fps=null")
         if self.kind != "image" and self.fps is None:
             raise ValueError(f"{self.file}: a {self.kind} needs fps")
+        if self.kind != "image" and self.frame_of is not None:
+            raise ValueError(f"{self.file}: frame_of is for images, not for a {self.kind}")
         return self
 
 
@@ -109,6 +123,8 @@ class Sample(Strict):
                 raise ValueError(
                     f"media {name!r}: file must be {name + SUFFIX[media.kind]!r}, not {media.file!r}"
                 )
+            if media.frame_of is not None:
+                self._check_frame_of(name, media.frame_of)
         tags = tags_of(self.text)
         for name in tags:
             if name not in self.media:
@@ -124,9 +140,23 @@ class Sample(Strict):
             raise ValueError("targets are repeated")
         return self
 
+    def _check_frame_of(self, name: str, frame_of: FrameOf) -> None:
+        """Raise ValueError where an image's `frame_of` names no video of the sample, or no frame of it."""
+        video = self.media.get(frame_of.element)
+        if video is None or video.kind != "video":
+            raise ValueError(f"media {name!r}: frame_of names {frame_of.element!r}, which is no video of it")
+        if frame_of.frame >= video.frames:
+            raise ValueError(
+                f"media {name!r}: frame_of is frame {frame_of.frame} of {frame_of.element!r}, which has "
+                f"{video.frames}, counted from 0"
+            )
+
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, UTF-8, one trailing newline; equal samples give equal bytes."""
         value = self.model_dump(mode="json", by_alias=True)
+        for media in value["media"].values():
+            if media["frame_of"] is None:  # left out, so that samples without are the bytes that they were
+                del media["frame_of"]
         return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
     def member(self, name: str) -> str:

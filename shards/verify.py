@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,11 +98,13 @@ def _shard_faults(
     except ShardError as error:
         yield str(error)
         return
-    # An older index has no checksums of the JSON; it is compared without them.
-    hashed = any(entry.json_sha256 for entry in index.samples)
-    if index.samples != (
-        entries if hashed else [e.model_copy(update={"json_sha256": None}) for e in entries]
-    ):
+    # An older index has no checksums of the JSON, or no frame rates; it is compared without them.
+    lacks: dict[str, Any] = {}
+    if not any(entry.json_sha256 for entry in index.samples):
+        lacks["json_sha256"] = None
+    if not any(entry.fps for entry in index.samples):
+        lacks["fps"] = {}
+    if index.samples != [entry.model_copy(update=lacks) for entry in entries]:
         yield f"{path}: its index does not match it; run `python -m shards index {directory}`"
 
 

@@ -29,7 +29,7 @@ from shards import media
 from shards.files import sha256_of
 from shards.hashing import digest
 from shards.media import write_image, write_mask, write_video
-from shards.sample import ClipRef, Media, Provenance, Sample, Step
+from shards.sample import ClipRef, FrameOf, Media, Provenance, Sample, Step
 
 Result = TypeVar("Result", bound=StageResult)
 
@@ -41,6 +41,7 @@ class SampleSpec:
     Attributes:
         ending: of its key, unique among a candidate's samples.
         media: names of elements (video1, image1, mask) -> what was written under which name (`MediaWriter`).
+        frame_of: of each image that is a frame of one of the sample's videos, that video and the frame.
     """
 
     ending: str
@@ -49,6 +50,7 @@ class SampleSpec:
     targets: tuple[str, ...]
     media: dict[str, str]
     captions: dict[str, str] = field(default_factory=dict)
+    frame_of: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def as_image(self, files: Mapping[str, MediaFile]) -> SampleSpec:
         """The same with `image1` for a `video1` that was written as a picture."""
@@ -328,7 +330,7 @@ class Task:
                 task=spec.task,
                 text=spec.text,
                 targets=list(spec.targets),
-                media={name: _media(name, medium) for name, medium in media.items()},
+                media={name: _media(name, medium, spec.frame_of.get(name)) for name, medium in media.items()},
                 captions=spec.captions,
                 scores=dict(candidate.scores),
                 provenance=provenance,
@@ -342,8 +344,10 @@ def key_of(clip: Clip, task: str, number: int, ending: str) -> str:
     return f"{task}-{clip.key[:8]}-{number:04d}" + (f"-{ending}" if ending else "")
 
 
-def _media(name: str, medium: MediaFile) -> Media:
+def _media(name: str, medium: MediaFile, frame_of: tuple[str, int] | None) -> Media:
     values = medium._asdict() | {"file": name + Path(medium.file).suffix}
+    if frame_of is not None:
+        values["frame_of"] = FrameOf(element=frame_of[0], frame=frame_of[1])
     return Media.model_validate(values)
 
 

@@ -50,4 +50,5 @@ class ImageToVideo(DerivedTask):
         """One sample."""
         caption = candidate.details(Captioned).caption
         media, told = {"image1": "first", "video1": "video"}, {"target": caption}
-        return [SampleSpec("", self.name, f"<image1> {caption} <video1>", ("video1",), media, told)]
+        text, first = f"<image1> {caption} <video1>", {"image1": ("video1", 0)}
+        return [SampleSpec("", self.name, text, ("video1",), media, told, first)]

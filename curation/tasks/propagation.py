@@ -54,4 +54,4 @@ class Propagation(DerivedTask):
         text = "<video1> edit the video following the first frame <image1>. <video2>"
         media = {"video1": "source", "image1": "first", "video2": "target"}
         ending = candidate.details(Edited).edit.replace("_", "-")
-        return [SampleSpec(ending, self.name, text, ("video2",), media)]
+        return [SampleSpec(ending, self.name, text, ("video2",), media, frame_of={"image1": ("video2", 0)})]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.config import ModelConfig, fitted_size
 from model.data.batch import DataConfig, Example, Groups
+from model.data.clips import Windows
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
 from model.data.pixel_cache import PixelCache
@@ -269,23 +270,17 @@ class EditDataset:
             return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
         return self.pixels(record, name)[slice(*window)]
 
-    def starts(self, length: int, crops: int | None) -> range | list[int]:
-        """First frames that a window of a video of `length` frames may have, see `DataConfig.crops`."""
-        last = max(0, length - self.model.media.frames)
-        if crops is None:
-            return range(last + 1)
-        return sorted({round(i * last / max(1, crops - 1)) for i in range(crops)})
+    def windows(
+        self, entry: IndexEntry, target: str, crops: int | None
+    ) -> Sequence[Mapping[str, tuple[int, int]]]:
+        """All windows that a visit with this target may draw: frames (start, stop) of every element.
 
-    def window(self, entry: IndexEntry, start: int = 0) -> dict[str, tuple[int, int]]:
-        """Frames (start, stop) of every element: at most `media.frames`.
+        They have at most `media.frames` frames, see `model.data.clips.Windows` for where they may begin.
 
-        Elements as long as the target begin at `start`; others give their first frames.
+        Raises:
+            SampleError: two pictures of the sample are frames that no window holds.
         """
-        most, length = self.model.media.frames, entry.media[entry.targets[0]][1]
-        return {
-            name: (start, min(start + most, length)) if frames == length else (0, min(most, frames))
-            for name, (_, frames, _, _) in entry.media.items()
-        }
+        return Windows(entry, target, self.model.media.frames, crops, self._first_frame(entry, target))
 
     def latents(self, record: Record, name: str, window: tuple[int, int], flipped: bool) -> Tensor:
         """Latents of a window of an element, or of its mirror image, on the CPU."""
@@ -319,8 +314,8 @@ class EditDataset:
 
         which = int(torch.randint(0, len(entry.targets), (), generator=random("target")))
         target = entry.targets[which]
-        starts = self.starts(entry.media[entry.targets[0]][1], config.crops)
-        window = self.window(entry, starts[int(torch.randint(len(starts), (), generator=random("window")))])
+        choices = self.windows(entry, target, config.crops)
+        window = choices[int(torch.randint(len(choices), (), generator=random("window")))]
         flip = chance("flip") < config.flip_prob
         parts = split_text(mirrored(entry.text) if flip else entry.text)
         form = form_of(entry, target)

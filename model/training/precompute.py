@@ -161,8 +161,8 @@ def _latents(
     """Latents of all windows of the elements that a sample's text names."""
     entry, record = shards.entry(place), shards[place]
     tensors: dict[str, Tensor] = {}
-    for start in pairs.starts(entry.media[entry.targets[0]][1], config.data.crops):
-        window = pairs.window(entry, start)
+    windows = (w for target in entry.targets for w in pairs.windows(entry, target, config.data.crops))
+    for window in windows:
         for name in tags_of(entry.text):
             for flip in flips:
                 named = latent_name(name, window[name][0], flip)

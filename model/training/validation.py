@@ -95,9 +95,10 @@ def render_pairs(
     count = min(most, len(pairs))
     for number in range(share[0], count, share[1]):
         place = number * len(pairs) // count
-        record, window = pairs.record(place), pairs.window(pairs.entry(place))
+        record = pairs.record(place)
         sample = record.sample
         target, named = sample.targets[0], tags_of(sample.text)
+        window = pairs.windows(pairs.entry(place), target, 1)[0]
         media = {n: pairs.pixels(record, n)[slice(*window[n])] for n in sample.media}
         source = next(
             (

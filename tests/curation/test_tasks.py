@@ -21,6 +21,7 @@ from curation.ops.flicker import flicker_of
 from curation.tasks.object_replacement import recoloured
 from shards.reader import Record, ShardSet
 from shards.resources import config_root
+from shards.sample import FrameOf
 from shards.verify import verify
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -165,6 +166,7 @@ def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finishe
     }
     for record in made:
         assert np.abs(record.image("image1").astype(int) - record.video("video2")[0][0]).max() == 0
+        assert record.sample.media["image1"].frame_of == FrameOf(element="video2", frame=0)
     assert any(r.bytes("video1") in videos for r in made)
     _, made = runner("inpainting")
     assert {"<mask>" in r.sample.text for r in made} == {True, False}
@@ -172,7 +174,8 @@ def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finishe
         hole, mask = record.video("video1")[0].astype(int), record.mask("mask")
         assert np.abs(hole[mask] - 127).mean() < 12
     _, made = runner("image_to_video")
-    assert all(r.sample.targets == ["video1"] and "image1" in r.sample.media for r in made)
+    assert all(r.sample.targets == ["video1"] for r in made)
+    assert {r.sample.media["image1"].frame_of for r in made} == {FrameOf(element="video1", frame=0)}
     _, made = runner("text_to_video")
     assert all(list(r.sample.media) == ["video1"] for r in made)
     _, made = runner("customization")

@@ -81,7 +81,8 @@ def test_encoded_samples_are_the_same(config: FitConfig, tmp_path: Path) -> None
     done = precompute(config)
     assert (done.shards, done.samples, done.failed) == (3, 6, 0)
     plain = steps_of(with_data(config, latent_cache=None))
-    assert {len(plain.pairs.starts(9, n)) for n in (1, 2, 3, None)} == {1, 2, 3, 5}
+    entry = plain.pairs.entry(0)
+    assert {len(plain.pairs.windows(entry, "video2", n)) for n in (1, 2, 3, None)} == {1, 2, 3, 5}
     expected = [plain[number] for number in range(6)]
     encoded = steps_of(config)
     for path in (tmp_path / "shards").glob("train-*.tar"):

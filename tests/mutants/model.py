@@ -162,6 +162,22 @@ MUTANTS = (
         "section 3.3 draws one of the elements that may be generated",
     ),
     Mutant(
+        "cuts a clip away from its first frame",
+        "model/data/clips.py",
+        "self._starts = [pinned]",
+        "self._starts = range(max(0, self._length - most) + 1)",
+        ("tests/model/test_windows.py::test_a_first_frame_stays_the_first",),
+        "image_to_video gets a picture of what came before the clip",
+    ),
+    Mutant(
+        "draws the first target's window",
+        "model/data/dataset.py",
+        "choices = self.windows(entry, target, config.crops)",
+        "choices = self.windows(entry, entry.targets[0], config.crops)",
+        ("tests/model/test_windows.py::test_the_window_is_of_the_drawn_target",),
+        "of a longer second target only the beginning is learned",
+    ),
+    Mutant(
         "swaps noise and data",
         "model/flow/flow_matching.py",
         "return t * x1 + (1 - t) * x0",
