@@ -36,6 +36,7 @@ GROUPS = (
     "suite",
     "planning",
     "model",
+    "step",
     "wan",
     "packing",
     "loading",
