@@ -55,10 +55,7 @@ class CopyHead(nn.Module):
             x: [N, width], normalised hidden states, of which only the clean vision tokens' are used.
             cos, sin: rotation of all N tokens.
         """
-        first = len(batch.text)
-        clean = (batch.gather >= first) & (batch.gather < first + len(batch.vision))
-        clean[batch.target] = False
-        rows = clean.nonzero().flatten()
+        rows = batch.sources
         with torch.autocast(x.device.type, enabled=False):
             k = self.k(x[rows].to(self.k.weight.dtype))
             return rows, rotate(k[:, None], cos[rows], sin[rows])[:, 0]
@@ -90,13 +87,10 @@ class CopyHead(nn.Module):
             q = q * self.q.out_features**-0.5
             gate = torch.sigmoid(self.gate(x))
             values = batch.vision[batch.gather[rows] - len(batch.text)].to(x.dtype)
-            starts = batch.cu_seqlens.long()
-            sources = torch.searchsorted(rows, starts).diff().tolist()
-            targets = torch.searchsorted(batch.target, starts).diff().tolist()
             parts = []
-            pieces = (generated.to(x.dtype), q, gate)
+            pieces, sources = (generated.to(x.dtype), q, gate), list(batch.lengths["sources"])
             for (own, asks, share), (has, gives) in zip(
-                zip(*(p.split(targets) for p in pieces), strict=True),
+                zip(*(p.split(list(batch.lengths["target"])) for p in pieces), strict=True),
                 zip(k.split(sources), values.split(sources), strict=True),
                 strict=True,
             ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -87,6 +88,8 @@ def attention(
     *,
     cu_seqlens_k: Tensor | None = None,
     max_seqlen_k: int | None = None,
+    lengths: Sequence[int] | None = None,
+    lengths_k: Sequence[int] | None = None,
     deterministic: bool = False,
 ) -> Tensor:
     """Scaled dot-product attention of packed sequences: query i of a sequence sees all keys of its sequence.
@@ -99,6 +102,8 @@ def attention(
         max_seqlen: the most queries of a sequence.
         cu_seqlens_k, max_seqlen_k: the same of the keys, where they are not the queries'. A sequence without
             queries is passed over; one with queries needs keys.
+        lengths, lengths_k: queries and keys of each sequence on the host, for backends that go sequence by
+            sequence; where they are not given, they are read from the device, which waits for it.
         deterministic: run the backward pass in a fixed order, as under
             `torch.use_deterministic_algorithms(True)`; on CPU it always does. See `choose_backend`.
 
@@ -129,8 +134,11 @@ def attention(
         return cast(Tensor, out)  # a pair only when asked for more
     single = _matmul if resolved == "matmul" else _sdpa
     # not slices, whose backward pass fills and adds up a whole tensor each
-    queries = q.split(cu_seqlens.diff().tolist())
-    of_keys, of_values = (x.split(keys.diff().tolist()) for x in (k, v))
+    lengths = cu_seqlens.diff().tolist() if lengths is None else lengths
+    if lengths_k is None:
+        lengths_k = lengths if cu_seqlens_k is None else cu_seqlens_k.diff().tolist()
+    queries = q.split(list(lengths))
+    of_keys, of_values = (x.split(list(lengths_k)) for x in (k, v))
     parts = zip(queries, of_keys, of_values, strict=True)
     outputs = [single(*part) for part in parts if len(part[0])]
     return torch.cat(outputs) if len(outputs) != 1 else outputs[0]

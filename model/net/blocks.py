@@ -6,7 +6,7 @@ LLaMA 3's, with PixArt-alpha's modulation; `model.net.dit` puts them together.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,21 +85,37 @@ class PackedAttention(nn.Module):
     def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: slice = slice(None)) -> Tensor:
         """Whole sequences, any heads: `heads` of all."""
         if not self.cached_context:
-            return self._attend(q, k, v, layout.cu_seqlens, layout.max_seqlen)
+            return self._attend(q, k, v, layout)
         pick = layout.context
         clean = self._context(q[pick], k[pick], v[pick], layout)
         noisy = self._noisy(q[layout.noisy], k, v, layout)
         return torch.empty_like(q).index_copy(0, pick, clean).index_copy(0, layout.noisy, noisy)
 
     def _context(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        return self._attend(q, k, v, layout.cu_context, layout.max_context)
+        return self._attend(q, k, v, layout, "context", "context")
 
     def _noisy(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        keys = {"cu_seqlens_k": layout.cu_seqlens, "max_seqlen_k": layout.max_seqlen}
-        return self._attend(q, k, v, layout.cu_noisy, layout.max_noisy, **keys)
+        return self._attend(q, k, v, layout, "noisy")
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, **keys: Any) -> Tensor:
-        return attention(q, k, v, cu, longest, self.backend, deterministic=self.deterministic, **keys)
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        layout: Layout,
+        queries_of: str = "seqlens",
+        keys_of: str = "seqlens",
+    ) -> Tensor:
+        """Attention from tokens of one kind of `Layout.lengths` to those of another."""
+        lengths, keys = layout.lengths[queries_of], layout.lengths[keys_of]
+        return attention(
+            *(q, k, v, getattr(layout, f"cu_{queries_of}"), max(lengths, default=0), self.backend),
+            cu_seqlens_k=getattr(layout, f"cu_{keys_of}"),
+            max_seqlen_k=max(keys, default=0),
+            lengths=lengths,
+            lengths_k=keys,
+            deterministic=self.deterministic,
+        )
 
 
 class Attention(PackedAttention):

@@ -55,26 +55,25 @@ def text_attention(
         [N, heads, head_dim] in the dtype of `q`.
     """
     packed, tokens = prompts.packed, prompts.tokens
-    longest = max(packed.max_queries, tokens)
+    most = max(packed.queries, default=0)
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
-    resolved = choose_backend(backend, q.device, q.dtype, longest, deterministic)
+    resolved = choose_backend(backend, q.device, q.dtype, max(most, tokens), deterministic)
     if resolved in ("flash", "varlen"):
         ends = torch.arange(len(packed.cu_seqlens), device=q.device, dtype=torch.int32) * tokens
         keys, values = (x.index_select(0, prompts.rows) for x in (k, v))
         return attention(
-            *(q, keys, values, packed.cu_queries, packed.max_queries, resolved),
+            *(q, keys, values, packed.cu_queries, most, resolved),
             cu_seqlens_k=ends,
             max_seqlen_k=tokens,
             deterministic=deterministic,
         )
     log_backend(resolved, q.device.type, q.dtype)
-    lengths = packed.cu_seqlens.diff().tolist()
     # not slices, whose backward pass fills and adds up a whole tensor each
-    queries = q.split(packed.cu_queries.diff().tolist())
-    *keys_of, padding_key = k.split([*lengths, 1])
-    *values_of, padding_value = v.split([*lengths, 1])
+    queries = q.split(list(packed.queries))
+    *keys_of, padding_key = k.split([*packed.lengths, 1])
+    *values_of, padding_value = v.split([*packed.lengths, 1])
     outputs = []
-    for query, key, value, length in zip(queries, keys_of, values_of, lengths, strict=True):
+    for query, key, value, length in zip(queries, keys_of, values_of, packed.lengths, strict=True):
         if not len(query):
             continue
         bias = None

@@ -53,10 +53,9 @@ class WanAttention(PackedAttention):
 
     def _among(self, kind: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """Attention from all tokens to those of a kind."""
-        rows, cu, longest = (getattr(layout, prefix + kind) for prefix in ("", "cu_", "max_"))
+        rows = getattr(layout, kind)
         keys, values = k.index_select(0, rows), v.index_select(0, rows)
-        ends = {"cu_seqlens_k": cu, "max_seqlen_k": longest}
-        return self._attend(q, keys, values, layout.cu_seqlens, layout.max_seqlen, **ends)
+        return self._attend(q, keys, values, layout, keys_of=kind)
 
     def to_text(self, x: Tensor, prompts: Prompts) -> Tensor:
         """Attend to each sequence's prompt: [N, width] -> [N, width]."""
@@ -249,9 +248,10 @@ class WanTransformer(Transformer):
         packed = batch.prompt
         assert packed is not None  # `forward` has asked
         dtype, size = self.patch_embedding.weight.dtype, self.config.text_dim
-        if packed.max_seqlen > self.config.text_tokens:
+        longest = max(packed.lengths, default=0)
+        if longest > self.config.text_tokens:
             raise ValueError(
-                f"a prompt has {packed.max_seqlen} tokens, more than text_tokens {self.config.text_tokens}"
+                f"a prompt has {longest} tokens, more than text_tokens {self.config.text_tokens}"
             )
         states = packed.states if len(packed.states) else packed.states.new_zeros(0, size)
         rows = torch.cat([states, states.new_zeros(1, size)]).to(dtype)

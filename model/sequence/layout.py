@@ -18,13 +18,16 @@ class Layout:
     """Where sequences lie among tokens, and which of them are noisy: all that attention needs to know.
 
     Attributes:
-        cu_seqlens: int32 [S + 1]; max_seqlen: tokens of the longest sequence.
+        cu_seqlens: int32 [S + 1].
         noisy, context: int64, places of the target segments' tokens (start and end of vision included), and
             of all others, both ascending.
         words, visible: int64, places of the text, start and end tokens, and of the vision tokens, both
             ascending; padding is in both, so that its queries never are without keys.
+        sources: int64, places of the vision tokens that are not noisy, ascending.
         cu_noisy, cu_context, cu_words, cu_visible: int32 [S + 1], how these are shared out among the
-            sequences; max_noisy, max_context, max_words, max_visible: the most of one sequence.
+            sequences.
+        lengths: the same on the host, where reading it does not wait for the device: by kind (`seqlens`,
+            `noisy`, `context`, `words`, `visible`, `sources`, `target`) the number of each sequence's tokens.
     """
 
     cu_seqlens: Tensor
@@ -32,15 +35,12 @@ class Layout:
     context: Tensor
     words: Tensor
     visible: Tensor
+    sources: Tensor
     cu_noisy: Tensor
     cu_context: Tensor
     cu_words: Tensor
     cu_visible: Tensor
-    max_seqlen: int
-    max_noisy: int
-    max_context: int
-    max_words: int
-    max_visible: int
+    lengths: dict[str, tuple[int, ...]]
 
     def to(self, device: torch.device | str) -> Self:
         """Copy every tensor to a device."""
@@ -60,17 +60,23 @@ def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> dict[str,
     """
     ends = np.cumsum(lengths).tolist()
     bounds = torch.tensor([0, *ends], dtype=torch.int32)
-    fields: dict[str, Any] = {"cu_seqlens": bounds, "max_seqlen": max(lengths, default=0)}
+    fields: dict[str, Any] = {"cu_seqlens": bounds, "lengths": {"seqlens": tuple(lengths)}}
+    is_vision = kind == VISION
     for name, chosen in (
         ("noisy", is_noisy),
         ("context", ~is_noisy),
-        ("words", kind != VISION),
-        ("visible", (kind == VISION) | (kind == PAD)),
+        ("words", ~is_vision),
+        ("visible", is_vision | (kind == PAD)),
+        ("sources", is_vision & ~is_noisy),
+        ("target", is_vision & is_noisy),
     ):
         counted = chosen.cumsum(0, dtype=torch.int32)
         cu = torch.cat([counted.new_zeros(1), counted])[bounds.long()]
-        longest = int(cu.diff().max()) if len(bounds) > 1 else 0
-        fields |= {name: chosen.nonzero().flatten(), f"cu_{name}": cu, f"max_{name}": longest}
+        fields["lengths"][name] = tuple(cu.diff().tolist())
+        if name in ("noisy", "context", "words", "visible"):
+            fields[f"cu_{name}"] = cu
+        if name != "target":
+            fields[name] = chosen.nonzero().flatten()
     return fields
 
 

@@ -19,15 +19,16 @@ class PackedText:
 
     Attributes:
         states: float [P, text width].
-        cu_seqlens: int32 [S + 1], where each prompt begins and ends; max_seqlen: tokens of the longest.
-        cu_queries: int32 [S + 1], where this rank's tokens of each sequence lie; max_queries: the most.
+        cu_seqlens: int32 [S + 1], where each prompt begins and ends.
+        cu_queries: int32 [S + 1], where this rank's tokens of each sequence lie.
+        lengths, queries: how many each has, on the host.
     """
 
     states: Tensor
     cu_seqlens: Tensor
     cu_queries: Tensor
-    max_seqlen: int
-    max_queries: int
+    lengths: tuple[int, ...]
+    queries: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> PackedText:
         """Copy to a device."""
@@ -148,4 +149,4 @@ def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, has_prompt: 
     ends = (torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32) for counts in (lengths, queries))
     cu_seqlens, cu_queries = ends
     states = torch.cat(given) if given else torch.zeros(0, 0)
-    return PackedText(states, cu_seqlens, cu_queries, max(lengths, default=0), max(queries, default=0))
+    return PackedText(states, cu_seqlens, cu_queries, tuple(lengths), tuple(queries))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from model import Editor
 from model.net.attention import attention
@@ -21,6 +24,7 @@ from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, micro_loss, token_shares
 from model.training.setup import build_datasets
+from model.training.trainer import loader
 from tests.model.test_bases import tiny_pipeline, tiny_transformer
 
 pytestmark = pytest.mark.gpu
@@ -91,6 +95,41 @@ def test_a_training_step_on_cuda(fit_config: FitConfig, tmp_path: Path) -> None:
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.dit.parameters())
+
+
+def test_a_run_on_cuda_asks_the_device_once_a_step(fit_config: FitConfig, tmp_path: Path) -> None:
+    """PyTorch's own count of calls that wait for the device, with steps that are pinned and copied ahead."""
+    pairs, _, model = build_datasets(fit_config, tmp_path / "run")
+    data = dataclasses.replace(fit_config.data, workers=1)
+    module = EditModule(model, fit_config.optim, 6)
+    module.groups = pairs.groups
+    waits = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            torch.cuda.set_sync_debug_mode("warn")
+            self.caught = warnings.catch_warnings(record=True)
+            self.seen = self.caught.__enter__()
+            warnings.simplefilter("always")
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.caught.__exit__(None, None, None)
+            torch.cuda.set_sync_debug_mode("default")
+            waits.append(sum("synchronizing CUDA operation" in str(w.message) for w in self.seen))
+
+    trainer = L.Trainer(
+        accelerator="cuda",
+        devices=1,
+        max_epochs=1,
+        precision="bf16-mixed",
+        logger=False,
+        callbacks=[Watch()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader(PlannedSteps(pairs, data, 0, 0, 6), torch.device("cuda")))
+    assert waits[1:] == [1] * 5  # the first step sets up what later ones have
 
 
 def test_offloading_on_cuda_changes_nothing_and_leaves_the_card(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from model.config import ModelConfig
-from model.data.batch import Example, StepBatch, collate
+from model.data.batch import Example, Groups, StepBatch, collate
+from model.extras.config import ExtrasConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import TokenSequence
@@ -71,14 +72,14 @@ class Record(Callback):
         return [float(torch.cat([g.flatten() for g in step]).norm()) for step in self.gradients]
 
 
-def train(module: EditModule, steps: list[StepBatch]) -> Record:
+def train(module: EditModule, steps: list[StepBatch], *others: Callback) -> Record:
     """Take the steps with Lightning's trainer."""
     record = Record()
     trainer = L.Trainer(
         max_epochs=1,
         accelerator="cpu",
         logger=False,
-        callbacks=[record],
+        callbacks=[*others, record],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -145,6 +146,54 @@ def test_as_many_in_a_row_end_the_run(module_of: Callable[..., EditModule], step
     bad = [broken(step) for step in steps]
     with pytest.raises(DivergedError, match=r"step 4: the gradient is not finite .* the 2\. time in a row"):
         train(module_of(max_skipped=2), [steps[0], bad[1], steps[2], bad[3], bad[4]])
+
+
+READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
+
+
+class Reads(Callback):
+    """How often the host asks for a tensor's numbers in each step; on a GPU it waits for them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch, self.counts = monkeypatch, list[int]()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.counts.append(0)
+        for name in READS:
+            self.patch.setattr(torch.Tensor, name, self.counted(getattr(torch.Tensor, name)))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.patch.undo()
+
+    def counted(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            self.counts[-1] += 1
+            return read(*arguments, **keywords)
+
+        return run
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+@pytest.mark.parametrize("context", ["full", "cached", "copied"])
+def test_a_step_asks_the_device_once(
+    dit_config: DiTConfig,
+    steps: list[StepBatch],
+    monkeypatch: pytest.MonkeyPatch,
+    average: Literal["sample", "token"],
+    context: Literal["full", "cached", "copied"],
+) -> None:
+    """Whatever the number of its micro-batches, and of its layers."""
+    doubled = dataclasses.replace(steps[1], micro=steps[1].micro * 2)
+    model = ModelConfig(dit=dit_config)
+    if context == "copied":
+        model = dataclasses.replace(model, extras=ExtrasConfig(copy_bias=(4.0, 4.0, 4.0, 4.0)))
+    else:
+        model = dataclasses.replace(model, dit=dataclasses.replace(dit_config, context=context))
+    module = EditModule(model, OptimConfig(warmup=1, loss_reduction=average), 3)
+    module.groups = Groups(("edit",))
+    reads = Reads(monkeypatch)
+    train(module, [steps[0], doubled, steps[2]], reads)
+    assert reads.counts == [1, 1, 1]
 
 
 @pytest.mark.parametrize("average", ["sample", "token"])

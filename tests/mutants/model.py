@@ -66,6 +66,14 @@ MUTANTS = (
         "optim.loss_reduction does nothing",
     ),
     Mutant(
+        "asks the device in every layer where sequences end",
+        "model/net/blocks.py",
+        "lengths=lengths,",
+        "lengths=None,",
+        (f"{LIT}::test_a_step_asks_the_device_once",),
+        "the host waits for a GPU twice in every layer",
+    ),
+    Mutant(
         "averages over a micro-batch, not the step",
         "model/training/module.py",
         "1 / (step.samples * m.size",
