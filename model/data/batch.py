@@ -13,7 +13,7 @@ from torch import Tensor
 from model.data.mixture import DatasetConfig, read_mixture
 from model.flow.flow_matching import FlowConfig, Sampling
 from model.sequence.interleave import VISION, TokenSequence
-from model.sequence.layout import SPPlan
+from model.sequence.layout import Layout, SPPlan
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import ConfigError, SettingError
 from shards.limits import in_range
@@ -216,7 +216,7 @@ class StepBatch:
 def collate(
     examples: list[Example],
     pad_to: int | None = None,
-    sp_plan: SPPlan | None = None,
+    shared: tuple[SPPlan, Layout] | None = None,
     width: int = 0,
     has_prompt: bool = False,
     groups: Groups = Groups(),
@@ -226,7 +226,7 @@ def collate(
     `has_prompt` says the same of texts, see `SequenceConfig.text`.
     """
     return MicroBatch(
-        pack([e.sequence for e in examples], pad_to, sp_plan, width, has_prompt),
+        pack([e.sequence for e in examples], pad_to, shared, width, has_prompt),
         torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
         torch.stack([e.time for e in examples]) if examples else torch.zeros(0),
         torch.cat([e.weight for e in examples]) if examples else torch.zeros(0),

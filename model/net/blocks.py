@@ -78,9 +78,14 @@ class PackedAttention(nn.Module):
             return self._noisy(q, *kv_cache.put(batch.noisy, k, v), batch)
         if batch.sp_plan is None:
             return self._all(q, k, v, batch)
-        n = batch.sp_plan.tokens
-        shared = ulysses_attention(q[:n], k[:n], v[:n], batch.sp_plan, self._all)
-        return torch.cat([shared, self._all(q[n:], k[n:], v[n:], batch)])
+        start, stop = batch.sp_plan.runs[batch.sp_plan.index]
+        padding = len(q) - (stop - start)
+        if padding:  # behind this rank's run; nobody asks for what it attends to
+            q, k, v = (x.split([stop - start, padding])[0] for x in (q, k, v))
+        shared = ulysses_attention(
+            *(q, k, v, batch.sp_plan), lambda q, k, v, heads: self._all(q, k, v, batch, heads)
+        )
+        return torch.cat([shared, shared.new_zeros(padding, *shared.shape[1:])]) if padding else shared
 
     def _all(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: slice = slice(None)) -> Tensor:
         """Whole sequences, any heads: `heads` of all."""

@@ -19,7 +19,7 @@ from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
 from model.net.wan_config import WanConfig
 from model.planner.allocations import parameter_counts
-from model.planner.balance import Budget, Cluster
+from model.planner.balance import Budget, Cluster, largest_degree
 from model.planner.cost import CostModel, by_formula
 from model.planner.flops import blocks_work, forward_flops
 from model.planner.memory import Memory, memory_of
@@ -113,7 +113,7 @@ class BasePlan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one kind of training on so many GPUs: bytes of each, seconds per step, maximum over mean load."""
+    """Of one kind of training on so many GPUs: bytes of each, seconds per step, waited maximum over mean."""
 
     memory: Memory
     seconds: float
@@ -152,7 +152,9 @@ def estimate(
         cost = lora_cost(config, parameter_counts(config, lora)[1], full)
     for gpus in GPUS:
         node = min(plan.node, gpus)
-        degree = min(node, config.heads) if plan.degree is None else min(plan.degree, node)
+        degree = largest_degree(gpus, node, config.heads)
+        if plan.degree is not None:
+            degree = min(plan.degree, node)
         cluster = Cluster(gpus, node, degree, config.heads)
         planner = Planner(lengths, order, plan.batch_size, cost, cluster, plan.budget)
         balanced = [planner(plan.first + n).balanced for n in range(steps)]
@@ -220,7 +222,7 @@ def _rows(kind: str, estimates: Sequence[Estimate], plan: BasePlan) -> Iterator[
         yield (f"  of these {part}", *(f"{getattr(e.memory, part) / 2**30:.1f}" for e in estimates))
     yield (f"{kind}: seconds per step", *(f"{e.seconds:,.1f}" for e in estimates))
     yield (f"{kind}: GPU-hours", *(f"{h:,.0f}" for h in hours))
-    yield (f"{kind}: maximum over mean load", *(f"{e.imbalance:.3f}" for e in estimates))
+    yield (f"{kind}: waited max over mean", *(f"{e.imbalance:.3f}" for e in estimates))
 
 
 def _assumptions(sizes: BaseSizes, plan: BasePlan, mixture: Mixture | None) -> Iterator[str]:

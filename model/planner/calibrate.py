@@ -6,35 +6,33 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.extras.config import ExtrasConfig
-from model.net.activation_checkpointing import Checkpointing, prepare_blocks
-from model.net.families import build_transformer
-from model.net.transformer import Transformer
-from model.net.wan_config import WanConfig
-from model.planner.allocations import layout_of, texts_for
+from model.net.activation_checkpointing import Checkpointing
 from model.planner.cost import CostModel, fit
 from model.planner.flops import Sizes
-from model.sequence.interleave import VisionElement, build_sequence
-from model.sequence.packing import PackedBatch, pack
+from model.planner.timed_steps import Step, every_group, time_steps
 from shards.errors import SettingError
 from shards.files import write_json
 
-SHORTEST, REPEATS = 128, 3
+SHORTEST = 128
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Lengths of the sequences of a micro-batch and the seconds of its forward and backward pass."""
+    """Lengths of the sequences of a micro-batch, the ranks that share it, and its seconds.
+
+    Forward and backward pass, on the rank that takes longest.
+    """
 
     lengths: tuple[int, ...]
     seconds: float
+    size: int = 1
 
 
 def packs_up_to(budget: int) -> list[tuple[int, ...]]:
@@ -50,6 +48,12 @@ def packs_up_to(budget: int) -> list[tuple[int, ...]]:
     return sorted(packs)
 
 
+def shared_packs(budget: int) -> list[tuple[int, ...]]:
+    """Micro-batches that ranks share: full ones of a few lengths, and short ones."""
+    lengths = [n for n in (budget, budget // 2, budget // 4, budget // 16) if n >= SHORTEST]
+    return [(n,) * (budget // n) for n in lengths] + [(n,) for n in lengths[1:]]
+
+
 def measure(
     config: Sizes,
     packs: list[tuple[int, ...]],
@@ -57,6 +61,8 @@ def measure(
     checkpointing: Checkpointing = "none",
     precision: torch.dtype = torch.bfloat16,
     extras: ExtrasConfig | None = None,
+    ranks: int = 1,
+    shared: list[tuple[int, ...]] | None = None,
 ) -> tuple[CostModel, list[Timing]]:
     """Time forward and backward passes with random weights, and fit the cost model to them.
 
@@ -64,52 +70,20 @@ def measure(
         config: with `text_dim` and `vision_dim`.
         packs: lengths of the sequences of each micro-batch, at least 4.
         precision: of autocast; float32 turns it off.
+        ranks: that measure at a time, see `time_steps`; a power of two that divides the heads.
+        shared: micro-batches that are also timed when groups of 2, 4, ... ranks share them.
 
     Returns:
         The model, its coefficients in seconds, and the measurements: the best of three, the device warm.
     """
-    dit = build_transformer(config, extras).to(device)
-    out = dit.get_submodule("proj_out" if isinstance(config, WanConfig) else "out")
-    with torch.no_grad():
-        out.get_parameter("weight").normal_(std=0.02)  # zero at the start, and so would all gradients be
-    prepare_blocks(dit, checkpointing, compiled=False)
-    timings = []
-    for number, lengths in enumerate(packs):
-        batch = _batch(config, lengths).to(device)
-        runs = [_seconds(dit, batch, device, precision) for _ in range(REPEATS + (2 if number == 0 else 1))]
-        timings.append(Timing(lengths, min(runs[1:])))
-    return fit([t.lengths for t in timings], [t.seconds for t in timings]), timings
-
-
-def _batch(config: Sizes, lengths: tuple[int, ...]) -> PackedBatch:
-    """Sequences of a word and a target each."""
-    layout = layout_of(config)
-    sequences = []
-    for length in lengths:
-        word = torch.randn(1, config.text_dim)
-        words = texts_for(layout, word)
-        vision = length - 3 if layout.has_words else length
-        target = VisionElement("video1", torch.randn(1, 1, vision, config.vision_dim), target=True)
-        sequences.append(build_sequence([*words, target], layout))
-    return pack(sequences)
-
-
-def _seconds(dit: Transformer, batch: PackedBatch, device: str, precision: torch.dtype) -> float:
-    times = torch.full((batch.segments,), 0.5, device=device)
-    _wait(device)
-    begin = time.perf_counter()
-    with torch.autocast(torch.device(device).type, precision, enabled=precision != torch.float32):
-        out = dit(batch, batch.vision, times)[0]
-    out.float().square().mean().backward()
-    _wait(device)
-    taken = time.perf_counter() - begin
-    dit.zero_grad()
-    return taken
-
-
-def _wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+    layouts = [(lengths, 1) for lengths in packs]
+    sizes = [2**i for i in range(1, ranks.bit_length())]
+    layouts += [(lengths, size) for size in sizes for lengths in shared or ()]
+    steps = [Step(lengths, every_group(len(lengths), size, ranks)) for lengths, size in layouts]
+    seconds = time_steps(config, steps, ranks, device, checkpointing, precision, extras)
+    timings = [Timing(lengths, taken, size) for (lengths, size), taken in zip(layouts, seconds, strict=True)]
+    cost = fit([t.lengths for t in timings], [t.seconds for t in timings], [t.size for t in timings])
+    return cost, timings
 
 
 def report(
@@ -120,30 +94,34 @@ def report(
     precision: str,
     out: Path,
     extras: ExtrasConfig | None = None,
+    ranks: int = 1,
 ) -> None:
-    """Measure, print each measurement beside the fit, and write the coefficients as JSON."""
+    """Measure, print each measurement beside the fit, and write the coefficients as JSON.
+
+    Args:
+        ranks: processes that measure at a time and share micro-batches; sending costs nothing if it is 1.
+    """
     from rich.console import Console
     from rich.table import Table
 
     dtype = torch.float32 if precision == "32-true" else torch.bfloat16
-    cost, timings = measure(config, packs_up_to(token_budget), device, checkpointing, dtype, extras)
-    table = Table(
-        "sequences", "tokens each", "seconds", "by the fit", title=f"forward and backward, {device}"
-    )
+    options = device, checkpointing, dtype, extras, ranks, shared_packs(token_budget)
+    cost, timings = measure(config, packs_up_to(token_budget), *options)
+    columns = "ranks", "sequences", "tokens each", "seconds", "by the fit"
+    table = Table(*columns, title=f"forward and backward, {device}, {ranks} at a time")
     worst = 0.0
     for timing in timings:
-        fitted = float(cost.of(timing.lengths).sum()) + cost.step
+        fitted = float(cost.of(timing.lengths, timing.size).sum()) + cost.latency(timing.size)
         worst = max(worst, abs(fitted / timing.seconds - 1))
-        row = (len(timing.lengths), timing.lengths[0], f"{timing.seconds:.4g}", f"{fitted:.4g}")
+        row = (timing.size, len(timing.lengths), timing.lengths[0], f"{timing.seconds:.4g}", f"{fitted:.4g}")
         table.add_row(*map(str, row))
     console = Console()
     console.print(table)
     where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
     value: dict[str, Any] = {
-        "linear": cost.linear,
-        "quadratic": cost.quadratic,
-        "step": cost.step,
+        **asdict(cost),
         "measured": {
+            "ranks": ranks,
             "device": where,
             "torch": torch.__version__,
             "precision": precision,
@@ -154,8 +132,10 @@ def report(
         },
     }
     write_json(out, value)
+    sending = f", {cost.exchange:.3g} s per token sent, {cost.exchange_step:.3g} s per shared micro-batch"
     console.print(
-        f"{cost.linear:.3g} s per token, {cost.quadratic:.3g} s per pair, {cost.step:.3g} s per micro-batch; "
+        f"{cost.linear:.3g} s per token, {cost.quadratic:.3g} s per pair, {cost.step:.3g} s per micro-batch"
+        f"{sending if ranks > 1 else ' (sending was not measured: one rank)'}; "
         f"at most {worst:.0%} off; written to {out}",
         highlight=False,
     )

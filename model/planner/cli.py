@@ -11,7 +11,7 @@ from typing import Any, Literal
 from model.config import ModelConfig
 from model.data.mixture import read_mixture
 from model.net.activation_checkpointing import Checkpointing
-from model.planner.balance import Budget, Cluster
+from model.planner.balance import Budget, Cluster, largest_degree
 from model.planner.base_plan import CLIP, BasePlan, report_base
 from model.planner.calibrate import report as calibration_report
 from model.planner.report import report
@@ -72,7 +72,8 @@ def plan(
         model: whose work is planned, e.g. --model configs/model/2b.yaml; a base has its own.
         ranks: of the cluster; 8 when not given.
         node: ranks of a node.
-        degree: most ranks that share a sequence; as many as a node and the heads allow when not given.
+        degree: most ranks that share a sequence, a power of two; as many as a node and the heads allow when
+            not given.
         batch_size: samples per step; 256 when not given, 64 with a base.
         token_budget: most tokens of a micro-batch on one rank.
         flop_budget: most operations of a micro-batch on one rank.
@@ -117,7 +118,7 @@ def plan(
     ranks, size = 8 if ranks is None else ranks, 256 if batch_size is None else batch_size
     sizes = with_widths(model)
     heads = sizes.heads
-    cluster = Cluster(ranks, node, min(node, ranks, heads) if degree is None else degree, heads)
+    cluster = Cluster(ranks, node, degree or largest_degree(ranks, node, heads), heads)
     options = checkpointing or "none", tflops, picture, cost, model.extras
     report(mix, sizes, cluster, budget, size, steps, first, seed, *options)
     return 0
@@ -136,6 +137,7 @@ def cost(
     device: str = "auto",
     checkpointing: Checkpointing = "none",
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
+    ranks: int | None = None,
 ) -> int:
     """Measure what micro-batches cost on this device, for plans by seconds (parallel.cost, plan --cost).
 
@@ -146,7 +148,19 @@ def cost(
         device: auto, cpu or cuda.
         checkpointing: of activations, as for fit.
         precision: as train.precision.
+        ranks: processes that measure at a time, and share micro-batches for the cost of sending; a power of
+            two. When not given, one on the CPU, and as many as there are CUDA devices and the heads allow.
     """
-    device = choose_device(device)
-    calibration_report(with_widths(model), token_budget, device, checkpointing, precision, out, model.extras)
+    import torch
+
+    device, sizes = choose_device(device), with_widths(model)
+    devices = torch.cuda.device_count() if device == "cuda" else 1
+    most = largest_degree(ranks or devices, 8, sizes.heads)
+    if ranks is not None and (ranks != most or (device == "cuda" and ranks > devices)):
+        raise SettingError(
+            f"cost: {ranks} ranks cannot share micro-batches: a power of two up to 8 that divides the "
+            f"model's {sizes.heads} heads, on CUDA one device each ({devices} here)"
+        )
+    options = device, checkpointing, precision, out, model.extras, most
+    calibration_report(sizes, token_budget, *options)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.planner.balance import Cluster
+from model.planner.balance import Cluster, waited_load
 from model.planner.cost import CostModel
 from model.planner.step_plan import StepPlan
 from shards.files import atomic_path
@@ -16,9 +16,9 @@ from shards.files import atomic_path
 def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Path) -> None:
     """Write a PNG of the plans of some steps.
 
-    Above, the first step: the load of every rank over the mean, sequences of its own and parts of shared
-    ones. Below, maximum over mean load of every step, and where all tokens are: in sequences of which length,
-    with how many ranks to one.
+    Above, the first step: what every rank takes over the mean useful load, for packs of its own and for those
+    that it shares. Below, the slowest rank of every step over that mean, and where all tokens are: in
+    sequences of which length, with how many ranks to one.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -27,33 +27,34 @@ def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Pat
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
     ranks = figure.add_subplot(grid[0, :])
     first = plans[0]
-    mean = first.balanced.load.mean()
-    shared = first.balanced.load - _own(first, cost, cluster.ranks)
+    mean = first.balanced.useful
+    packs = [pack for pack in first.balanced.packs if pack.size > 1]
+    shared = waited_load(packs, first.lengths, cost, cluster.ranks)
     places = np.arange(cluster.ranks)
     ranks.bar(places, (first.balanced.load - shared) / mean, 0.9, label="whole sequences", color="#4878a8")
     bottom = (first.balanced.load - shared) / mean
-    ranks.bar(places, shared / mean, 0.9, bottom, label="parts of shared sequences", color="#e49444")
+    ranks.bar(places, shared / mean, 0.9, bottom, label="its part of shared sequences", color="#e49444")
     ranks.axhline(1, color="black", linewidth=0.8)
     for node in range(cluster.size, cluster.ranks, cluster.size):
         ranks.axvline(node - 0.5, color="black", linewidth=0.4, linestyle=":")
     ranks.set(
         title=f"step {first.step}: {len(first.draws)} sequences, {int(first.lengths.sum()):,} tokens",
         xlabel="rank (dotted: nodes)",
-        ylabel="load over the mean",
+        ylabel="cost over the mean useful load",
         xlim=(-0.6, cluster.ranks - 0.4),
-        ylim=(0, 1.25),
+        ylim=(0, max(1.25, 1.1 * float(first.balanced.load.max()) / mean)),
     )
     ranks.legend(loc="upper right", ncols=2)
 
     steps = figure.add_subplot(grid[1, 0])
     imbalance = [plan.balanced.imbalance for plan in plans]
     steps.plot([plan.step for plan in plans], imbalance, marker=".", color="#4878a8")
-    steps.set(xlabel="step", ylabel="maximum over mean load", ylim=(1, max(1.02, 1.05 * max(imbalance))))
+    steps.set(xlabel="step", ylabel="slowest rank over the mean", ylim=(1, max(1.02, 1.05 * max(imbalance))))
     steps.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     lengths = figure.add_subplot(grid[1, 1])
     tokens = np.concatenate([plan.lengths for plan in plans])
-    degrees = np.concatenate([[len(p) for p in plan.balanced.pieces] for plan in plans])
+    degrees = np.concatenate([plan.balanced.degrees for plan in plans])
     low, high = max(1, tokens.min()), tokens.max()
     bins = np.geomspace(low, max(high, low + 1), 40)
     present = np.unique(degrees)
@@ -64,12 +65,3 @@ def draw(plans: Sequence[StepPlan], cost: CostModel, cluster: Cluster, path: Pat
     lengths.legend(title="ranks to it")
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
-
-
-def _own(plan: StepPlan, cost: CostModel, ranks: int) -> np.ndarray:
-    """Load of the whole sequences of each rank, float64 [ranks]."""
-    load = np.zeros(ranks)
-    for pieces, work in zip(plan.balanced.pieces, cost.of(plan.lengths), strict=True):
-        if len(pieces) == 1:
-            load[pieces[0].rank] += work
-    return load

@@ -12,8 +12,9 @@ import numpy as np
 from model.data.mixture import Mixture, shares, synthetic_lengths
 from model.extras.config import ExtrasConfig
 from model.net.activation_checkpointing import Checkpointing
+from model.planner.alternatives import Alternative, alternatives
 from model.planner.balance import Budget, Cluster
-from model.planner.cost import cost_of
+from model.planner.cost import CostModel, cost_of
 from model.planner.flops import Sizes
 from model.planner.memory import memory_of
 from model.planner.plot import draw
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST = 1_000_000  # samples that lengths are drawn for
+# the slowest rank's packs, exchanges and waits included, over the mean of the sequences' cost alone
+WAITED = "waited maximum over mean useful load"
 
 
 def report(
@@ -66,12 +69,13 @@ def report(
     console = Console()
     console.print(_group_table(mixture))
     console.print(_plan_table(plans, milliseconds, cluster, budget, batch_size))
+    console.print(_alternatives_table(plans, cost, cluster))
     memory = memory_of(config, cluster.ranks, budget.tokens, checkpointing, extras)
     rows = [(f"{name}, GiB", f"{size / 2**30:.1f}") for name, size in asdict(memory).items()]
     if measured is not None or tflops is not None:
         # a measured cost is in seconds, any other in operations
-        each = [p.balanced.load.max() + cost.step * max(map(len, p.micro)) for p in plans]
-        seconds = float(np.mean(each)) / (1 if measured is not None or tflops is None else tflops * 1e12)
+        slowest = [p.balanced.load.max() for p in plans]
+        seconds = float(np.mean(slowest)) / (1 if measured is not None or tflops is None else tflops * 1e12)
         name = "as measured" if measured is not None else f"at {tflops:g} TFLOP/s"
         rows.append((f"seconds per step, {name}", f"{seconds:.2f}"))
         rows.append(("days for the paper's 56,000 steps", f"{56_000 * seconds / 86_400:.1f}"))
@@ -105,7 +109,7 @@ def _plan_table(
     table = Table("", "mean", "worst", title=title)
     batches = [len(b) for plan in plans for b in plan.micro]
     for name, values, form in (
-        ("maximum over mean load", [p.balanced.imbalance for p in plans], "{:.4f}"),
+        (WAITED, [p.balanced.imbalance for p in plans], "{:.4f}"),
         ("tokens in split sequences", [p.split_tokens for p in plans], "{:.1%}"),
         ("tokens per step", [float(p.lengths.sum()) for p in plans], "{:,.0f}"),
         ("micro-batches per rank", [float(n) for n in batches], "{:.2f}"),
@@ -113,6 +117,22 @@ def _plan_table(
         ("milliseconds per plan", milliseconds, "{:.1f}"),
     ):
         table.add_row(name, form.format(np.mean(values)), form.format(np.max(values)))
+    return table
+
+
+def _alternatives_table(plans: list[StepPlan], cost: CostModel, cluster: Cluster) -> Table:
+    """The same steps shared out in other ways, in the same cost; none of them is bound by a budget."""
+    from rich.table import Table
+
+    table = Table("the same steps", "mean", "worst", "tokens split", title=WAITED)
+    ways = {"as planned": [Alternative(p.balanced.imbalance, p.split_tokens) for p in plans]}
+    for plan in plans:
+        for name, way in alternatives(plan.lengths, cost, cluster).items():
+            ways.setdefault(name, []).append(way)
+    for name, each in ways.items():
+        over = [way.imbalance for way in each]
+        split = float(np.mean([way.split for way in each]))
+        table.add_row(name, f"{np.mean(over):.4f}", f"{np.max(over):.4f}", f"{split:.1%}")
     return table
 
 

@@ -13,9 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.mixture import MixtureSampler, Visit
-from model.planner.balance import Balanced, BalanceError, Budget, Cluster, balance, least_degrees
+from model.planner.balance import (
+    Balanced,
+    BalanceError,
+    Budget,
+    Cluster,
+    PackPlan,
+    balance,
+    least_degrees,
+)
 from model.planner.cost import CostModel
-from model.sequence.layout import SequenceShard
 from shards.errors import ConfigError
 
 
@@ -24,26 +31,22 @@ class StepPlan:
     """One optimizer step.
 
     Attributes:
-        draws: its samples; `SequenceShard.sample` counts in this list. lengths: their tokens, int64.
-        micro: by rank and micro-batch, its pieces. The first `shared` micro-batches of a rank's node are run
-            by all its ranks together, since sequences are split there; a rank may have no piece in one of
-            them. The last micro-batch of a rank is its own.
-        shared: [rank], the same for the ranks of a node.
-        balanced: the pieces by sample, and every rank's load.
+        draws: its samples; `PackPlan.samples` count in this list. lengths: their tokens, int64.
+        micro: by rank, its micro-batches in the order in which they are run: shared ones first, those of the
+            largest groups before the others. A rank has none where there are too few samples.
+        balanced: the same packs, and every rank's load.
     """
 
     step: int
     draws: list[Visit]
     lengths: NDArray[np.int64]
-    micro: list[list[list[SequenceShard]]]
-    shared: list[int]
+    micro: list[list[PackPlan]]
     balanced: Balanced
 
     @property
     def split_tokens(self) -> float:
         """Share of the step's tokens in sequences that several ranks work on."""
-        split = [len(pieces) > 1 for pieces in self.balanced.pieces]
-        return float(self.lengths[split].sum() / self.lengths.sum())
+        return float(self.lengths[self.balanced.degrees > 1].sum() / self.lengths.sum())
 
     def padding(self, budget: int) -> float:
         """Share of the tokens computed that would be padding if every micro-batch were `budget` long."""
@@ -90,64 +93,8 @@ class Planner:
         draws = self.order.draws(step * self.batch_size, self.batch_size)
         lengths = self.lengths[[d.index for d in draws]]
         balanced = balance(lengths, self.cost, self.cluster, self.budget)
-        micro, shared = micro_batches(balanced, lengths, self.cost, self.cluster, self.budget)
-        return StepPlan(step, draws, lengths, micro, shared, balanced)
-
-
-def micro_batches(
-    balanced: Balanced,
-    lengths: NDArray[np.int64],
-    cost: CostModel,
-    cluster: Cluster,
-    budget: Budget,
-) -> tuple[list[list[list[SequenceShard]]], list[int]]:
-    """Cut every rank's pieces into micro-batches within the budgets: first fit, most work first.
-
-    A piece counts with its tokens or with its heads' share of the sequence, whichever is more: both are held.
-    Split sequences come first, at the same place for all their ranks.
-    """
-    size = cluster.size
-    work = cost.of(lengths)
-    micro: list[list[list[SequenceShard]]] = [[] for _ in range(cluster.ranks)]
-    used: list[list[tuple[int, float]]] = [[] for _ in range(cluster.ranks)]
-    shared = [0] * cluster.ranks
-
-    def weight(piece: SequenceShard) -> tuple[int, float]:
-        tokens, heads = int(lengths[piece.sample]), piece.last - piece.first
-        if heads == cluster.heads and piece.stop - piece.start == tokens:
-            return tokens, float(work[piece.sample])
-        held = max(piece.stop - piece.start, -(-tokens * heads // cluster.heads))
-        attention = cost.quadratic * tokens * tokens * heads / cluster.heads
-        return held, attention + cost.linear * (piece.stop - piece.start)
-
-    def fits(rank: int, number: int, tokens: int, flops: float) -> bool:
-        if number >= len(used[rank]):
-            return True
-        have, spent = used[rank][number]
-        return have + tokens <= budget.tokens and spent + flops <= budget.flops * (1 + 1e-9)
-
-    order = sorted(range(len(lengths)), key=lambda i: (len(balanced.pieces[i]) == 1, -float(work[i]), i))
-    for i in order:
-        pieces = balanced.pieces[i]
-        weights = [weight(p) for p in pieces]
-        number = 0
-        while not all(fits(p.rank, number, *w) for p, w in zip(pieces, weights, strict=True)):
-            number += 1
-        for piece, (tokens, flops) in zip(pieces, weights, strict=True):
-            rank = piece.rank
-            while len(micro[rank]) <= number:
-                micro[rank].append([])
-                used[rank].append((0, 0.0))
-            have, spent = used[rank][number]
-            used[rank][number] = have + tokens, spent + flops
-            micro[rank][number].append(piece)
-        if len(pieces) > 1:
-            node = pieces[0].rank // size
-            for rank in range(node * size, node * size + size):
-                shared[rank] = max(shared[rank], number + 1)
-    for rank in range(cluster.ranks):
-        # Gradients are summed over all ranks during a rank's last backward pass, which therefore must not
-        # wait for a neighbour that has more to do.
-        while len(micro[rank]) < shared[rank] + 1:
-            micro[rank].append([])
-    return micro, shared
+        micro: list[list[PackPlan]] = [[] for _ in range(self.cluster.ranks)]
+        for pack in balanced.packs:
+            for rank in pack.ranks:
+                micro[rank].append(pack)
+        return StepPlan(step, draws, lengths, micro, balanced)

@@ -1,7 +1,8 @@
-"""Where packed sequences lie: what attention needs to know of a pack, or of one sequence that ranks share."""
+"""Where packed sequences lie: what attention needs to know of a pack, also of one that ranks share."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -52,15 +53,15 @@ class Layout:
         return replace(self, **moved)
 
 
-def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> dict[str, Any]:
-    """The fields of a `Layout` for sequences side by side.
+def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> Layout:
+    """The layout of sequences side by side.
 
     Args:
         is_noisy: bool [tokens]; kind: int64 [tokens], see `model.sequence.interleave`.
     """
     ends = np.cumsum(lengths).tolist()
     bounds = torch.tensor([0, *ends], dtype=torch.int32)
-    fields: dict[str, Any] = {"cu_seqlens": bounds, "lengths": {"seqlens": tuple(lengths)}}
+    values: dict[str, Any] = {"cu_seqlens": bounds, "lengths": {"seqlens": tuple(lengths)}}
     is_vision = kind == VISION
     for name, chosen in (
         ("noisy", is_noisy),
@@ -72,64 +73,50 @@ def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> dict[str,
     ):
         counted = chosen.cumsum(0, dtype=torch.int32)
         cu = torch.cat([counted.new_zeros(1), counted])[bounds.long()]
-        fields["lengths"][name] = tuple(cu.diff().tolist())
+        values["lengths"][name] = tuple(cu.diff().tolist())
         if name in ("noisy", "context", "words", "visible"):
-            fields[f"cu_{name}"] = cu
+            values[f"cu_{name}"] = cu
         if name != "target":
-            fields[name] = chosen.nonzero().flatten()
-    return fields
-
-
-@dataclass(frozen=True)
-class SequenceShard:
-    """What a rank does of a sequence: holds its tokens start:stop, attends with its heads first:last.
-
-    `sample` is its number in the step. A whole sequence is one piece with all of both.
-    """
-
-    sample: int
-    rank: int
-    start: int
-    stop: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class SharedSequence:
-    """A sequence that ranks share: their pieces, by ascending rank and token, and its layout as a whole."""
-
-    pieces: tuple[SequenceShard, ...]
-    layout: Layout
-
-    def of(self, rank: int) -> SequenceShard | None:
-        """The piece of a rank, if it has one."""
-        return next((p for p in self.pieces if p.rank == rank), None)
-
-    def to(self, device: torch.device | str) -> SharedSequence:
-        """Copy to a device."""
-        return replace(self, layout=self.layout.to(device))
+            values[name] = chosen.nonzero().flatten()
+    return Layout(**values)
 
 
 @dataclass(frozen=True)
 class SPPlan:
-    """What a rank knows of the shared sequences of a micro-batch.
+    """Who shares a pack of N tokens: rank `ranks[i]` holds the i-th of as many even runs of its tokens.
 
     Attributes:
-        rank: this one; ranks: of its node. All of them run the micro-batch together.
-        splits: those in which this rank has a piece, in one order on all ranks; a rank's pack begins with its
-            tokens of each.
+        rank: this one; ranks: those of the group, ascending.
+        tokens: N.
     """
 
     rank: int
     ranks: tuple[int, ...]
-    splits: tuple[SharedSequence, ...] = ()
+    tokens: int
 
     @property
-    def tokens(self) -> int:
-        """How many tokens of shared sequences this rank holds."""
-        return sum(p.stop - p.start for split in self.splits for p in split.pieces if p.rank == self.rank)
+    def index(self) -> int:
+        """The place of this rank in the group."""
+        return self.ranks.index(self.rank)
 
-    def to(self, device: torch.device | str) -> SPPlan:
-        """Copy to a device."""
-        return replace(self, splits=tuple(split.to(device) for split in self.splits))
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """First token, and the one after the last, of each rank's run; they differ in length by at most 1."""
+        size = len(self.ranks)
+        ends = [self.tokens * i // size for i in range(size + 1)]
+        return list(itertools.pairwise(ends))
+
+    def parts(self, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+        """This rank's run by sequence: number, first token of it, and the one after the last.
+
+        Args:
+            lengths: tokens of every sequence of the pack, N in all.
+        """
+        first, last = self.runs[self.index]
+        result, place = [], 0
+        for number, length in enumerate(lengths):
+            start, stop = max(first - place, 0), min(last - place, length)
+            if start < stop:
+                result.append((number, start, stop))
+            place += length
+        return result

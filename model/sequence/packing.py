@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ class PackedText:
 class PackedBatch(Layout):
     """N tokens of S sequences, one after the other; no attention crosses a sequence.
 
-    Where ranks share sequences, their tokens on this rank come first and `sp_plan` tells of them; the fields
-    of `Layout` are then those of the tokens after them.
+    Where ranks share a pack, `sp_plan` says so: the fields of `Layout` then are those of the pack as a whole,
+    all others those of this rank's run of its tokens, and of the padding behind it.
 
     Attributes:
         text: float [text tokens, text width].
@@ -76,7 +76,7 @@ class PackedBatch(Layout):
 def pack(
     sequences: Sequence[TokenSequence],
     pad_to: int | None = None,
-    sp_plan: SPPlan | None = None,
+    shared: tuple[SPPlan, Layout] | None = None,
     token_size: int = 0,
     has_prompt: bool = False,
 ) -> PackedBatch:
@@ -85,7 +85,8 @@ def pack(
     Args:
         sequences: at least one, or padding.
         pad_to: fill up with padding tokens to this many; they form a sequence of their own at the end.
-        sp_plan: of the first sequences, which are this rank's parts of shared ones.
+        shared: the sequences are this rank's parts of a pack that ranks share: who they are, and the layout
+            of all of it.
         token_size, has_prompt: numbers per vision token, and whether there are prompts apart from the tokens,
             where there is no sequence to tell.
 
@@ -117,8 +118,9 @@ def pack(
     segments = torch.cat(segment)
     is_noisy = torch.isin(segments, torch.tensor(targets, dtype=torch.long))
     target = (is_noisy & (kind == VISION)).nonzero().flatten()
-    shared = len(sp_plan.splits) if sp_plan else 0
-    own = sp_plan.tokens if sp_plan else 0
+    sp_plan, layout = shared if shared is not None else (None, None)
+    if layout is None:
+        layout = lay_out(lengths + [padding] * (padding > 0), is_noisy, kind)
     ends = torch.tensor(np.cumsum(lengths), dtype=torch.long)
     return PackedBatch(
         text=torch.cat(text) if text else torch.zeros(0, 0),
@@ -134,8 +136,14 @@ def pack(
         segments=shift + (padding > 0),
         prompt=_pack_prompts(sequences, padding, has_prompt),
         sp_plan=sp_plan,
-        **lay_out(lengths[shared:] + [padding] * (padding > 0), is_noisy[own:], kind[own:]),
+        **{f.name: getattr(layout, f.name) for f in fields(Layout)},
     )
+
+
+def pack_layout(sequences: Sequence[TokenSequence]) -> Layout:
+    """The layout of sequences side by side, without padding."""
+    noisy = torch.cat([s.segment == s.segments.index(s.target) for s in sequences])
+    return lay_out([len(s) for s in sequences], noisy, torch.cat([s.kind for s in sequences]))
 
 
 def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, has_prompt: bool) -> PackedText | None:

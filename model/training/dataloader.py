@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from model.data.batch import DataConfig, Example, MicroBatch, StepBatch, collate
 from model.data.dataset import EditDataset
 from model.data.mixture import MixtureSampler, Visit
-from model.planner.balance import Budget, Cluster
+from model.planner.balance import Budget, Cluster, PackPlan
 from model.planner.cost import CostModel, by_formula
 from model.planner.step_plan import Planner, StepPlan
-from model.sequence.layout import Layout, SequenceShard, SharedSequence, SPPlan, lay_out
+from model.sequence.layout import SPPlan
+from model.sequence.packing import pack_layout
 from shards.errors import EditVerseError
 
 log = logging.getLogger(__name__)
@@ -80,12 +81,13 @@ class PlannedSteps(Dataset[StepBatch]):
         plan = self.plan(self.first + i)
         made: dict[int, Example] = {}
         micro = []
-        for number, pieces in enumerate(plan.micro[self.rank]):
-            for piece in pieces:
-                if piece.sample not in made:
-                    made[piece.sample] = self._example(plan, piece.sample)
-            shared = number < plan.shared[self.rank]
-            micro.append(self._micro(plan, pieces, made, shared))
+        for pack in plan.micro[self.rank]:
+            for sample in pack.samples:
+                if sample not in made:
+                    made[sample] = self._example(plan, sample)
+            micro.append(self._micro([made[sample] for sample in pack.samples], pack))
+        if not micro:  # weights are gathered, and gradients summed, by all ranks together
+            micro.append(self._micro([], PackPlan((), self.rank, 1)))
         numbers = {
             "flops": float(self.operations.of(plan.lengths).sum()),
             "imbalance": plan.balanced.imbalance,
@@ -94,33 +96,22 @@ class PlannedSteps(Dataset[StepBatch]):
         }
         return StepBatch(plan.step, tuple(micro), len(plan.draws), numbers)
 
-    def _micro(
-        self, plan: StepPlan, pieces: list[SequenceShard], made: dict[int, Example], shared: bool
-    ) -> MicroBatch:
-        """Pack a micro-batch: parts of shared sequences first."""
-        split = sorted((p for p in pieces if len(plan.balanced.pieces[p.sample]) > 1), key=lambda p: p.sample)
-        whole = [p for p in pieces if len(plan.balanced.pieces[p.sample]) == 1]
-        parts, splits = [], []
-        for piece in split:
-            example = made[piece.sample]
-            parts.append(example.part(piece.start, piece.stop))
-            # a dropped text makes a sequence shorter than was planned
-            most = len(example.sequence)
-            all_pieces = plan.balanced.pieces[piece.sample]
-            held = [replace(p, start=min(p.start, most), stop=min(p.stop, most)) for p in all_pieces]
-            splits.append(SharedSequence(tuple(held), _layout(example)))
-        sp_plan = None
-        if shared:
-            first = self.rank // self.cluster.size * self.cluster.size
-            sp_plan = SPPlan(self.rank, tuple(range(first, first + self.cluster.size)), tuple(splits))
-        examples = parts + [made[p.sample] for p in whole]
-        tokens = sum(len(e.sequence) for e in examples)
-        pad_to = EMPTY if not tokens else None
+    def _micro(self, examples: list[Example], pack: PackPlan) -> MicroBatch:
+        """Pack a micro-batch, or this rank's run of one that is shared."""
+        shared = None
+        if pack.size > 1:
+            sequences = [e.sequence for e in examples]
+            # by the lengths that they have: a dropped text makes a sequence shorter than was planned
+            lengths = [len(s) for s in sequences]
+            sp_plan = SPPlan(self.rank, tuple(pack.ranks), sum(lengths))
+            shared = sp_plan, pack_layout(sequences)
+            examples = [examples[i].part(start, stop) for i, start, stop in sp_plan.parts(lengths)]
+        pad_to = None if any(len(e.sequence) for e in examples) else EMPTY
         if self.fixed:
             # one more than the budget, so that there always is padding; see `prepare_blocks`
             pad_to = self.config.token_budget + EMPTY
         has_prompt = self.pairs.model.sequence.has_prompt
-        return collate(examples, pad_to, sp_plan, self.pairs.token_size, has_prompt, self.pairs.groups)
+        return collate(examples, pad_to, shared, self.pairs.token_size, has_prompt, self.pairs.groups)
 
     def _example(self, plan: StepPlan, sample: int) -> Example:
         """A visit; of another sample, by policy, where it cannot be made."""
@@ -146,10 +137,3 @@ class PlannedSteps(Dataset[StepBatch]):
         yield draw.index
         for others in (range(draw.index + 1, last), range(first, draw.index)):
             yield from (i for i in others if lengths[i] <= lengths[draw.index])
-
-
-def _layout(example: Example) -> Layout:
-    """Of a sequence as a whole."""
-    sequence = example.sequence
-    noisy = sequence.segment == sequence.segments.index(sequence.target)
-    return Layout(**lay_out([len(sequence)], noisy, sequence.kind))

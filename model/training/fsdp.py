@@ -31,6 +31,10 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     blocks: Any = getattr(module, "blocks", [])
     for part in [*blocks, module]:
         fully_shard(part, mesh=mesh, reshard_after_forward=False)
+    assert isinstance(module, FSDPModule)
+    module.set_manual_backward_finalization(True)
+    module.set_requires_gradient_sync(False)
+    module.set_reshard_after_backward(False)
     for part in module.modules():
         if isinstance(part, FSDPModule):
             # they still are there in a backward pass; looking for them again gathers at other times on ranks
@@ -38,12 +42,19 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
             part.set_unshard_in_backward(False)
 
 
-def before_micro_batch(module: nn.Module, last: bool) -> None:
-    """Gradients are summed, and weights given up, after the last micro-batch of a step alone."""
+def reduce_gradients(module: nn.Module) -> None:
+    """Sum the gradients of a step over all ranks, and give the gathered weights up.
+
+    It comes after the backward passes of all micro-batches, not during the last one as is FSDP2's way: that
+    one may be shared with ranks that have more to do before it, and would wait for them while they wait for
+    this rank's gradients.
+    """
     if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(last)
-        module.set_reshard_after_backward(last)
-        module.set_is_last_backward(last)
+        module.set_requires_gradient_sync(True)
+        module.set_reshard_after_backward(True)
+        module.finalize_backward()
+        module.set_requires_gradient_sync(False)
+        module.set_reshard_after_backward(False)
 
 
 def gathered(value: Tensor) -> Tensor:

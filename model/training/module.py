@@ -23,7 +23,7 @@ from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.training.config import OptimConfig
 from model.training.distributed import World
-from model.training.fsdp import Sharding, before_micro_batch, copy_whole, gathered, mesh_of, shard
+from model.training.fsdp import Sharding, copy_whole, gathered, mesh_of, reduce_gradients, shard
 from model.training.optimizer import optimizer_of
 from shards.errors import EditVerseError
 
@@ -161,13 +161,13 @@ class EditModule(L.LightningModule):
         names = [*self.groups.names, *(f"loss/t{b / BINS:.1f}" for b in range(BINS))]
         total = torch.zeros((), device=self.device)
         breakdown = torch.zeros(2, len(names), device=self.device, dtype=torch.float64)
-        for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True)):
-            before_micro_batch(self.dit, last=number == len(batch.micro) - 1)
+        for micro, share in zip(batch.micro, shares, strict=True):
             per_token = micro_loss(self.dit, micro, self.config)
             loss = (share * per_token).sum()
             self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
             self._accumulate_breakdown(micro, per_token.detach(), breakdown)
+        reduce_gradients(self.dit)
         norm = self._clip()
         ours = [float(sum(m.tokens for m in batch.micro)), float(self.stop_requested)]
         tokens, stop, loss_sum, *values, gradient = self._read(ours, total, breakdown, norm)

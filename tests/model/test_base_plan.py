@@ -60,7 +60,7 @@ def test_wan_2_1_is_planned_by_name_and_from_its_configuration(
     for gpus, seconds in zip((1, 8, 64), rows["full: seconds per step"], strict=True):
         assert seconds == pytest.approx(64 * 4 * 961.3 / 400 / gpus, rel=0.01)
     assert rows["full: GPU-hours"] == [pytest.approx(10_000 * 4 * 961.3 / 400 / 3600, abs=0.6)] * 3
-    assert rows["full: maximum over mean load"] == [1, 1, 1]
+    assert rows["full: waited max over mean"] == [1, 1, 1]
     # weights, average, gradients, two moments; of an adapter's weights alone beside the frozen ones
     assert rows["of these state"][0] == pytest.approx(4 * 1.419e9 / 2**30, rel=0.06)
     assert rows["LoRA 16: GiB per GPU"][0] < rows["full: GiB per GPU"][0] / 1.5
@@ -76,7 +76,7 @@ def test_lengths_come_from_a_mixture(capsys: pytest.CaptureFixture[str], tmp_pat
     rows, out = printed(capsys, "--base", "wan2.2_5b", *options, "--steps", "3", "--degree", "1")
     assert "drawn from the mixture; 12,000 tokens" in out
     assert "100 TFLOP/s" in out
-    one, eight, many = rows["full: maximum over mean load"]
+    one, eight, many = rows["full: waited max over mean"]
     assert one == 1
     assert 1 <= eight < 1.05
     assert many > 1  # hardly more samples than GPUs

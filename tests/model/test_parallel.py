@@ -170,7 +170,7 @@ def degrees(config: FitConfig, folder: Path, cluster: Cluster) -> list[set[int]]
     """By step: how many ranks share a sequence."""
     train, _, _ = build_datasets(config, folder)
     steps = PlannedSteps(train, config.data, config.train.seed, 0, STEPS, cluster)
-    return [{len(pieces) for pieces in steps.plan(k).balanced.pieces} for k in range(STEPS)]
+    return [set(steps.plan(k).balanced.degrees.tolist()) for k in range(STEPS)]
 
 
 @pytest.mark.parametrize("budget", [200, 1200])
@@ -188,10 +188,10 @@ def test_two_ranks(config: FitConfig, alone: Path, tmp_path: Path) -> None:
 
 
 def test_four_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
-    """One, two, three and four ranks to a sequence, some in one step; groups of heads are cut."""
+    """One, two and four ranks to a sequence, some in one step; keys are repeated where four share one."""
     found = degrees(config, tmp_path / "data", Cluster(4, 4, 4, config.model.dit.heads))
-    assert {1, 2, 3} in found
-    assert {1, 4} in found
+    print(found)
+    assert {1, 2, 4} in found
     run_ranks(parallel(config, sequence_parallel=4), tmp_path / "run", 4)
     same(alone, tmp_path / "run")
 

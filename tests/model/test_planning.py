@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import astuple, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from PIL import Image
 from model.cli import main
 from model.data.mixture import MixtureSampler, read_mixture, synthetic_lengths
 from model.net.config import DiTConfig
-from model.planner.balance import BalanceError, Budget, Cluster, balance
+from model.planner.alternatives import Alternative, alternatives
+from model.planner.balance import BalanceError, Budget, Cluster, balance, largest_degree
 from model.planner.cost import CostModel, by_formula, fit, read_cost
 from model.planner.step_plan import Planner, StepPlan
 from model.sequence.rope import RopeConfig
@@ -33,11 +35,21 @@ rows = st.lists(
     max_size=4,
 )
 clusters = st.builds(
-    lambda nodes, node, degree, heads: Cluster(nodes * node, node, min(degree, node, heads), heads),
+    lambda nodes, node, degree, heads: Cluster(
+        nodes * node, node, min(degree, largest_degree(nodes * node, node, heads)), heads
+    ),
     st.integers(1, 4),
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.integers(1, 6),
+    st.sampled_from([1, 2, 3, 4, 6, 8]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([1, 2, 4, 6, 12, 16]),
+)
+costs = st.builds(
+    CostModel,
+    st.just(12.0),
+    st.sampled_from([0.0, 0.01, 0.1]),
+    st.sampled_from([0.0, 50.0, 3000.0]),
+    st.sampled_from([0.0, 1.0, 10.0]),
+    st.sampled_from([0.0, 100.0]),
 )
 lengths_of = st.lists(st.integers(1, 400), min_size=1, max_size=40)
 
@@ -60,8 +72,8 @@ def test_every_sample_is_seen_ratio_times_an_epoch(
     left = int(visits)
     for step in range(-(-left // batch_size)):
         plan = planner(step)
-        carried = Counter(p.sample for rank in plan.micro for batch in rank for p in batch)
-        assert set(carried) == set(range(batch_size))  # the plan loses none and adds none
+        carried = Counter(i for pack in plan.balanced.packs for i in pack.samples)
+        assert carried == Counter(range(batch_size))  # the plan loses none and adds none
         seen.update(d.index for d in plan.draws[:left])
         left -= batch_size
     for row, (_, ratio) in enumerate(rows):
@@ -97,51 +109,81 @@ def test_few_shards_are_open_at_a_time() -> None:
     assert order.draws(200, 1)[0].epoch == 1
 
 
-def whole(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> None:
-    """Every token and head of every sample once, by ranks of one node, within the budgets."""
-    found: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
-    load = np.zeros(cluster.ranks)
-    for rank, batches in enumerate(plan.micro):
-        assert len(batches) > plan.shared[rank]
-        for number, batch in enumerate(batches):
-            held = spent = 0.0
-            for p in batch:
-                tokens = int(plan.lengths[p.sample])
-                assert p.rank == rank
-                found.setdefault(p.sample, []).append((p.start, p.stop, p.first, p.last, rank, number))
-                share = (p.last - p.first) / cluster.heads
-                held += max(p.stop - p.start, np.ceil(tokens * share))
-                spent += cost.quadratic * tokens**2 * share + cost.linear * (p.stop - p.start)
-            load[rank] += spent
-            assert held <= budget.tokens
-            assert spent <= budget.flops * (1 + 1e-9) + cost.linear  # a split's tokens are rounded up
-    assert set(found) == set(range(len(plan.draws)))
-    for sample, parts in found.items():
-        parts.sort()
-        assert [p[0] for p in parts] == [0, *(p[1] for p in parts[:-1])]
-        assert parts[-1][1] == plan.lengths[sample]
-        assert [p[2] for p in parts] == [0, *(p[3] for p in parts[:-1])]
-        assert parts[-1][3] == cluster.heads
-        assert len(parts) <= cluster.degree
-        assert len({p[4] // cluster.size for p in parts}) == 1
-        assert len({p[5] for p in parts}) == 1
-        if len(parts) > 1:
-            assert parts[0][5] < plan.shared[parts[0][4]]
-    np.testing.assert_allclose(load, plan.balanced.load, rtol=1e-9)
+def replay(plan: StepPlan, cost: CostModel) -> list[float]:
+    """When each rank is done, if a shared micro-batch begins once the last of its ranks has come to it."""
+    clock, place = [0.0] * len(plan.micro), [0] * len(plan.micro)
+    while any(at < len(packs) for at, packs in zip(place, plan.micro, strict=True)):
+        moved = False
+        for rank, packs in enumerate(plan.micro):
+            if place[rank] == len(packs):
+                continue
+            pack = packs[place[rank]]
+            if all(place[r] < len(plan.micro[r]) and plan.micro[r][place[r]] is pack for r in pack.ranks):
+                g, lengths = pack.size, [int(plan.lengths[i]) for i in pack.samples]
+                work = sum(cost.linear * n + cost.quadratic * n * n for n in lengths) / g
+                sent = 0.0 if g == 1 else cost.exchange * sum(lengths) * (g - 1) / g**2 + cost.exchange_step
+                begin = max(clock[r] for r in pack.ranks)
+                for r in pack.ranks:
+                    clock[r], place[r] = begin + work + sent + cost.step, place[r] + 1
+                moved = True
+        assert moved, "ranks wait for each other in a circle"
+    return clock
+
+
+def check(plan: StepPlan, cluster: Cluster, budget: Budget, cost: CostModel) -> None:
+    """Every sample once, in aligned groups of a node, within the budgets, and the load is what is waited."""
+    assert Counter(i for p in plan.balanced.packs for i in p.samples) == Counter(range(len(plan.draws)))
+    for pack in plan.balanced.packs:
+        assert pack.size & (pack.size - 1) == 0
+        assert pack.size <= cluster.degree
+        assert pack.first % pack.size == 0
+        assert pack.first // cluster.size == (pack.ranks[-1]) // cluster.size
+        lengths = plan.lengths[list(pack.samples)]
+        assert -(-int(lengths.sum()) // pack.size) <= budget.tokens
+        assert float(cost.of(lengths).sum()) / pack.size <= budget.flops * (1 + 1e-6)
+        assert (plan.balanced.degrees[list(pack.samples)] == pack.size).all()
+    for rank, packs in enumerate(plan.micro):
+        assert all(rank in pack.ranks for pack in packs)
+        sizes = [pack.size for pack in packs]
+        assert sizes == sorted(sizes, reverse=True)
+    np.testing.assert_allclose(plan.balanced.load, replay(plan, cost), rtol=1e-9)
+    np.testing.assert_allclose(plan.balanced.useful, cost.of(plan.lengths).sum() / cluster.ranks, rtol=1e-9)
 
 
 @settings(deadline=None, max_examples=200)
-@given(lengths_of, clusters, st.integers(0, 3), st.integers(1, 40), st.floats(1.0, 4.0), st.floats(1.0, 9.0))
-def test_a_plan_is_whole_and_within_budget(
-    lengths: list[int], cluster: Cluster, step: int, batch_size: int, room: float, time: float
+@given(
+    lengths_of,
+    clusters,
+    costs,
+    st.integers(0, 3),
+    st.integers(1, 40),
+    st.floats(0.3, 4.0),
+    st.floats(0.3, 9.0),
+)
+def test_a_plan_is_whole_within_budget_and_takes_what_it_says(
+    lengths: list[int],
+    cluster: Cluster,
+    cost: CostModel,
+    step: int,
+    batch_size: int,
+    room: float,
+    time: float,
 ) -> None:
-    budget = Budget(int(max(lengths) * room), float(COST.of(max(lengths))) * time)
+    longest = max(lengths)
+    # what exceeds a rank's budget has to be shared
+    tokens = max(int(longest * room), -(-longest // cluster.degree))
+    budget = Budget(tokens, float(cost.of(longest)) * max(time, 1 / cluster.degree))
     order = MixtureSampler([[len(lengths)]], [1], 0)
-    plan = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
-    whole(plan, cluster, budget, COST)
-    again = Planner(lengths, order, batch_size, COST, cluster, budget)(step)
-    assert (again.draws, again.micro, again.shared) == (plan.draws, plan.micro, plan.shared)
-    assert plan.draws == Planner(lengths, order, batch_size, COST, Cluster(), budget)(step).draws
+    plan = Planner(lengths, order, batch_size, cost, cluster, budget)(step)
+    check(plan, cluster, budget, cost)
+    again = Planner(lengths, order, batch_size, cost, cluster, budget)(step)
+    assert (again.draws, again.micro) == (plan.draws, plan.micro)
+    assert plan.draws == Planner(lengths, order, batch_size, cost, Cluster(), Budget(longest))(step).draws
+    if tokens >= longest and time >= 1:  # then it is allowed to split nothing, and splits only if that wins
+        single = balance(plan.lengths, cost, Cluster(cluster.ranks, cluster.node), budget)
+        assert plan.balanced.load.max() <= single.load.max() * (1 + 1e-9)
+        if plan.split_tokens:
+            assert plan.balanced.load.max() < single.load.max()
 
 
 def test_what_fits_no_rank_alone_is_shared() -> None:
@@ -149,7 +191,8 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
     budget = Budget(300)
     lengths = [1000, 1000, 10, 20, 500]
     plan = Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, cluster, budget)(0)
-    whole(plan, cluster, budget, COST)
+    check(plan, cluster, budget, COST)
+    assert plan.balanced.degrees[plan.lengths == 1000].tolist() == [4, 4]
     with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*more than 4 rank.*\(the-long-one\)"):
         Planner(
             [2000, 5],
@@ -171,22 +214,50 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
             ["long", "the-longest"].__getitem__,
         )
     quick = Budget(10**6, float(COST.of(1000)) / 2.5)
-    whole(Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
+    check(Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, cluster, quick)(0), cluster, quick, COST)
     with pytest.raises(ConfigError, match="flop_budget=1e"):
         Planner(lengths, MixtureSampler([[5]], [1], 0), 5, COST, Cluster(8), Budget(1000, 1e3))
+
+
+PAPER = CostModel(24 * 2048**2, 4 * 2048)
 
 
 def test_a_split_evens_out_what_whole_sequences_cannot() -> None:
     random = np.random.default_rng(0)
     lengths = np.concatenate([random.integers(18_000, 40_000, 24), random.integers(1000, 2000, 104)])
-    cost = CostModel(24 * 2048**2, 4 * 2048)
-    single = balance(lengths, cost, Cluster(64, 8, 1, 16), Budget(10**6))
-    mixed = balance(lengths, cost, Cluster(64, 8, 8, 16), Budget(10**6))
+    single = balance(lengths, PAPER, Cluster(64, 8, 1, 16), Budget(10**6))
+    mixed = balance(lengths, PAPER, Cluster(64, 8, 8, 16), Budget(10**6))
     assert single.imbalance > 1.3
     assert mixed.imbalance < 1.02
-    few = balance(lengths, cost, Cluster(8, 8, 8, 16), Budget(10**6))
-    assert all(len(p) == 1 for p in few.pieces)  # where whole sequences balance, none is split
+    few = balance(lengths, PAPER, Cluster(8, 8, 8, 16), Budget(10**6))
+    assert few.degrees.max() == 1  # where whole sequences balance, none is split
     assert few.imbalance < 1.005
+
+
+def test_sending_has_its_price() -> None:
+    """One long sequence and short ones on two ranks: it is shared unless that costs more than it saves."""
+    lengths, cluster, budget = [3000] + [300] * 4, Cluster(2, 2, 2, 2), Budget(10**6)
+    for change in ({}, {"exchange": 3.0}, {"exchange_step": 1000.0}):
+        cheap = balance(lengths, replace(COST, **change), cluster, budget)
+        assert cheap.degrees[0] == 2
+        price = 3000 / 4 * change.get("exchange", 0.0) + change.get("exchange_step", 0.0)
+        assert cheap.load.max() == pytest.approx(float(COST.of(lengths).sum()) / 2 + price)
+    for change in ({"exchange": 200.0}, {"exchange_step": 60_000.0}, {"step": 60_000.0}):
+        dear = balance(lengths, replace(COST, **change), cluster, budget)
+        assert dear.degrees.max() == 1
+
+
+def test_other_ways_to_share_a_step_are_told_in_the_same_cost() -> None:
+    """By hand: 100 tokens and four of 10 on four ranks, a token costs 1."""
+    lengths, cost = np.array([100, 10, 10, 10, 10]), CostModel(1.0, 0.0, 2.0, 8.0, 1.0)
+    ways = alternatives(lengths, cost, Cluster(4, 4, 2, 4))
+    useful = 140 / 4
+    assert ways["never split"] == Alternative((100 + 2) / useful, 0.0)
+    # pairs: (100) and (40), each over 2, 8 / 4 per token sent, and 3 to launch
+    assert ways["groups of 2 for all"] == Alternative((50 + 200 + 3) / useful, 1.0)
+    # two single bags and a pair, whose capacity of 70 does not hold the long one either
+    mixed = ways["KnapFormer's g1n2+g2n1"]
+    assert mixed == Alternative((50 + 200 + 3) / useful, 100 / 140)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +266,9 @@ def test_a_split_evens_out_what_whole_sequences_cannot() -> None:
         ((12, 8, 1, 16), "12 ranks are no whole number of nodes of 8"),
         ((4, 8, 8, 16), "shared by 8 ranks, a node has 4"),
         ((8, 8, 4, 2), "shared by 4 ranks, the model has 2 heads"),
+        ((8, 8, 3, 16), "shared by 3 ranks: it must be a power of two .* at most 8"),
+        ((6, 6, 4, 16), "divides a node's 6 ranks and the model's 16 heads, at most 2"),
+        ((8, 8, 8, 12), "divides a node's 8 ranks and the model's 12 heads, at most 4"),
         ((0, 8, 1, 1), "must be positive"),
     ],
 )
@@ -214,6 +288,13 @@ def test_coefficients_are_found_again_from_timings() -> None:
     )
     with pytest.raises(ValueError, match="at least three"):
         fit(packs[:2], times[:2])
+    true = CostModel(2e-6, 3e-10, 0.01, 4e-6, 0.005)
+    sizes = [1, 2, 4] * 20
+    timed = list(zip(packs, sizes, strict=True))
+    times = [(true.of(p, g).sum() + true.latency(g)) * random.normal(1, 0.005) for p, g in timed]
+    found = fit(packs, times, sizes)
+    np.testing.assert_allclose(astuple(found), astuple(true), rtol=0.2)
+    np.testing.assert_allclose([found.of(p, g).sum() + found.latency(g) for p, g in timed], times, rtol=0.05)
 
 
 def test_cost_by_formula_is_the_paper_s() -> None:
@@ -315,6 +396,8 @@ def test_the_paper_s_mixture_is_planned_from_the_command_line(
     assert main([*command, "--mixture", str(mixtures / "no_image.yaml"), *asked]) == 0
     out = capsys.readouterr().out
     assert "estimate" in out
+    assert "waited maximum over mean" in out
+    assert "KnapFormer's g1n32+g8n4" in out
     with Image.open(picture) as drawn:
         assert len(set(drawn.convert("L").resize((64, 64)).tobytes())) > 10  # bars, not an empty sheet
     assert main([*command, "--mixture", str(mixtures / "editverse.yaml"), "--token_budget", "1000"]) == 2
@@ -338,6 +421,8 @@ def test_steps_are_planned_by_measured_seconds(
     assert "written to" in capsys.readouterr().out
     found = read_cost(out)
     assert 0 < found.linear < 1e-3
+    assert main([*measure, "1024", "--ranks", "3"]) == 2
+    assert "3 ranks cannot share micro-batches" in capsys.readouterr().err
     assert main([*measure, "256"]) == 2
     mixture = write(tmp_path, "mixture.yaml", MIXTURE)
     plan = ["plan", "--mixture", str(mixture), "--model", str(model), "--batch_size", "8", "--steps", "2"]

@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 LIT, TRAINING, FLOW = "tests/model/test_lit.py", "tests/model/test_training.py", "tests/model/test_flow.py"
 DIT, EQUIVALENCE = "tests/model/test_dit.py", "tests/model/test_equivalence.py"
 SAMPLING = "tests/model/test_sampling.py"
+PLANNING = "tests/model/test_planning.py"
 
 MUTANTS = (
     Mutant(
@@ -334,23 +335,39 @@ MUTANTS = (
         "model/data/mixture.py",
         "exact = [Fraction(str(ratio)) * count",
         "exact = [Fraction(1) * count",
-        ("tests/model/test_planning.py::test_every_sample_is_seen_ratio_times_an_epoch",),
+        (f"{PLANNING}::test_every_sample_is_seen_ratio_times_an_epoch",),
         "the mixture's ratios do nothing",
     ),
     Mutant(
         "fills micro-batches beyond their tokens",
-        "model/planner/step_plan.py",
-        "return have + tokens <= budget.tokens and spent",
-        "return spent",
-        ("tests/model/test_planning.py::test_a_plan_is_whole_and_within_budget",),
+        "model/planner/balance.py",
+        "if held + tokens[i] <= most and spent",
+        "if spent",
+        (f"{PLANNING}::test_a_plan_is_whole_within_budget_and_takes_what_it_says",),
         "the budget is what fits into memory",
+    ),
+    Mutant(
+        "sends tokens for nothing",
+        "model/planner/cost.py",
+        "return work / size + self.exchange",
+        "return work / size + 0 * self.exchange",
+        (f"{PLANNING}::test_sending_has_its_price",),
+        "what a step waits for while tokens are sent is part of what it takes",
+    ),
+    Mutant(
+        "launches shared micro-batches for nothing",
+        "model/planner/balance.py",
+        "for i in pack.samples]) + cost.latency(pack.size)",
+        "for i in pack.samples]) + cost.latency(1)",
+        (f"{PLANNING}::test_a_plan_is_whole_within_budget_and_takes_what_it_says",),
+        "the load of a rank is what a replay of its waits takes",
     ),
     Mutant(
         "loses a step's last sample",
         "model/planner/step_plan.py",
         "self.order.draws(step * self.batch_size, self.batch_size)",
         "self.order.draws(step * self.batch_size, max(1, self.batch_size - 1))",
-        ("tests/model/test_planning.py::test_every_sample_is_seen_ratio_times_an_epoch",),
+        (f"{PLANNING}::test_every_sample_is_seen_ratio_times_an_epoch",),
         "some samples are never visited",
     ),
 )
