@@ -35,6 +35,13 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, whose weight may be of another dtype than what it normalises: it is cast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class KVCache:
     """Rotated keys and values of one block, [N, kv_heads, head_dim] each, filled in part by part."""
 
@@ -134,8 +141,8 @@ class Attention(PackedAttention):
         self.k = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
         self.v = nn.Linear(config.width, self.kv_heads * self.size, bias=config.qkv_bias)
         self.out = nn.Linear(self.heads * self.size, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.size, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -153,9 +160,9 @@ class Attention(PackedAttention):
             kv_cache: written to by the context, read from by the noisy tokens.
         """
         v = self.v(x).unflatten(-1, (self.kv_heads, self.size))
-        dtype = self.out.weight.dtype  # norm and rotation in fp32, also under autocast
-        q = self.q_norm(self.q(x).to(dtype).unflatten(-1, (self.heads, self.size)))
-        k = self.k_norm(self.k(x).to(dtype).unflatten(-1, (self.kv_heads, self.size)))
+        # norm and rotation in the dtype of the residual stream: fp32 under autocast, whatever the weights are
+        q = self.q_norm(self.q(x).to(x.dtype).unflatten(-1, (self.heads, self.size)))
+        k = self.k_norm(self.k(x).to(x.dtype).unflatten(-1, (self.kv_heads, self.size)))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         return self.out(self.mix(q, k, v, batch, role, kv_cache).flatten(1))
 
@@ -174,9 +181,9 @@ class Block(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(config.width, config.norm_eps)
+        self.norm1 = RMSNorm(config.width, config.norm_eps)
         self.attention = Attention(config)
-        self.norm2 = nn.RMSNorm(config.width, config.norm_eps)
+        self.norm2 = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.inner)
         self.table = nn.Parameter(torch.zeros(6, config.width)) if config.modulation else None
 
@@ -195,7 +202,8 @@ class Block(nn.Module):
             x = x + self.attention(self.norm1(x), cos, sin, batch, role, kv_cache)
             return x + self.mlp(self.norm2(x))
         # six vectors per segment; one of them at a time is spread over the tokens
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(1)
+        vectors = modulation.to(x.dtype) + self.table.to(x.dtype)
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
         h = modulate(self.norm1(x), shift1, scale1, segment)
         h = self.attention(h, cos, sin, batch, role, kv_cache)
         x = torch.addcmul(x, gate1.index_select(0, segment), h)

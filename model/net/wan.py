@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.net.blocks import PackedAttention, modulate, sinusoids
+from model.net.blocks import PackedAttention, RMSNorm, modulate, sinusoids
 from model.net.cross_attention import Prompts, text_attention, written_out
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
@@ -35,7 +35,7 @@ class WanAttention(PackedAttention):
         self.size = width // config.heads
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])  # a list, as in diffusers, for the name
-        self.norm_q, self.norm_k = (nn.RMSNorm(width, config.norm_eps) for _ in range(2))
+        self.norm_q, self.norm_k = (RMSNorm(width, config.norm_eps) for _ in range(2))
         self.word_gate = nn.Parameter(torch.zeros(config.heads)) if words else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, batch: PackedBatch) -> Tensor:
@@ -68,9 +68,8 @@ class WanAttention(PackedAttention):
         return text_attention(q, k, v, prompts, self.backend, self.deterministic)
 
     def projected(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of `x` and keys and values of `y`, [n, heads, head_dim]; norms in the weights' dtype."""
-        dtype = self.norm_q.weight.dtype
-        q, k = self.norm_q(self.to_q(x).to(dtype)), self.norm_k(self.to_k(y).to(dtype))
+        """Queries of `x` and keys and values of `y`, [n, heads, head_dim]; norms in the dtype of `x`."""
+        q, k = self.norm_q(self.to_q(x).to(x.dtype)), self.norm_k(self.to_k(y).to(x.dtype))
         heads = (self.heads, self.size)
         return q.unflatten(1, heads), k.unflatten(1, heads), self.to_v(y).unflatten(1, heads)
 

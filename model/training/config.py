@@ -103,7 +103,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How a run uses its machines. None of it changes what is learned, so a run can go on with another one.
+    """How a run uses its machines. A run can go on with another one: what is learned is the same, but for
+    the rounding of `gather`.
 
     The processes are torchrun's or srun's, one per device.
 
@@ -111,6 +112,12 @@ class ParallelConfig:
         sharding: one copy of weights, average and optimizer state is shared out among all ranks (`full`), or
             among those of a node and copied to every node (`hybrid`), or is on every rank (`ddp`).
         sequence_parallel: most ranks of a node that share a sequence; 1 never splits.
+        gather: what the blocks' weights are sent in, and held in while they are whole: `bfloat16` halves both
+            under `train.precision: bf16-mixed`, the only one that it goes with. Shards, moments and sums of
+            gradients stay in float32; norms and modulation tables of the blocks are rounded.
+        reshard: blocks give their weights up after the forward pass and gather them again in the backward
+            pass (ZeRO-3), and gradients are summed after every micro-batch: a rank holds one block at a time
+            and sends three times as much per micro-batch as otherwise per step.
         checkpointing: what the backward pass computes again instead of keeping it: `none`; `selective`, all
             but attention and the results of matrix products; `full`, whole blocks.
         compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
@@ -122,6 +129,8 @@ class ParallelConfig:
 
     sharding: Literal["full", "hybrid", "ddp"] = "full"
     sequence_parallel: int = 1
+    gather: Literal["float32", "bfloat16"] = "float32"
+    reshard: bool = False
     checkpointing: Checkpointing = "none"
     compile: bool = False
     cost: str | None = None
@@ -130,6 +139,10 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         if self.sequence_parallel < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
             raise SettingError("parallel.sequence_parallel and parallel.peak_tflops must be positive")
+        if self.reshard and self.sharding == "ddp":
+            raise SettingError(
+                "parallel.reshard: under sharding ddp every rank has all weights; leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -142,3 +155,9 @@ class FitConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.parallel.gather == "bfloat16" and self.train.precision != "bf16-mixed":
+            raise SettingError(
+                f"parallel.gather: bfloat16 needs train.precision bf16-mixed, not {self.train.precision}"
+            )

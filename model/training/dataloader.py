@@ -41,6 +41,7 @@ class PlannedSteps(Dataset[StepBatch]):
     Args:
         cost: what a sequence costs, by which the steps are planned; operations when not given.
         fixed: pad every micro-batch to the token budget, so that all have one shape.
+        equal: give every rank as many micro-batches as the one with most of them, the last ones empty.
 
     Raises:
         ConfigError: a sample that exceeds a budget, or a cluster that does not fit.
@@ -57,9 +58,10 @@ class PlannedSteps(Dataset[StepBatch]):
         rank: int = 0,
         cost: CostModel | None = None,
         fixed: bool = False,
+        equal: bool = False,
     ) -> None:
         self.pairs, self.config, self.seed, self.first, self.last = pairs, config, seed, first, last
-        self.cluster, self.rank, self.fixed = cluster, rank, fixed
+        self.cluster, self.rank, self.fixed, self.equal = cluster, rank, fixed, equal
         ratios = [row.ratio for row in pairs.rows.values()]
         flops = float("inf") if config.flop_budget is None else config.flop_budget
         self.operations = by_formula(pairs.model.network)
@@ -81,13 +83,15 @@ class PlannedSteps(Dataset[StepBatch]):
         plan = self.plan(self.first + i)
         made: dict[int, Example] = {}
         micro = []
-        for pack in plan.micro[self.rank]:
+        planned = list(plan.micro[self.rank])
+        # weights are gathered, and gradients summed, by all ranks together: none has nothing to do
+        least = max(map(len, plan.micro)) if self.equal else 1
+        planned += [PackPlan((), self.rank, 1)] * (least - len(planned))
+        for pack in planned:
             for sample in pack.samples:
                 if sample not in made:
                     made[sample] = self._example(plan, sample)
             micro.append(self._micro([made[sample] for sample in pack.samples], pack))
-        if not micro:  # weights are gathered, and gradients summed, by all ranks together
-            micro.append(self._micro([], PackPlan((), self.rank, 1)))
         numbers = {
             "flops": float(self.operations.of(plan.lengths).sum()),
             "imbalance": plan.balanced.imbalance,

@@ -1,7 +1,10 @@
 """A transformer whose weights, gradients and optimizer state are shared out among ranks (FSDP2).
 
 Weights are gathered once per step, whatever the number of micro-batches, so that ranks may have different
-numbers of them; between steps every rank holds its shard.
+numbers of them; between steps every rank holds its shard. With `reshard` (ZeRO-3) a block's weights are
+gathered for its forward pass and again for its backward pass, and gradients are summed after every
+micro-batch, so that a rank holds the weights of one block at a time; all ranks then run equally many
+micro-batches.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from model.training.distributed import World
 
 Sharding = Literal["full", "hybrid", "ddp"]
+Gather = Literal["float32", "bfloat16"]
 
 
 def mesh_of(world: World, sharding: Sharding, device: str) -> DeviceMesh:
@@ -26,30 +30,56 @@ def mesh_of(world: World, sharding: Sharding, device: str) -> DeviceMesh:
     return mesh["shard"] if size == world.world_size else mesh
 
 
-def shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Share a transformer out, block by block, in place."""
+def shard(module: nn.Module, mesh: DeviceMesh, gather: Gather = "float32", reshard: bool = False) -> None:
+    """Share a transformer out, block by block, in place.
+
+    Args:
+        gather: what the blocks' weights are sent and held in while they are whole; shards, sums of gradients
+            and everything outside the blocks are in the dtype of the weights.
+        reshard: give a block's weights up after its forward pass, and those outside the blocks after a
+            micro-batch.
+    """
     blocks: Any = getattr(module, "blocks", [])
-    for part in [*blocks, module]:
-        fully_shard(part, mesh=mesh, reshard_after_forward=False)
+    policy = MixedPrecisionPolicy()
+    if gather == "bfloat16":
+        # what enters a block stays as it is: the residual stream and the modulation are float32
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
+    fully_shard(module, mesh=mesh, reshard_after_forward=False)
     assert isinstance(module, FSDPModule)
-    module.set_manual_backward_finalization(True)
-    module.set_requires_gradient_sync(False)
-    module.set_reshard_after_backward(False)
+    if not reshard:
+        module.set_manual_backward_finalization(True)
+        module.set_requires_gradient_sync(False)
+        module.set_reshard_after_backward(False)
     for part in module.modules():
         if isinstance(part, FSDPModule):
-            # they still are there in a backward pass; looking for them again gathers at other times on ranks
-            # with another number of micro-batches
-            part.set_unshard_in_backward(False)
+            # Unless they are given up they still are there in a backward pass; looking for them again gathers
+            # at other times on ranks with another number of micro-batches.
+            part.set_unshard_in_backward(reshard)
 
 
-def reduce_gradients(module: nn.Module) -> None:
-    """Sum the gradients of a step over all ranks, and give the gathered weights up.
+def before_micro_batch(module: nn.Module, last: bool, reshard: bool) -> None:
+    """With `reshard`, have gradients summed in the backward pass, among replicas in the `last` one of a step.
+
+    All ranks run as many micro-batches then, so that none waits for another's. Without, `reduce_gradients`
+    does it.
+    """
+    if isinstance(module, FSDPModule) and reshard:
+        module.set_requires_gradient_sync(True)
+        module.set_requires_all_reduce(last)
+        module.set_reshard_after_backward(True)
+        module.set_is_last_backward(last)
+
+
+def reduce_gradients(module: nn.Module, reshard: bool) -> None:
+    """Without `reshard`, sum the gradients of a step over all ranks, and give the gathered weights up.
 
     It comes after the backward passes of all micro-batches, not during the last one as is FSDP2's way: that
     one may be shared with ranks that have more to do before it, and would wait for them while they wait for
     this rank's gradients.
     """
-    if isinstance(module, FSDPModule):
+    if isinstance(module, FSDPModule) and not reshard:
         module.set_requires_gradient_sync(True)
         module.set_reshard_after_backward(True)
         module.finalize_backward()

@@ -21,9 +21,16 @@ from model.flow.flow_matching import interpolate, target_velocity, to_velocity, 
 from model.inference.lora import LoraConfig, add_adapter
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
-from model.training.config import OptimConfig
+from model.training.config import OptimConfig, ParallelConfig
 from model.training.distributed import World
-from model.training.fsdp import Sharding, copy_whole, gathered, mesh_of, reduce_gradients, shard
+from model.training.fsdp import (
+    before_micro_batch,
+    copy_whole,
+    gathered,
+    mesh_of,
+    reduce_gradients,
+    shard,
+)
 from model.training.optimizer import optimizer_of
 from shards.errors import EditVerseError
 
@@ -100,6 +107,7 @@ class EditModule(L.LightningModule):
         frozen = {id(p): p for p in self.dit.parameters() if not p.requires_grad}
         self.ema = copy.deepcopy(self.dit, frozen).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
+        self.reshard = False  # see `ParallelConfig`
         self.groups = Groups()  # whose losses are reported one by one
         self.done = 0  # optimizer steps taken, over all runs that were resumed
         self.metrics: dict[str, float] = {}  # what the last step measured
@@ -110,10 +118,11 @@ class EditModule(L.LightningModule):
         self.skipped = 0  # steps without an update, since the run was started or resumed
         self._skipped_in_a_row = 0
 
-    def shard(self, sharding: Sharding, device: str) -> None:
+    def shard(self, parallel: ParallelConfig, device: str) -> None:
         """Share weights, their average and the optimizer's state out among the ranks."""
-        mesh = mesh_of(self.world, sharding, device)
-        shard(self.dit, mesh)
+        self.reshard = parallel.reshard
+        mesh = mesh_of(self.world, parallel.sharding, device)
+        shard(self.dit, mesh, parallel.gather, parallel.reshard)
         shard(self.ema, mesh)
 
     def configure_model(self) -> None:
@@ -161,13 +170,14 @@ class EditModule(L.LightningModule):
         names = [*self.groups.names, *(f"loss/t{b / BINS:.1f}" for b in range(BINS))]
         total = torch.zeros((), device=self.device)
         breakdown = torch.zeros(2, len(names), device=self.device, dtype=torch.float64)
-        for micro, share in zip(batch.micro, shares, strict=True):
+        for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True), 1):
+            before_micro_batch(self.dit, number == len(batch.micro), self.reshard)
             per_token = micro_loss(self.dit, micro, self.config)
             loss = (share * per_token).sum()
             self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
             self._accumulate_breakdown(micro, per_token.detach(), breakdown)
-        reduce_gradients(self.dit)
+        reduce_gradients(self.dit, self.reshard)
         norm = self._clip()
         ours = [float(sum(m.tokens for m in batch.micro)), float(self.stop_requested)]
         tokens, stop, loss_sum, *values, gradient = self._read(ours, total, breakdown, norm)

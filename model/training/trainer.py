@@ -209,6 +209,7 @@ def _train(
         world.rank,
         cost_of(module.config.network, config.parallel.checkpointing == "full", config.parallel.cost),
         fixed=config.parallel.compile,
+        equal=config.parallel.reshard,
     )
     curve = MetricsCsv(run / "curve.csv", module.done) if world.is_main_process else None
     writer = StateWriter(run / "state", module, optimizer, config.train.max_checkpoints)
@@ -267,7 +268,7 @@ def make_module(
     module.lora, module.groups = config.lora, groups
     prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
     if world.world_size > 1:
-        module.shard(config.parallel.sharding, world.device(config.train.accelerator).type)
+        module.shard(config.parallel, world.device(config.train.accelerator).type)
     optimizer = module.configure_optimizers()
     module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
     return module, optimizer

@@ -123,6 +123,22 @@ MUTANTS = (
         "norms are pulled to zero",
     ),
     Mutant(
+        "sums gradients in bf16",
+        "model/training/fsdp.py",
+        "MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)",
+        "MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, cast_forward_inputs=False)",
+        ("tests/model/test_sharding.py::test_bf16_sums_are_float32",),
+        "many ranks' and micro-batches' gradients lose their last bits",
+    ),
+    Mutant(
+        "gives weights up after every micro-batch",
+        "model/training/fsdp.py",
+        "reshard_after_forward=reshard, mp_policy=policy)",
+        "reshard_after_forward=True, mp_policy=policy)",
+        ("tests/model/test_sharding.py::test_weights_stay_between_micro_batches_unless_given_up",),
+        "weights are gathered once per micro-batch instead of once per step",
+    ),
+    Mutant(
         "resumes a step late",
         "model/training/checkpoint.py",
         "module.done = step",
@@ -317,7 +333,7 @@ MUTANTS = (
     Mutant(
         "leaves out the norm of queries",
         "model/net/blocks.py",
-        "self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if config.qk_norm else",
+        "self.q_norm = RMSNorm(self.size, config.norm_eps) if config.qk_norm else",
         "self.q_norm = nn.RMSNorm(self.size, config.norm_eps) if False else",
         (f"{DIT}::test_norms_of_queries_and_keys_take_out_their_length",),
         "QK-norm is what keeps attention from growing without bound",
