@@ -248,6 +248,11 @@ def rows_of(config: DataConfig) -> dict[str, DatasetConfig]:
                 f"{config.mixture}: rows.{name}.shards: names no folder to train on (source: "
                 f"{row.source or 'unknown'}); add it, or drop the row in an overlay"
             )
+        if config.latent_cache is not None and row.clip_settings:
+            raise ConfigError(
+                f"{config.mixture}: rows.{name}.{next(iter(row.clip_settings))}: latents made beforehand are "
+                "of one size, rate and number of crops; leave this out, or data.latent_cache"
+            )
     return rows
 
 
@@ -262,4 +267,6 @@ def data_fingerprint(rows: Mapping[str, DatasetConfig]) -> dict[str, Any]:
         result[name] = {"ratio": row.ratio, "tasks": list(row.tasks), "shards": digest.hexdigest()}
         if row.masked is not None:
             result[name]["masked"] = row.masked
+        limits = {} if row.max_visits is None else {"max_visits": row.max_visits}
+        result[name] |= {**row.clip_settings, **limits}  # absent where not set, as in runs of before
     return result

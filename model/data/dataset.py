@@ -1,66 +1,40 @@
 """The samples of shards, and what a visit to one is: which frames, which text, which noise.
 
-All randomness is keyed by (seed, step, sample), so a visit is the same however it is packed or resumed.
+All randomness is keyed by (seed, step, sample): a visit is the same however it is packed or resumed.
 """
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import functools
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, fitted_size
+from model.config import MediaConfig, ModelConfig, fitted_size
 from model.data.batch import DataConfig, Example, Groups
-from model.data.clips import Windows
+from model.data.clips import ClipConfig, Windows, frame_indices, num_frames
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
 from model.data.pixel_cache import PixelCache
+from model.data.variants import form_of, mirrored, token_weights, without_sources
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.rng import keyed
 from model.sequence.interleave import build_sequence, interleave, patchify, texts_of, vision_tokens
 from model.sequence.pixels import to_float
 from model.sequence.prompts import prompt_of
-from shards.errors import ConfigError
+from shards.errors import ConfigError, SettingError
 from shards.index import IndexEntry
 from shards.location import ShardError
 from shards.manifest import read_manifest
 from shards.media import resize
 from shards.reader import Record, ShardSet
 from shards.sample import Part, split_text, tags_of
-
-
-def mirrored(text: str) -> str:
-    """The text with "left" and "right" exchanged, case kept."""
-    swap = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
-    return re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda m: swap[m[0]], text)
-
-
-def form_of(entry: IndexEntry, target: str) -> str:
-    """A sample's form by the kinds of its sources and target, one of `model.data.batch.FORMS`."""
-    made = "i" if entry.media[target][0] == "image" else "v"
-    sources = {entry.media[name][0] for name in tags_of(entry.text) if name != target}
-    if not sources:
-        return f"t2{made}"
-    if sources == {"image"}:
-        return "i2i" if made == "i" else "r2v"
-    return f"v2{made}"
-
-
-def without_sources(
-    entry: IndexEntry, parts: Sequence[Part], target: str, dropped: Collection[str]
-) -> list[Part]:
-    """A text's parts without the sources of kinds that are dropped; masks go with the videos."""
-    gone = {*dropped, *(["mask"] if "video" in dropped else [])}
-    return [
-        (kind, part)
-        for kind, part in parts
-        if kind == "text" or part == target or entry.media[part][0] not in gone
-    ]
 
 
 class EditDataset:
@@ -112,6 +86,8 @@ class EditDataset:
         if not self._places:
             folders = ", ".join(f for row in rows.values() for f in row.shards)
             raise ShardError(f"{folders}: no {split} shards")
+        for name in self.rows:
+            self.media_of(name)  # refuses a row's sizes before anything is read
         self._pixels = PixelCache(int(cache_gib * 2**30))
         self._states: dict[str, Tensor] = {}
         self._encoded: dict[ShardSet, LatentCache] = {}
@@ -217,10 +193,36 @@ class EditDataset:
             for given in (parts, wordless)
         ]
 
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) at which the model sees a medium."""
+    @functools.cached_property
+    def _row_ends(self) -> list[int]:
+        """Up to which sample each row goes."""
+        return list(itertools.accumulate(sum(sizes) for sizes in self.sizes))
+
+    def row_of(self, index: int) -> str:
+        """The name of the row that a sample is visited in."""
+        return list(self.rows)[bisect.bisect_right(self._row_ends, index)]
+
+    def media_of(self, row: str) -> MediaConfig:
+        """Sizes of a row's media: the model's, where the row does not say otherwise; "" is no row.
+
+        Raises:
+            ConfigError: sizes that contradict each other.
+        """
+        own = self.rows[row].media_limits if row else {}
+        try:
+            return dataclasses.replace(self.model.media, **own) if own else self.model.media
+        except SettingError as error:
+            raise ConfigError(f"data: row {row}: {error}") from error
+
+    def clip_of(self, row: str, crops: int | None = None) -> ClipConfig:
+        """How clips of a row are taken, with `crops` of `DataConfig`; "" is no row."""
+        own = self.rows[row] if row else DatasetConfig()
+        return ClipConfig(own.frames or self.model.media.frames, own.crops or crops, own.fps)
+
+    def frame_size(self, height: int, width: int, row: str = "") -> tuple[int, int]:
+        """(height, width) at which the model sees a medium of a row."""
         multiple = self.vae.spatial * self.model.sequence.patch
-        return fitted_size(height, width, self.model.media, multiple)
+        return fitted_size(height, width, self.media_of(row), multiple)
 
     def _length(self, index: int, counts: Mapping[str, int]) -> int:
         """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
@@ -231,68 +233,82 @@ class EditDataset:
         if encoded and layout.has_words:
             # of the pieces, which come after the prompts
             total = sum(encoded.files.texts(entry.key)[2 * len(entry.targets) * layout.has_prompt :])
-        opening = self._first_frame(entry, entry.targets[0])
+        row = self.row_of(index)
+        clip = self.clip_of(row)
+        opening = self._first_frame(entry, entry.targets[0], clip)
         for kind, part in split_text(entry.text):
             if kind == "text":
                 total += counts[part] if layout.has_words and not encoded else 0
             elif part == opening:  # one of its video's frames, but with a start and an end of its own
                 total += vision_tokens((0, 0, 0), layout.patch, bounded=layout.has_words)
             else:
-                _, frames, height, width = entry.media[part]
-                size = self.frame_size(height, width)
-                frames = min(frames, self.model.media.frames)
+                size = self.frame_size(*entry.media[part][2:], row)
+                frames = min(num_frames(entry, part, clip.fps), clip.frames)
                 latents = self.vae.latent_size(frames, *size)
                 total += vision_tokens(latents, layout.patch, bounded=layout.has_words)
         return total
 
-    def pixels(self, record: Record, name: str) -> np.ndarray:
-        """All frames of an element at the model's size, uint8 [T, h, w, 3]; an image has one frame."""
-        media, hashed = record.sample.media[name], self._name(record, name)
-        found = self._pixels.get(hashed)
+    def pixels(self, record: Record, name: str, row: str = "") -> np.ndarray:
+        """All frames of an element at a row's size, uint8 [T, h, w, 3]; an image has one frame."""
+        size = self._size(record, name, row)
+        kept_as = self._name(record, name, size)
+        found = self._pixels.get(kept_as)
         if found is None:
-            found = resize(record.pixels(name), self.frame_size(media.height, media.width))
-            self._pixels.put(hashed, found)
+            found = resize(record.pixels(name), size)
+            self._pixels.put(kept_as, found)
         return found
 
+    def _size(self, record: Record, name: str, row: str) -> tuple[int, int]:
+        """(height, width) at which an element of a row is seen."""
+        media = record.sample.media[name]
+        return self.frame_size(media.height, media.width, row)
+
     @staticmethod
-    def _name(record: Record, name: str) -> str:
-        """What an element is kept under."""
-        return record.sample.media[name].sha256 or f"{record.key}/{name}"
+    def _name(record: Record, name: str, size: tuple[int, int]) -> str:
+        """What an element of a size is kept under."""
+        return f"{record.sample.media[name].sha256 or f'{record.key}/{name}'} {size[0]}x{size[1]}"
 
     def clear_cache(self) -> None:
         """Let go of the media that are kept in memory."""
         self._pixels = PixelCache(self._pixels.most)
 
-    def frames(self, record: Record, name: str, window: tuple[int, int]) -> np.ndarray:
-        """Some frames of an element at the model's size; where memory is full no others are decoded."""
-        if self._pixels.full and self._pixels.get(self._name(record, name)) is None:
-            media = record.sample.media[name]
-            return resize(record.pixels(name, *window), self.frame_size(media.height, media.width))
-        return self.pixels(record, name)[slice(*window)]
+    def frames(self, record: Record, name: str, window: tuple[int, int], row: str = "") -> np.ndarray:
+        """The frames of a window of an element at a row's rate and size, uint8 [T, h, w, 3].
+
+        Where memory is full no others are decoded.
+        """
+        media, size = record.sample.media[name], self._size(record, name, row)
+        chosen = frame_indices(media.frames, media.fps, self.clip_of(row).fps)[slice(*window)]
+        if self._pixels.full and self._pixels.get(self._name(record, name, size)) is None:
+            first, last = int(chosen[0]), int(chosen[-1])
+            return resize(record.pixels(name, first, last + 1), size)[chosen - first]
+        return self.pixels(record, name, row)[chosen]
 
     def windows(
-        self, entry: IndexEntry, target: str, crops: int | None
+        self, entry: IndexEntry, target: str, crops: int | None, row: str = ""
     ) -> Sequence[Mapping[str, tuple[int, int]]]:
         """All windows that a visit with this target may draw: frames (start, stop) of every element.
 
-        They have at most `media.frames` frames, see `model.data.clips.Windows` for where they may begin.
+        See `model.data.clips.Windows` for where they may begin.
 
         Raises:
             SampleError: two pictures of the sample are frames that no window holds.
         """
-        return Windows(entry, target, self.model.media.frames, crops, self._first_frame(entry, target))
+        clip = self.clip_of(row, crops)
+        return Windows(entry, target, clip, self._first_frame(entry, target, clip))
 
-    def latents(self, record: Record, name: str, window: tuple[int, int], flipped: bool) -> Tensor:
-        """Latents of a window of an element, or of its mirror image, on the CPU."""
-        frames = self.frames(record, name, window)
+    def latents(
+        self, record: Record, name: str, window: tuple[int, int], flipped: bool, row: str = ""
+    ) -> Tensor:
+        """Latents of a window of an element of a row, or of its mirror image, on the CPU."""
+        frames = self.frames(record, name, window, row)
         return self.vae.encode(to_float(frames[:, :, ::-1] if flipped else frames)).cpu()
 
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
         """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
         shards, place = self._places[index]
-        return self.visit(
-            shards.entry(place), lambda: shards[place], epoch, step, seed, config, self._encoded.get(shards)
-        )
+        read, encoded, row = lambda: shards[place], self._encoded.get(shards), self.row_of(index)
+        return self.visit(shards.entry(place), read, epoch, step, seed, config, encoded, row)
 
     def visit(
         self,
@@ -303,8 +319,9 @@ class EditDataset:
         seed: int,
         config: DataConfig,
         encoded: LatentCache | None = None,
+        row: str = "",
     ) -> Example:
-        """One visit of a sample; `record` is called for if it is not encoded."""
+        """One visit of a sample in a row; `record` is called for if it is not encoded."""
 
         def random(purpose: str) -> torch.Generator:
             return keyed(seed, step, epoch, entry.key, purpose)
@@ -314,7 +331,7 @@ class EditDataset:
 
         which = int(torch.randint(0, len(entry.targets), (), generator=random("target")))
         target = entry.targets[which]
-        choices = self.windows(entry, target, config.crops)
+        choices = self.windows(entry, target, config.crops, row)
         window = choices[int(torch.randint(len(choices), (), generator=random("window")))]
         flip = chance("flip") < config.flip_prob
         parts = split_text(mirrored(entry.text) if flip else entry.text)
@@ -327,11 +344,11 @@ class EditDataset:
             encode_text = states.__getitem__
         else:
             found, encode_text = record(), self.states
-            latents = {name: self.latents(found, name, span, flip) for name, span in windows.items()}
+            latents = {name: self.latents(found, name, span, flip, row) for name, span in windows.items()}
         drop = chance("text") < config.text_drop_prob
         dropped = {kind for kind in ("image", "video") if chance(kind) < getattr(config, f"{kind}_drop_prob")}
         prompts = self._prompts(entry, parts)[2 * which : 2 * which + 2]
-        opening = self._first_frame(entry, target)
+        opening = self._first_frame(entry, target, self.clip_of(row))
         parts = without_sources(entry, parts, target, dropped)
         latents = {name: latents[name] for kind, name in parts if kind == "media"}
         if opening in latents:  # the video's own, wherever its window begins
@@ -351,14 +368,15 @@ class EditDataset:
         return Example(
             key=entry.key,
             task=entry.task,
+            dataset=row,
             sequence=sequence,
             noise=torch.randn(tokens.shape, generator=random("noise")),
             time=draw_time(flow, random("time"), len(tokens)),
-            weight=self._weights(entry, latents, target, config.edit_weight),
+            weight=token_weights(entry, latents, target, config.edit_weight, self.model.sequence.patch),
             size=len(tokens),
         )
 
-    def _first_frame(self, entry: IndexEntry, target: str) -> str | None:
+    def _first_frame(self, entry: IndexEntry, target: str, clip: ClipConfig) -> str | None:
         """The picture that is a sample's video's first frame, see `SequenceConfig.image_to_video`.
 
         It is the only source and of the video's size; a window of one frame would leave nothing to learn.
@@ -367,21 +385,6 @@ class EditDataset:
         if self.model.sequence.image_to_video != "first_frame" or len(sources) != 1:
             return None
         kind, _, *size = entry.media[sources[0]]
-        _, frames, *theirs = entry.media[target]
-        longer = min(frames, self.model.media.frames) > 1
+        theirs = list(entry.media[target][2:])
+        longer = min(num_frames(entry, target, clip.fps), clip.frames) > 1
         return sources[0] if kind == "image" and size == theirs and longer else None
-
-    def _weights(self, entry: IndexEntry, latents: dict[str, Tensor], target: str, extra: float) -> Tensor:
-        """Loss weight per target token, mean 1; see `DataConfig.edit_weight`."""
-        patch = self.model.sequence.patch
-        tokens = patchify(latents[target], patch)
-        same = [
-            name
-            for name, value in latents.items()
-            if name != target and entry.media[name][0] != "mask" and value.shape == latents[target].shape
-        ]
-        if not extra or not same:
-            return torch.ones(len(tokens))
-        change = (tokens - patchify(latents[same[0]], patch)).square().mean(1).sqrt()
-        weight = 1 + extra * (change / 0.5).clamp(max=1)
-        return weight / weight.mean()

@@ -15,56 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.data.lengths import Ints, Lengths, draw_lengths
 from shards.errors import ConfigError, EditVerseError, SettingError
-from shards.limits import in_range, read_yaml, shown
+from shards.limits import MAX_FPS, MAX_FRAMES, MAX_PIXELS, in_range, read_yaml, shown
 from shards.resources import named_in
 from shards.serialization import from_dict
 
-Ints = NDArray[np.int64]
 MOST_BASES = 16  # of a mixture, one on the other
-MOST_TOKENS = 1 << 30
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of a sample where no shards say it, for plans made before there is data.
-
-    L = copies x frames x frame + text, each drawn from a range of whole numbers, ends included. Several
-    entries of a row are drawn with their `weight`.
-    """
-
-    frame: tuple[int, ...]  # tokens of a latent frame
-    frames: tuple[int, ...] = (1, 1)  # latent frames
-    copies: int = 1  # elements of the sequence, source and target
-    text: tuple[int, ...] = (12, 119)
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("frame", "frames", "text"):
-            ends = getattr(self, name)
-            if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
-                raise SettingError(f"{name}: least and most, from 1 on, got {ends}")
-            in_range(name, ends[1], 1, MOST_TOKENS)
-        in_range("copies", self.copies, 1, MOST_TOKENS)
-        if not 0 < self.weight < math.inf:
-            raise SettingError("copies and weight must be positive")
-
-    def draw(self, count: int, random: np.random.Generator) -> Ints:
-        """int64 [count]."""
-        frame, frames, text = (
-            random.integers(low, high, count, endpoint=True)
-            for low, high in (self.frame, self.frames, self.text)
-        )
-        return self.copies * frames * frame + text
-
-
-def draw_lengths(kinds: Sequence[Lengths], count: int, random: np.random.Generator) -> Ints:
-    """int64 [count]: each of one of the `kinds`, by their weights."""
-    weights = np.array([k.weight for k in kinds])
-    chosen = random.choice(len(weights), count, p=weights / weights.sum())
-    return np.stack([k.draw(count, random) for k in kinds])[chosen, np.arange(count)]
+UNLIMITED = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True)
@@ -79,6 +38,12 @@ class DatasetConfig:
         source: where it comes from, or "internal".
         shards: folders or URLs that hold it. tasks: those of its samples that belong to the row; all if none.
         masked: whether its samples give a mask beside the words; either if None.
+        fps: frames per second to which its videos are brought, by the nearest frame of each moment, so that
+            sources and targets of different rates run together; None leaves each video at its own.
+        frames, min_area, max_area: of its clips, in place of the model's (`model.config.MediaConfig`).
+        crops: in place of `data.crops`.
+        max_visits: most visits of each sample over the whole run. When they are spent the row is silent and
+            the others go on in their proportions. None is no limit.
         tokens: for plans without shards.
     """
 
@@ -89,6 +54,12 @@ class DatasetConfig:
     shards: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     masked: bool | None = None
+    fps: float | None = None
+    frames: int | None = None
+    min_area: int | None = None
+    max_area: int | None = None
+    crops: int | None = None
+    max_visits: int | None = None
     tokens: tuple[Lengths, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,6 +69,28 @@ class DatasetConfig:
             raise SettingError(f"count {self.count} is negative")
         in_range("ratio", self.ratio, 1e-9, 1e9)
         in_range("count", self.count, 0, 1 << 40)
+        for name, most in (
+            ("fps", MAX_FPS),
+            ("frames", MAX_FRAMES),
+            ("min_area", MAX_PIXELS),
+            ("max_area", MAX_PIXELS),
+            ("crops", MAX_FRAMES),
+            ("max_visits", 1 << 30),
+        ):
+            if (value := getattr(self, name)) is not None:
+                in_range(name, value, 0.01 if name == "fps" else 1, most)
+
+    @property
+    def media_limits(self) -> dict[str, int]:
+        """The fields of `MediaConfig` that the row sets."""
+        fields = {name: getattr(self, name) for name in ("frames", "min_area", "max_area")}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @property
+    def clip_settings(self) -> dict[str, float]:
+        """What the row sets of how its clips are taken, by field."""
+        fields = {"fps": self.fps, **self.media_limits, "crops": self.crops}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def holds(self, task: str, text: str) -> bool:
         """Whether a sample of its shards belongs to the row."""
@@ -220,18 +213,27 @@ class MixtureSampler:
     Row r has its own order: pass after pass over its samples, each pass shuffled anew. Its visits are spread
     evenly over time, so that any stretch of the common order holds every row in its exact proportion, give or
     take one visit. A pass shuffles the shards, then the samples of `open_shards` shards at a time, so that
-    reading in this order has few files open.
+    reading in this order has few files open. A row whose visits are spent (`max_visits`) has no place in the
+    order any more; the others keep theirs and move up.
 
     Args:
         shards: per row the sizes of its shards; samples are numbered row by row, shard by shard.
-        ratios: per row, see `DatasetConfig`.
+        ratios, max_visits: per row, see `DatasetConfig`; no row is limited when `max_visits` is not given.
+
+    Attributes:
+        num_visits: of the whole order; None when it has no end.
 
     Raises:
         ConfigError: no samples.
     """
 
     def __init__(
-        self, shards: Sequence[Sequence[int]], ratios: Sequence[float], seed: int, open_shards: int = 64
+        self,
+        shards: Sequence[Sequence[int]],
+        ratios: Sequence[float],
+        seed: int,
+        open_shards: int = 64,
+        max_visits: Sequence[int | None] | None = None,
     ) -> None:
         self.seed, self.open_shards = seed, open_shards
         self.sizes = [np.asarray(s, np.int64) for s in shards]
@@ -243,11 +245,25 @@ class MixtureSampler:
         self.epoch = sum(exact)  # visits of an epoch
         self.rates = np.array([float(e) for e in exact])  # visits per epoch
         self.phases = np.random.default_rng([seed, 0]).uniform(0.05, 0.95, len(exact))
+        most = max_visits or [None] * len(exact)
+        limits = [UNLIMITED if m is None else m * c for m, c in zip(most, self.counts, strict=True)]
+        self.limits = np.array(limits, np.int64)  # visits of each row
+        self.num_visits = None if UNLIMITED in limits else sum(limits)
+        # when rows are spent, and the rate of those that are left then
+        spent = sorted(
+            {float(t) for t, n in zip(self.limits / self.rates, limits, strict=True) if n < UNLIMITED}
+        )
+        self._spent = [(t, float(self.rates[self.limits / self.rates > t].sum())) for t in spent]
         self._part = functools.lru_cache(maxsize=4 * len(exact))(self._shuffled)
         self._shards = functools.lru_cache(maxsize=4 * len(exact))(self._shard_order)
 
     def draws(self, first: int, count: int) -> list[Visit]:
-        """Visits number first to first + count of the order; `Visit.epoch` counts the passes of its row."""
+        """Visits number first to first + count of the order; `Visit.epoch` counts the passes of its row.
+
+        Raises:
+            ConfigError: the order ends before.
+        """
+        self.check(first + count)
         rows, visits = self._visits(first, count)
         turns, places = np.divmod(visits, np.asarray(self.counts)[rows])
         samples = self.offsets[rows]
@@ -261,14 +277,15 @@ class MixtureSampler:
 
         Visit g of a row stands at time (g + phase) / rate; the common order is by time, then row.
         """
-        total, rows = float(self.rates.sum()), len(self.rates)
+        rows = len(self.rates)
         # at time T, row r has had round(rate T + a half at most) visits: `rows` is a safe margin
-        moment = max(0.0, (first - rows - 1) / total)
-        begin = np.maximum(np.floor(self.rates * moment - self.phases).astype(np.int64), 0)
+        moment = max(0.0, self._time(first - rows - 1))
+        begin = np.clip(np.floor(self.rates * moment - self.phases).astype(np.int64), 0, self.limits)
         # all visits before `moment` are counted by `begin`, all others are candidates
-        while (early := (begin + self.phases) / self.rates < moment).any():
+        while (early := ((begin + self.phases) / self.rates < moment) & (begin < self.limits)).any():
             begin = begin + early
-        end = np.ceil(self.rates * ((first + count + rows + 1) / total)).astype(np.int64) + 1
+        end = np.ceil(self.rates * self._time(first + count + rows + 1)).astype(np.int64) + 1
+        end = np.minimum(end, self.limits)
         # one entry for each candidate: a row's visits from `begin` to `end`, all rows one after the other
         sizes = np.maximum(end - begin, 0)
         row = np.repeat(np.arange(rows), sizes)
@@ -279,6 +296,25 @@ class MixtureSampler:
         skip = first - int(begin.sum())
         chosen = order[skip : skip + count]
         return row[chosen], visit[chosen]
+
+    def check(self, visits: int) -> None:
+        """Raise ConfigError where the order ends before so many visits."""
+        if self.num_visits is not None and visits > self.num_visits:
+            raise ConfigError(
+                f"data: max_visits of the mixture's rows allow {self.num_visits:,} visits, {visits:,} are "
+                "wanted; lower train.steps, or leave one row without a limit"
+            )
+
+    def _time(self, visits: float) -> float:
+        """When about so many visits have been, all rows together."""
+        time, done, rate = 0.0, 0.0, float(self.rates.sum())
+        for end, left in self._spent:
+            reached = done + rate * (end - time)
+            if visits <= reached:
+                break
+            time, done, rate = end, reached, left
+        # a row's last visit is before it is spent, so that nothing comes after the last of them
+        return time + (visits - done) / rate if rate else time
 
     def _samples(self, row: int, rounds: Ints, places: Ints) -> Ints:
         """Numbers within the row of the samples at `places` of its passes `rounds`."""

@@ -67,7 +67,9 @@ class PlannedSteps(Dataset[StepBatch]):
         self.operations = by_formula(pairs.model.network)
         cost = cost or self.operations
         budget = Budget(config.token_budget, flops)
-        order = MixtureSampler(pairs.sizes, ratios, seed)
+        limits = [row.max_visits for row in pairs.rows.values()]
+        order = MixtureSampler(pairs.sizes, ratios, seed, max_visits=limits)
+        order.check(last * config.batch_size)
         self.planner = Planner(pairs.lengths, order, config.batch_size, cost, cluster, budget, pairs.name)
 
     def plan(self, step: int) -> StepPlan:

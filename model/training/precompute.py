@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.data.dataset import EditDataset, mirrored
+from model.data.dataset import EditDataset
 from model.data.latent_cache import (
     DESCRIPTION,
     check,
@@ -25,6 +25,7 @@ from model.data.latent_cache import (
     read_encoding,
     states_name,
 )
+from model.data.variants import mirrored
 from model.training.config import FitConfig
 from model.training.setup import build_datasets
 from shards.encoded import read_encoded_index, write_encoded

@@ -95,11 +95,11 @@ def render_pairs(
     count = min(most, len(pairs))
     for number in range(share[0], count, share[1]):
         place = number * len(pairs) // count
-        record = pairs.record(place)
+        record, row = pairs.record(place), pairs.row_of(place)
         sample = record.sample
         target, named = sample.targets[0], tags_of(sample.text)
-        window = pairs.windows(pairs.entry(place), target, 1)[0]
-        media = {n: pairs.pixels(record, n)[slice(*window[n])] for n in sample.media}
+        window = pairs.windows(pairs.entry(place), target, 1, row)[0]
+        media = {n: pairs.frames(record, n, window[n], row) for n in sample.media}
         source = next(
             (
                 n
@@ -133,7 +133,7 @@ def render_pairs(
         panels = [media[source], edit.frames, media[target]]
         if edit.raw is not edit.frames:
             panels.insert(2, edit.raw)
-        fps = sample.media[target].fps or pairs.model.media.fps
+        fps = pairs.clip_of(row).fps or sample.media[target].fps or pairs.model.media.fps
         write_video(folder / f"{name}-{sample.key}.mp4", np.concatenate(panels, axis=2), fps)
     return Rendered(rows)
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from model.config import InferenceConfig, MediaConfig, ModelConfig
 from model.data.batch import DataConfig, StepBatch
-from model.data.dataset import form_of
+from model.data.variants import form_of
 from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.inference.lora import LoraConfig

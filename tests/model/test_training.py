@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from model.data.batch import StepBatch, collate
-from model.data.dataset import EditDataset, mirrored
+from model.data.dataset import EditDataset
 from model.data.mixture import DatasetConfig
+from model.data.variants import mirrored
 from model.rng import keyed
 from model.sequence.interleave import unpatchify
 from model.training.checkpoint import StateWriter, load_state, states

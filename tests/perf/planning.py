@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.mixture import Lengths, MixtureSampler, draw_lengths
+from model.data.lengths import Lengths, draw_lengths
+from model.data.mixture import MixtureSampler
 from model.planner.alternatives import Alternative, alternatives, bag_name, knapformer
 from model.planner.balance import Budget, Cluster
 from model.planner.cost import CostModel
