@@ -56,8 +56,8 @@ def test_a_run_of_before_goes_on_as_if_never_stopped(before: Path, monkeypatch: 
         rows, expected = list(csv.DictReader(ours)), list(csv.DictReader(theirs))
     assert [row["step"] for row in rows] == [str(n) for n in range(1, 9)]
     for row, wanted in zip(rows, expected, strict=True):
-        assert row.keys() == wanted.keys()
-        for name in row:
+        assert list(row)[: len(wanted)] == list(wanted)  # columns that came later are behind
+        for name in wanted:
             assert float(row[name]) == pytest.approx(float(wanted[name]), rel=1e-4), (row["step"], name)
     weights = load_file(before / "run" / "checkpoint" / "model.safetensors")
     wanted_weights = load_file(before / "checkpoint" / "model.safetensors")

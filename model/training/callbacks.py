@@ -21,6 +21,7 @@ from model.inference.lora import merge, save_adapter
 from model.inference.offload import Releasable
 from model.training.checkpoint import StateWriter
 from model.training.config import FitConfig
+from model.training.heldout_loss import HeldoutLoss
 from model.training.module import EditModule
 from model.training.run_dir import MetricsCsv
 from model.training.validation import Rendered, render_pairs
@@ -43,9 +44,10 @@ class TrainingMonitor(Callback):
         curve: MetricsCsv | None,
         writer: StateWriter,
         heldout: EditDataset | None,
+        heldout_loss: HeldoutLoss | None = None,
     ) -> None:
         self.folder, self.config, self.curve = folder, config, curve
-        self.writer, self.heldout = writer, heldout
+        self.writer, self.heldout, self.heldout_loss = writer, heldout, heldout_loss
         self.seconds = 0.0  # in optimizer steps, since the run was started or resumed
         self._ended: float | None = None  # when the last step, and all that follows it, was done
         self._handlers: dict[int, Any] = {}  # of signals, before the training
@@ -74,13 +76,19 @@ class TrainingMonitor(Callback):
         now, config = time.monotonic(), self.config.train
         waited = self._started - (self._ended if self._ended is not None else self._started)
         self.seconds += now - self._started
+        seen: dict[str, float] = {}
+        # also where the run is about to stop, so that its curve is that of a run that did not
+        if self.heldout_loss is not None and module.done % config.validate_loss_every == 0:
+            seen = self.heldout_loss(module, trainer.precision_plugin.val_step_context())
         if self.curve is not None:
-            self.curve.add(module.done, batch.samples, int(module.metrics["tokens"]), module.metrics)
+            tokens = int(module.metrics["tokens"])
+            self.curve.add(module.done, batch.samples, tokens, module.metrics | seen)
         if trainer.logger:
             metrics = (
                 module.metrics
                 | module.losses_by_group
                 | self.rates(batch, module, now - self._started, waited)
+                | seen
             )
             trainer.logger.log_metrics(metrics, step=module.done)
         last = module.done == config.steps

@@ -71,6 +71,8 @@ class TrainConfig:
             left.
         validate_every: steps between rendered held-out pairs; num_val_samples: how many pairs are rendered.
             The averaged weights that render them best so far are kept in the run's folder `best`.
+        validate_loss_every: steps between losses of held-out samples, which cost far less than renders (see
+            `model.training.heldout_loss`); 0 computes none. num_loss_samples: how many samples of each row.
         wandb: project of Weights & Biases to log to as well; needs the package.
     """
 
@@ -90,12 +92,17 @@ class TrainConfig:
     max_checkpoints: int = 2
     validate_every: int = 200
     num_val_samples: int = 4
+    validate_loss_every: int = 100
+    num_loss_samples: int = 4
     wandb: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples"):
+        counts = ("steps", "save_every", "max_checkpoints", "validate_every", "num_val_samples")
+        for name in (*counts, "num_loss_samples"):
             if getattr(self, name) < 1:
                 raise SettingError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.validate_loss_every < 0:
+            raise SettingError("train.validate_loss_every must be 0 (never) or a number of steps")
         for name in ("media", "flow", "rope", "source_phase", "text"):
             if self.init_from is None and getattr(self, name) is not None:
                 raise SettingError(f"train.{name}: replaces what train.init_from says; set model instead")

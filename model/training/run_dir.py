@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ CHANGEABLE = tuple(
     for name in (
         "optim.clip",
         "optim.max_skipped",
+        "train.num_loss_samples",
         "train.num_val_samples",
         "train.precision",
         "train.save_every",
         "train.steps",
         "train.validate_every",
+        "train.validate_loss_every",
     )
 )
 
@@ -175,15 +177,25 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 class MetricsCsv:
-    """`curve.csv`: one line per step, flushed at once; no clock in it, so that equal runs are equal files."""
+    """`curve.csv`: one line per step, flushed at once; no clock in it, so that equal runs are equal files.
 
-    def __init__(self, path: Path, done: int) -> None:
-        """Continue after step `done`; later lines, of steps that were not saved, are dropped."""
+    Args:
+        done: lines of later steps, which were not saved, are dropped.
+        optional: columns of what is not measured in every step; empty then. Those of the file that are not
+            among them stay.
+    """
+
+    def __init__(self, path: Path, done: int, optional: Sequence[str] = ()) -> None:
         self.path = path
-        self.columns = ("step", "samples", "tokens", "loss", "lr", "grad_norm")
-        kept = []
+        always = ("step", "samples", "tokens", "loss", "lr", "grad_norm")
+        kept: list[dict[str, str]] = []
         if done and path.is_file():
-            kept = [row for row in csv.DictReader(io.StringIO(path.read_text())) if int(row["step"]) <= done]
+            reader = csv.DictReader(io.StringIO(path.read_text()))
+            optional = list(
+                dict.fromkeys([*(n for n in reader.fieldnames or () if n not in always), *optional])
+            )
+            kept = [row for row in reader if int(row["step"]) <= done]
+        self.columns = (*always, *optional)
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -195,14 +207,18 @@ class MetricsCsv:
         self._file = path.open("a")
 
     def add(self, step: int, samples: int, tokens: int, values: dict[str, float]) -> None:
-        """Append a step; `samples` and `tokens` are those of the step, the file holds their running sums."""
+        """Append a step; `samples` and `tokens` are those of the step, the file holds their running sums.
+
+        `values` has the other columns, the optional ones if they were measured.
+        """
         self.samples += samples
         self.tokens += tokens
         if self.first_loss is None:
             self.first_loss = values["loss"]
-        numbers = [f"{values[c]:.9g}" for c in self.columns[3:]]
+        numbers = [f"{values[c]:.9g}" if c in values else "" for c in self.columns[3:]]
         with naming(self.path):
-            self._file.write(",".join([str(step), str(self.samples), str(self.tokens), *numbers]) + "\n")
+            writer = csv.writer(self._file, lineterminator="\n")
+            writer.writerow([step, self.samples, self.tokens, *numbers])
             self._file.flush()
 
     def close(self) -> None:

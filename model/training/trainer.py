@@ -39,6 +39,7 @@ from model.training.checkpoint import StateWriter, load_state, reached_step, sta
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
 from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
+from model.training.heldout_loss import heldout_loss_of
 from model.training.module import EditModule
 from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
@@ -211,9 +212,11 @@ def _train(
         fixed=config.parallel.compile,
         equal=config.parallel.reshard,
     )
-    curve = MetricsCsv(run / "curve.csv", module.done) if world.is_main_process else None
+    validate_loss = heldout_loss_of(config, heldout)
+    columns = validate_loss.names if validate_loss else []
+    curve = MetricsCsv(run / "curve.csv", module.done, columns) if world.is_main_process else None
     writer = StateWriter(run / "state", module, optimizer, config.train.max_checkpoints)
-    watch = TrainingMonitor(run, config, curve, writer, heldout)
+    watch = TrainingMonitor(run, config, curve, writer, heldout, validate_loss)
     if len(steps):
         _take(steps, module, trainer_of(config, run, world, module, watch), run, config.train.accelerator)
     writer.finish()

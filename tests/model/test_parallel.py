@@ -70,7 +70,13 @@ def config(fit_config: FitConfig, varied: Path) -> FitConfig:
         ),
         optim=OptimConfig(lr=3e-3, final_lr=1e-3, warmup=4, ema=0.0),
         train=TrainConfig(
-            steps=STEPS, accelerator="cpu", threads=1, save_every=4, validate_every=1000, num_val_samples=1
+            steps=STEPS,
+            accelerator="cpu",
+            threads=1,
+            save_every=4,
+            validate_every=1000,
+            num_val_samples=1,
+            validate_loss_every=5,
         ),
     )
 
@@ -157,10 +163,14 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def same(ours: Path, theirs: Path, steps: int = STEPS) -> None:
-    """Losses to 1e-5, weights to 1e-4."""
+    """Losses, also of held-out samples, to 1e-5, weights to 1e-4."""
     losses = [np.array([float(row["loss"]) for row in rows(run)]) for run in (ours, theirs)]
     assert len(losses[0]) == steps
     np.testing.assert_allclose(*losses, rtol=1e-5)
+    for column in ("heldout/loss", "heldout/loss/short", "heldout/loss/long"):
+        measured = [[float(row[column]) for row in rows(run) if row[column]] for run in (ours, theirs)]
+        assert len(measured[0]) == steps // 5
+        np.testing.assert_allclose(*measured, rtol=1e-5)
     others = weights(theirs)
     for name, value in weights(ours).items():
         torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))

@@ -355,6 +355,14 @@ MUTANTS = (
         "the mixture's ratios do nothing",
     ),
     Mutant(
+        "measures the weights, not their average",
+        "model/training/heldout_loss.py",
+        "per_token = micro_loss(module.ema, micro, module.config)",
+        "per_token = micro_loss(module.dit, micro, module.config)",
+        ("tests/model/test_heldout_loss.py::test_it_is_asked_at_all_times_of_the_averaged_weights",),
+        "the held-out loss is not that of what is saved",
+    ),
+    Mutant(
         "visits a row that is spent",
         "model/data/mixture.py",
         "end = np.minimum(end, self.limits)",
