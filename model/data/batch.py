@@ -196,7 +196,8 @@ class StepBatch:
     Attributes:
         samples: of all ranks.
         plan: numbers that describe the step's plan: `flops` of the blocks, forward and backward, on all
-            ranks; `imbalance`, `split` and `padding`, see `model.planner.step_plan.StepPlan`.
+            ranks; `imbalance`, `split` and `padding`, see `model.planner.step_plan.StepPlan`; of a mixture of
+            several rows `visits/<row>`, how many each has had with this step.
     """
 
     step: int

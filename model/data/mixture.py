@@ -264,7 +264,7 @@ class MixtureSampler:
             ConfigError: the order ends before.
         """
         self.check(first + count)
-        rows, visits = self._visits(first, count)
+        rows, visits, _ = self._visits(first, count)
         turns, places = np.divmod(visits, np.asarray(self.counts)[rows])
         samples = self.offsets[rows]
         for row in np.unique(rows).tolist():
@@ -272,8 +272,12 @@ class MixtureSampler:
             samples[here] += self._samples(row, turns[here], places[here])
         return [Visit(index, turn) for index, turn in zip(samples.tolist(), turns.tolist(), strict=True)]
 
-    def _visits(self, first: int, count: int) -> tuple[Ints, Ints]:
-        """Row, and number of the row's visit, of a stretch of the common order.
+    def visits_before(self, first: int) -> Ints:
+        """Visits of each row among the first so many of the common order, int64 [rows]."""
+        return self._visits(first, 0)[2]
+
+    def _visits(self, first: int, count: int) -> tuple[Ints, Ints, Ints]:
+        """Row, and number of the row's visit, of a stretch of the common order; each row's visits before it.
 
         Visit g of a row stands at time (g + phase) / rate; the common order is by time, then row.
         """
@@ -295,7 +299,7 @@ class MixtureSampler:
         # the visits before `moment` were left out, and stand before all candidates
         skip = first - int(begin.sum())
         chosen = order[skip : skip + count]
-        return row[chosen], visit[chosen]
+        return row[chosen], visit[chosen], begin + np.bincount(row[order[:skip]], minlength=rows)
 
     def check(self, visits: int) -> None:
         """Raise ConfigError where the order ends before so many visits."""

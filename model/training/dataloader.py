@@ -100,6 +100,9 @@ class PlannedSteps(Dataset[StepBatch]):
             "split": plan.split_tokens,
             "padding": plan.padding(self.config.token_budget),
         }
+        if self.pairs.groups.datasets:
+            visits = self.planner.order.visits_before((plan.step + 1) * self.config.batch_size).tolist()
+            numbers |= {f"visits/{name}": float(n) for name, n in zip(self.pairs.rows, visits, strict=True)}
         return StepBatch(plan.step, tuple(micro), len(plan.draws), numbers)
 
     def _micro(self, examples: list[Example], pack: PackPlan) -> MicroBatch:

@@ -173,6 +173,8 @@ def test_a_spent_row_is_silent_and_the_others_keep_their_order(
     if order.num_visits is None or order.num_visits >= first + count:
         assert order.draws(first, count) == expected[first : first + count]
         assert order.draws(first, count) == [d for n in range(count) for d in order.draws(first + n, 1)]
+        before = Counter(order.row_of(visit.index) for visit in expected[:first])
+        assert order.visits_before(first).tolist() == [before[row] for row in range(len(rows))]
     if order.num_visits is not None:
         assert order.draws(0, order.num_visits) == expected
         visits = Counter(visit.index for visit in expected)
