@@ -64,6 +64,32 @@ def test_a_finished_run_is_made_longer(
     assert json.loads((tmp_path / "grown" / "run.json").read_text()) == record
 
 
+def test_a_mixture_gets_another_row_while_its_run_lasts(
+    fit_config: FitConfig, shard_folder: Path, tmp_path: Path, with_train: Callable[..., FitConfig]
+) -> None:
+    """From the step on that was reached; a row that is gone, or another now, makes another run."""
+
+    def mixed(steps: int, **rows: dict[str, object]) -> FitConfig:
+        file = tmp_path / f"mixture-{steps}-{len(rows)}.json"
+        file.write_text(
+            json.dumps({"rows": {n: {"shards": [str(shard_folder)], **r} for n, r in rows.items()}})
+        )
+        data = dataclasses.replace(fit_config.data, mixture=str(file))
+        return with_train(dataclasses.replace(fit_config, data=data), steps=steps, validate_every=10)
+
+    plain: dict[str, object] = {"masked": False}
+    masked: dict[str, object] = {"masked": True, "ratio": 2.0}
+    fit(mixed(2, plain=plain), tmp_path / "run")
+    assert fit(mixed(4, plain=plain, masked=masked), tmp_path / "run")["resumed_at"] == 2
+    changes = json.loads((tmp_path / "run" / "run.json").read_text())["changes"]
+    assert [(c["field"], c["before"]) for c in changes] == [("config.train.steps", 2), ("data.masked", None)]
+    assert changes[1]["now"]["ratio"] == 2.0
+    with pytest.raises(ConfigError, match=r"holds another run: data\.plain is \{.* there and None here"):
+        fit(mixed(5, masked=masked), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"another run: data\.masked\.ratio is 2\.0 there and 3\.0 here"):
+        fit(mixed(6, plain=plain, masked={**masked, "ratio": 3.0}), tmp_path / "run")
+
+
 def test_a_second_stage_has_other_media_times_and_positions(
     fit_config: FitConfig, tmp_path: Path, with_train: Callable[..., FitConfig]
 ) -> None:
