@@ -1,4 +1,4 @@
-"""A checkpoint of ours, read: its configuration, and the transformer in the dtype and place asked for."""
+"""A checkpoint of ours, written and read: configuration, and transformer in the dtype and place asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from model.config import ModelConfig, load_config
 from model.inference.bundled import CONFIG, is_pipeline
 from model.inference.diffusers_folder import read_pipeline
 from model.inference.offload import PartSizes, check_memory, encoder_bytes, experts_of
-from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes
+from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes, write_weights
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from shards.errors import ConfigError
+from shards.files import write_json
+from shards.serialization import to_dict
+
+
+def save_checkpoint(transformer: Transformer, config: ModelConfig, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
+    write_json(folder / CONFIG, to_dict(config))
+    write_weights(folder / WEIGHTS, transformer.state_dict())
 
 
 def describe_checkpoint(folder: Path, dtype: str = "float32") -> ModelConfig:

@@ -20,8 +20,8 @@ from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import blend
-from model.inference.bundled import CONFIG, is_pipeline
-from model.inference.checkpoint import describe_checkpoint, load_checkpoint
+from model.inference.bundled import is_pipeline
+from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline
 from model.inference.edit import Edit, to_pixels
@@ -31,7 +31,7 @@ from model.inference.instruction import Instruction
 from model.inference.lora import check_adapter, merge_adapter
 from model.inference.model_card import ModelCard, card_of_model
 from model.inference.offload import Offload
-from model.inference.pretrained import WEIGHTS, find_adapter, find_checkpoint, write_weights
+from model.inference.pretrained import find_adapter, find_checkpoint
 from model.inference.request import Request, check_guidance, pixels_per_token, plan_request, windows
 from model.inference.two_pass import masked_request, region_of, region_request
 from model.inference.window import Options, Window, WindowEditor
@@ -40,9 +40,7 @@ from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
-from shards.files import write_json
 from shards.media import resize
-from shards.serialization import to_dict
 
 Progress = Callable[[int, int], None]
 
@@ -56,17 +54,17 @@ class Editor:
         config: ModelConfig,
         vae: Codec | None = None,
         text_encoder: TextEncoder | None = None,
-        offload: torch.device | None = None,
+        offload: torch.device | Offload | None = None,
     ):
         """Put parts together; ConfigError where they do not fit each other.
 
         Args:
             vae, text_encoder: those of the configuration when None.
-            offload: the device that parts come to one at a time; None has all of them where the transformer
-                is.
+            offload: the device that parts come to one at a time, or how they do; None has all of them
+                where the transformer is.
         """
         self.dit, self.config = dit, config
-        self.offload = None if offload is None else Offload(offload, dit)
+        self.offload = Offload(offload, dit) if isinstance(offload, torch.device) else offload
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
         self.text_encoder: TextEncoder = text_encoder.to(self.device)
@@ -125,8 +123,7 @@ class Editor:
     def save_pretrained(self, path: str | Path) -> Path:
         """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
         folder = Path(path)
-        write_json(folder / CONFIG, to_dict(self.config))
-        write_weights(folder / WEIGHTS, self.dit.state_dict())
+        save_checkpoint(self.dit, self.config, folder)
         return folder
 
     def push_to_hub(self, repository: str, private: bool = False, card: ModelCard | None = None) -> str:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from model.extras.config import ExtrasConfig
 from model.inference import wan_lora
+from model.inference.frozen_linear import BASE_DTYPES, BaseDtype, freeze_base
 from model.inference.pretrained import PICKLES, check_header, linear_shapes, read_weights, write_weights
 from model.net.config import DiTConfig
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
-from shards.errors import ConfigError, EditVerseError
+from shards.errors import ConfigError, EditVerseError, SettingError
 from shards.files import write_json
 from shards.limits import MAX_RANK, in_range, read_json, shown
 
@@ -59,12 +60,16 @@ class LoraConfig:
         layers: regular expression of the full names of the linear layers that get an adapter; None is the
             family's default: all of the blocks' in DiT, the projections of both attentions in Wan's. With
             the feed-forward layers it is, there, `.*(attn[12]\\.to_([qkv]|out\\.0)|ffn\\.net\\..*)`.
+        base: how the weights of the blocks' linear layers, which are not trained, are kept while training:
+            `int8` with a scale per row, `nf4` (QLoRA's four bits) with one per 64 weights. What is saved is
+            merged into the weights as they were.
     """
 
     rank: int = 16
     alpha: float = 16.0
     dropout: float = 0.0
     layers: str | None = None
+    base: BaseDtype = "float32"
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
@@ -72,12 +77,14 @@ class LoraConfig:
                 f"lora: rank at least 1, alpha above 0, dropout in [0, 1), got {self.rank}, {self.alpha}, "
                 f"{self.dropout}"
             )
+        if self.base not in BASE_DTYPES:
+            raise SettingError(f"lora.base: {self.base!r} is none of {', '.join(BASE_DTYPES)}")
         in_range("lora.rank", self.rank, 1, MAX_RANK)
         in_range("lora.alpha", self.alpha, 0, 1e6)
 
 
 def add_adapter(dit: Transformer, config: LoraConfig) -> None:
-    """Put adapters beside the linear layers, in place; everything else is frozen.
+    """Put adapters beside the linear layers, in place; everything else is frozen, kept as `config.base`.
 
     The second factor starts at zero, so that nothing changes until it is trained.
 
@@ -94,6 +101,7 @@ def add_adapter(dit: Transformer, config: LoraConfig) -> None:
         target_modules=chosen,
     )
     peft.inject_adapter_in_model(description, dit)
+    freeze_base(dit, config.base)
 
 
 def _chosen_layers(dit: Transformer, layers: str | None) -> list[str]:

@@ -42,10 +42,11 @@ class Offload:
     Attributes:
         device: where parts work.
         resident: the part that is there; None before the first.
+        stays: the transformer is there and stays, as one that is trained; the encoders alone come and go.
     """
 
-    def __init__(self, device: torch.device, transformer: Transformer) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, transformer: Transformer, stays: bool = False) -> None:
+        self.device, self.stays = device, stays
         self.resident: Part | None = None
         if len(experts := experts_of(transformer)) > 1:
             for expert in experts:  # each comes when it is asked, in the middle of a sampling
@@ -55,6 +56,8 @@ class Offload:
     @torch.no_grad()
     def use(self, part: Part) -> None:
         """Bring a part to the device, after the part that was there has left; of two experts, the first."""
+        if isinstance(part, Transformer) and self.stays:
+            return
         if isinstance(part, Transformer):
             part = experts_of(part)[0]
         if part is self.resident:

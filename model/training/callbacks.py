@@ -6,6 +6,7 @@ import json
 import resource
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from model.data.batch import StepBatch
+from model.data.batch import StepBatch, collate
 from model.data.dataset import EditDataset
+from model.inference.checkpoint import save_checkpoint
 from model.inference.editor import Editor
-from model.inference.lora import merge, save_adapter
-from model.inference.offload import Releasable
+from model.inference.lora import add_adapter, merge, save_adapter
+from model.inference.offload import Offload, Releasable
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
 from model.training.checkpoint import StateWriter
 from model.training.config import FitConfig
+from model.training.dataloader import EMPTY
 from model.training.heldout_loss import HeldoutLoss
+from model.training.lockstep import lockstep
 from model.training.module import EditModule
 from model.training.run_dir import MetricsCsv
+from model.training.setup import load_init_weights
 from model.training.validation import Rendered, render_pairs
 from shards.files import write_json
 
@@ -129,7 +136,7 @@ class TrainingMonitor(Callback):
         best, score = self.folder / "best.json", rendered.score()
         if score is None or (best.is_file() and json.loads(best.read_text())["psnr"] >= score):
             return
-        export(module, self.heldout, self.folder / "best")
+        export(module, self.config, self.folder / "best")
         if module.world.is_main_process:
             write_json(best, {"step": module.done, "psnr": score})
 
@@ -144,21 +151,24 @@ def peak_memory(device: torch.device) -> int:
 def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int) -> Rendered:
     """Edit held-out pairs with the averaged weights; mp4s of source | edit | target in `folder/samples`.
 
-    All ranks call it together, and share the pairs. Encoders that can be read again come to the device one
-    at a time and leave it afterwards: training may have no room for them.
+    All ranks call it together, share the pairs, and gather the weights block by block as they go. Encoders
+    that can be read again come to the device one at a time and leave it afterwards: training may have no room
+    for them.
     """
     world, encoders = module.world, (heldout.vae, heldout.text_encoder)
-    ema, offload = module.full_ema(), None
+    ema, offload = module.ema.eval(), None
     if all(isinstance(encoder, Releasable) for encoder in encoders):
-        ema, offload = ema.cpu(), module.device
+        offload = Offload(module.device, ema, stays=True)
     editor = Editor(ema, module.config, *encoders, offload)
     name = f"step-{module.done:06d}"
-    rendered = render_pairs(
-        editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
-    )
+    with lockstep(ema, lambda: _run_empty(ema, heldout)):
+        rendered = render_pairs(
+            editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
+        )
     for encoder in encoders:
         if isinstance(encoder, Releasable):
             encoder.release()
+        encoder.to("cpu")  # where samples are encoded, before and after
     if world.world_size > 1:
         parts: list[Any] = [None] * world.world_size
         dist.all_gather_object(parts, rendered)
@@ -166,20 +176,36 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
     return rendered
 
 
-def export(
-    module: EditModule, pairs: EditDataset, folder: Path, adapter: Path | None = None, base: str | None = None
-) -> None:
+@torch.inference_mode()
+def _run_empty(network: Transformer, pairs: EditDataset) -> None:
+    """A forward pass of padding alone."""
+    has_prompt = pairs.model.sequence.has_prompt
+    batch = collate([], EMPTY, width=pairs.token_size, has_prompt=has_prompt).to(network.device).batch
+    network(batch, batch.vision, torch.ones(batch.segments, device=network.device))
+
+
+def export(module: EditModule, config: FitConfig, folder: Path, adapter: Path | None = None) -> None:
     """Save the averaged weights as a checkpoint of `Editor`; all ranks call it together.
 
+    An adapter is merged into the weights that training started from, as they are there.
+
     Args:
-        adapter: where to save the adapter, if one is trained; the checkpoint has it merged.
-        base: what the adapter's file names as the weights that it was trained from.
+        adapter: where to save the adapter, if one is trained.
     """
-    whole = module.full_ema()
+    weights = module.averaged_weights()
     if not module.world.is_main_process:
         return
-    if module.lora is not None:
+    network: Transformer | None
+    if config.lora is None:
+        with torch.device("meta"):
+            network = build_transformer(module.config.network, module.config.extras)
+        network.load_state_dict(weights, assign=True)
+    else:
+        network = load_init_weights(config)
+        assert network is not None  # `init_model` has asked for one
+        add_adapter(network, replace(config.lora, base="float32"))
+        network.load_state_dict(weights, strict=False)
         if adapter is not None:
-            save_adapter(whole, adapter, base)
-        merge(whole)
-    Editor(whole, module.config, pairs.vae, pairs.text_encoder).save_pretrained(folder)
+            save_adapter(network, adapter, config.train.init_from)
+        merge(network)
+    save_checkpoint(network, module.config, folder)

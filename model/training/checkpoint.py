@@ -117,9 +117,9 @@ def _final_name(temporary: Path) -> str:
 
 def tensors_of(module: EditModule, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything that training continues from, by name."""
-    tensors: dict[str, Tensor] = {f"dit.{n}": p.detach() for n, p in module.dit.named_parameters()}
-    # what is not trained is the average of itself
+    # what is not trained is what the run starts from, and the average of itself
     trained = {n for n, p in module.dit.named_parameters() if p.requires_grad}
+    tensors = {f"dit.{n}": p.detach() for n, p in module.dit.named_parameters() if n in trained}
     tensors |= {f"ema.{n}": p.detach() for n, p in module.ema.named_parameters() if n in trained}
     for name, parameter in module.dit.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():

@@ -9,14 +9,17 @@ micro-batches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from model.inference.frozen_linear import codes_of
+from model.net.transformer import Transformer
 from model.training.distributed import World
 
 Sharding = Literal["full", "hybrid", "ddp"]
@@ -36,22 +39,30 @@ def shard(module: nn.Module, mesh: DeviceMesh, gather: Gather = "float32", resha
     Args:
         gather: what the blocks' weights are sent and held in while they are whole; shards, sums of gradients
             and everything outside the blocks are in the dtype of the weights.
+            Weights that are kept as int8 or nf4 are whole on every rank.
         reshard: give a block's weights up after its forward pass, and those outside the blocks after a
             micro-batch.
     """
     blocks: Any = getattr(module, "blocks", [])
+    quantized = codes_of(module)
+    for parameter in quantized:
+        parameter.data = parameter.data.to(mesh.device_type)
     policy = MixedPrecisionPolicy()
     if gather == "bfloat16":
         # what enters a block stays as it is: the residual stream and the modulation are float32
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for block in blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
-    fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        fully_shard(
+            block, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy, ignored_params=quantized
+        )
+    fully_shard(module, mesh=mesh, reshard_after_forward=False, ignored_params=quantized)
     assert isinstance(module, FSDPModule)
     if not reshard:
         module.set_manual_backward_finalization(True)
         module.set_requires_gradient_sync(False)
         module.set_reshard_after_backward(False)
+    if isinstance(module, Transformer):
+        register_fsdp_forward_method(module, "prefill_context")
     for part in module.modules():
         if isinstance(part, FSDPModule):
             # Unless they are given up they still are there in a backward pass; looking for them again gathers
@@ -93,9 +104,14 @@ def gathered(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def copy_whole(source: nn.Module, target: nn.Module) -> nn.Module:
-    """Copy the weights of a module that may be shared out into a plain one; all ranks call it together."""
-    parameters = dict(source.named_parameters())
-    for name, parameter in target.named_parameters():
-        parameter.copy_(gathered(parameters[name]))
-    return target
+def whole_on_main(named: Iterable[tuple[str, Tensor]], world: World) -> dict[str, Tensor]:
+    """Copies of tensors that may be shared out, on the CPU of rank 0; none elsewhere. All ranks call it.
+
+    One at a time is whole on a device.
+    """
+    copies = {}
+    for name, value in named:
+        whole = gathered(value.detach())
+        if world.is_main_process:
+            copies[name] = torch.empty_like(whole, device="cpu").copy_(whole)
+    return copies

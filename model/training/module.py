@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,18 +18,18 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.data.batch import Groups, MicroBatch, StepBatch
 from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
-from model.inference.lora import LoraConfig, add_adapter
+from model.inference.lora import LoraConfig
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.training.config import OptimConfig, ParallelConfig
 from model.training.distributed import World
 from model.training.fsdp import (
     before_micro_batch,
-    copy_whole,
     gathered,
     mesh_of,
     reduce_gradients,
     shard,
+    whole_on_main,
 )
 from model.training.optimizer import optimizer_of
 from shards.errors import EditVerseError
@@ -123,23 +123,18 @@ class EditModule(L.LightningModule):
         self.reshard = parallel.reshard
         mesh = mesh_of(self.world, parallel.sharding, device)
         shard(self.dit, mesh, parallel.gather, parallel.reshard)
-        shard(self.ema, mesh)
+        shard(self.ema, mesh, reshard=True)
+        frozen = {n: p for n, p in self.dit.named_parameters() if not p.requires_grad}
+        self.ema.load_state_dict(frozen, strict=False, assign=True)
 
     def configure_model(self) -> None:
         """Lightning's hook; `shard` was called before, since the state is read into shards."""
 
-    def full_ema(self) -> Transformer:
-        """A plain copy of `ema` on this device; all ranks call it together."""
-        alone = self.world.world_size == 1
-        plain = copy.deepcopy(self.ema) if alone else copy_whole(self.ema, self.empty_dit())
-        return cast(Transformer, plain).requires_grad_(False).eval()
-
-    def empty_dit(self) -> Transformer:
-        """A transformer like `dit`, whose weights are yet to be filled in."""
-        empty = build_transformer(self.config.network, self.config.extras)
-        if self.lora is not None:
-            add_adapter(empty, self.lora)
-        return empty.to(self.device)
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The averaged weights that are trained, on the CPU of rank 0; none elsewhere. All ranks call it."""
+        trained = {name for name, p in self.dit.named_parameters() if p.requires_grad}
+        averages = ((name, p) for name, p in self.ema.named_parameters() if name in trained)
+        return whole_on_main(averages, self.world)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning's hook, see `optimizer_of`."""
@@ -247,6 +242,7 @@ class EditModule(L.LightningModule):
     def _average(self) -> None:
         """ema = d ema + (1 - d) weights, d = min(ema, (1 + n) / (10 + n)) so that the start is forgotten."""
         decay = min(self.optim.ema, (1 + self.done) / (10 + self.done)) if self.optim.ema else 0.0
-        ours: list[Tensor] = list(self.ema.parameters())
-        theirs: list[Tensor] = list(self.dit.parameters())
+        pairs = zip(self.ema.parameters(), self.dit.parameters(), strict=True)
+        trained: list[tuple[Tensor, Tensor]] = [(a, w) for a, w in pairs if w.requires_grad]
+        ours, theirs = [a for a, _ in trained], [w for _, w in trained]
         torch._foreach_lerp_(ours, theirs, 1 - decay)

@@ -134,9 +134,8 @@ def requested(held: Any) -> Any:
         config = {name: value for name, value in config.items() if name != "model"}
     if isinstance(config, dict) and isinstance(lora := config.get("lora"), dict):
         # how the default was written before there was one for each family
-        config = config | {
-            "lora": lora | {"layers": None if lora.get("layers") == LAYERS else lora.get("layers")}
-        }
+        layers = None if lora.get("layers") == LAYERS else lora.get("layers")
+        config = config | {"lora": {"base": "float32"} | lora | {"layers": layers}}
     return {name: value for name, value in held.items() if name not in RECORDED} | {"config": config}
 
 

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader
 from model.config import ModelConfig
 from model.data.batch import Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
-from model.encoders import count_parameters
 from model.encoders.transform import TransformCodec
+from model.inference.frozen_linear import count_weights
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
 from model.net.transformer import Transformer
@@ -161,7 +161,7 @@ def _log_sizes(train: EditDataset, module: EditModule) -> tuple[float | None, in
     psnr = codec_psnr(train, 16) if isinstance(train.vae, TransformCodec) else None
     measured = "" if psnr is None else f", reconstruction {psnr:.1f} dB"
     log.info("codec: %d channels%s", train.vae.channels, measured)
-    parameters = count_parameters(module.dit)
+    parameters = count_weights(module.dit)
     log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
     return psnr, parameters
 
@@ -221,7 +221,7 @@ def _train(
         _take(steps, module, trainer_of(config, run, world, module, watch), run, config.train.accelerator)
     writer.finish()
     _check_all_done(module, config.train.steps, run)
-    export(module, train, run / "checkpoint", run / "adapter", config.train.init_from)
+    export(module, config, run / "checkpoint", run / "adapter")
     shown = render(run, module, heldout, min(16, len(heldout))).table() if heldout else None
     result: dict[str, Any] = {"run": str(run), "steps": module.done, "reused": False}
     if curve is not None:

@@ -99,7 +99,7 @@ def test_the_average_follows_the_weights_by_its_decay(
     for n, weights in enumerate(record.weights, 1):
         keep = min(decay, (1 + n) / (10 + n))  # a young average forgets the start sooner
         wanted = [keep * a + (1 - keep) * w for a, w in zip(wanted, weights, strict=True)]
-    saved = list(module.full_ema().parameters())  # what becomes the checkpoint
+    saved = list(module.averaged_weights().values())  # what becomes the checkpoint
     for average, known in zip(saved, wanted, strict=True):
         torch.testing.assert_close(average, known, atol=1e-6, rtol=1e-5)
     gaps = [(a - w).abs().max() for a, w in zip(saved, record.weights[-1], strict=True)]

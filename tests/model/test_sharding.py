@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from model.config import InferenceConfig, ModelConfig
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import PackedBatch, pack
-from model.training.config import FitConfig, ParallelConfig, TrainConfig
+from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.distributed import World
 from model.training.fsdp import before_micro_batch, mesh_of, reduce_gradients, shard
+from model.training.lockstep import lockstep
 from model.training.optimizer import optimizer_of
 from model.training.trainer import fit
 from shards.errors import SettingError
@@ -153,3 +156,51 @@ def test_settings_that_do_not_go_together() -> None:
     FitConfig(parallel=ParallelConfig(gather="bfloat16"), train=TrainConfig(precision="bf16-mixed"))
     with pytest.raises(SettingError, match=r"parallel\.reshard: under sharding ddp"):
         ParallelConfig(reshard=True, sharding="ddp")
+
+
+@pytest.mark.parametrize("context", ["cached", pytest.param("full", marks=pytest.mark.slow)])
+def test_ranks_render_what_one_does(
+    fit_config: FitConfig, tmp_path: Path, context: Literal["full", "cached"]
+) -> None:
+    """One pair on two ranks, one of which has none, then two; weights do not change, so that all is equal."""
+    model = dataclasses.replace(
+        fit_config.model,
+        dit=dataclasses.replace(fit_config.model.dit, depth=2, context=context),
+        inference=InferenceConfig(steps=3, guidance=2.0, interval=(0.0, 0.5)),
+    )
+    train = dataclasses.replace(fit_config.train, steps=2, num_val_samples=1, validate_every=1000)
+    config = dataclasses.replace(fit_config, model=model, train=train)
+    fit(config, tmp_path / "base")
+    train = dataclasses.replace(train, init_from=str(tmp_path / "base"), steps=1, validate_every=1)
+    still = OptimConfig(lr=0.0, final_lr=0.0, warmup=0, weight_decay=0.0)
+    config = dataclasses.replace(config, model=ModelConfig(), train=train, optim=still)
+    fit(config, tmp_path / "alone")
+    run_ranks(config, tmp_path / "run", 2)
+    renders = [sorted((tmp_path / run / "samples").glob("*.mp4")) for run in ("alone", "run")]
+    assert [p.name for p in renders[0]] == [p.name for p in renders[1]]
+    assert len(renders[0]) == 2
+    assert [p.read_bytes() for p in renders[0]] == [p.read_bytes() for p in renders[1]]
+    weights = [load_file(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("base", "run")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_render_leaves_no_weights_behind(
+    mesh: DeviceMesh, whole: DiT, make_sequence: Callable[..., TokenSequence]
+) -> None:
+    """Blocks are whole one at a time, and nothing is after it."""
+    batch, dit = pack([make_sequence()]), copy.deepcopy(whole)
+    shard(dit, mesh, reshard=True)
+    there = []
+
+    def count(*_: Any) -> None:
+        there.append(sum(not isinstance(block.norm1.weight, DTensor) for block in dit.blocks))
+
+    for block in dit.blocks:
+        block.norm1.register_forward_hook(count)
+    with torch.inference_mode(), lockstep(dit, lambda: None):
+        (first,) = dit(batch, batch.vision, torch.full((batch.segments,), 0.5))
+    assert set(there) == {1}
+    assert all(isinstance(p, DTensor) for p in dit.parameters())
+    with torch.inference_mode():
+        (expected,) = whole(batch, batch.vision, torch.full((batch.segments,), 0.5))
+    assert torch.equal(first, expected)
