@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.data.lengths import Ints, Lengths, draw_lengths
 from shards.errors import ConfigError, EditVerseError, SettingError
@@ -229,7 +230,7 @@ class MixtureSampler:
 
     def __init__(
         self,
-        shards: Sequence[Sequence[int]],
+        shards: Sequence[Sequence[int] | Ints],
         ratios: Sequence[float],
         seed: int,
         open_shards: int = 64,
@@ -254,7 +255,8 @@ class MixtureSampler:
             {float(t) for t, n in zip(self.limits / self.rates, limits, strict=True) if n < UNLIMITED}
         )
         self._spent = [(t, float(self.rates[self.limits / self.rates > t].sum())) for t in spent]
-        self._part = functools.lru_cache(maxsize=4 * len(exact))(self._shuffled)
+        # a pass of each row at a time, and some that end
+        self._part = functools.lru_cache(maxsize=len(exact) + 8)(self._shuffled)
         self._shards = functools.lru_cache(maxsize=4 * len(exact))(self._shard_order)
 
     def draws(self, first: int, count: int) -> list[Visit]:
@@ -330,7 +332,7 @@ class MixtureSampler:
             where = np.flatnonzero(here)
             for p in np.unique(part).tolist():
                 chosen = where[part == p]
-                result[chosen] = self._part(row, turn, p)[places[chosen] - (ends[p - 1] if p else 0)]
+                result[chosen] = self._part_samples(row, turn, p, places[chosen] - (ends[p - 1] if p else 0))
         return result
 
     def _shard_order(self, row: int, turn: int) -> tuple[Ints, Ints]:
@@ -340,14 +342,23 @@ class MixtureSampler:
         last = np.arange(self.open_shards - 1, len(order) + self.open_shards - 1, self.open_shards)
         return order, ends[np.minimum(last, len(order) - 1)]
 
-    def _shuffled(self, row: int, turn: int, part: int) -> Ints:
-        """The samples of one group of shards in the order of a pass."""
+    def _part_samples(self, row: int, turn: int, part: int, places: Ints) -> Ints:
+        """The samples at some places of one group of shards."""
         order, _ = self._shards(row, turn)
         sizes = self.sizes[row]
-        starts = np.cumsum(sizes) - sizes
         chosen = order[part * self.open_shards : (part + 1) * self.open_shards]
-        samples = np.concatenate([np.arange(starts[s], starts[s] + sizes[s]) for s in chosen])
-        return np.random.default_rng([self.seed, 2, row, turn, part]).permutation(samples)
+        inside = self._part(row, turn, part)[places].astype(np.int64)
+        ends = np.cumsum(sizes[chosen])
+        shard = np.searchsorted(ends, inside, side="right")
+        starts = np.cumsum(sizes) - sizes
+        return starts[chosen[shard]] + inside - (ends - sizes[chosen])[shard]
+
+    def _shuffled(self, row: int, turn: int, part: int) -> NDArray[np.uint16 | np.uint32 | np.uint64]:
+        """The order of a pass in one group of shards, as numbers within the group; kept by every process."""
+        order, _ = self._shards(row, turn)
+        count = int(self.sizes[row][order[part * self.open_shards : (part + 1) * self.open_shards]].sum())
+        smallest = np.min_scalar_type(max(count - 1, 256))
+        return np.random.default_rng([self.seed, 2, row, turn, part]).permutation(count).astype(smallest)
 
     def row_of(self, index: int) -> int:
         """The row of a sample."""
