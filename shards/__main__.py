@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shards.column_writer import open_columns
 from shards.command import Parser, run_command
 from shards.files import exclusive, write_bytes
-from shards.index import rebuild
+from shards.index import TokenGeometry, rebuild
 from shards.location import ShardError
 from shards.reader import ShardSet
+from shards.sample import tags_of
 from shards.verify import verify as verify_folder
 
 FIELDS = ("key", "split", "task", "tokens", "media", "text")
@@ -45,7 +47,7 @@ def verify(directory: str, decode: bool = True) -> None:
 
 
 def index(directory: str, accept_loss: bool = False) -> None:
-    """Rebuild the manifest and every index from the tars.
+    """Rebuild the manifest, every index and the columns from the tars.
 
     Args:
         directory: a folder of .tar shards
@@ -56,6 +58,7 @@ def index(directory: str, accept_loss: bool = False) -> None:
     with exclusive(directory, "directory"):
         for row in rebuild(directory, accept_loss=accept_loss):
             print(f"{row.shard}: {row.samples} samples, {row.bytes} bytes")
+        open_columns(directory)  # makes them
 
 
 def ls(
@@ -75,7 +78,8 @@ def ls(
     for key in samples.keys:
         entry = samples.entry(key)
         media = {n: f"{f}x{w}x{h}" for n, (_, f, h, w) in entry.media.items()}
-        values = (key, entry.split, entry.task, entry.tokens, media, entry.text)
+        tokens = sum(TokenGeometry().tokens(*entry.media[name][1:]) for name in tags_of(entry.text))
+        values = (key, entry.split, entry.task, tokens, media, entry.text)
         rows.append(dict(zip(FIELDS, values, strict=True)))
     format = format or ("table" if sys.stdout.isatty() else "tsv")
     if format == "json":

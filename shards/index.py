@@ -37,7 +37,7 @@ MAX_HEADERS = 2 * MAX_EXTENSION  # bytes between two members that belong togethe
 
 
 class IndexEntry(Strict):
-    """One sample of a shard: where its members lie, and what a planner must know without opening the tar."""
+    """What a planner must know of a sample without opening the tar."""
 
     key: str
     split: str
@@ -45,13 +45,18 @@ class IndexEntry(Strict):
     text: str
     targets: list[str]
     media: dict[str, tuple[Kind, Frames, Side, Side]]  # name -> kind, frames, height, width
-    members: dict[str, tuple[Bytes, Bytes]]  # member suffix ("json", "video1.mp4") -> byte offset, size
-    tokens: Bytes
-    json_sha256: Sha256 | None = None  # of the JSON member; none in older folders
     frame_of: dict[str, tuple[str, int]] = Field(
         {}
     )  # image -> the video of which it is a frame, and which one
     fps: dict[str, float] = Field({})  # of every element that has a rate; none in older folders
+
+
+class StoredEntry(IndexEntry):
+    """One sample of a shard's index file, which also says where its members lie."""
+
+    members: dict[str, tuple[Bytes, Bytes]]  # member suffix ("json", "video1.mp4") -> byte offset, size
+    tokens: Bytes
+    json_sha256: Sha256 | None = None  # of the JSON member; none in older folders
 
 
 class ShardIndex(Strict):
@@ -59,7 +64,7 @@ class ShardIndex(Strict):
 
     shard: str
     sha256: Sha256
-    samples: list[IndexEntry]
+    samples: list[StoredEntry]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class TokenGeometry:
 
 def entry_of(
     sample: Sample, members: dict[str, tuple[int, int]], geometry: TokenGeometry, document: bytes
-) -> IndexEntry:
+) -> StoredEntry:
     """Index entry of a sample; `tokens` counts vision tokens only, since text depends on a tokenizer.
 
     Args:
@@ -94,7 +99,7 @@ def entry_of(
         tokens = sum(geometry.tokens(*media[name][1:]) for name in tags_of(sample.text))
     except ValueError as error:
         raise SampleError(f"{sample.key}: {error}") from None
-    return IndexEntry(
+    return StoredEntry(
         key=sample.key,
         split=sample.split,
         task=sample.task,
@@ -227,7 +232,10 @@ def damaged_media(sample: Sample, members: dict[str, Member]) -> list[str]:
 
 
 def check_against_index(sample: Sample, document: bytes, entry: IndexEntry, path: str) -> None:
-    """Raise ShardError where a sample's JSON is not the one that the index was made from."""
+    """Raise ShardError where a sample's JSON is not the one that the index was made from.
+
+    The columns say nothing of members, and have part of the checksum (`shards.columns.Columns.stored`).
+    """
     media = {name: (m.kind, m.frames, m.height, m.width) for name, m in sample.media.items()}
     pairs = {
         "key": (sample.key, entry.key),
@@ -236,18 +244,20 @@ def check_against_index(sample: Sample, document: bytes, entry: IndexEntry, path
         "text": (sample.text, entry.text),
         "targets": (sample.targets, entry.targets),
         "media": (media, entry.media),
-        "members": ({"json", *(m.file for m in sample.media.values())}, set(entry.members)),
         "frame_of": (frames_of(sample), entry.frame_of),
         "fps": (rates_of(sample), entry.fps or rates_of(sample)),
     }
+    if isinstance(entry, StoredEntry):
+        pairs["members"] = ({"json", *(m.file for m in sample.media.values())}, set(entry.members))
     for field, (here, indexed) in pairs.items():
         if here != indexed:
             raise ShardError(f"{path}: {sample.key}.json and the index disagree about its {field}")
-    if entry.json_sha256 is not None and hashlib.sha256(document).hexdigest() != entry.json_sha256:
+    expected = entry.json_sha256 if isinstance(entry, StoredEntry) else None
+    if expected is not None and hashlib.sha256(document).hexdigest() != expected:
         raise ShardError(f"{path}: {sample.key}.json: damaged, its sha256 is not the index's")
 
 
-def extent(entry: IndexEntry, path: str) -> tuple[int, int]:
+def extent(entry: StoredEntry, path: str) -> tuple[int, int]:
     """Byte offsets at which the members of a sample begin and end; they lie side by side, headers between.
 
     Raises:
@@ -261,7 +271,7 @@ def extent(entry: IndexEntry, path: str) -> tuple[int, int]:
     return first, last
 
 
-def entry_in_tar(sample: Sample, members: dict[str, Member], path: str) -> IndexEntry:
+def entry_in_tar(sample: Sample, members: dict[str, Member], path: str) -> StoredEntry:
     """`entry_of` of a sample that was read from a tar; raises ShardError."""
     places = {suffix: (member.offset, len(member.data)) for suffix, member in members.items()}
     try:

@@ -39,14 +39,17 @@ class TarReader:
     Args:
         handle: open for reading, at the start of the tar.
         path: how error messages call the tar.
+        start: the handle gives a part of a tar, from this byte on: it needs no end-of-archive blocks, offsets
+            are those of the whole, and there is no `sha256`. None for a whole tar.
 
     Raises:
         ShardError: while iterating, where the tar is damaged, truncated, or holds anything but files.
     """
 
-    def __init__(self, handle: IO[bytes], path: str) -> None:
+    def __init__(self, handle: IO[bytes], path: str, start: int | None = None) -> None:
         self.path = path
-        self.bytes = 0
+        self.bytes = start or 0
+        self._is_part = start is not None
         self._handle = handle
         self._digest = hashlib.sha256()
 
@@ -83,6 +86,8 @@ class TarReader:
         """The next header; None at the end, after all that follows was read and found to be zeros."""
         at = self.bytes
         block = self._read(BLOCK)
+        if self._is_part and not block:
+            return None
         if len(block) < BLOCK:
             raise ShardError(f"{self.path}: truncated, the end-of-archive blocks are missing")
         if block.count(0) < BLOCK:
@@ -120,7 +125,8 @@ class TarReader:
             pieces.append(piece)
             size -= len(piece)
             self.bytes += len(piece)
-            self._digest.update(piece)
+            if not self._is_part:
+                self._digest.update(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _pax(self, data: bytes, at: int) -> tuple[str | None, int | None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from shards.column_writer import columns_faults
 from shards.encoded import encoded_faults
 from shards.index import damaged_media, entry_in_tar, read_index, samples_of
 from shards.location import Location, ShardError
@@ -35,7 +36,7 @@ class Report:
 
 
 def verify(directory: str | Path, *, decode: bool = True) -> Report:
-    """Check every shard of a folder against its manifest, index and samples.
+    """Check every shard of a folder against its manifest, index and samples, and its columns.
 
     A folder of encoded samples is checked against its indexes: see `shards.encoded`.
     With `decode=False` the media are compared by checksum only. Raises ShardError when there is no readable
@@ -59,6 +60,7 @@ def verify(directory: str | Path, *, decode: bool = True) -> Report:
         report.shards += 1
         report.bytes += row.bytes
         report.faults += list(_shard_faults(directory, row, report, keys, decode))
+    report.faults += list(columns_faults(directory))
     return report
 
 

@@ -12,10 +12,11 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from shards.column_writer import open_columns
 from shards.files import atomic_path, sha256_of
 from shards.index import (
-    IndexEntry,
     ShardIndex,
+    StoredEntry,
     TokenGeometry,
     entry_of,
     index_path,
@@ -30,7 +31,7 @@ Item = tuple[Sample, dict[str, Path]]  # a sample and the file of each of its me
 def write_shards(
     out_dir: str | Path, items: Iterable[Item], *, max_samples: int = 512, max_bytes: int = 1 << 30
 ) -> list[ManifestRow]:
-    """Write samples as `{split}-{number:06d}.tar` with an index each, then `manifest.jsonl`.
+    """Write samples as `{split}-{number:06d}.tar` with an index each, then `manifest.jsonl`, then columns.
 
     A shard is closed when it holds `max_samples` samples or the next sample would take it past `max_bytes`
     (a single larger sample gets its own shard). Each media file's sha256 is written into the sample. Shards
@@ -56,6 +57,7 @@ def write_shards(
         if row.shard not in {r.shard for r in rows}:
             (out_dir / row.shard).unlink(missing_ok=True)
             index_path(out_dir, row.shard).unlink(missing_ok=True)
+    open_columns(out_dir)  # makes them
     return rows
 
 
@@ -83,7 +85,7 @@ def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterato
 
 
 def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
-    entries: list[IndexEntry] = []
+    entries: list[StoredEntry] = []
     geometry = TokenGeometry()
     with atomic_path(out_dir / shard) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:

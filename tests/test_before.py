@@ -34,8 +34,14 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "before"
 
 
-def test_shards_of_before_are_read() -> None:
-    shards = ShardSet(BEFORE / "shards")
+def test_shards_of_before_are_read_and_given_columns(before: Path) -> None:
+    assert not list(before.glob("shards/columns-*"))
+    shards = ShardSet(before / "shards")
+    (columns,) = before.glob("shards/columns-*")
+    for path in before.glob("shards/*.index.json"):
+        path.rename(path.with_suffix(".away"))  # they are not read any more
+    shards = ShardSet(before / "shards")
+    assert shards.columns.folder == columns
     assert sorted(shards.keys) == [f"object_removal-{n:08x}-0000" for n in range(4)]
     assert {key: shards[key].sample.split for key in shards.keys} == {
         key: "heldout" if key.endswith("3-0000") else "train" for key in shards.keys
@@ -44,7 +50,9 @@ def test_shards_of_before_are_read() -> None:
     assert sample.text == "<video1> Remove the square marked in <mask>. <video2>"
     assert sample.provenance.clip is not None
     assert sample.provenance.clip.name == "square1.mp4"
-    assert verify(BEFORE / "shards").faults == []
+    for path in before.glob("shards/*.away"):
+        path.rename(path.with_suffix(".json"))
+    assert verify(before / "shards").faults == []
 
 
 def test_a_run_of_before_goes_on_as_if_never_stopped(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:

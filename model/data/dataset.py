@@ -5,10 +5,8 @@ All randomness is keyed by (seed, step, sample): a visit is the same however it 
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,11 +14,13 @@ import torch
 from torch import Tensor
 
 from model.config import MediaConfig, ModelConfig, fitted_size
+from model.data.array_cache import ArrayCache
 from model.data.batch import DataConfig, Example, Groups
 from model.data.clips import ClipConfig, Windows, frame_indices, num_frames
+from model.data.kind_lengths import KindLengths, largest_kinds
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
-from model.data.pixel_cache import PixelCache
+from model.data.row_samples import Ints, MixtureSamples
 from model.data.variants import form_of, mirrored, token_weights, without_sources
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
@@ -28,20 +28,23 @@ from model.rng import keyed
 from model.sequence.interleave import build_sequence, interleave, patchify, texts_of, vision_tokens
 from model.sequence.pixels import to_float
 from model.sequence.prompts import prompt_of
+from shards.columns import SampleKind, entry_of_kind
 from shards.errors import ConfigError, SettingError
 from shards.index import IndexEntry
-from shards.location import ShardError
-from shards.manifest import read_manifest
 from shards.media import resize
 from shards.reader import Record, ShardSet
 from shards.sample import Part, split_text, tags_of
 
+MAX_KINDS = 4096  # kinds of samples whose lengths are worked out when a run starts
 
-class EditDataset:
+
+class EditDataset(MixtureSamples):
     """The samples of one split of a mixture's rows, at the model's size; they are numbered row by row.
 
-    Decoded and resized media are kept in memory by the hash of their file (samples of one pair share them),
-    the last used ones, up to `cache_gib`: about 1 MB per second of video at nano size.
+    Nothing is held per sample: what a plan needs is mapped from the columns of the shards' index, what a
+    visit needs is read with it. Decoded and resized media are kept in memory by the hash of their file
+    (samples of one pair share them), the last used ones, up to `cache_gib` (about 1 MB per second of video at
+    nano size), and token states by their text, up to an eighth of that.
 
     Raises:
         ConfigError: a target or medium that the model cannot take; shards.location.ShardError: no
@@ -57,40 +60,14 @@ class EditDataset:
         text_encoder: TextEncoder,
         cache_gib: float = 2.0,
     ) -> None:
-        self.model, self.vae, self.text_encoder, self.rows = model, vae, text_encoder, dict(rows)
-        self._places: list[tuple[ShardSet, int]] = []
-        self.sizes: list[list[int]] = []  # by row and shard
-        opened: dict[str, ShardSet | None] = {}
-        for name, row in rows.items():
-            sizes = []
-            for folder in row.shards:
-                if folder not in opened:
-                    opened[folder] = self._open(folder, split)
-                shards, first = opened[folder], 0
-                for count in shards.counts() if shards else ():
-                    chosen = [
-                        (shards, i)
-                        for i in range(first, first + count)
-                        if shards and row.holds(shards.entry(i).task, shards.entry(i).text)
-                    ]
-                    first += count
-                    self._places += [(s, i) for s, i in chosen if s]
-                    sizes += [len(chosen)] if chosen else []
-            if not sizes and split == "train":
-                tasks = f" of the tasks {', '.join(row.tasks)}" if row.tasks else ""
-                marked = {None: "", True: " with a mask", False: " without a mask"}[row.masked]
-                raise ConfigError(
-                    f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}{marked}"
-                )
-            self.sizes.append(sizes)
-        if not self._places:
-            folders = ", ".join(f for row in rows.values() for f in row.shards)
-            raise ShardError(f"{folders}: no {split} shards")
+        self.model, self.vae, self.text_encoder = model, vae, text_encoder
+        super().__init__(rows, split)
         for name in self.rows:
             self.media_of(name)  # refuses a row's sizes before anything is read
-        self._pixels = PixelCache(int(cache_gib * 2**30))
-        self._states: dict[str, Tensor] = {}
+        self._pixels: ArrayCache[np.ndarray] = ArrayCache(int(cache_gib * 2**30))
+        self._states: ArrayCache[Tensor] = ArrayCache(int(cache_gib * 2**27))
         self._encoded: dict[ShardSet, LatentCache] = {}
+        self._lengths = KindLengths(self._vision_length)
 
     def read_latent_cache(self, folder: str, data: DataConfig) -> None:
         """Take latents and states from those made beforehand; see `model.data.latent_cache` for what is
@@ -100,44 +77,70 @@ class EditDataset:
         for shards in self.shards:
             self._encoded[shards] = LatentCache(folder, shards.rows, encoding)
 
+    def lengths_of(self, indices: Sequence[int] | Ints) -> Ints:
+        """Tokens of some samples' sequences, int64 [len(indices)].
+
+        Vision tokens come from the columns, once for all samples of a kind. So do those of the texts, where
+        they were counted with this tokenizer (`model.data.text_counts`) or encoded beforehand; otherwise the
+        texts of these samples are read and counted now.
+        """
+        places = [self._locate(int(index)) for index in indices]
+        self._lengths.of(self.model, self.vae)
+        vision = [
+            self._lengths(self.row_of(int(index)), shards.columns, shards.kind_of(number))
+            for index, (shards, number) in zip(indices, places, strict=True)
+        ]
+        return np.array(vision, np.int64) + self._text_lengths(places)
+
+    def _text_lengths(self, places: Sequence[tuple[ShardSet, int]]) -> Ints:
+        """Tokens of the texts among the tokens of some samples' sequences, int64."""
+        result = np.zeros(len(places), np.int64)
+        if not self.model.sequence.has_words:
+            return result
+        uncounted: dict[int, list[str]] = {}
+        for i, (shards, number) in enumerate(places):
+            if shards in self._encoded:
+                entry = shards.entry(number)
+                first = 2 * len(entry.targets) * self.model.sequence.has_prompt  # the prompts come before
+                result[i] = sum(self._encoded[shards].files.texts(entry.key)[first:])
+            elif (counted := shards.text_count(self._tokenizer, number)) is not None:
+                result[i] = counted
+            else:
+                uncounted[i] = texts_of(split_text(shards.entry(number).text))
+        parts = list(dict.fromkeys(part for some in uncounted.values() for part in some))
+        counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
+        for i, some in uncounted.items():
+            result[i] = sum(counts[part] for part in some)
+        return result
+
     @functools.cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of every sample's sequence; a text encoder that is not light encodes all texts first."""
-        parts = self._texts()
-        if not self.model.sequence.has_words and self.text_encoder.light:
-            counts = {}
-        elif self.text_encoder.light:
-            counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
-        else:
-            for part, states in zip(parts, self.text_encoder.encode(parts) if parts else [], strict=True):
-                self._states[part] = states.cpu()
-            counts = {part: len(self._states[part]) for part in parts}
-        return [self._length(i, counts) for i in range(len(self))]
+    def _tokenizer(self) -> str:
+        return self.text_encoder.tokenizer_hash()
 
-    @staticmethod
-    def _open(folder: str, split: str) -> ShardSet | None:
-        """A folder's samples of a split; a folder need not have any that are held out."""
-        if split == "heldout" and not any(r.shard.startswith("heldout-") for r in read_manifest(folder)):
-            return None
-        return ShardSet(folder, split)
+    def _ends_by_vision(self) -> list[tuple[int, int, ShardSet, int]]:
+        """(vision tokens, number of the row, folder, kind) of the kinds with the fewest and the most."""
+        self._lengths.of(self.model, self.vae)
+        found = [
+            (self._lengths(name, shards.columns, kind), row, shards, kind)
+            for row, (name, samples) in enumerate(zip(self.rows, self._samples, strict=True))
+            for shards, kinds in samples.kinds()
+            for kind in largest_kinds(shards.columns, kinds, MAX_KINDS).tolist()
+        ]
+        return [pick(found, key=lambda item: item[0]) for pick in (min, max)]
 
-    def __len__(self) -> int:
-        return len(self._places)
+    def vision_bounds(self) -> tuple[int, int]:
+        """Fewest and most vision tokens of a sequence.
 
-    def name(self, index: int) -> str:
-        """Where a sample lies and its key."""
-        shards, place = self._places[index]
-        return f"{shards.location}: {shards.entry(place).key}"
+        Of a folder with more than `MAX_KINDS` kinds of samples those with the most pixels are looked at.
+        """
+        (least, *_), (most, *_) = self._ends_by_vision()
+        return least, most
 
-    @property
-    def shards(self) -> list[ShardSet]:
-        """The folders that samples are from, in order."""
-        return list(dict.fromkeys(shards for shards, _ in self._places))
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks of all samples, sorted."""
-        return tuple(sorted({shards.entry(place).task for shards, place in self._places}))
+    def name_of_longest(self) -> str:
+        """`name` of a sample with the most vision tokens."""
+        _, (_, row, shards, kind) = self._ends_by_vision()
+        first = int(self._ends[row]) - len(self._samples[row])
+        return self.name(first + self._samples[row].first_of(shards, kind))
 
     @functools.cached_property
     def groups(self) -> Groups:
@@ -149,26 +152,13 @@ class EditDataset:
         """Numbers per vision token."""
         return self.vae.channels * self.model.sequence.patch**2
 
-    def entry(self, index: int) -> IndexEntry:
-        """What the shard's index says of a sample."""
-        shards, place = self._places[index]
-        return shards.entry(place)
-
-    def record(self, index: int) -> Record:
-        """The sample as it lies in the shard."""
-        shards, place = self._places[index]
-        return shards[place]
-
     def states(self, text: str) -> Tensor:
-        """Token states of a piece of text; each distinct text is encoded once."""
-        if text not in self._states:
-            self._states[text] = self.text_encoder.encode([text])[0].cpu()
-        return self._states[text]
-
-    def _texts(self) -> list[str]:
-        """Every distinct piece of text of the samples that are not encoded."""
-        entries = (s.entry(place) for s, place in self._places if s not in self._encoded)
-        return list(dict.fromkeys(text for entry in entries for text in self.texts_of(entry)))
+        """Token states of a piece of text; the ones used last are kept."""
+        found = self._states.get(text)
+        if found is None:
+            found = self.text_encoder.encode([text])[0].cpu()
+            self._states.put(text, found)
+        return found
 
     def texts_of(self, entry: IndexEntry, flipped: bool = False) -> list[str]:
         """What is asked of the text encoder for a sample, or for its mirror image.
@@ -193,15 +183,6 @@ class EditDataset:
             for given in (parts, wordless)
         ]
 
-    @functools.cached_property
-    def _row_ends(self) -> list[int]:
-        """Up to which sample each row goes."""
-        return list(itertools.accumulate(sum(sizes) for sizes in self.sizes))
-
-    def row_of(self, index: int) -> str:
-        """The name of the row that a sample is visited in."""
-        return list(self.rows)[bisect.bisect_right(self._row_ends, index)]
-
     def media_of(self, row: str) -> MediaConfig:
         """Sizes of a row's media: the model's, where the row does not say otherwise; "" is no row.
 
@@ -224,22 +205,14 @@ class EditDataset:
         multiple = self.vae.spatial * self.model.sequence.patch
         return fitted_size(height, width, self.media_of(row), multiple)
 
-    def _length(self, index: int, counts: Mapping[str, int]) -> int:
-        """Tokens of a sample's sequence, from the shard's index and its texts' tokens alone."""
-        shards, place = self._places[index]
-        entry = shards.entry(place)
-        encoded, layout = self._encoded.get(shards), self.model.sequence
-        total = 0
-        if encoded and layout.has_words:
-            # of the pieces, which come after the prompts
-            total = sum(encoded.files.texts(entry.key)[2 * len(entry.targets) * layout.has_prompt :])
-        row = self.row_of(index)
-        clip = self.clip_of(row)
+    def _vision_length(self, row: str, kind: SampleKind) -> int:
+        """Vision tokens of the sequence of a sample of a kind in a row."""
+        text = "".join(f"<{name}>" for name in kind.order)
+        entry = entry_of_kind(kind, f"samples of {kind.label.task}", text)
+        clip, layout, total = self.clip_of(row), self.model.sequence, 0
         opening = self._first_frame(entry, entry.targets[0], clip)
-        for kind, part in split_text(entry.text):
-            if kind == "text":
-                total += counts[part] if layout.has_words and not encoded else 0
-            elif part == opening:  # one of its video's frames, but with a start and an end of its own
+        for part in kind.order:
+            if part == opening:  # one of its video's frames, but with a start and an end of its own
                 total += vision_tokens((0, 0, 0), layout.patch, bounded=layout.has_words)
             else:
                 size = self.frame_size(*entry.media[part][2:], row)
@@ -270,7 +243,7 @@ class EditDataset:
 
     def clear_cache(self) -> None:
         """Let go of the media that are kept in memory."""
-        self._pixels = PixelCache(self._pixels.most)
+        self._pixels = ArrayCache(self._pixels.most)
 
     def frames(self, record: Record, name: str, window: tuple[int, int], row: str = "") -> np.ndarray:
         """The frames of a window of an element at a row's rate and size, uint8 [T, h, w, 3].
@@ -306,9 +279,9 @@ class EditDataset:
 
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
         """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
-        shards, place = self._places[index]
-        read, encoded, row = lambda: shards[place], self._encoded.get(shards), self.row_of(index)
-        return self.visit(shards.entry(place), read, epoch, step, seed, config, encoded, row)
+        shards, number = self._locate(index)
+        read, encoded, row = lambda: shards[number], self._encoded.get(shards), self.row_of(index)
+        return self.visit(shards.entry(number), read, epoch, step, seed, config, encoded, row)
 
     def visit(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shards.aliases import current
 from shards.errors import SettingError, first_line
+from shards.hashing import digest
 from shards.limits import shown
 
 
@@ -47,7 +48,8 @@ class Codec(Protocol):
 class TextEncoder(Protocol):
     """Text to token states; `width` numbers per token.
 
-    A `light` one is run when a sample is visited, by whoever loads it; others encode all texts beforehand.
+    It is run when a sample is visited, by whoever loads it. One that is not `light` would take as long as the
+    training there: encode the data beforehand (`python -m model precompute`).
     """
 
     width: int
@@ -57,7 +59,10 @@ class TextEncoder(Protocol):
         """One float32 [tokens, width] per text, of its real tokens only; an empty text has no tokens."""
 
     def count(self, texts: list[str]) -> list[int]:
-        """Tokens that `encode` gives for each text, without encoding it."""
+        """Tokens that `encode` gives for each text, by the tokenizer alone."""
+
+    def tokenizer_hash(self) -> str:
+        """Hexadecimal sha256 of what `count` depends on: equal for equal counts, wherever it lies."""
 
     def to(self, device: torch.device | str) -> Self:
         """Compute on a device; returns itself."""
@@ -95,6 +100,11 @@ def build(spec: dict[str, Any], port: type | None = None) -> Any:
         return kind(**args)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise SettingError(f"class_path {path!r}: {first_line(error)}") from error
+
+
+def hash_of_tokenizer(tokenizer: Any, *settings: Any) -> str:
+    """sha256 of a tokenizer of transformers, and of what else a count depends on."""
+    return digest([tokenizer.backend_tokenizer.to_str(), *settings])
 
 
 def _fits(kind: type, port: type) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from model.encoders import hash_of_tokenizer
 from shards.errors import SettingError
 from shards.limits import MAX_WIDTH, in_range, shown
 
@@ -88,13 +89,14 @@ class FlanT5:
         self.path, self.revision, self.width, self.dtype = path, revision, width, dtype
         self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
         self._device = torch.device("cpu")
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: Any = None
+        self._tokenizer: Any = None
 
     def to(self, device: torch.device | str) -> Self:
         """This encoder with its weights, read or yet to be read, on `device`."""
         self._device = torch.device(device)
-        if self._loaded:
-            self._loaded[1].to(self._device)
+        if self._loaded is not None:
+            self._loaded.to(self._device)
         return self
 
     def release(self) -> None:
@@ -147,19 +149,27 @@ class FlanT5:
             "subfolder": "" if flat or not subfolder else subfolder,
         }
 
-    def _load(self) -> tuple[Any, Any]:
-        """(tokenizer, model); raises FileNotFoundError or ValueError saying what is wrong with the path."""
-        if self._loaded is None:
-            from safetensors import SafetensorError
+    def _read_tokenizer(self) -> Any:
+        """The tokenizer, without the weights; raises as `_load`."""
+        if self._tokenizer is None:
             from transformers import AutoConfig, AutoTokenizer
 
-            place = self._place(self.subfolder)
             try:
-                config = AutoConfig.from_pretrained(**place)
+                config = AutoConfig.from_pretrained(**self._place(self.subfolder))
                 tokenizer = AutoTokenizer.from_pretrained(**self._place(self.tokenizer_folder))
             except (OSError, ValueError) as error:
                 raise self._unreadable(error) from error
             self._check(config, tokenizer)
+            self._tokenizer = tokenizer
+        return self._tokenizer
+
+    def _load(self) -> Any:
+        """The network; raises FileNotFoundError or ValueError saying what is wrong with the path."""
+        if self._loaded is None:
+            from safetensors import SafetensorError
+
+            self._read_tokenizer()  # what is wrong with it is said before weights are read
+            place = self._place(self.subfolder)
             options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
             try:
                 read: Any = self._model_class().from_pretrained(**place, **options, use_safetensors=True)
@@ -171,7 +181,7 @@ class FlanT5:
             for name, weight in model.named_parameters():
                 if not weight.isfinite().all():
                     raise self._refusal(f"is broken: the weights {name} are not finite")
-            self._loaded = tokenizer, model.eval().requires_grad_(False).to(self._device)
+            self._loaded = model.eval().requires_grad_(False).to(self._device)
         return self._loaded
 
     @torch.inference_mode(False)  # a caller's inference mode would leave its mark on weights and states
@@ -202,8 +212,12 @@ class FlanT5:
         own = (self._count(text, len(self._ids(text))) if text or self.closing else 0 for text in texts)
         return [count + self.closing for count in own]
 
+    def tokenizer_hash(self) -> str:
+        """See `TextEncoder`; how texts are cleaned goes with the class."""
+        return hash_of_tokenizer(self._read_tokenizer(), self.model_type, self.closing)
+
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._load()[0](text, verbose=False)["input_ids"]
+        ids: list[int] = self._read_tokenizer()(text, verbose=False)["input_ids"]
         return ids
 
     def _count(self, text: str, length: int) -> int:
@@ -216,7 +230,7 @@ class FlanT5:
 
     def _run(self, tokens: list[int], lengths: list[int]) -> Tensor:
         """States [L, width] of one row of texts of the given lengths."""
-        model = self._load()[1]
+        model = self._load()
         return model(
             input_ids=torch.tensor([tokens], device=self._device),
             attention_mask=block_mask(lengths, model.dtype, self._device),

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from model.encoders import hash_of_tokenizer
 from shards.errors import SettingError
 from shards.limits import MAX_WIDTH, in_range, read_json, shown
 
@@ -48,13 +49,14 @@ class MiniLM:
             raise SettingError(f"text encoder path: a folder, got {shown(path)}")
         in_range("text encoder max_tokens", max_tokens, 1, MAX_WIDTH)
         self.path, self.max_tokens = path, max_tokens
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: Any = None
+        self._tokenizer: Any = None
 
-    def _load(self) -> tuple[Any, Any]:
-        """(tokenizer, model); read on first use, without touching the network."""
+    def _load(self) -> Any:
+        """The network; read on first use, without touching the network of the machine."""
         if self._loaded is None:
             from safetensors.torch import load_file
-            from transformers import AutoTokenizer, BertConfig, BertModel
+            from transformers import BertConfig, BertModel
 
             folder = Path(self.path) if self.path else installed_weights()
             config = BertConfig(**read_json(folder / "config.json"))
@@ -64,8 +66,25 @@ class MiniLM:
             model.load_state_dict(
                 {name: value for name, value in weights.items() if name in wanted}, strict=True
             )
-            self._loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True), model.eval()
+            self._loaded = model.eval()
         return self._loaded
+
+    def _tokens_of(self, texts: list[str]) -> list[list[int]]:
+        """Token numbers of each text; reads the tokenizer alone."""
+        ids: list[list[int]] = self._read_tokenizer()(texts)["input_ids"]
+        return ids
+
+    def _read_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            folder = Path(self.path) if self.path else installed_weights()
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return self._tokenizer
+
+    def tokenizer_hash(self) -> str:
+        """See `TextEncoder`."""
+        return hash_of_tokenizer(self._read_tokenizer())
 
     def to(self, device: torch.device | str) -> Self:
         """It is small and stays on the CPU; returns itself."""
@@ -75,7 +94,7 @@ class MiniLM:
         """Tokens of each text, [CLS] and [SEP] left out; ValueError as `encode`."""
         if not texts:
             return []
-        counts = [len(ids) - 2 for ids in self._load()[0](texts)["input_ids"]]
+        counts = [len(ids) - 2 for ids in self._tokens_of(texts)]
         for text, count in zip(texts, counts, strict=True):
             self._check(text, count)
         return counts
@@ -92,10 +111,9 @@ class MiniLM:
         Each text runs alone, so that its states do not depend on what is encoded beside it. An empty text
         has no tokens. Raises ValueError when a text is longer than `max_tokens`.
         """
-        tokenizer, model = self._load()
-        states = []
+        model, states = self._load(), []
         for text in texts:
-            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            ids = torch.tensor(self._tokens_of([text]))
             self._check(text, ids.shape[1] - 2)
             hidden = model(input_ids=ids).last_hidden_state[0, 1:-1]
             states.append(hidden.clone())

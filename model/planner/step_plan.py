@@ -58,40 +58,55 @@ class Planner:
     """Plans any step of a run.
 
     Args:
-        lengths: tokens of every sample that `order` numbers.
+        lengths: tokens of every sample that `order` numbers, or what gives those of some samples (numbers ->
+            int64), of data that is too large to look at as a whole.
         batch_size: samples per step, over all ranks.
         name: of a sample, for messages.
+        longest: least tokens of the longest sample and what names it, where `lengths` is a function.
 
     Raises:
-        ConfigError: a sample exceeds a budget even when it is shared; the longest one is named.
+        ConfigError: a sample exceeds a budget even when it is shared; it is named. Said at once of the
+            longest, and by the step that meets another.
     """
 
     def __init__(
         self,
-        lengths: Sequence[int] | NDArray[np.int64],
+        lengths: Sequence[int] | NDArray[np.int64] | Callable[[Sequence[int]], NDArray[np.int64]],
         order: MixtureSampler,
         batch_size: int,
         cost: CostModel,
         cluster: Cluster,
         budget: Budget,
-        name: Callable[[int], str] | None = None,
+        name: Callable[[int], str] = "sample {}".format,
+        longest: tuple[int, Callable[[], str]] | None = None,
     ) -> None:
-        self.lengths = np.asarray(lengths, np.int64)
+        if callable(lengths):
+            self.lengths_of = lengths
+        else:
+            all_lengths = np.asarray(lengths, np.int64)
+            self.lengths_of = all_lengths.__getitem__
+            longest = int(all_lengths.max()), lambda: name(int(all_lengths.argmax()))
+        self.name = name
         self.order, self.batch_size, self.cost = order, batch_size, cost
         self.cluster, self.budget = cluster, budget
         if batch_size < 1:
             raise ConfigError(f"data.batch_size: needs at least 1, got {batch_size}")
+        if longest is not None:
+            self._check(np.array([longest[0]]), longest[1])
+
+    def _check(self, lengths: NDArray[np.int64], longest: Callable[[], str]) -> None:
+        """Raise ConfigError naming the longest sample where a budget cannot hold it."""
         try:
-            least_degrees(self.lengths, cost.of(self.lengths), cluster, budget)
+            least_degrees(lengths, self.cost.of(lengths), self.cluster, self.budget)
         except BalanceError as error:
-            worst = int(self.lengths.argmax())
-            where = f" ({name(worst)})" if name else ""
-            raise ConfigError(f"data: {error}{where}") from error
+            raise ConfigError(f"data: {error} ({longest()})") from error
 
     def __call__(self, step: int) -> StepPlan:
         """The plan of step `step`, from 0."""
         draws = self.order.draws(step * self.batch_size, self.batch_size)
-        lengths = self.lengths[[d.index for d in draws]]
+        indices = [draw.index for draw in draws]
+        lengths = self.lengths_of(indices)
+        self._check(lengths, lambda: self.name(indices[int(lengths.argmax())]))
         balanced = balance(lengths, self.cost, self.cluster, self.budget)
         micro: list[list[PackPlan]] = [[] for _ in range(self.cluster.ranks)]
         for pack in balanced.packs:

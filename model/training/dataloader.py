@@ -70,7 +70,10 @@ class PlannedSteps(Dataset[StepBatch]):
         limits = [row.max_visits for row in pairs.rows.values()]
         order = MixtureSampler(pairs.sizes, ratios, seed, max_visits=limits)
         order.check(last * config.batch_size)
-        self.planner = Planner(pairs.lengths, order, config.batch_size, cost, cluster, budget, pairs.name)
+        longest = pairs.vision_bounds()[1], pairs.name_of_longest
+        self.planner = Planner(
+            pairs.lengths_of, order, config.batch_size, cost, cluster, budget, pairs.name, longest
+        )
 
     def plan(self, step: int) -> StepPlan:
         """The plan of a step, the same on all ranks."""
@@ -140,9 +143,10 @@ class PlannedSteps(Dataset[StepBatch]):
 
     def _candidates(self, draw: Visit) -> Iterator[int]:
         """A sample, and all of its row that could stand in for it, the nearest ones after it first."""
-        order, lengths = self.planner.order, self.planner.lengths
+        order, lengths_of = self.planner.order, self.planner.lengths_of
         row = order.row_of(draw.index)
         first, last = int(order.offsets[row]), int(order.offsets[row + 1])
         yield draw.index
+        (most,) = lengths_of([draw.index])
         for others in (range(draw.index + 1, last), range(first, draw.index)):
-            yield from (i for i in others if lengths[i] <= lengths[draw.index])
+            yield from (i for i in others if lengths_of([i])[0] <= most)

@@ -162,7 +162,7 @@ def _log_sizes(train: EditDataset, module: EditModule) -> tuple[float | None, in
     measured = "" if psnr is None else f", reconstruction {psnr:.1f} dB"
     log.info("codec: %d channels%s", train.vae.channels, measured)
     parameters = count_weights(module.dit)
-    log.info("model: %.2fM parameters, %d to %d tokens", parameters / 1e6, *bounds(train.lengths))
+    log.info("model: %.2fM parameters, %d to %d vision tokens", parameters / 1e6, *train.vision_bounds())
     return psnr, parameters
 
 
@@ -367,11 +367,6 @@ def _begin_worker(_: int) -> None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = hook
-
-
-def bounds(values: list[int]) -> tuple[int, int]:
-    """(least, greatest)."""
-    return min(values), max(values)
 
 
 def progress_bar() -> Callback:

@@ -41,7 +41,7 @@ def corrupt(data: Path, out: Path, key: str, suffix: str, replacement: bytes) ->
     """A copy of a shard folder in which the start of one member is overwritten; indexes stay valid."""
     shutil.copytree(data, out)
     shards = ShardSet(out)
-    offset, size = shards.entry(key).members[suffix]
+    offset, size = shards.members(key)[suffix]
     for row in shards.rows:
         path = out / row.shard
         content = bytearray(path.read_bytes())

@@ -237,12 +237,11 @@ def test_words_of_a_sample_are_those_made_beforehand(config: FitConfig, tmp_path
     other = str(config.data.latent_cache)
     config = with_words(changed(config, flip_prob=0.5, text_drop_prob=0.0, video_drop_prob=0.0), tmp_path)
     train, _, _ = build_datasets(config, None)
-    lengths = train.lengths
+    lengths = train.lengths_of(range(len(train))).tolist()
     made = [train.example(i, 0, i, 0, config.data).sequence for i in range(len(train))]
     assert [len(sequence) for sequence in made] == lengths
-    del train.lengths
     train.read_latent_cache(str(config.data.latent_cache), config.data)
-    assert train.lengths == lengths
+    assert train.lengths_of(range(len(train))).tolist() == lengths
     for i, sequence in enumerate(made):
         read = train.example(i, 0, i, 0, config.data).sequence
         assert sequence.prompt is not None
@@ -392,11 +391,10 @@ def test_the_first_frame_is_given_and_not_learned(
     config = changed(config, **data, image_drop_prob=0.5)
     train, _, model = build_datasets(config, None)
     tokens = 2 * 3  # of a frame
-    assert train.lengths == [3 * tokens]
+    assert train.lengths_of([0]).tolist() == [3 * tokens]
     layout = dataclasses.replace(model.sequence, image_to_video="first_frame")
     train.model = dataclasses.replace(model, sequence=layout)
-    del train.lengths
-    assert train.lengths == [2 * tokens]
+    assert train.lengths_of([0]).tolist() == [2 * tokens]
     seen = set()
     for step in range(8):
         example = train.example(0, 0, step, 0, config.data)
@@ -420,4 +418,4 @@ def test_the_first_frame_is_given_and_not_learned(
         model, sequence=dataclasses.replace(model.sequence, image_to_video="first_frame")
     )
     still = changed(both, image_drop_prob=0.0).data  # among words the picture has bounds of its own
-    assert train.lengths == [len(train.example(0, 0, 0, 0, still).sequence)]
+    assert train.lengths_of([0]).tolist() == [len(train.example(0, 0, 0, 0, still).sequence)]

@@ -137,7 +137,7 @@ def test_a_sample_that_cannot_be_read(
     assert heldout is not None
     tar = next((tmp_path / "shards").glob("heldout-*.tar"))
     entry = heldout.entry(0)
-    offset, size = entry.members["video1.mp4"]
+    offset, size = heldout.shards[0].members(0)["video1.mp4"]
     tar.write_bytes(tar.read_bytes()[:offset] + bytes(size) + tar.read_bytes()[offset + size :])
     loss, module = HeldoutLoss(heldout, 4, data), EditModule(model, OptimConfig(), 1)
     if on_error == "stop":

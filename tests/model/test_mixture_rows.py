@@ -122,7 +122,7 @@ def test_sizes_lengths_and_crops_are_the_row_s(
     lengths: dict[str, set[int]] = {name: set() for name in rows}
     for index in range(len(pairs)):
         example = pairs.example(index, 0, 0, 0, data)
-        assert len(example.sequence) == pairs.lengths[index]
+        assert len(example.sequence) == pairs.lengths_of([index])[0]
         lengths[example.dataset].add(example.size)
     frame = 48 * 64 // 16**2  # tokens; nine frames are three latent ones
     assert lengths == {"plain": {3 * frame}, "short": {2 * frame}, "large": {12 * frame}, "slow": {2 * frame}}

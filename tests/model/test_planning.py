@@ -203,7 +203,7 @@ def test_what_fits_no_rank_alone_is_shared() -> None:
             budget,
             ["the-long-one", "b"].__getitem__,
         )
-    with pytest.raises(ConfigError, match=r"sequence 1 has 2000 tokens.*\(the-longest\)"):
+    with pytest.raises(ConfigError, match=r"sequence 0 has 2000 tokens.*\(the-longest\)"):
         Planner(
             [1900, 2000],
             MixtureSampler([[2]], [1], 0),

@@ -110,7 +110,7 @@ def test_a_visit_is_keyed_by_seed_step_and_sample(fit_config: FitConfig, opened:
 def test_lengths_from_the_index_are_those_of_the_sequences(fit_config: FitConfig, opened: Opened) -> None:
     pairs, _ = opened
     config = dataclasses.replace(fit_config.data, text_drop_prob=0.0)
-    for index, length in enumerate(pairs.lengths):
+    for index, length in enumerate(pairs.lengths_of(range(len(pairs)))):
         assert len(pairs.example(index, 0, 0, 0, config).sequence) == length
 
 

@@ -29,8 +29,8 @@ MUTANTS = (
     Mutant(
         "saves the weights, not their average",
         "model/training/module.py",
-        "plain = copy.deepcopy(self.ema) if",
-        "plain = copy.deepcopy(self.dit) if",
+        "averages = ((name, p) for name, p in self.ema.",
+        "averages = ((name, p) for name, p in self.dit.",
         (f"{LIT}::test_the_average_follows_the_weights_by_its_decay",),
         "the average is kept for nothing",
     ),
@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "gives weights up after every micro-batch",
         "model/training/fsdp.py",
-        "reshard_after_forward=reshard, mp_policy=policy)",
-        "reshard_after_forward=True, mp_policy=policy)",
+        "block, mesh=mesh, reshard_after_forward=reshard,",
+        "block, mesh=mesh, reshard_after_forward=True,",
         ("tests/model/test_sharding.py::test_weights_stay_between_micro_batches_unless_given_up",),
         "weights are gathered once per micro-batch instead of once per step",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import shards.location
+from shards.column_writer import cache_folder
 from shards.location import ShardError
 from shards.reader import ShardSet, stream
 
@@ -50,7 +52,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(shard_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(shard_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(shards.location, "WAIT", 0.01)
     served = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(shard_dir)))
     served.asked = []
@@ -95,6 +98,7 @@ def test_failures_of_the_server_are_tried_again_and_named(shard_dir: Path, serve
     with pytest.raises(ShardError, match="sends whole files"):
         far[1]
     server.ranges = True
+    shutil.rmtree(cache_folder())
     (shard_dir / "train-000000.index.json").unlink()
     with pytest.raises(ShardError, match=r"train-000000\.index\.json: missing"):
         ShardSet(url_of(server))

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards.index import TokenGeometry, rebuild
+from shards.index import TokenGeometry, read_index, rebuild
 from shards.location import ShardError
+from shards.manifest import read_manifest
 from shards.media import read_video
 from shards.reader import ShardSet, stream
 from shards.sample import SampleError
@@ -27,7 +28,8 @@ from shards.writer import Item, write_shards
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(directory.iterdir())}
+    files = [p for p in sorted(directory.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(directory)): p.read_bytes() for p in files}
 
 
 def command(*args: str | Path) -> subprocess.CompletedProcess[str]:
@@ -83,17 +85,19 @@ def test_shards_are_cut_by_samples_and_by_bytes(
     assert sorted(p.name for p in (tmp_path / "a").glob("*.tar")) == ["train-000000.tar"]
 
 
-def test_index_is_rebuilt_as_it_was(shard_dir: Path) -> None:
+def test_index_and_columns_are_rebuilt_as_they_were(shard_dir: Path) -> None:
     before = files_of(shard_dir)
-    for path in shard_dir.glob("*.json*"):
+    assert sum("columns-" in name for name in before) == 9
+    for path in [*shard_dir.glob("*.json*"), *shard_dir.glob("columns-*/*")]:
         path.unlink()
     rebuild(shard_dir)
+    ShardSet(shard_dir)
     assert files_of(shard_dir) == before
 
 
 def test_tokens_follow_the_geometry(shard_dir: Path) -> None:
-    record = ShardSet(shard_dir, "heldout")
-    entry = record.entry(0)
+    (row,) = (row for row in read_manifest(shard_dir) if row.shard.startswith("heldout"))
+    (entry,) = read_index(shard_dir, row).samples
     # 64x96 grows to 208x320: the same aspect within 4%, an area of at least 256x256
     assert entry.tokens % (1 + 2) == 0
     assert entry.tokens >= 2 * 3 * 256
@@ -242,6 +246,7 @@ def test_random_access_notices_damage(shard_dir: Path) -> None:
 
 
 def test_a_stale_index_is_refused(shard_dir: Path) -> None:
+    shutil.rmtree(next(shard_dir.glob("columns-*")))
     shutil.copy(shard_dir / "train-000001.index.json", shard_dir / "train-000000.index.json")
     with pytest.raises(ShardError, match="was made from another"):
         ShardSet(shard_dir)
