@@ -131,12 +131,12 @@ MUTANTS = (
         "many ranks' and micro-batches' gradients lose their last bits",
     ),
     Mutant(
-        "gives weights up after every micro-batch",
+        "sums no gradients where weights stay",
         "model/training/fsdp.py",
-        "block, mesh=mesh, reshard_after_forward=reshard,",
-        "block, mesh=mesh, reshard_after_forward=True,",
+        "if isinstance(module, FSDPModule) and not reshard:",
+        "if isinstance(module, FSDPModule) and reshard:",
         ("tests/model/test_sharding.py::test_weights_stay_between_micro_batches_unless_given_up",),
-        "weights are gathered once per micro-batch instead of once per step",
+        "every rank learns from its own samples alone",
     ),
     Mutant(
         "resumes a step late",
