@@ -355,6 +355,10 @@ def test_held_out_pairs_leave_no_encoder_behind(config: FitConfig, tmp_path: Pat
 @pytest.mark.slow
 def test_two_ranks_train_the_same_adapter(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """They share sequences, and the frozen weights."""
+    pairs = build_datasets(config, None)[0]
+    longest = int(pairs.lengths_of(range(len(pairs))).max())
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, token_budget=longest * 2 // 3))
+    assert any(2 in found for found in degrees(config, tmp_path / "data", Cluster(2, 2, 2, 2)))
     parallel = dataclasses.replace(config.parallel, sequence_parallel=2)
     run_ranks(dataclasses.replace(config, parallel=parallel), tmp_path / "run", 2)
     one, two = ([float(row["loss"]) for row in rows(run)] for run in (alone, tmp_path / "run"))
