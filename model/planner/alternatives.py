@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.planner.balance import Budget, Cluster, balance
+from model.planner.balance import Budget, Cluster, PackPlan, balance, waited_load
 from model.planner.cost import CostModel, Floats
 
 UNBOUNDED = Budget(2**62)
@@ -51,13 +51,20 @@ def never_split(lengths: NDArray[np.int64], cost: CostModel, ranks: int) -> Alte
 
 
 def even_groups(lengths: NDArray[np.int64], cost: CostModel, ranks: int, size: int) -> Alternative:
-    """Every sequence shared by `size` ranks, heaviest first to the group that has least."""
-    work = cost.of(lengths, size)
-    load = np.zeros(ranks // size)
-    for i in np.argsort(-work, kind="stable").tolist():
-        load[load.argmin()] += work[i]
-    load += cost.latency(size) * (load > 0)
+    """Every sequence shared by `size` ranks, see `even_packs`."""
+    load = waited_load(even_packs(lengths, cost, ranks, size), lengths, cost, ranks)
     return Alternative(_over_mean(load, lengths, cost, ranks), float(size > 1))
+
+
+def even_packs(lengths: NDArray[np.int64], cost: CostModel, ranks: int, size: int) -> list[PackPlan]:
+    """A pack for every group of `size` ranks: sequences heaviest first to the group that has least."""
+    work, load = cost.of(lengths, size), np.zeros(ranks // size)
+    contents: list[list[int]] = [[] for _ in load]
+    for i in np.argsort(-work, kind="stable").tolist():
+        group = int(load.argmin())
+        load[group] += work[i]
+        contents[group].append(i)
+    return [PackPlan(tuple(c), group * size, size) for group, c in enumerate(contents) if c]
 
 
 def knapformer(lengths: NDArray[np.int64], cost: CostModel, bags: list[tuple[int, int]]) -> Alternative:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from model.planner.cost import CostModel, Floats
 ROUNDED = 1e-9  # relative: what exceeds a bound by no more is rounding
 SMALL = 0.05  # of a rank's share: lighter sequences fill what the others leave
 TRIALS = 3  # targets that are tried
+NEAR = 1.02  # times the lowest load there is: near enough to search no further
 
 
 @dataclass
@@ -62,12 +64,33 @@ class Placement:
         self._fill(placed, [i for i in self.order if self.least[i] == 1])
         return placed
 
-    def split(self, low: float, high: float) -> Placed:
-        """The best of some targets between `low`, which none can beat, and `high`, which needs no split."""
-        low = min(max(low, self._mean_load(low)), high)
+    def split(self, useful: float, high: float) -> Placed:
+        """A placement whose slowest rank takes little more than the mean.
+
+        Args:
+            useful: mean load without exchanges; high: what the slowest rank takes if nothing is split.
+        """
+        low = max(self._mean_load(useful, self.least), max(self.costs[self.sizes[-1]]))
+        best = self._bisect(low, high)
+        # a few sequences leave gaps that none fills: then the heaviest ones are shared by more ranks than
+        # they need
+        for size in self.sizes[1:]:
+            count = 1
+            while best.load.max() > low * NEAR and count < 2 * len(self.order):
+                least = self.least.copy()
+                for i in self.order[:count]:
+                    least[i] = max(least[i], size)
+                placed = self._fit(max(low, self._mean_load(low, least)), least)
+                if placed.load.max() < best.load.max():
+                    best = placed
+                count *= 2
+        return best
+
+    def _bisect(self, low: float, high: float) -> Placed:
+        """The best placement of some targets from `low` on."""
         best, target = None, low
         for _ in range(TRIALS):
-            placed = self._fit(target)
+            placed = self._fit(target, self.least)
             slowest = float(placed.load.max())
             if best is None or slowest < best.load.max():
                 best = placed
@@ -80,41 +103,32 @@ class Placement:
         assert best is not None  # TRIALS is above 0
         return best
 
-    def _mean_load(self, target: float) -> float:
+    def _mean_load(self, target: float, least: list[int]) -> float:
         """Of a rank, if every sequence is shared by as few ranks as it takes to stay below `target`."""
-        least, largest = np.array(self.least), self.sizes[-1]
+        fewest, largest = np.array(least), self.sizes[-1]
         spent = largest * np.array(self.costs[largest])
         for size in self.sizes[-2::-1]:
             costs = np.array(self.costs[size])
-            spent = np.where((costs <= target) & (least <= size), size * costs, spent)
+            spent = np.where((costs <= target) & (fewest <= size), size * costs, spent)
         return float(spent.sum()) / self.ranks + self.latency[1]
 
-    def _fit(self, target: float) -> Placed:
-        """Place each sequence in the fullest group that holds it below `target`, of the smallest size."""
+    def _fit(self, target: float, least: list[int]) -> Placed:
+        """Place each sequence in the fullest group that holds it below `target`, of the smallest size.
+
+        Args:
+            least: the smallest size for each.
+        """
         count = len(self.order)
         placed = Placed([0] * count, [1] * count, np.zeros(self.ranks))
         unopened = {g: np.full(self.ranks // g, self.latency[g]) for g in self.sizes}
         # by size, the load of every group's fullest rank
         fullest = {g: np.zeros(self.ranks // g) for g in self.sizes}
-        small, largest = SMALL * target, self.sizes[-1]
         fillers = []
         for i in self.order:
-            size = self.least[i]
-            if size == 1 and self.costs[1][i] < small:
+            if least[i] == 1 and self.costs[1][i] < SMALL * target:
                 fillers.append(i)
                 continue
-            while size < largest and self.costs[size][i] > target:
-                size *= 2
-            while True:
-                load = fullest[size] + unopened[size]
-                room = np.where(load <= target - self.costs[size][i], load, -1.0)
-                group = int(room.argmax())
-                if room[group] >= 0:
-                    break
-                if size == largest:
-                    group = int(load.argmin())
-                    break
-                size *= 2
+            size, group = self._group_for(i, target, least[i], fullest, unopened)
             added = self.costs[size][i] + float(unopened[size][group])
             unopened[size][group] = 0.0
             self._put(placed, i, size, group, added)
@@ -126,6 +140,29 @@ class Placement:
                     values[first // g] = max(values[first // g], fullest[size][group])
         self._fill(placed, fillers)
         return placed
+
+    def _group_for(
+        self,
+        i: int,
+        target: float,
+        size: int,
+        fullest: dict[int, Floats],
+        unopened: dict[int, Floats],
+    ) -> tuple[int, int]:
+        """Size and number of the group for a sequence; where none holds it, the one that exceeds least."""
+        largest, lightest = self.sizes[-1], (math.inf, 0, 0)
+        while size < largest and self.costs[size][i] > target:
+            size *= 2
+        while size <= largest:
+            load, cost = fullest[size] + unopened[size], self.costs[size][i]
+            room = np.where(load <= (target - cost) * (1 + ROUNDED), load, -1.0)
+            group = int(room.argmax())
+            if room[group] >= 0:
+                return size, group
+            group = int(load.argmin())
+            lightest = min(lightest, (float(load[group]) + cost, size, group))
+            size *= 2
+        return lightest[1:]
 
     def _put(self, placed: Placed, i: int, size: int, group: int, added: float) -> None:
         first = group * size

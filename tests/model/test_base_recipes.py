@@ -32,6 +32,7 @@ from model.inference.frozen_linear import BaseDtype
 from model.inference.lora import LoraConfig
 from model.inference.wan_lora import FIRST
 from model.net.wan_config import WanConfig
+from model.planner.balance import Cluster
 from model.training.callbacks import render
 from model.training.checkpoint import states
 from model.training.config import FitConfig, OptimConfig, TrainConfig
@@ -42,7 +43,7 @@ from shards.media import probe, write_video
 from shards.resources import config_root
 from shards.verify import verify
 from tests.model.test_bases import tiny_pipeline
-from tests.model.test_parallel import rows, run_ranks
+from tests.model.test_parallel import degrees, rows, run_ranks
 from tests.model.test_recipes import read
 from tests.model.test_wan_lora import error, ours, theirs
 

@@ -25,6 +25,7 @@ from model.inference.diffusers_export import export_diffusers
 from model.inference.editor import Editor
 from model.inference.lora import LoraConfig
 from model.net.wan import WanTransformer
+from model.planner.balance import Cluster
 from model.sequence.interleave import patchify, unpatchify
 from model.training.checkpoint import states
 from model.training.config import FitConfig, OptimConfig, TrainConfig
@@ -38,7 +39,7 @@ from shards.media import read_video, write_image
 from shards.sample import ClipRef, Media, Provenance, Sample
 from shards.writer import Item, write_shards
 from tests.model.test_bases import tiny_pipeline
-from tests.model.test_parallel import kill_after, parallel, rows, run_ranks, same, weights
+from tests.model.test_parallel import degrees, kill_after, parallel, rows, run_ranks, same, weights
 from tests.model.wan_cases import SIZES
 from tests.model.wan_cases import weights as numbered
 
@@ -157,6 +158,7 @@ def test_packings(config: FitConfig, alone: Path, tmp_path: Path) -> None:
 
 def test_two_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Each attends to its own part's prompt; one of them has no token of some sequences."""
+    assert {1, 2} in degrees(config, tmp_path / "data", Cluster(2, 2, 2, 4))
     run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
     same(alone, tmp_path / "run", STEPS)
 
@@ -174,6 +176,7 @@ def test_bf16_between_two_ranks_learns_as_one(config: FitConfig, tmp_path: Path)
 
 @pytest.mark.slow
 def test_four_ranks_share_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
+    assert {2, 4} in degrees(config, tmp_path / "data", Cluster(4, 4, 4, 4))
     run_ranks(parallel(config, sequence_parallel=4), tmp_path / "run", 4)
     same(alone, tmp_path / "run", STEPS)
 
@@ -281,6 +284,7 @@ def test_words_are_trained_saved_and_read(config: FitConfig, tmp_path: Path) -> 
 def test_two_ranks_share_sequences_with_words(config: FitConfig, tmp_path: Path) -> None:
     """A rank attends with some heads, each of which has a gate of its own."""
     config = with_words(config, tmp_path)
+    assert {1, 2} in degrees(config, tmp_path / "data", Cluster(2, 2, 2, 4))
     fit(config, tmp_path / "alone")
     run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
     same(tmp_path / "alone", tmp_path / "run", STEPS)

@@ -242,9 +242,20 @@ def test_sending_has_its_price() -> None:
         assert cheap.degrees[0] == 2
         price = 3000 / 4 * change.get("exchange", 0.0) + change.get("exchange_step", 0.0)
         assert cheap.load.max() == pytest.approx(float(COST.of(lengths).sum()) / 2 + price)
-    for change in ({"exchange": 200.0}, {"exchange_step": 60_000.0}, {"step": 60_000.0}):
+    for change in ({"exchange": 200.0}, {"exchange_step": 60_000.0}):
         dear = balance(lengths, replace(COST, **change), cluster, budget)
         assert dear.degrees.max() == 1
+    slow_to_launch = balance(lengths, replace(COST, step=60_000.0), cluster, budget)
+    assert len(slow_to_launch.packs) == 1  # then one micro-batch of all is the fastest
+
+
+def test_few_sequences_leave_no_gaps() -> None:
+    """Where the longest fits a rank alone and the next ones do not fit beside it."""
+    two = balance([24, 24, 36], COST, Cluster(2, 2, 2, 4), Budget(60))
+    assert two.degrees.tolist() == [1, 1, 2]
+    assert two.imbalance == pytest.approx(1)
+    four = balance([4000, 3000, 1000], COST, Cluster(4, 4, 4, 4), Budget(10**6))
+    assert four.imbalance == pytest.approx(1)
 
 
 def test_other_ways_to_share_a_step_are_told_in_the_same_cost() -> None:

@@ -35,6 +35,7 @@ GROUPS = (
     "report",
     "suite",
     "planning",
+    "sharing",
     "model",
     "step",
     "wan",
@@ -80,8 +81,8 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, planning, model, wan, packing, loading, truth;
-            all when not given
+        only: groups to run: media, shards, metrics, report, planning, sharing, model, wan, packing, loading,
+            truth; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
