@@ -37,7 +37,9 @@ SAVED_OPS = {
 }
 
 
-def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool) -> None:
+def prepare_blocks(
+    dit: nn.Module, checkpointing: Checkpointing, compiled: bool, offload: bool = False
+) -> None:
     """Make the blocks of a transformer, in place, recompute what they do not keep, and compile them.
 
     Call it before the weights are shared out among ranks, so that gathering them stays outside. The weights
@@ -47,6 +49,7 @@ def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool)
         compiled: every block once, for one number of tokens; attention itself is left as it is, since where
             sequences lie changes from batch to batch. Under `selective` the compiler alone decides what is
             kept.
+        offload: keep the inputs of blocks, which is what `full` keeps, in the memory of the CPU.
     """
     blocks: Any = dit.blocks
     if compiled:
@@ -68,6 +71,8 @@ def prepare_blocks(dit: nn.Module, checkpointing: Checkpointing, compiled: bool)
                 preserve_rng_state=False,  # nothing is random
                 context_fn=_contexts if checkpointing == "selective" else noop_context_fn,
             )
+        if offload:
+            block.forward = _offloaded(block.forward)
 
 
 def _contexts() -> Any:
@@ -79,6 +84,30 @@ def _policy(_: Any, operator: Any, *arguments: Any, **keywords: Any) -> Checkpoi
     if operator.name().partition(".")[0] in SAVED_OPS:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _offloaded(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A block whose input is on the CPU, pinned for a GPU, from its forward to its backward pass."""
+
+    def run(x: Tensor, *others: Any) -> Tensor:
+        def pack(tensor: Tensor) -> Any:
+            # other arguments are the same for all blocks
+            if tensor.data_ptr() != x.data_ptr() or tensor.shape != x.shape:
+                return tensor
+            host = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
+            return x.device, host.copy_(tensor, non_blocking=True)
+
+        def unpack(kept: Any) -> Tensor:
+            if isinstance(kept, Tensor):
+                return kept
+            device, host = kept
+            returned: Tensor = host.to(device, non_blocking=True)
+            return returned
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return forward(x, *others)
+
+    return run
 
 
 def _fixed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -165,7 +165,7 @@ def load_state(path: Path, module: EditModule, optimizer: torch.optim.Optimizer)
     except FAULTS as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: does not fit this model, or is damaged: {reason}; {remedy}") from error
-    for moments in optimizer.state.values():
+    for parameter, moments in optimizer.state.items():
         if "step" in moments:
-            moments["step"] = moments["step"].to(moments["exp_avg"].device)
+            moments["step"] = moments["step"].to(parameter.device)
     module.done = step

@@ -20,8 +20,9 @@ class OptimConfig:
     """The optimizer and its schedule; the defaults are the paper's (section A.1).
 
     Attributes:
-        method: `adamw`, or `muon` for the matrices of the blocks and AdamW for all else; one learning rate
-            serves both (`model.training.optimizer`).
+        method: `adamw`; `adamw8bit`, with its moments in 8 bits (`model.training.adamw8bit`); or `muon` for
+            the matrices of the blocks and AdamW for all else (`model.training.optimizer`). One learning rate
+            serves all.
         lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
         max_skipped: a step whose gradient is not finite updates nothing; so many in a row end the run.
@@ -33,7 +34,7 @@ class OptimConfig:
             video.
     """
 
-    method: Literal["adamw", "muon"] = "adamw"
+    method: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     lr: float = 8e-6
     final_lr: float = 1e-6
     warmup: int = 2000
@@ -127,6 +128,9 @@ class ParallelConfig:
             and sends three times as much per micro-batch as otherwise per step.
         checkpointing: what the backward pass computes again instead of keeping it: `none`; `selective`, all
             but attention and the results of matrix products; `full`, whole blocks.
+        offload: what waits in the memory of the CPU: `activations`, the inputs of the blocks between their
+            forward and backward passes, with checkpointing `full`; `optimizer`, its state between steps; or
+            `all` of it.
         compile: compile the blocks. Every micro-batch is padded to the token budget then, and the compiler
             already does what `selective` does.
         cost: file that `python -m model cost` wrote, to plan by measured seconds instead of operations; then
@@ -139,6 +143,7 @@ class ParallelConfig:
     gather: Literal["float32", "bfloat16"] = "float32"
     reshard: bool = False
     checkpointing: Checkpointing = "none"
+    offload: Literal["none", "activations", "optimizer", "all"] = "none"
     compile: bool = False
     cost: str | None = None
     peak_tflops: float | None = None
@@ -146,6 +151,11 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         if self.sequence_parallel < 1 or (self.peak_tflops is not None and self.peak_tflops <= 0):
             raise SettingError("parallel.sequence_parallel and parallel.peak_tflops must be positive")
+        if self.offload in ("activations", "all") and self.checkpointing != "full":
+            raise SettingError(
+                f"parallel.offload {self.offload}: needs parallel.checkpointing full, where a block's input "
+                f"is all that is kept of it, not {self.checkpointing}"
+            )
         if self.reshard and self.sharding == "ddp":
             raise SettingError(
                 "parallel.reshard: under sharding ddp every rank has all weights; leave it out"

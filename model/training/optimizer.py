@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model.training.adamw8bit import AdamW8bit, blank_moments
 from model.training.config import OptimConfig
 
 Groups = list[dict[str, Any]]
@@ -43,9 +44,45 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
-def adamw(groups: Groups, config: OptimConfig) -> torch.optim.AdamW:
+class OffloadedOptimizer(torch.optim.Optimizer):
+    """Optimizers of some weights each, whose state waits in the memory of the CPU while others step.
+
+    Their parameter groups and state are this one's. Copies are not overlapped with anything.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        for part in parts:
+            part.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of each in turn."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            self.move(part, home=False)
+            part.step()
+            self.move(part, home=True)
+        return loss
+
+    def move(self, part: torch.optim.Optimizer, home: bool) -> None:
+        """Bring the state of a part's weights to where they are, or home to the CPU."""
+        for parameter in (p for group in part.param_groups for p in group["params"]):
+            state = self.state.get(parameter, {})
+            for name, value in state.items():
+                if value.ndim:  # what is counted stays
+                    state[name] = value.to("cpu" if home else parameter.device)
+
+
+def adamw(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW with the settings of a run."""
     betas = (config.betas[0], config.betas[1])
+    if config.method == "adamw8bit":
+        return AdamW8bit(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
 
@@ -71,10 +108,30 @@ def optimizer_of(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig)
     return MuonAdamW([{"params": matrices}], others, config) if matrices else adamw(others, config)
 
 
+def offloaded(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> OffloadedOptimizer:
+    """As `optimizer_of`, block by block, with the state in the memory of the CPU."""
+    by_block: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            block = ".".join(name.split(".")[:2]) if name.startswith("blocks.") else ""
+            by_block.setdefault(block, []).append((name, parameter))
+    made = [optimizer_of(weights, config) for weights in by_block.values()]
+    parts = [part for each in made for part in (each.parts if isinstance(each, MuonAdamW) else (each,))]
+    return OffloadedOptimizer(parts)
+
+
 def blank_state(optimizer: torch.optim.Optimizer) -> None:
     """Give every parameter the state that it has after a first step, all zeros, to be read into."""
+    if isinstance(optimizer, OffloadedOptimizer):
+        for part in optimizer.parts:
+            blank_state(part)
+            optimizer.move(part, home=True)
+        return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            if isinstance(optimizer, AdamW8bit):
+                optimizer.state[parameter] = blank_moments(parameter)
+                continue
             zeros = torch.zeros_like(parameter, requires_grad=False)
             if "ns_steps" in group:
                 state: dict[str, Tensor] = {"momentum_buffer": zeros}

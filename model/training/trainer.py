@@ -41,6 +41,7 @@ from model.training.dataloader import PlannedSteps, SampleError
 from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
 from model.training.heldout_loss import heldout_loss_of
 from model.training.module import EditModule
+from model.training.optimizer import offloaded
 from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
@@ -269,10 +270,15 @@ def make_module(
         add_adapter(base, config.lora)
     module = EditModule(model, config.optim, config.train.steps, base, world)
     module.lora, module.groups = config.lora, groups
-    prepare_blocks(module.dit, config.parallel.checkpointing, config.parallel.compile)
+    parallel = config.parallel
+    inputs, state = (parallel.offload in (kind, "all") for kind in ("activations", "optimizer"))
+    prepare_blocks(module.dit, parallel.checkpointing, parallel.compile, inputs)
     if world.world_size > 1:
-        module.shard(config.parallel, world.device(config.train.accelerator).type)
-    optimizer = module.configure_optimizers()
+        module.shard(parallel, world.device(config.train.accelerator).type)
+    if state:
+        optimizer: torch.optim.Optimizer = offloaded(module.dit.named_parameters(), config.optim)
+    else:
+        optimizer = module.configure_optimizers()
     module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]  # with its moments
     return module, optimizer
 

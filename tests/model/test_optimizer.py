@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from model.net.config import DiTConfig
 from model.net.dit import DiT
-from model.training.config import OptimConfig
-from model.training.optimizer import optimizer_of
+from model.sequence.rope import RopeConfig
+from model.training.checkpoint import states
+from model.training.config import FitConfig, OptimConfig, ParallelConfig
+from model.training.optimizer import offloaded, optimizer_of
+from model.training.trainer import fit
+from shards.errors import SettingError
+from tests.model.test_parallel import kill_after, parallel, rows, run_ranks, same
 
 
 def test_only_matrices_are_decayed(dit_config: DiTConfig) -> None:
@@ -30,6 +40,71 @@ def test_only_matrices_are_decayed(dit_config: DiTConfig) -> None:
     assert float(dit.out.weight[0, 0]) == pytest.approx(2 * (1 - 0.1 * 0.5))
 
 
+def updates(method: Literal["adamw", "adamw8bit"], steps: int) -> tuple[torch.Tensor, torch.optim.Optimizer]:
+    """A matrix after some steps along noisy gradients of different sizes, and its optimizer."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(64, 512))
+    config = OptimConfig(method=method, lr=0.01, weight_decay=0.1)
+    optimizer = optimizer_of([("blocks.0.q.weight", weight)], config)
+    direction = torch.randn(64, 512) * torch.randn(64, 512).exp()
+    for _ in range(steps):
+        weight.grad = direction + 0.5 * direction.abs() * torch.randn(64, 512)
+        optimizer.step()
+    return weight.detach(), optimizer
+
+
+def test_moments_in_8_bits_step_nearly_as_in_32() -> None:
+    """And take a byte per weight, with a scale per 256. Measured: 9 % off after 20 steps."""
+    (exact, _), (near, optimizer) = updates("adamw", 20), updates("adamw8bit", 20)
+    assert float((near - exact).norm() / exact.norm()) < 0.12
+    # none runs away; with squares that round to 0 it is 19 %
+    (state,) = optimizer.state.values()
+    sizes = {name: value.numel() * value.element_size() for name, value in state.items()}
+    number, scales = 64 * 512, 4 * 64 * 512 // 256
+    assert sizes == {
+        "step": 4,
+        **{"exp_avg": number, "exp_avg_scale": scales},
+        **{"exp_avg_sq": number, "exp_avg_sq_scale": scales},
+    }
+
+
+def test_small_weights_have_moments_in_32_bits() -> None:
+    results = []
+    methods: tuple[Literal["adamw", "adamw8bit"], ...] = ("adamw", "adamw8bit")
+    for method in methods:
+        torch.manual_seed(0)
+        weights = {"blocks.0.norm.weight": torch.randn(5000), "blocks.0.q.weight": torch.randn(50, 100)}
+        named = {name: nn.Parameter(value) for name, value in weights.items()}
+        optimizer = optimizer_of(named.items(), OptimConfig(method=method, lr=0.1))
+        for _ in range(3):
+            for parameter in named.values():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        results.append(torch.cat([p.detach().flatten() for p in named.values()]))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["adamw", "muon"])
+def test_an_optimizer_whose_state_is_elsewhere_steps_the_same(
+    dit_config: DiTConfig, method: Literal["adamw", "muon"]
+) -> None:
+    """Block by block, each with its own part of the state; a schedule of the rate reaches all."""
+    config, after = OptimConfig(method=method, lr=0.1), []
+    for make in (optimizer_of, offloaded):
+        torch.manual_seed(0)
+        dit = DiT(dit_config)
+        optimizer = make(dit.named_parameters(), config)
+        for rate in (0.1, 0.02):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            for parameter in dit.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        after.append(list(dit.parameters()))
+        assert len(optimizer.state) == len(after[-1])
+    assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
+
+
 def test_two_steps_of_adam_by_hand() -> None:
     """m and v are moving averages with the first and the second of the betas."""
     weight = nn.Parameter(torch.zeros(1, 1))
@@ -42,3 +117,58 @@ def test_two_steps_of_adam_by_hand() -> None:
         m, v = 0.8 * m + 0.2 * gradient, 0.99 * v + 0.01 * gradient**2
         value -= 0.1 * (m / (1 - 0.8**step)) / (v / (1 - 0.99**step)) ** 0.5
         assert weight.item() == pytest.approx(value, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def wide(fit_config: FitConfig) -> FitConfig:
+    """Rows of 256 weights, whose moments fit into 8 bits."""
+    dit = DiTConfig(width=256, depth=1, heads=16, hidden=256, rope=RopeConfig(dims=(4, 4, 4, 4)))
+    return dataclasses.replace(
+        fit_config,
+        model=dataclasses.replace(fit_config.model, dit=dit),
+        optim=dataclasses.replace(fit_config.optim, method="adamw8bit"),
+        train=dataclasses.replace(fit_config.train, threads=1, validate_every=1000),
+    )
+
+
+def test_moments_in_8_bits_go_on_as_if_nothing_had_been(
+    wide: FitConfig, tmp_path: Path, power_cut: Callable[[FitConfig, Path, int], None]
+) -> None:
+    fit(wide, tmp_path / "alone")
+    power_cut(wide, tmp_path / "run", 3)
+    (file,) = states(tmp_path / "run" / "state")[-1].glob("*.safetensors")
+    state = load_file(file)
+    assert state["adamw.exp_avg.blocks.0.mlp.up.weight"].dtype == torch.uint8
+    assert fit(wide, tmp_path / "run")["resumed_at"] == 2
+    one, other = (load_file(tmp_path / r / "checkpoint" / "model.safetensors") for r in ("alone", "run"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_moments_in_8_bits_go_on_with_other_ranks(wide: FitConfig, tmp_path: Path) -> None:
+    """Two are killed, one goes on; scales and codes are cut by rows, wherever ranks meet."""
+    fit(wide, tmp_path / "alone")
+    kill_after(wide, tmp_path / "run", 3, ranks=2)
+    assert fit(wide, tmp_path / "run")["resumed_at"] >= 2
+    losses = [[float(row["loss"]) for row in rows(tmp_path / run)] for run in ("alone", "run")]
+    assert len(losses[0]) == wide.train.steps
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_waits_on_the_cpu_changes_nothing(fit_config: FitConfig, tmp_path: Path, ranks: int) -> None:
+    """Inputs of blocks and the optimizer's state; on a CPU nothing moves, but all of it is run."""
+    train = dataclasses.replace(fit_config.train, threads=1, validate_every=1000)
+    config = dataclasses.replace(fit_config, train=train)
+    config = parallel(config, checkpointing="full")
+    fit(config, tmp_path / "alone")
+    config = parallel(config, offload="all")
+    if ranks == 1:
+        fit(config, tmp_path / "run")
+        curves = [(tmp_path / run / "curve.csv").read_bytes() for run in ("alone", "run")]
+        assert curves[0] == curves[1]
+    else:
+        run_ranks(config, tmp_path / "run", ranks)
+        same(tmp_path / "alone", tmp_path / "run", config.train.steps)
+    with pytest.raises(SettingError, match=r"parallel\.offload activations: needs parallel\.checkpointing"):
+        ParallelConfig(offload="activations")
