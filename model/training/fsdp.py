@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from model.inference.frozen_linear import codes_of
 from model.net.transformer import Transformer
 from model.training.distributed import World
+from shards.errors import ConfigError
 
 Sharding = Literal["full", "hybrid", "ddp"]
 Gather = Literal["float32", "bfloat16"]
@@ -42,7 +43,15 @@ def shard(module: nn.Module, mesh: DeviceMesh, gather: Gather = "float32", resha
             Weights that are kept as int8 or nf4 are whole on every rank.
         reshard: give a block's weights up after its forward pass, and those outside the blocks after a
             micro-batch.
+
+    Raises:
+        ConfigError: a PyTorch that cannot sum gradients apart from a backward pass, without `reshard`.
     """
+    if not reshard and not hasattr(FSDPModule, "finalize_backward"):
+        raise ConfigError(
+            f"parallel.reshard: PyTorch {torch.__version__} has no FSDPModule.finalize_backward, which "
+            "several ranks need; install a newer one, or set parallel.reshard to true"
+        )
     blocks: Any = getattr(module, "blocks", [])
     quantized = codes_of(module)
     for parameter in quantized:
