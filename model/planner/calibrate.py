@@ -63,6 +63,7 @@ def measure(
     extras: ExtrasConfig | None = None,
     ranks: int = 1,
     shared: list[tuple[int, ...]] | None = None,
+    processor: bool = False,
 ) -> tuple[CostModel, list[Timing]]:
     """Time forward and backward passes with random weights, and fit the cost model to them.
 
@@ -72,6 +73,7 @@ def measure(
         precision: of autocast; float32 turns it off.
         ranks: that measure at a time, see `time_steps`; a power of two that divides the heads.
         shared: micro-batches that are also timed when groups of 2, 4, ... ranks share them.
+        processor: go by the seconds that processors worked instead of the clock's, see `StepTime`.
 
     Returns:
         The model, its coefficients in seconds, and the measurements: the best of three, the device warm.
@@ -80,7 +82,8 @@ def measure(
     sizes = [2**i for i in range(1, ranks.bit_length())]
     layouts += [(lengths, size) for size in sizes for lengths in shared or ()]
     steps = [Step(lengths, every_group(len(lengths), size, ranks)) for lengths, size in layouts]
-    seconds = time_steps(config, steps, ranks, device, checkpointing, precision, extras)
+    times = time_steps(config, steps, ranks, device, checkpointing, precision, extras)
+    seconds = [t.processor if processor else t.seconds for t in times]
     timings = [Timing(lengths, taken, size) for (lengths, size), taken in zip(layouts, seconds, strict=True)]
     cost = fit([t.lengths for t in timings], [t.seconds for t in timings], [t.size for t in timings])
     return cost, timings

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -43,6 +43,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class StepTime:
+    """What a step took, the best of some rounds of each.
+
+    Attributes:
+        seconds: on the slowest rank, by the clock.
+        processor: seconds that processors worked, on the rank where its packs add up to most; of a shared
+            pack the rank that worked longest counts. As `seconds` where every rank has a core of its own and
+            waits for nothing but the others' work; where cores are shared or busy, it still is.
+    """
+
+    seconds: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Setup:
     """What steps are timed with, see `time_steps`."""
 
@@ -69,8 +84,8 @@ def time_steps(
     checkpointing: Checkpointing = "none",
     precision: torch.dtype = torch.bfloat16,
     extras: ExtrasConfig | None = None,
-) -> list[float]:
-    """Seconds of each step on its slowest rank: the best of three, the device warm.
+) -> list[StepTime]:
+    """The times of each step: the best of three rounds, the device warm.
 
     Args:
         config: with `text_dim` and `vision_dim`; `ranks` divides its heads.
@@ -84,8 +99,7 @@ def time_steps(
         return _time_rank(0, setup)
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(_joined, (setup, folder), nprocs=ranks)
-        seconds: list[float] = json.loads((Path(folder) / "seconds.json").read_text())
-    return seconds
+        return [StepTime(*times) for times in json.loads((Path(folder) / "times.json").read_text())]
 
 
 def _joined(rank: int, setup: Setup, folder: str) -> None:
@@ -98,32 +112,36 @@ def _joined(rank: int, setup: Setup, folder: str) -> None:
     dist.init_process_group("nccl" if cuda else "gloo", store, rank=rank, world_size=setup.ranks)
     try:
         make_groups(setup.ranks, setup.ranks)
-        seconds = _time_rank(rank, setup)
+        times = [astuple(t) for t in _time_rank(rank, setup)]
         if rank == 0:
-            (Path(folder) / "seconds.json").write_text(json.dumps(seconds))
+            (Path(folder) / "times.json").write_text(json.dumps(times))
         dist.barrier()  # nobody leaves while others still talk to it
     finally:
         forget_groups()
         dist.destroy_process_group()
 
 
-def _time_rank(rank: int, setup: Setup) -> list[float]:
-    """Seconds of each step on the slowest rank."""
+def _time_rank(rank: int, setup: Setup) -> list[StepTime]:
+    """The times of each step, the same on all ranks."""
     device = torch.device(setup.device, rank) if setup.device == "cuda" else torch.device(setup.device)
     network = build_transformer(setup.config, setup.extras).to(device)
     out = network.get_submodule("proj_out" if isinstance(setup.config, WanConfig) else "out")
     with torch.no_grad():
         out.get_parameter("weight").normal_(std=0.02)  # zero at the start, and so would all gradients be
     prepare_blocks(network, setup.checkpointing, compiled=False)
-    best = [math.inf] * len(setup.steps)
+    best = [StepTime(math.inf, math.inf)] * len(setup.steps)
     # round after round, so that a machine that is busy for a while slows all steps down alike
     for number in range(REPEATS + 1):
         for i, step in enumerate(setup.steps):
-            plans = [p for p in step.packs if rank in p.ranks]
-            batches = [_batch(setup.config, step.lengths, p, rank).to(device) for p in plans]
-            taken = _seconds(network, batches, device, setup)
+            batches = {
+                n: _batch(setup.config, step.lengths, p, rank).to(device)
+                for n, p in enumerate(step.packs)
+                if rank in p.ranks
+            }
+            taken = _step_time(network, step, batches, device, setup)
             if number:  # the first round warms the device up
-                best[i] = min(best[i], taken)
+                shortest = map(min, astuple(best[i]), astuple(taken))
+                best[i] = StepTime(*shortest)
     return best
 
 
@@ -146,23 +164,33 @@ def _sequence(config: Sizes, length: int) -> TokenSequence:
     return build_sequence([*words, target], layout)
 
 
-def _seconds(network: Transformer, batches: list[PackedBatch], device: torch.device, setup: Setup) -> float:
-    """One step, on the slowest rank."""
+def _step_time(
+    network: Transformer, step: Step, batches: dict[int, PackedBatch], device: torch.device, setup: Setup
+) -> StepTime:
+    """Run a step: this rank's micro-batches, by the numbers of their packs."""
+    worked = torch.zeros(len(step.packs) + 1, device=device, dtype=torch.float64)
     if setup.ranks > 1:
         dist.barrier()
     _wait(device)
     begin = time.perf_counter()
-    for batch in batches:
+    for number, batch in batches.items():
+        start = time.process_time()
         times = torch.full((batch.segments,), 0.5, device=device)
         with torch.autocast(device.type, setup.precision, enabled=setup.precision != torch.float32):
             out = network(batch, batch.vision, times)[0]
         out.float().square().sum().backward()
+        worked[number] = time.process_time() - start
     _wait(device)
-    taken = torch.tensor(time.perf_counter() - begin, device=device, dtype=torch.float64)
+    worked[-1] = time.perf_counter() - begin
     network.zero_grad()
     if setup.ranks > 1:
-        dist.all_reduce(taken, dist.ReduceOp.MAX)
-    return taken.item()
+        dist.all_reduce(worked, dist.ReduceOp.MAX)
+    *packs, seconds = worked.tolist()
+    load = [0.0] * setup.ranks
+    for plan, spent in zip(step.packs, packs, strict=True):
+        for rank in plan.ranks:
+            load[rank] += spent
+    return StepTime(seconds, max(load))
 
 
 def _wait(device: torch.device) -> None:

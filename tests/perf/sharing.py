@@ -1,8 +1,9 @@
 """Steps on two and on four real ranks as planned, never split and in even groups; measured and predicted.
 
 Ranks are processes over gloo with a thread each, forward and backward passes only. The cost that plans and
-predictions go by is fitted in the same run by what `python -m model cost --ranks` does. Four ranks on fewer
-cores share them: then all ways are slower, and sharing is worth less than it would be.
+predictions go by is fitted in the same run by what `python -m model cost --ranks` does. Figures are the
+seconds that processors worked (`StepTime.processor`), since four ranks may have fewer cores and others may
+use them too; the clock's stand beside.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 
 
 def compared(ranks: int, quick: bool) -> list[Figure]:
-    """Every mix, shared out in every way; seconds are the best of three rounds, on the slowest rank."""
+    """Every mix, shared out in every way; the best of three rounds, on the slowest rank."""
     torch.set_num_threads(ranks)  # a thread for each
     longest = 512 if quick else TOKENS
     mixes = {name: tuple(n // 8 if quick else n for n in mix) for name, mix in MIXES.items()}
     packs = packs_up_to(longest), shared_packs(longest)
-    cost, timings = calibrate(CONFIG, packs[0], precision=torch.float32, ranks=ranks, shared=packs[1])
+    cost, timings = calibrate(
+        CONFIG, packs[0], precision=torch.float32, ranks=ranks, shared=packs[1], processor=True
+    )
     off = [float(cost.of(t.lengths, t.size).sum()) + cost.latency(t.size) - t.seconds for t in timings]
     worst = max(abs(o) / t.seconds for o, t in zip(off, timings, strict=True))
     text = (
@@ -59,15 +62,17 @@ def compared(ranks: int, quick: bool) -> list[Figure]:
     for mix, lengths in mixes.items():
         for way, made in ways_of(lengths, cost, ranks).items():
             ways[mix, way] = Step(lengths, tuple(made))
-    measured = time_steps(CONFIG, list(ways.values()), ranks, precision=torch.float32)
+    times = time_steps(CONFIG, list(ways.values()), ranks, precision=torch.float32)
+    measured = [t.processor for t in times]
     fastest = {mix: min(s for (m, _), s in zip(ways, measured, strict=True) if m == mix) for mix in mixes}
-    for ((mix, way), step), seconds in zip(ways.items(), measured, strict=True):
+    for ((mix, way), step), taken in zip(ways.items(), times, strict=True):
+        seconds = taken.processor
         lengths = np.array(step.lengths)
         predicted = float(waited_load(step.packs, lengths, cost, ranks).max())
         split = sum(step.lengths[i] for p in step.packs if p.size > 1 for i in p.samples) / sum(step.lengths)
         text = (
             f"predicted {predicted:.3g} s ({predicted / seconds - 1:+.0%}), {split:.0%} of tokens split, "
-            f"{seconds / fastest[mix] - 1:.0%} over the fastest"
+            f"{seconds / fastest[mix] - 1:.0%} over the fastest; {taken.seconds:.3g} s by the clock"
         )
         figures.append(Figure(f"  {mix}: {way}", 1000 * seconds, None, "ms/step", text))
     return figures
