@@ -296,21 +296,26 @@ def open_columns(directory: str | Path) -> Columns:
     folders = (
         [cache_folder() / name] if location.remote else [Path(location.folder) / name, cache_folder() / name]
     )
-    if found := _find(folders, manifest):
+    if isinstance(found := _find(folders, manifest), Columns):
         return found
     with _alone(folders[0].parent):
-        return _find(folders, manifest) or _make(location, folders, manifest)
+        if isinstance(found := _find(folders, manifest), Columns):  # another process made them
+            return found
+        if found is not None:
+            log.warning("%s; the columns are made again from the indexes", found)
+        return _make(location, folders, manifest)
 
 
-def _find(folders: list[Path], manifest: str) -> Columns | None:
-    """The first that are there and whole; others are named and will be made again."""
+def _find(folders: list[Path], manifest: str) -> Columns | ColumnsError | None:
+    """The first that are there and whole, or what is wrong with those that are not."""
+    fault = None
     for folder in folders:
         if folder.is_dir():
             try:
                 return Columns(folder, manifest)
             except ColumnsError as error:
-                log.warning("%s; the columns are made again from the indexes", error)
-    return None
+                fault = error
+    return fault
 
 
 def columns_faults(directory: str | Path) -> Iterator[str]:

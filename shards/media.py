@@ -6,6 +6,7 @@ Frames are uint8 RGB [H, W, 3] as a person would see them: display rotation appl
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import math
@@ -387,6 +388,7 @@ def resize(frames: np.ndarray, size: Size) -> np.ndarray:
     return out if stacked else out[0]
 
 
+@functools.lru_cache(maxsize=4096)  # data sets have few sizes; a miss takes a fifth of a millisecond
 def fit_size(
     height: int, width: int, *, min_area: int = 256 * 256, max_area: int = 512 * 512, multiple: int = 16
 ) -> Size:

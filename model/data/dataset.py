@@ -17,7 +17,7 @@ from model.config import MediaConfig, ModelConfig, fitted_size
 from model.data.array_cache import ArrayCache
 from model.data.batch import DataConfig, Example, Groups
 from model.data.clips import ClipConfig, Windows, frame_indices, num_frames
-from model.data.kind_lengths import KindLengths, largest_kinds
+from model.data.kind_lengths import KindLengths, extreme_kinds
 from model.data.latent_cache import LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
 from model.data.row_samples import Ints, MixtureSamples
@@ -120,18 +120,19 @@ class EditDataset(MixtureSamples):
     def _ends_by_vision(self) -> list[tuple[int, int, ShardSet, int]]:
         """(vision tokens, number of the row, folder, kind) of the kinds with the fewest and the most."""
         self._lengths.of(self.model, self.vae)
+        most = max(2, MAX_KINDS // len(self.rows))
         found = [
             (self._lengths(name, shards.columns, kind), row, shards, kind)
             for row, (name, samples) in enumerate(zip(self.rows, self._samples, strict=True))
             for shards, kinds in samples.kinds()
-            for kind in largest_kinds(shards.columns, kinds, MAX_KINDS).tolist()
+            for kind in extreme_kinds(shards.columns, kinds, most).tolist()
         ]
         return [pick(found, key=lambda item: item[0]) for pick in (min, max)]
 
     def vision_bounds(self) -> tuple[int, int]:
         """Fewest and most vision tokens of a sequence.
 
-        Of a folder with more than `MAX_KINDS` kinds of samples those with the most pixels are looked at.
+        Of data with very many kinds of samples some of those with the most pixels are looked at.
         """
         (least, *_), (most, *_) = self._ends_by_vision()
         return least, most

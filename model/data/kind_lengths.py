@@ -40,9 +40,9 @@ class KindLengths:
         return self._kept(row, columns, kind)
 
 
-def largest_kinds(columns: Columns, kinds: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """int64: all of the kinds, or the `most` with the most pixels."""
+def extreme_kinds(columns: Columns, kinds: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """int64: all of the kinds, or `most`: those with the most pixels, and one with the fewest."""
     if len(kinds) <= most:
         return kinds
-    pixels = columns.pixels_of_kinds()[kinds]
-    return kinds[np.argsort(-pixels, kind="stable")[:most]]
+    order = np.argsort(columns.pixels_of_kinds()[kinds], kind="stable")
+    return kinds[np.concatenate([order[:1], order[len(order) - most + 1 :]])]
