@@ -27,6 +27,7 @@ from model.inference.wan_lora import FIRST as LORA_FILE
 from model.planner.cli import cost, info, plan
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.precompute import precompute as precompute_samples
+from model.training.precompute import precompute_text_counts
 from model.training.publish import push
 from model.training.slurm import SlurmConfig
 from model.training.slurm import submit as submit_job
@@ -128,6 +129,7 @@ def precompute(
     dtype: Literal["float32", "bfloat16"] = "float32",
     part: int = 0,
     parts: int = 1,
+    texts_only: bool = False,
 ) -> int:
     """Encode the training samples beforehand, into data.latent_cache; an interrupted call goes on.
 
@@ -144,11 +146,14 @@ def precompute(
         dtype: that is stored.
         part: number of this call, from 0 on, where several share the shards.
         parts: how many they are.
+        texts_only: encode nothing, and count the texts' tokens instead, beside the shards' columns.
     """
-    device = choose_device(device)
-    done = precompute_samples(
-        FitConfig(data, model, optim, train, parallel, lora), device, dtype, part, parts
-    )
+    config = FitConfig(data, model, optim, train, parallel, lora)
+    if texts_only:
+        for folder, is_new in precompute_text_counts(config):
+            print(f"{folder}: texts are counted" + ("" if is_new else " already"))
+        return 0
+    done = precompute_samples(config, choose_device(device), dtype, part, parts)
     print(
         f"{data.latent_cache}: {done.shards} shards encoded, {done.there} were there; "
         f"{done.samples} samples, {done.bytes / 2**20:.1f} MiB, {done.failed} left out"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +302,10 @@ class Columns:
             raise ColumnsError(f"{self.folder}/{name}.npy: is of another folder; remove it")
         return TextCounts(name, tokens, checksums, np.zeros(len(checksums), bool))
 
+    def has_text_counts(self, tokenizer: str) -> bool:
+        """Whether texts were counted with a tokenizer of this hash."""
+        return self._text_counts(tokenizer) is not None
+
     def text_count(self, tokenizer: str, shard: int, place: int) -> int | None:
         """Tokens of a sample's text as `write_text_counts` was given them, None for no such tokenizer.
 
@@ -347,7 +352,7 @@ class Columns:
         key, _, text = self._stored(shard, place)[1].decode().partition("\n")
         return key, text
 
-    def keys(self, shard: int) -> list[str]:
+    def keys_and_texts(self, shard: int) -> list[tuple[str, str]]:
         """Of all samples of a shard; raises ColumnsError as `stored`."""
         first, count = self.first(shard), int(self.shards["samples"][shard]) - self.first(shard)
         if not count:
@@ -356,7 +361,12 @@ class Columns:
         base = int(self.shards["texts"][shard - 1]) if shard else 0
         texts = self._rows("text", base, int(self.shards["texts"][shard]) - base, 1)
         starts = np.frombuffer(self._rows("place", first, count, PLACE.itemsize), PLACE)["text"].tolist()
-        return [texts[start : texts.index(b"\n", start)].decode() for start in starts]
+        parts = (texts[a:b].decode().partition("\n") for a, b in itertools.pairwise([*starts, len(texts)]))
+        return [(key, text) for key, _, text in parts]
+
+    def keys(self, shard: int) -> list[str]:
+        """Of all samples of a shard; raises ColumnsError as `stored`."""
+        return [key for key, _ in self.keys_and_texts(shard)]
 
     def entry(self, shard: int, place: int) -> IndexEntry:
         """What the index says of a sample; raises ColumnsError as `kinds` and `stored`."""

@@ -83,6 +83,9 @@ class EditDataset(MixtureSamples):
         Vision tokens come from the columns, once for all samples of a kind. So do those of the texts, where
         they were counted with this tokenizer (`model.data.text_counts`) or encoded beforehand; otherwise the
         texts of these samples are read and counted now.
+
+        Raises:
+            shards.errors.SettingError: a text that is longer than the encoder takes.
         """
         places = [self._locate(int(index)) for index in indices]
         self._lengths.of(self.model, self.vae)
@@ -108,7 +111,7 @@ class EditDataset(MixtureSamples):
             else:
                 uncounted[i] = texts_of(split_text(shards.entry(number).text))
         parts = list(dict.fromkeys(part for some in uncounted.values() for part in some))
-        counts = dict(zip(parts, self.text_encoder.count(parts), strict=True))
+        counts = dict(zip(parts, self.text_encoder.count(parts) if parts else [], strict=True))
         for i, some in uncounted.items():
             result[i] = sum(counts[part] for part in some)
         return result

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 from typing import Any, Protocol, Self
 
@@ -104,7 +105,10 @@ def build(spec: dict[str, Any], port: type | None = None) -> Any:
 
 def hash_of_tokenizer(tokenizer: Any, *settings: Any) -> str:
     """sha256 of a tokenizer of transformers, and of what else a count depends on."""
-    return digest([tokenizer.backend_tokenizer.to_str(), *settings])
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    for call in ("padding", "truncation"):  # of the last call, not of the tokenizer
+        described.pop(call, None)
+    return digest([described, *settings])
 
 
 def _fits(kind: type, port: type) -> bool:

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from model.config import build_part
+from model.data.batch import rows_of
 from model.data.dataset import EditDataset
 from model.data.latent_cache import (
     DESCRIPTION,
@@ -25,9 +27,11 @@ from model.data.latent_cache import (
     read_encoding,
     states_name,
 )
+from model.data.text_counts import count_texts
 from model.data.variants import mirrored
+from model.encoders import TextEncoder
 from model.training.config import FitConfig
-from model.training.setup import build_datasets
+from model.training.setup import build_datasets, init_model
 from shards.encoded import read_encoded_index, write_encoded
 from shards.errors import ConfigError
 from shards.files import LOCK, exclusive, write_json
@@ -84,6 +88,13 @@ def precompute(
     # calls that share the shards share the folder; none of them runs twice at once
     with exclusive(folder, "data.latent_cache", LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"):
         return _encode(config, folder, device, dtype, part, parts)
+
+
+def precompute_text_counts(config: FitConfig) -> Iterator[tuple[str, bool]]:
+    """Count the texts of every folder with the model's tokenizer: (folder, whether it is the first time)."""
+    text = build_part(init_model(config).text_encoder, TextEncoder, "model.text_encoder")
+    for folder in dict.fromkeys(folder for row in rows_of(config.data).values() for folder in row.shards):
+        yield folder, count_texts(folder, text)
 
 
 def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int, parts: int) -> Encoding:

@@ -418,4 +418,28 @@ MUTANTS = (
         (f"{PLANNING}::test_every_sample_is_seen_ratio_times_an_epoch",),
         "some samples are never visited",
     ),
+    Mutant(
+        "gives every row all samples of its folders",
+        "model/data/row_samples.py",
+        "if not chosen.all():",
+        "if not chosen.any():",
+        ("tests/model/test_index.py::test_rows_have_the_samples_that_they_choose_in_order",),
+        "a row of one task trains on the others of its folder",
+    ),
+    Mutant(
+        "keeps every text's states",
+        "model/data/array_cache.py",
+        "while self.bytes > self.most and self._arrays:",
+        "while self.bytes < self.most and not self._arrays:",
+        ("tests/model/test_index.py::test_states_are_kept_within_their_bytes",),
+        "memory grows with every text that is met",
+    ),
+    Mutant(
+        "remembers lengths of another model",
+        "model/data/kind_lengths.py",
+        "self._kept.cache_clear()",
+        "self._kept.cache_info()",
+        ("tests/model/test_base_training.py::test_the_first_frame_is_given_and_not_learned",),
+        "plans are made of lengths that the sequences do not have",
+    ),
 )

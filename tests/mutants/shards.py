@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 SHARDS, MEDIA = "tests/shards/test_shards.py", "tests/shards/test_media.py"
+COLUMNS = "tests/shards/test_columns.py"
 
 MUTANTS = (
     Mutant(
@@ -86,5 +87,37 @@ MUTANTS = (
         "]",
         (f"{SHARDS}::test_stream_and_index_give_the_same_samples",),
         "what is held out is trained on",
+    ),
+    Mutant(
+        "believes damaged columns",
+        "shards/columns.py",
+        "        if found != expected:\n",
+        "        if not expected:\n",
+        (f"{COLUMNS}::test_damage_that_is_met_later_says_what_to_do",),
+        "a plan is made from other lengths than those of the samples",
+    ),
+    Mutant(
+        "takes columns of any version",
+        "shards/columns.py",
+        'if header["version"] != VERSION:',
+        'if not header["version"]:',
+        (f"{COLUMNS}::test_what_is_not_whole_is_made_again",),
+        "columns of another layout are read as if they were of this one",
+    ),
+    Mutant(
+        "reads a sample up to its last member's header",
+        "shards/column_writer.py",
+        "block = max(block, -(-(offset + size) // BLOCK))",
+        "block = max(block, offset // BLOCK)",
+        (f"{COLUMNS}::test_columns_say_what_the_indexes_say",),
+        "the last member is cut off",
+    ),
+    Mutant(
+        "never compares a sample's JSON with the index",
+        "shards/reader.py",
+        "if expected and checksum(document) != expected:",
+        "if not expected and checksum(document):",
+        ("tests/shards/test_flips.py::test_every_flipped_bit_is_caught_or_harmless",),
+        "a flipped bit in a sample's scores or provenance is not noticed",
     ),
 )
