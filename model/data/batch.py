@@ -45,7 +45,8 @@ class DataConfig:
             spread evenly over it, from its start on.
         latent_cache: folder or URL of latents and token states made beforehand by `python -m model
             precompute`; it needs `crops`. None encodes while training.
-        cache_gib: most memory for decoded media, per process that reads them.
+        cache_gib: most memory for decoded media, per process that reads them; token states have an eighth
+            of as much beside it.
         flip_prob: chance of a left-right mirror of all media; "left" and "right" change places in the text.
         edit_weight: extra weight of target tokens that differ from the source at the same place, relative
             to the others; weights average 1 per sample. It uses the training pair alone, no mask. 0 is the
