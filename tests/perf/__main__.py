@@ -82,8 +82,8 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, suite, planning, sharing, index, model, step, wan,
-            packing, loading, truth; all when not given
+        only: groups to run: media, shards, metrics, report, suite, planning, sharing, index, model, step,
+            wan, packing, loading, truth; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
