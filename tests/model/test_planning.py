@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import astuple, replace
 from fractions import Fraction
@@ -449,3 +450,26 @@ def test_steps_are_planned_by_measured_seconds(
         by_formula(pairs.model.dit).of(steps[0].plan(1).lengths).sum()
     ] * 2
     assert steps[0].plan(1).draws == steps[1].plan(1).draws
+
+
+def test_a_cost_of_before_sending_was_measured_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path, "cost.json", '{"linear": 1e-6, "quadratic": 1e-10, "step": 0.01, "measured": {}}')
+    assert read_cost(file) == CostModel(1e-6, 1e-10, 0.01)
+    file = write(
+        tmp_path, "cost.json", '{"linear": 1, "quadratic": 2, "step": 3, "exchange": 4, "exchange_step": 5}'
+    )
+    assert read_cost(file) == CostModel(1, 2, 3, 4, 5)
+
+
+@pytest.mark.slow
+def test_sending_is_measured_on_two_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real processes; how long it takes is not for a test to say."""
+    model, out = tmp_path / "model.yaml", tmp_path / "cost.json"
+    small = "{text_dim: 8, vision_dim: 8, width: 64, depth: 1, heads: 4, rope: {dims: [4, 4, 4, 4]}}"
+    model.write_text(f"dit: {small}\n")
+    options = ["--token_budget", "1024", "--device", "cpu", "--precision", "32-true", "--ranks", "2"]
+    assert main(["cost", "--model", str(model), "--out", str(out), *options]) == 0
+    assert "s per token sent" in " ".join(capsys.readouterr().out.split())
+    measured = json.loads(out.read_text())
+    assert measured["measured"]["ranks"] == 2
+    assert read_cost(out).exchange == measured["exchange"]
