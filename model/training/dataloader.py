@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
@@ -33,6 +33,19 @@ class SampleError(EditVerseError, ValueError):
 def unreadable(where: str, error: Exception) -> SampleError:
     """What to say of a sample that stops a run."""
     return SampleError(f"{where}: {error}; repair it, or set data.on_error to replace")
+
+
+@dataclass(frozen=True)
+class ReadStep:
+    """What was read of a step: its examples, by their numbers in the plan."""
+
+    plan: StepPlan
+    examples: dict[int, Example]
+
+
+def owner_of(pack: PackPlan, place: int) -> int:
+    """The rank that reads the sequence at a place of a pack for all ranks that share it: each in turn."""
+    return pack.ranks[place % pack.size]
 
 
 class PlannedSteps(Dataset[StepBatch]):
@@ -83,20 +96,42 @@ class PlannedSteps(Dataset[StepBatch]):
         return max(0, self.last - self.first)
 
     def __getitem__(self, i: int) -> StepBatch:
+        return self.packed(self.read(i))
+
+    def shared_samples(self, plan: StepPlan) -> set[int]:
+        """Numbers of the sequences that ranks of this one's block share; the same on all ranks of it."""
+        block = self.rank // self.cluster.degree
+        packs = (p for p in plan.balanced.packs if p.size > 1 and p.first // self.cluster.degree == block)
+        return {sample for pack in packs for sample in pack.samples}
+
+    def read(self, i: int, owned: bool = False) -> ReadStep:
+        """Read and encode what this rank works on in step `first + i`.
+
+        Args:
+            owned: of the sequences that it shares with other ranks, only those that it owns (`owner_of`).
+
+        Raises:
+            SampleError: a sample that cannot be read, by policy.
+        """
         if not 0 <= i < len(self):
             raise IndexError(i)
         plan = self.plan(self.first + i)
-        made: dict[int, Example] = {}
-        micro = []
+        chosen = (
+            sample
+            for pack in plan.micro[self.rank]
+            for place, sample in enumerate(pack.samples)
+            if not owned or owner_of(pack, place) == self.rank
+        )
+        return ReadStep(plan, {sample: self._example(plan, sample) for sample in chosen})
+
+    def packed(self, step: ReadStep) -> StepBatch:
+        """This rank's part of a step of which it has all examples that it works on."""
+        plan = step.plan
         planned = list(plan.micro[self.rank])
         # weights are gathered, and gradients summed, by all ranks together: none has nothing to do
         least = max(map(len, plan.micro)) if self.equal else 1
         planned += [PackPlan((), self.rank, 1)] * (least - len(planned))
-        for pack in planned:
-            for sample in pack.samples:
-                if sample not in made:
-                    made[sample] = self._example(plan, sample)
-            micro.append(self._micro([made[sample] for sample in pack.samples], pack))
+        micro = [self._micro([step.examples[sample] for sample in pack.samples], pack) for pack in planned]
         numbers = {
             "flops": float(self.operations.of(plan.lengths).sum()),
             "imbalance": plan.balanced.imbalance,
@@ -130,9 +165,7 @@ class PlannedSteps(Dataset[StepBatch]):
         draw, config = plan.draws[sample], self.config
         for index in self._candidates(draw):
             try:
-                example = self.pairs.example(index, draw.epoch, plan.step, self.seed, config)
-                row = self.planner.order.row_of(index)
-                return replace(example, dataset=list(self.pairs.rows)[row])
+                return self.pairs.example(index, draw.epoch, plan.step, self.seed, config)
             except (ValueError, OSError) as error:
                 if config.on_error == "stop":
                     raise unreadable(f"step {plan.step}: {self.pairs.name(index)}", error) from error

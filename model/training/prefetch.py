@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from model.data.batch import StepBatch, map_tensors
+from model.training.exchange import ExchangedSteps, end_workers
 
 Copied = tuple[StepBatch, torch.cuda.Event]
 
@@ -22,14 +23,16 @@ class DevicePrefetcher:
     of its own runs beside the computation. At most two steps are on the device.
     """
 
-    def __init__(self, loader: DataLoader[StepBatch], device: torch.device) -> None:
+    def __init__(self, loader: DataLoader[StepBatch] | ExchangedSteps, device: torch.device) -> None:
         self.loader, self.device = loader, device
+        self._read: Iterator[StepBatch] | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[StepBatch]:
         stream, steps = torch.cuda.Stream(self.device), iter(self.loader)
+        self._read = steps
         with ThreadPoolExecutor(1, "copies") as thread:
             following = thread.submit(self._copy, steps, stream)
             while (copied := following.result()) is not None:
@@ -38,6 +41,13 @@ class DevicePrefetcher:
                 compute = torch.cuda.current_stream(self.device)
                 compute.wait_event(done)  # the device waits, the host does not
                 yield map_tensors(step, functools.partial(_kept_for, compute))
+
+    def close(self) -> None:
+        """End the worker processes that read."""
+        if isinstance(self.loader, ExchangedSteps):
+            self.loader.close()
+        else:
+            end_workers(self._read)
 
     def _copy(self, steps: Iterator[StepBatch], stream: torch.cuda.Stream) -> Copied | None:
         """The next step, and when it will have been copied; None after the last."""

@@ -22,10 +22,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from model.config import ModelConfig
-from model.data.batch import Groups, data_fingerprint, rows_of
+from model.data.batch import DataConfig, Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
 from model.encoders.transform import TransformCodec
 from model.inference.frozen_linear import count_weights
@@ -39,6 +39,7 @@ from model.training.checkpoint import StateWriter, load_state, reached_step, sta
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
 from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
+from model.training.exchange import ExchangedSteps, OwnedSteps, exchange_group, message_of
 from model.training.heldout_loss import heldout_loss_of
 from model.training.module import EditModule
 from model.training.optimizer import offloaded
@@ -55,6 +56,7 @@ from shards.serialization import to_dict
 
 log = logging.getLogger(__name__)
 
+Loader = DataLoader[Any] | ExchangedSteps | DevicePrefetcher
 READING = ("workers", "prefetch", "on_error", "latent_cache", "cache_gib")  # how data is read, not which
 
 
@@ -129,11 +131,15 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
 
 def _take(steps: PlannedSteps, module: EditModule, trainer: L.Trainer, run: Path, accelerator: str) -> None:
     """Take the steps that are left; errors name their file."""
+    ahead = loader(steps, module.world.device(accelerator), module.world)
     try:
         with naming(run):  # a logger's thread names no file
-            trainer.fit(module, loader(steps, module.world.device(accelerator)))
-    except SampleError as error:  # from a worker, with its traceback
-        raise SampleError(str(error).strip().rpartition("SampleError: ")[2]) from error
+            trainer.fit(module, ahead)
+    except SampleError as error:
+        raise SampleError(message_of(error)) from error
+    finally:
+        if not isinstance(ahead, DataLoader):
+            ahead.close()  # Lightning ends the workers of a DataLoader alone
 
 
 def _load(
@@ -334,29 +340,37 @@ class WorkerLoader(DataLoader[Any]):
             return super().__iter__()
 
 
-def loader(steps: PlannedSteps, device: torch.device) -> DataLoader[Any] | DevicePrefetcher:
+def loader(steps: PlannedSteps, device: torch.device, world: World) -> Loader:
     """Steps in order, prepared ahead by worker processes if the configuration has any.
 
     For a CUDA device they are pinned and copied ahead too; without workers this process reads between steps,
-    as encoders and device are then the renders' too.
+    as encoders and device are then the renders' too. All ranks call it together.
     """
+    shares = steps.cluster.degree > 1 and world.world_size > 1
+    ahead: Any = _read_ahead(OwnedSteps(steps) if shares else steps, steps.config, device)
+    if shares:
+        ahead = ExchangedSteps(ahead, steps, exchange_group(world, steps.cluster.degree), device)
+    # without workers, another thread would read with the encoders that renders use
+    return DevicePrefetcher(ahead, device) if device.type == "cuda" and steps.config.workers else ahead
+
+
+def _read_ahead(data: Dataset[Any], config: DataConfig, device: torch.device) -> DataLoader[Any]:
+    """What is to be read, in order, by the run's worker processes."""
     import resource
 
-    workers = steps.config.workers
-    if not workers:
-        return DataLoader(steps, batch_size=None)
+    if not config.workers:
+        return DataLoader(data, batch_size=None)
     # every tensor that a worker hands over is an open file
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    ahead = WorkerLoader(
-        steps,
+    return WorkerLoader(
+        data,
         batch_size=None,
-        num_workers=workers,
-        prefetch_factor=steps.config.prefetch,
+        num_workers=config.workers,
+        prefetch_factor=config.prefetch,
         pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker,
     )
-    return DevicePrefetcher(ahead, device) if device.type == "cuda" else ahead
 
 
 def _begin_worker(_: int) -> None:

@@ -363,6 +363,14 @@ MUTANTS = (
         "the held-out loss is not that of what is saved",
     ),
     Mutant(
+        "reads what is shared on every rank",
+        "model/training/dataloader.py",
+        "if not owned or owner_of(pack, place) == self.rank",
+        "if owned or owner_of(pack, place) == self.rank",
+        ("tests/model/test_exchange.py::test_each_shared_sequence_is_read_by_one_rank",),
+        "each rank of a group decides for itself what replaces a bad sample",
+    ),
+    Mutant(
         "visits a row that is spent",
         "model/data/mixture.py",
         "end = np.minimum(end, self.limits)",

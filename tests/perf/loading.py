@@ -24,6 +24,7 @@ from model.data.batch import DataConfig, StepBatch, collate
 from model.data.dataset import EditDataset
 from model.training.config import FitConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
+from model.training.distributed import World
 from model.training.precompute import precompute
 from model.training.setup import build_datasets
 from model.training.trainer import loader
@@ -83,9 +84,9 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     results = _in_turn(
         {
             "webdataset": lambda: _samples(_plain(tars, plain.pairs, scarce)),
-            "ours, nothing kept": lambda: _samples(loader(without)),
-            "ours, first epoch": lambda: _samples(loader(usual)),
-            "ours, encoded beforehand": lambda: _samples(loader(encoded)),
+            "ours, nothing kept": lambda: _samples(loader(without, torch.device("cpu"), World())),
+            "ours, first epoch": lambda: _samples(loader(usual, torch.device("cpu"), World())),
+            "ours, encoded beforehand": lambda: _samples(loader(encoded, torch.device("cpu"), World())),
         },
         7 if not quick else 1,
         lambda: None,
@@ -153,7 +154,7 @@ def _resumed(pairs: EditDataset, data: DataConfig) -> Figure:
     """Seconds to the first batch at step 100,000, and whether it is the one of a run that got there."""
     steps = PlannedSteps(pairs, data, 0, 100_000, 100_002)
     begin = time.perf_counter()
-    first = next(iter(loader(steps)))
+    first = next(iter(loader(steps, torch.device("cpu"), World())))
     taken = time.perf_counter() - begin
     same = PlannedSteps(pairs, data, 0, 99_999, 100_002)[1]
     equal = all(
