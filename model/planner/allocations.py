@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.extras.config import ExtrasConfig
+from model.inference.frozen_linear import codes_of, count_weights
 from model.inference.lora import LoraConfig, add_adapter
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.families import build_transformer
@@ -31,6 +32,8 @@ from model.sequence.interleave import SequenceConfig, TextElement, VisionElement
 from model.sequence.packing import PackedBatch, pack
 
 WORDS = 20  # of the prompt
+MOMENT_BLOCK = 256  # weights of a row whose moments in 8 bits share a scale
+SMALL = 4096  # weights, fewer than which have moments in 32 bits
 # positions of the pack that the network asks for as numbers, so that they must have some
 REAL = ("target_segment", "target_of", "cu_seqlens", "cu_noisy", "cu_context", "cu_words", "cu_visible")
 
@@ -118,14 +121,86 @@ def step_allocations(
     return Allocations(weights, sum(p.numel() * p.element_size() for p in trained), live.peak)
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of a network's weights, as they are kept.
+
+    Attributes:
+        blocks, others: in the blocks, and outside them; without `replicated`.
+        blocks_half: in the blocks when they are gathered in bf16; largest_half: of a block.
+        replicated: of int8 and nf4, which are not shared out.
+        largest: of a block.
+        trained_blocks, trained_others, trained_largest: of these those that are trained.
+        moments8: both moments of what is trained, in 8 bits; largest_moments8: of a block.
+    """
+
+    blocks: int
+    blocks_half: int
+    others: int
+    replicated: int
+    largest: int
+    largest_half: int
+    trained_blocks: int
+    trained_others: int
+    trained_largest: int
+    moments8: int
+    largest_moments8: int
+
+
+@functools.lru_cache(maxsize=32)
+def weight_bytes(
+    config: Sizes, lora: LoraConfig | None = None, extras: ExtrasConfig | None = None
+) -> WeightBytes:
+    """What `WeightBytes` says, of a network without numbers."""
+    network = _on_meta(config, lora, extras)
+    replicated = codes_of(network)
+
+    def size(module: nn.Module, trained: bool = False) -> int:
+        chosen = [p for p in module.parameters() if p not in replicated and (p.requires_grad or not trained)]
+        return sum(p.numel() * p.element_size() for p in chosen)
+
+    def half(module: nn.Module) -> int:
+        return 2 * sum(p.numel() for p in module.parameters() if p not in replicated)
+
+    def moments(module: nn.Module) -> int:
+        return sum(moment_bytes(p) for p in module.parameters() if p.requires_grad)
+
+    blocks = list(network.blocks)
+    whole, trained = sum(map(size, blocks)), sum(size(block, True) for block in blocks)
+    return WeightBytes(
+        blocks=whole,
+        blocks_half=sum(map(half, blocks)),
+        others=size(network) - whole,
+        replicated=sum(p.numel() * p.element_size() for p in replicated),
+        largest=max(map(size, blocks)),
+        largest_half=max(map(half, blocks)),
+        trained_blocks=trained,
+        trained_others=size(network, True) - trained,
+        trained_largest=max(size(block, True) for block in blocks),
+        moments8=moments(network),
+        largest_moments8=max(map(moments, blocks)),
+    )
+
+
+def eight_bit_blocks(shape: torch.Size) -> int:
+    """Blocks per row of a weight whose moments `adamw8bit` keeps in 8 bits; 0 where it does not."""
+    columns = shape[1:].numel() if len(shape) > 1 else 0
+    return 0 if shape.numel() < SMALL or columns % MOMENT_BLOCK else columns // MOMENT_BLOCK
+
+
+def moment_bytes(weight: Tensor) -> int:
+    """Both moments of a weight under `adamw8bit`, with their scales."""
+    blocks = eight_bit_blocks(weight.shape)
+    return 2 * (weight.numel() + 4 * len(weight) * blocks) if blocks else 8 * weight.numel()
+
+
 @functools.lru_cache(maxsize=32)
 def parameter_counts(
     config: Sizes, lora: LoraConfig | None = None, extras: ExtrasConfig | None = None
 ) -> tuple[int, int]:
     """Weights in all, an adapter's included, and those of them that are trained."""
     network = _on_meta(config, lora, extras)
-    sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+    return count_weights(network), sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _on_meta(config: Sizes, lora: LoraConfig | None, extras: ExtrasConfig | None) -> Transformer:

@@ -15,6 +15,7 @@ import numpy as np
 from model.data.mixture import Mixture, MixtureSampler, synthetic_lengths
 from model.inference.bases import bases
 from model.inference.diffusers_folder import read_pipeline
+from model.inference.frozen_linear import BaseDtype
 from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
 from model.net.wan_config import WanConfig
@@ -22,7 +23,7 @@ from model.planner.allocations import parameter_counts
 from model.planner.balance import Budget, Cluster, largest_degree
 from model.planner.cost import CostModel, by_formula
 from model.planner.flops import blocks_work, forward_flops
-from model.planner.memory import Memory, memory_of
+from model.planner.memory import Memory, Savings, memory_of
 from model.planner.step_plan import Planner
 from model.planner.work import Shape
 from shards.errors import ConfigError
@@ -32,6 +33,7 @@ Size = tuple[int, int, int]  # frames, height, width of a clip
 CLIP: Size = (81, 480, 832)  # as published
 PUBLISHED = 65_520  # tokens of two such clips under Wan 2.1's autoencoder
 WORDS = 20  # of the prompt
+OFFLOADED = {"activations": "inputs of blocks", "optimizer": "moments", "all": "inputs of blocks, moments"}
 MOST = 100_000  # samples that lengths are drawn for
 
 
@@ -93,7 +95,8 @@ class BasePlan:
             None.
         tflops: operations per second that a GPU really does, in 10^12.
         size: frames, height and width of a clip, of which a sample without a mixture has two.
-        rank: of the adapter.
+        rank: of the adapter; base: what it is trained beside is kept in.
+        savings: what the run does to need less memory.
         steps, first, seed: which steps of a mixture are planned, and what its lengths are drawn by.
     """
 
@@ -109,6 +112,8 @@ class BasePlan:
     first: int = 0
     seed: int = 0
     size: Size = CLIP
+    base: BaseDtype = "float32"
+    savings: Savings = field(default_factory=Savings)
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def estimate(
         planner = Planner(lengths, order, plan.batch_size, cost, cluster, plan.budget)
         balanced = [planner(plan.first + n).balanced for n in range(steps)]
         yield Estimate(
-            memory_of(config, gpus, tokens, plan.checkpointing, lora=lora),
+            memory_of(config, gpus, tokens, plan.checkpointing, lora=lora, savings=plan.savings),
             float(np.mean([b.load.max() for b in balanced])) / (plan.tflops * 1e12),
             float(np.mean([b.imbalance for b in balanced])),
         )
@@ -184,7 +189,7 @@ def report_base(base: str, plan: BasePlan, mixture: Mixture | None = None) -> No
         if not getattr(plan, name) > 0:
             raise ConfigError(f"plan: {name} must be above 0, got {getattr(plan, name)}")
     sizes = sizes_of(base, plan.size)
-    lora = LoraConfig(rank=plan.rank, alpha=float(plan.rank))
+    lora = LoraConfig(rank=plan.rank, alpha=float(plan.rank), base=plan.base)
     kinds = {
         "full": list(estimate(sizes, plan, None, mixture)),
         f"LoRA {plan.rank}": list(estimate(sizes, plan, lora, mixture)),
@@ -235,6 +240,22 @@ def _assumptions(sizes: BaseSizes, plan: BasePlan, mixture: Mixture | None) -> I
         yield f"lengths: drawn from the mixture; {plan.budget.tokens:,} tokens in a micro-batch"
     yield f"{plan.batch_size} samples a step on all GPUs together; GPU-hours: of {plan.samples:,} samples"
     yield f"{plan.tflops:g} TFLOP/s per GPU, what checkpointing ({plan.checkpointing}) repeats included"
-    yield "bf16-mixed: weights, average, moments in fp32, shared among all GPUs"
+    yield from _kept_in(plan)
     yield "latents and prompts from the cache, so that no encoder is on a GPU"
     yield "sending, loading and saving take no time here"
+
+
+def _kept_in(plan: BasePlan) -> Iterator[str]:
+    """In what weights and state are kept, and where."""
+    rounded = plan.savings.method == "adamw8bit"
+    numbers = "average in fp32, moments in 8 bits" if rounded else "average, moments in fp32"
+    yield f"bf16-mixed: weights, {numbers}, shared among all GPUs"
+    if plan.base != "float32":
+        shared = "" if plan.base == "bfloat16" else ", all of it on every GPU"
+        yield f"beside the adapter: the blocks' matrices in {plan.base}{shared}"
+    if plan.savings.gather == "bfloat16":
+        yield "the blocks' weights are gathered in bf16"
+    if plan.savings.reshard:
+        yield "the blocks' weights are gathered one block after the other, twice"
+    if plan.savings.offload != "none":
+        yield f"on the CPU: {OFFLOADED[plan.savings.offload]}"

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from model.data.mixture import read_mixture
+from model.inference.frozen_linear import BaseDtype
 from model.net.activation_checkpointing import Checkpointing
 from model.planner.balance import Budget, Cluster, largest_degree
 from model.planner.base_plan import CLIP, BasePlan, report_base
 from model.planner.calibrate import report as calibration_report
+from model.planner.memory import Savings
 from model.planner.report import report
 from model.planner.summary import describe, with_widths
 from shards.devices import choose_device
@@ -36,7 +38,11 @@ def info(model: ModelConfig = ModelConfig(), tokens: tuple[int, ...] = (17_652, 
     sections={
         "from_base": (
             "what is trained on from published weights (--base)",
-            ("samples", "frames", "height", "width", "lora_rank"),
+            ("samples", "frames", "height", "width", "lora_rank", "lora_base"),
+        ),
+        "memory": (
+            "what the run does to need less memory",
+            ("gather", "reshard", "optimizer", "offload"),
         ),
     }
 )
@@ -62,6 +68,11 @@ def plan(
     frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
+    lora_base: BaseDtype = "float32",
+    gather: Literal["float32", "bfloat16"] = "float32",
+    reshard: bool = False,
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw",
+    offload: Literal["none", "activations", "optimizer", "all"] = "none",
 ) -> int:
     """Plan training steps on a cluster and say how even they are and what they cost; nothing is loaded.
 
@@ -90,10 +101,16 @@ def plan(
         frames: of the clips of a pair, with a base and without a mixture; 81 when not given.
         height: of the same, in pixels; 480 when not given.
         width: of the same, in pixels; 832 when not given.
+        lora_base: what the weights beside the adapter are kept in, with a base; see lora.base of fit.
+        gather: see parallel.gather of fit; reshard, offload: the same.
+        optimizer: see optim.method of fit.
     """
     budget = Budget(token_budget, flop_budget)
     mix = None if mixture is None else read_mixture(mixture)
     sides = {"--frames": frames, "--height": height, "--width": width}
+    savings = Savings(gather, reshard, optimizer, offload)
+    if offload in ("activations", "all") and (checkpointing or ("full" if base else "none")) != "full":
+        raise SettingError(f"plan: --offload {offload} needs --checkpointing full")
     if base is None or mix is not None:
         _refuse(sides, "is of pairs of clips, with --base and without --mixture")
     if base is not None:
@@ -110,7 +127,11 @@ def plan(
             usual if given is None else given for given, usual in zip(sides.values(), CLIP, strict=True)
         )
         clip = (frames, height, width)
-        asked = BasePlan(size, samples, budget, node, degree, kept, rate, lora_rank, steps, first, seed, clip)
+        asked = BasePlan(
+            *(size, samples, budget, node, degree, kept, rate, lora_rank, steps, first, seed, clip),
+            base=lora_base,
+            savings=savings,
+        )
         report_base(base, asked, mix)
         return 0
     if mix is None:
@@ -119,7 +140,7 @@ def plan(
     sizes = with_widths(model)
     heads = sizes.heads
     cluster = Cluster(ranks, node, degree or largest_degree(ranks, node, heads), heads)
-    options = checkpointing or "none", tflops, picture, cost, model.extras
+    options = checkpointing or "none", tflops, picture, cost, model.extras, savings
     report(mix, sizes, cluster, budget, size, steps, first, seed, *options)
     return 0
 

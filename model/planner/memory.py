@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import functools
 from dataclasses import astuple, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from model.extras.config import ExtrasConfig
 from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
-from model.planner.allocations import Allocations, step_allocations
+from model.planner.allocations import Allocations, WeightBytes, step_allocations, weight_bytes
 from model.planner.flops import Sizes
 
 DEEP = 8  # blocks, more than which are not run one by one
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Settings of a training that take less memory; the defaults are its own.
+
+    Attributes:
+        gather, reshard, offload: of `ParallelConfig`.
+        method: of `OptimConfig`; `muon` has one moment of the blocks' matrices and is planned as `adamw`.
+    """
+
+    gather: Literal["float32", "bfloat16"] = "float32"
+    reshard: bool = False
+    method: Literal["adamw", "adamw8bit"] = "adamw"
+    offload: Literal["none", "activations", "optimizer", "all"] = "none"
 
 
 @dataclass(frozen=True)
@@ -24,10 +39,10 @@ class Memory:
     """Bytes on one rank.
 
     Attributes:
-        state: weights in fp32, and of those that are trained their average, gradients and two moments, as far
-            as they are this rank's.
-        gathered: all weights, and gradients of those that are trained, in fp32 where they are shared out, and
-            the trained weights in bf16.
+        state: weights as they are kept, and of those that are trained their average and two moments, and
+            gradients where they are not gathered; as far as they are this rank's and on its device.
+        gathered: what is whole during a step where weights are shared out: weights, gradients of those that
+            are trained, and what autocast keeps of these in bf16.
         activations: of a full micro-batch, and what passes while gradients are computed.
     """
 
@@ -49,6 +64,7 @@ def memory_of(
     lora: LoraConfig | None = None,
     mixed: bool = True,
     accumulated: bool = True,
+    savings: Savings = Savings(),
 ) -> Memory:
     """Memory of a rank.
 
@@ -62,12 +78,45 @@ def memory_of(
             there while activations are.
     """
     step = _step(config, tokens, checkpointing, mixed, accumulated, lora, extras)
-    copies = step.trained // 2 if mixed else 0
+    weights = weight_bytes(config, lora, extras)
+    kept = step.peak - step.weights - step.trained - (step.trained // 2 if mixed else 0)
+    if savings.offload in ("activations", "all"):
+        # but for the block that is computed; the residual stream is float32 under autocast too
+        kept -= (config.depth - 1) * tokens * config.width * 4
+    # without `reshard` gradients are shared out when those of a block, whole before, are let go
+    numbers = 1 if ranks > 1 and not savings.reshard else 2  # of a trained weight: average, gradient
+    state = weights.replicated + (step.weights - weights.replicated + numbers * step.trained) / ranks
     return Memory(
-        state=(step.weights + 4 * step.trained) / ranks,
-        gathered=(step.weights + step.trained if ranks > 1 else 0) + copies,
-        activations=step.peak - step.weights - step.trained - copies,
+        state=state + _moments(weights, savings) / ranks,
+        gathered=_gathered(weights, savings, mixed, ranks > 1),
+        activations=kept,
     )
+
+
+def _moments(weights: WeightBytes, savings: Savings) -> int:
+    """Bytes of the moments on all ranks' devices; offloaded, those of the largest block at a time."""
+    outside = savings.offload in ("optimizer", "all")
+    if savings.method == "adamw8bit":
+        return weights.largest_moments8 if outside else weights.moments8
+    trained = weights.trained_blocks + weights.trained_others
+    return 2 * (max(weights.trained_largest, weights.trained_others) if outside else trained)
+
+
+def _gathered(weights: WeightBytes, savings: Savings, mixed: bool, shared: bool) -> float:
+    """Bytes of `Memory.gathered`."""
+    # autocast keeps what it casts of trained float32 weights to the end of a step
+    halves = weights.trained_others / 2 if mixed else 0.0
+    half = shared and savings.gather == "bfloat16"
+    if mixed and not half:
+        halves += weights.trained_blocks / 2
+    if not shared:
+        return halves
+    always = halves + weights.others + weights.trained_others
+    if savings.reshard:
+        # of two blocks: the next one's weights are there too, and gradients of the one before, being summed
+        sent = weights.largest_half if half else weights.largest
+        return always + 2 * (sent + weights.trained_largest)
+    return always + (weights.blocks_half if half else weights.blocks) + weights.trained_blocks
 
 
 @functools.lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from model.planner.alternatives import Alternative, alternatives
 from model.planner.balance import Budget, Cluster
 from model.planner.cost import CostModel, cost_of
 from model.planner.flops import Sizes
-from model.planner.memory import memory_of
+from model.planner.memory import Savings, memory_of
 from model.planner.plot import draw
 from model.planner.step_plan import Planner, StepPlan
 from shards.errors import ConfigError
@@ -43,6 +43,7 @@ def report(
     picture: Path | None = None,
     measured: Path | None = None,
     extras: ExtrasConfig | None = None,
+    savings: Savings = Savings(),  # noqa: B008 (frozen)
 ) -> None:
     """Print the plans of `steps` steps from `first` on; lengths are drawn from the rows' `tokens`.
 
@@ -50,6 +51,7 @@ def report(
         tflops: operations per second and device that are really done, in 10^12, for an estimate of the time.
         picture: PNG to draw the plans into, see `model.planner.plot`.
         measured: file of `python -m model cost`, to plan by and to estimate the time from.
+        savings: what the run does to need less memory.
 
     Raises:
         ConfigError: a row without count and tokens, a budget that cannot hold the longest sample, or no step.
@@ -70,7 +72,7 @@ def report(
     console.print(_group_table(mixture))
     console.print(_plan_table(plans, milliseconds, cluster, budget, batch_size))
     console.print(_alternatives_table(plans, cost, cluster))
-    memory = memory_of(config, cluster.ranks, budget.tokens, checkpointing, extras)
+    memory = memory_of(config, cluster.ranks, budget.tokens, checkpointing, extras, savings=savings)
     rows = [(f"{name}, GiB", f"{size / 2**30:.1f}") for name, size in asdict(memory).items()]
     if measured is not None or tflops is not None:
         # a measured cost is in seconds, any other in operations

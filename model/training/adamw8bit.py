@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-BLOCK = 256  # weights that share a scale
-SMALL = 4096  # weights, fewer than which are not worth it
+from model.planner.allocations import MOMENT_BLOCK, eight_bit_blocks
+
 EXPONENTS = 7  # decades, 1e-6 to 1
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # whether it has a sign
 
@@ -50,13 +50,12 @@ class AdamW8bit(torch.optim.Optimizer):
 def blank_moments(parameter: Tensor) -> dict[str, Tensor]:
     """The state of a weight before its first step: moments of zero, shared out as the weight is."""
     state = {"step": torch.zeros((), device=_local(parameter).device)}
-    columns = parameter[:1].numel() if parameter.ndim > 1 else 0
+    blocks = eight_bit_blocks(parameter.shape)
     for name in MOMENTS:
-        if parameter.numel() < SMALL or columns == 0 or columns % BLOCK:
-            state[name] = torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False)
-        else:
-            state[name] = torch.zeros_like(parameter, dtype=torch.uint8, requires_grad=False)
-            state[f"{name}_scale"] = _scales(parameter, columns // BLOCK)
+        dtype = torch.uint8 if blocks else torch.float32
+        state[name] = torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        if blocks:
+            state[f"{name}_scale"] = _scales(parameter, blocks)
     return state
 
 
@@ -97,7 +96,9 @@ def _read(state: dict[str, Tensor], name: str) -> Tensor:
     if scale is None:
         return codes.clone()
     table = dynamic_map(MOMENTS[name], codes.device)
-    return (table.index_select(0, codes.flatten().int()).view(-1, BLOCK) * scale.view(-1, 1)).view_as(codes)
+    return (table.index_select(0, codes.flatten().int()).view(-1, MOMENT_BLOCK) * scale.view(-1, 1)).view_as(
+        codes
+    )
 
 
 def _write(state: dict[str, Tensor], name: str, value: Tensor) -> None:
@@ -105,7 +106,7 @@ def _write(state: dict[str, Tensor], name: str, value: Tensor) -> None:
     if scale is None:
         codes.copy_(value)
         return
-    blocks = value.reshape(-1, BLOCK)
+    blocks = value.reshape(-1, MOMENT_BLOCK)
     scale.copy_(blocks.abs().amax(1).view_as(scale))
     table = dynamic_map(MOMENTS[name], codes.device)
     unit = blocks / scale.view(-1, 1).clamp(min=torch.finfo(torch.float32).tiny)

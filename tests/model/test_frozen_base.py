@@ -40,7 +40,7 @@ def test_a_frozen_layer_is_near_the_layer(layer: nn.Linear, kind: BaseDtype, mix
     inputs, outputs, kept = torch.randn(64, 256), [], set()
 
     def seen(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.numel() > max(layer.weight.shape):  # a scale per row may be
+        if tensor.numel() > 512:  # but for a scale per row
             kept.add(tensor.untyped_storage().data_ptr())
         return tensor
 

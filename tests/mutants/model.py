@@ -131,6 +131,31 @@ MUTANTS = (
         "many ranks' and micro-batches' gradients lose their last bits",
     ),
     Mutant(
+        "lets small squares become nothing",
+        "model/training/adamw8bit.py",
+        "nearest = torch.maximum(nearest, unit > 0)",
+        "nearest = nearest + 0",
+        ("tests/model/test_optimizer.py::test_moments_in_8_bits_step_nearly_as_in_32",),
+        "a weight whose second moment is 0 takes a step without end",
+    ),
+    Mutant(
+        "multiplies by rounded codes alone in the backward pass",
+        "model/inference/frozen_linear.py",
+        "return gradient @ _spread(codes, scale, ctx.shape, gradient.dtype), None, None, None, None",
+        "return gradient @ _spread(codes, None if scale is None else scale * 2, ctx.shape, gradient.dtype), "
+        "None, None, None, None",
+        ("tests/model/test_frozen_base.py::test_a_frozen_layer_is_near_the_layer",),
+        "an adapter learns from gradients that are not those of its loss",
+    ),
+    Mutant(
+        "keeps the weights of a render",
+        "model/training/lockstep.py",
+        "        network.reshard()\n",
+        "",
+        ("tests/model/test_sharding.py::test_a_render_leaves_no_weights_behind",),
+        "every rank holds what is outside the blocks whole while it trains",
+    ),
+    Mutant(
         "sums no gradients where weights stay",
         "model/training/fsdp.py",
         "if isinstance(module, FSDPModule) and not reshard:",
