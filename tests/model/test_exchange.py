@@ -54,7 +54,7 @@ def copied(data: Path, folder: Path, damaged: tuple[int, ...] = ()) -> Path:
     shutil.copytree(data, folder)
     shards = ShardSet(folder / "long", "train")
     for number in damaged:
-        offset, size = shards.entry(number).members["video2.mp4"]
+        offset, size = shards.members(number)["video2.mp4"]
         with (folder / "long" / shards.shard_of(number)).open("r+b") as file:
             file.seek(offset)
             file.write(bytes(size))
