@@ -350,7 +350,6 @@ def loader(steps: PlannedSteps, device: torch.device, world: World) -> Loader:
     ahead: Any = _read_ahead(OwnedSteps(steps) if shares else steps, steps.config, device)
     if shares:
         ahead = ExchangedSteps(ahead, steps, exchange_group(world, steps.cluster.degree), device)
-    # without workers, another thread would read with the encoders that renders use
     return DevicePrefetcher(ahead, device) if device.type == "cuda" and steps.config.workers else ahead
 
 
