@@ -6,11 +6,13 @@ those of any number of shard folders, can be filled by many processes, and is ne
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from shards.files import atomic_path, sha256_of, write_bytes
@@ -23,6 +25,7 @@ from shards.tar import TarReader
 from shards.writer import add_member
 
 SUFFIX = ".safetensors"
+KEPT = 4  # indexes of shards that a process holds
 
 
 class EncodedEntry(Strict):
@@ -140,37 +143,61 @@ def encoded_faults(folder: Path) -> Iterator[str]:
 
 
 class EncodedSet:
-    """Encoded samples of some shards of a folder, by key.
+    """Encoded samples of some shards of a folder, by shard and key.
+
+    Held are the shards' names, and the indexes of the `KEPT` shards that were read last.
 
     Raises:
-        ShardError: a shard's are not there.
+        ShardError: a shard's are not there. Of a URL that is seen when they are read.
     """
 
     def __init__(self, folder: str | Path, rows: Iterable[ManifestRow], encoding: str) -> None:
-        self.location = Location(folder)
-        self._entries: dict[str, tuple[str, EncodedEntry]] = {}
-        for row in rows:
-            index = read_encoded_index(folder, row, encoding)
-            if index is None:
-                raise ShardError(
-                    f"{self.location.path(encoded_name(row))}: {row.shard} is not encoded yet; run "
-                    "`python -m model precompute`"
-                )
-            self._entries |= {key: (index.shard, entry) for key, entry in index.samples.items()}
+        self.location, self.encoding = Location(folder), encoding
+        rows = list(rows)
+        for row in rows if not self.location.remote else ():
+            if not (Path(folder) / index_name(encoded_name(row))).exists():
+                raise self._missing(row.shard, encoded_name(row))
+        # arrays, so that what many processes share stays shared
+        self._shards, self._sources = (
+            np.array([text.encode() for text in column])
+            for column in ([row.shard for row in rows], [row.sha256 for row in rows])
+        )
+        self._index = functools.lru_cache(maxsize=KEPT)(self._read_index)
 
-    def texts(self, key: str) -> list[int]:
-        """Tokens of each piece of a sample's text; none for a sample that was left out."""
-        return self._entries[key][1].texts if key in self._entries else []
+    def _missing(self, shard: str, encoded: str) -> ShardError:
+        return ShardError(
+            f"{self.location.path(encoded)}: {shard} is not encoded yet; run `python -m model precompute`"
+        )
 
-    def read(self, key: str) -> bytes:
-        """The safetensors file of a sample; raises ShardError for one that was left out."""
-        if key not in self._entries:
+    def _read_index(self, shard: str) -> EncodedIndex:
+        (found,) = np.flatnonzero(self._shards == shard.encode())
+        row = ManifestRow(shard=shard, sha256=self._sources[found].decode(), samples=0, bytes=0)
+        index = read_encoded_index(self.location.folder, row, self.encoding)
+        if index is None:
+            raise self._missing(shard, encoded_name(row))
+        return index
+
+    def texts(self, shard: str, key: str) -> list[int]:
+        """Tokens of each piece of a sample's text; none for a sample that was left out.
+
+        Raises:
+            ShardError: the index is damaged, or was encoded with other settings.
+        """
+        entry = self._index(shard).samples.get(key)
+        return entry.texts if entry else []
+
+    def read(self, shard: str, key: str) -> bytes:
+        """The safetensors file of a sample; raises ShardError for one that was left out or is damaged."""
+        index = self._index(shard)
+        entry = index.samples.get(key)
+        if entry is None:
             raise ShardError(f"{self.location}: {key} was left out when the others were encoded")
-        shard, entry = self._entries[key]
         try:
-            data = self.location.read(shard, entry.offset, entry.size)
+            data = self.location.read(index.shard, entry.offset, entry.size)
         except FileNotFoundError:
-            raise ShardError(f"{self.location.path(shard)}: missing; its index is there") from None
+            raise ShardError(f"{self.location.path(index.shard)}: missing; its index is there") from None
         if entry.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-            raise ShardError(f"{self.location.path(shard)}: {key} is damaged; remove it and encode again")
+            raise ShardError(
+                f"{self.location.path(index.shard)}: {key} is damaged; remove it and encode again"
+            )
         return data

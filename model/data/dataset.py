@@ -18,7 +18,7 @@ from model.data.array_cache import ArrayCache
 from model.data.batch import DataConfig, Example, Groups
 from model.data.clips import ClipConfig, Windows, frame_indices, num_frames
 from model.data.kind_lengths import KindLengths, extreme_kinds
-from model.data.latent_cache import LatentCache, encoding_of
+from model.data.latent_cache import EncodedShard, LatentCache, encoding_of
 from model.data.mixture import DatasetConfig
 from model.data.row_samples import Ints, MixtureSamples
 from model.data.variants import form_of, mirrored, token_weights, without_sources
@@ -102,12 +102,13 @@ class EditDataset(MixtureSamples):
             return result
         uncounted: dict[int, list[str]] = {}
         for i, (shards, number) in enumerate(places):
-            if shards in self._encoded:
+            if (counted := shards.text_count(self._tokenizer, number)) is not None:
+                result[i] = counted
+            elif shards in self._encoded:
                 entry = shards.entry(number)
                 first = 2 * len(entry.targets) * self.model.sequence.has_prompt  # the prompts come before
-                result[i] = sum(self._encoded[shards].files.texts(entry.key)[first:])
-            elif (counted := shards.text_count(self._tokenizer, number)) is not None:
-                result[i] = counted
+                encoded = self._encoded[shards].of(shards.shard_of(number))
+                result[i] = sum(encoded.texts(entry.key)[first:])
             else:
                 uncounted[i] = texts_of(split_text(shards.entry(number).text))
         parts = list(dict.fromkeys(part for some in uncounted.values() for part in some))
@@ -284,7 +285,9 @@ class EditDataset(MixtureSamples):
     def example(self, index: int, epoch: int, step: int, seed: int, config: DataConfig) -> Example:
         """One visit: target, window, flip, dropout, timestep and noise, keyed by (seed, step, sample)."""
         shards, number = self._locate(index)
-        read, encoded, row = lambda: shards[number], self._encoded.get(shards), self.row_of(index)
+        cache, row = self._encoded.get(shards), self.row_of(index)
+        encoded = cache.of(shards.shard_of(number)) if cache else None
+        read = functools.partial(shards.__getitem__, number)
         return self.visit(shards.entry(number), read, epoch, step, seed, config, encoded, row)
 
     def visit(
@@ -295,7 +298,7 @@ class EditDataset(MixtureSamples):
         step: int,
         seed: int,
         config: DataConfig,
-        encoded: LatentCache | None = None,
+        encoded: EncodedShard | None = None,
         row: str = "",
     ) -> Example:
         """One visit of a sample in a row; `record` is called for if it is not encoded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -116,18 +116,34 @@ class LatentCache:
         check(folder, encoding)
         self.files = EncodedSet(folder, rows, digest_of(encoding))
 
+    def of(self, shard: str) -> EncodedShard:
+        """Its samples of one shard."""
+        return EncodedShard(self.files, shard)
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """The encoded samples of one shard."""
+
+    files: EncodedSet
+    shard: str
+
+    def texts(self, key: str) -> list[int]:
+        """Tokens of each piece of a sample's text, see `texts_of` of the data set."""
+        return self.files.texts(self.shard, key)
+
     def load(self, key: str, windows: Windows, flipped: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Latents of each element's window, and states of each piece of text, as float32."""
         from safetensors.torch import load
 
-        tensors = load(self.files.read(key))
+        tensors = load(self.files.read(self.shard, key))
         try:
             latents = {
                 name: tensors[latent_name(name, start, flipped)].float()
                 for name, (start, _) in windows.items()
             }
             states = []
-            for piece in range(len(self.files.texts(key))):
+            for piece in range(len(self.texts(key))):
                 name = states_name(piece, flipped)
                 states.append(tensors[name if name in tensors else states_name(piece, False)].float())
             return latents, states

@@ -83,7 +83,8 @@ def streamed(folder: Path) -> list[tuple[bytes, ...]]:
 def encoded(folder: Path) -> list[tuple[bytes, ...]]:
     shards = ShardSet(folder)
     files = EncodedSet(folder / "encoded", shards.rows, ENCODING)
-    return [(files.read(key), bytes(files.texts(key))) for key in shards.keys]
+    names = {key: shards.shard_of(key) for key in shards.keys}
+    return [(files.read(shard, key), bytes(files.texts(shard, key))) for key, shard in names.items()]
 
 
 def proved(folder: Path) -> list[tuple[bytes, ...]]:
