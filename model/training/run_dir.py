@@ -54,7 +54,7 @@ class Change:
     @property
     def allowed(self) -> bool:
         """Whether a run may go on with it: a row of its mixture is new, or the setting is `CHANGEABLE`."""
-        new_row = self.field.startswith("data.") and self.before is None
+        new_row = self.field.startswith("data.") and self.before is None and isinstance(self.now, dict)
         return new_row or self.field in CHANGEABLE
 
 

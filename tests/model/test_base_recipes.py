@@ -232,6 +232,8 @@ def test_what_a_recipe_says_it_costs_is_what_the_plan_prints(
         assert int(given["--frames"]) == train.media.frames
         assert int(given["--height"]) * int(given["--width"]) == train.media.max_area
         assert int(given["--batch_size"]) == data.batch_size
+        heads = next(base.config.heads for base in bases() if base.name == weights)
+        Cluster(64, 8, settings.parallel.sequence_parallel, heads)  # refuses what cannot share a sequence
         assert int(given["--samples"]) == data.batch_size * train.steps
         if f"{weights}.{kind}" == LORA:
             assert float(table["LoRA 32: GiB per GPU"][0]) < 20  # of a card of 24

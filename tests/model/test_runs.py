@@ -88,6 +88,8 @@ def test_a_mixture_gets_another_row_while_its_run_lasts(
         fit(mixed(5, masked=masked), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"another run: data\.masked\.ratio is 2\.0 there and 3\.0 here"):
         fit(mixed(6, plain=plain, masked={**masked, "ratio": 3.0}), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"another run: data\.masked\.max_visits is None there and 9 here"):
+        fit(mixed(7, plain=plain, masked={**masked, "max_visits": 9}), tmp_path / "run")
 
 
 def test_a_second_stage_has_other_media_times_and_positions(
