@@ -51,9 +51,32 @@ COMMON = (  # settings of a training that the first page of the help shows
     "parallel.sharding",
 )
 STOPPED = 85  # exit status of a run that a signal ended and that is to be started again
+TRAIN_SECTIONS = {
+    "train.start": (
+        "weights to start from, and what of their configuration is changed",
+        (
+            "train.init_from",
+            "train.media.help",
+            "train.media",
+            "train.flow",
+            "train.rope",
+            "train.source_phase",
+            "train.text",
+        ),
+    ),
+    "train.validation": (
+        "what is measured of held-out samples, and how often",
+        (
+            "train.validate_every",
+            "train.num_val_samples",
+            "train.validate_loss_every",
+            "train.num_loss_samples",
+        ),
+    ),
+}
 
 
-@help_page(COMMON)
+@help_page(COMMON, TRAIN_SECTIONS)
 def fit(
     run: Path,
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -88,7 +111,9 @@ def fit(
     return exit_rank(0)
 
 
-@help_page(["data.shards", "data.mixture", "model", "train.steps", "train.init_from", "slurm.nodes"])
+@help_page(
+    ["data.shards", "data.mixture", "model", "train.steps", "train.init_from", "slurm.nodes"], TRAIN_SECTIONS
+)
 def submit(
     run: Path,
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -116,7 +141,10 @@ def submit(
     return 0
 
 
-@help_page(["data.shards", "data.mixture", "data.latent_cache", "data.crops", "model", "train.init_from"])
+@help_page(
+    ["data.shards", "data.mixture", "data.latent_cache", "data.crops", "model", "train.init_from"],
+    TRAIN_SECTIONS,
+)
 def precompute(
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
     model: ModelConfig = ModelConfig(),  # noqa: B008

@@ -26,7 +26,8 @@ class HelpLayout:
 
     Attributes:
         common: settings of sections that the first page shows beside the options outside of any.
-        sections: further sections, of options outside of a configuration's groups: name -> (title, options).
+        sections: further sections: name -> (title, options). Options of a configuration's group that one
+            names leave the group's own section; it is a section of that one if its name begins with it.
     """
 
     common: tuple[str, ...] = ()
@@ -126,14 +127,20 @@ def lay_out(parser: Any, page: str) -> None:
 def _sections(groups: Iterable[Any], layout: HelpLayout) -> Iterable[Section]:
     """The sections that the layout names, then those of the configuration in their order."""
     groups = list(groups)
+    named = {option for _, options in layout.sections.values() for option in options}
     by_dest = {action.dest: action for group in groups for action in group._group_actions}
-    for name, (title, options) in layout.sections.items():
-        yield Section(name, title, [by_dest[option] for option in options])
+    more = {
+        name: Section(name, title, [by_dest[option] for option in options])
+        for name, (title, options) in layout.sections.items()
+    }
+    yield from (section for section in more.values() if not section.parent)
     for group in groups:
         first = group._group_actions[0]
         if first.option_strings and any(a.dest.startswith(f"{first.dest}.") for a in group._group_actions):
             first.help = CONFIG_HELP
-            yield Section(first.dest, group.title, group._group_actions)
+            own = [action for action in group._group_actions if action.dest not in named]
+            yield Section(first.dest, group.title, own)
+            yield from (section for section in more.values() if section.parent == first.dest)
 
 
 def _group(parser: Any, title: str, actions: list[argparse.Action], about: str | None = None) -> Any:

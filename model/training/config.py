@@ -59,9 +59,10 @@ class TrainConfig:
             starts, as the paper starts from a pretrained model; published weights in diffusers' layout too
             (docs/bases.md). None starts from random weights.
         media: sizes to train and then edit at, in place of those of `init_from`.
-        flow, rope: fields of `FlowConfig` and `RopeConfig` in place of those of `init_from`, such as
-            `{shift: 3.0}` and `{ntk: [1.0, 1.0, 2.0, 2.0]}`; what the output means (`prediction`) and how
-            channels are shared out (`dims`, `source`) are the weights' own.
+        flow: fields of `FlowConfig` in place of those of `init_from`, such as `{shift: 3.0}`; what the output
+            means (`prediction`) is the weights' own.
+        rope: fields of `RopeConfig` in place of those of `init_from`, such as `{ntk: [1.0, 1.0, 2.0, 2.0]}`;
+            how channels are shared out (`dims`, `source`) is the weights' own.
         source_phase: whether sources are told apart from the target by Bernini's phase, in place of what
             `init_from` does; for members of Wan's family, whose output without sources stays as it was.
         text: `both` puts the text among the tokens too, in place of what `init_from` does; for members of
