@@ -140,8 +140,11 @@ def test_a_step_takes_what_is_planned(
 @pytest.mark.parametrize(
     "savings",
     [
-        Savings(gather="bfloat16", reshard=True),
-        *(pytest.param(s, marks=pytest.mark.slow) for s in (Savings(), Savings(gather="bfloat16"))),
+        Savings(),
+        *(
+            pytest.param(savings, marks=pytest.mark.slow)
+            for savings in (Savings(gather="bfloat16"), Savings(gather="bfloat16", reshard=True))
+        ),
     ],
 )
 def test_gathered_weights_take_what_is_planned(savings: Savings, tmp_path: Path) -> None:
