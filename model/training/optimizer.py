@@ -14,10 +14,36 @@ from model.training.config import OptimConfig
 Groups = list[dict[str, Any]]
 
 
-class MuonAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` for some parameters and `torch.optim.AdamW` for the others, as one optimizer.
+class Parts(torch.optim.Optimizer):
+    """Optimizers of some weights each, as one.
 
     Their parameter groups and state are this one's, so that schedules and checkpoints see a single one.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = tuple(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        for part in self.parts:
+            part.state = self.state
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of each in turn."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            self.step_part(part)
+        return loss
+
+    def step_part(self, part: torch.optim.Optimizer) -> None:
+        """One step of one of them."""
+        part.step()
+
+
+class MuonAdamW(Parts):
+    """`torch.optim.Muon` for some parameters and `torch.optim.AdamW` for the others.
+
     Muon's updates are scaled to the size of AdamW's (`match_rms_adamw`): one learning rate serves both.
 
     Args:
@@ -28,47 +54,22 @@ class MuonAdamW(torch.optim.Optimizer):
         muon = torch.optim.Muon(
             matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
         )
-        self.parts: tuple[torch.optim.Optimizer, ...] = (muon, adamw(others, config))
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
-        for part in self.parts:
-            part.state = self.state
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
-        return loss
+        super().__init__((muon, adamw(others, config)))
 
 
-class OffloadedOptimizer(torch.optim.Optimizer):
-    """Optimizers of some weights each, whose state waits in the memory of the CPU while others step.
+class OffloadedOptimizer(Parts):
+    """Parts whose state waits in the memory of the CPU while others step.
 
-    Their parameter groups and state are this one's. Copies are not overlapped with anything.
+    Copies are not overlapped with anything.
     """
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        for part in parts:
-            part.state = self.state
+    def step_part(self, part: torch.optim.Optimizer) -> None:
+        """One step of one, whose state comes and goes."""
+        self.move(part, home=False)
+        part.step()
+        self.move(part, home=True)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of each in turn."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            self.move(part, home=False)
-            part.step()
-            self.move(part, home=True)
-        return loss
-
     def move(self, part: torch.optim.Optimizer, home: bool) -> None:
         """Bring the state of a part's weights to where they are, or home to the CPU."""
         for parameter in (p for group in part.param_groups for p in group["params"]):
