@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +13,13 @@ from torch import Tensor
 from model.data.mixture import DatasetConfig, read_mixture
 from model.flow.flow_matching import FlowConfig, Sampling
 from model.sequence.interleave import VISION, TokenSequence
-from model.sequence.layout import Layout, SPPlan
+from model.sequence.layout import Layout, SPPlan, map_tensors
 from model.sequence.packing import PackedBatch, pack
 from shards.errors import ConfigError, SettingError
 from shards.limits import in_range
 from shards.manifest import read_manifest
 
 FORMS = ("t2i", "t2v", "i2i", "r2v", "v2i", "v2v")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,19 +149,6 @@ class Groups:
         if self.datasets:
             kinds.append([len(self.tasks) + self.datasets.index(e.dataset) for e in examples])
         return torch.tensor(kinds, dtype=torch.long).view(len(kinds), len(examples))
-
-
-def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same dataclass or tuple, however nested, with every tensor in it changed."""
-    done: Any = value
-    if isinstance(value, Tensor):
-        done = change(value)
-    elif isinstance(value, tuple):
-        done = tuple(map_tensors(part, change) for part in value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: getattr(value, f.name) for f in fields(value)}
-        done = replace(value, **{name: map_tensors(part, change) for name, part in parts.items()})
-    return done
 
 
 @dataclass(frozen=True)

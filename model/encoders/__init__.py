@@ -12,7 +12,7 @@ import pkgutil
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shards.aliases import current
 from shards.errors import SettingError, first_line
@@ -115,8 +115,3 @@ def _fits(kind: type, port: type) -> bool:
     """Whether a class has every method of a protocol."""
     methods = [name for name, value in vars(port).items() if inspect.isfunction(value) and name[0] != "_"]
     return all(callable(getattr(kind, name, None)) for name in methods)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of weights."""
-    return sum(p.numel() for p in module.parameters())

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.sequence.interleave import PAD, VISION
+
+T = TypeVar("T")
+
+
+def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """The same dataclass or tuple, however nested, with every tensor in it changed."""
+    done: Any = value
+    if isinstance(value, Tensor):
+        done = change(value)
+    elif isinstance(value, tuple):
+        done = tuple(map_tensors(part, change) for part in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        done = replace(value, **{name: map_tensors(part, change) for name, part in parts.items()})
+    return done
 
 
 @dataclass(frozen=True)
@@ -45,12 +60,7 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Self:
         """Copy every tensor to a device."""
-        moved: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if hasattr(value, "to"):
-                moved[f.name] = value.to(device)
-        return replace(self, **moved)
+        return map_tensors(self, lambda tensor: tensor.to(device))
 
 
 def lay_out(lengths: Sequence[int], is_noisy: Tensor, kind: Tensor) -> Layout:

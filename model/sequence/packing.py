@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -29,11 +29,6 @@ class PackedText:
     cu_queries: Tensor
     lengths: tuple[int, ...]
     queries: tuple[int, ...]
-
-    def to(self, device: torch.device | str) -> PackedText:
-        """Copy to a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("states", "cu_seqlens", "cu_queries")}
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 from model.data.batch import DataConfig, Example, collate
 from model.data.dataset import EditDataset
 from model.inference.offload import Releasable
 from model.training.config import FitConfig
 from model.training.dataloader import EMPTY, SampleError, unreadable
+from model.training.lockstep import lockstep
 from model.training.module import EditModule, micro_loss
 from shards.frames import evenly_spaced
 
@@ -74,11 +74,8 @@ class HeldoutLoss:
         if self._examples is None:
             self._examples = self._encode(module)
         sums = torch.zeros(2, len(self.rows), dtype=torch.float64, device=module.device)
-        packs = list(self._packs(self._examples))
-        # a rank that has less to do takes part in gathering weights
-        packs += [[]] * (self._most(len(packs), module) - len(packs))
-        with torch.no_grad(), context, _forward_only(module.ema):
-            for pack in packs:
+        with torch.no_grad(), context, lockstep(module.ema, lambda: self._add(module, [], sums)):
+            for pack in self._packs(self._examples):
                 self._add(module, pack, sums)
         if module.world.world_size > 1:
             dist.all_reduce(sums)
@@ -122,14 +119,6 @@ class HeldoutLoss:
         if pack:
             yield pack
 
-    @staticmethod
-    def _most(count: int, module: EditModule) -> int:
-        """The greatest of the ranks' counts."""
-        most = torch.tensor(count, device=module.device)
-        if module.world.world_size > 1:
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-        return int(most)
-
     def _add(self, module: EditModule, pack: list[tuple[int, Example]], sums: Tensor) -> None:
         """Add each sequence's mean loss, and one, to the sums of its row."""
         pad_to = None if pack else EMPTY
@@ -154,19 +143,6 @@ def heldout_loss_of(config: FitConfig, heldout: EditDataset | None) -> HeldoutLo
     if heldout is None or not config.train.validate_loss_every:
         return None
     return HeldoutLoss(heldout, config.train.num_loss_samples, config.data)
-
-
-@contextmanager
-def _forward_only(transformer: torch.nn.Module) -> Iterator[None]:
-    """Weights that are shared out are gathered block by block, and given up again after each."""
-    parts = [part for part in transformer.modules() if isinstance(part, FSDPModule)]
-    for part in parts:
-        part.set_reshard_after_forward(True, recurse=False)
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.reshard()
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from model.data.batch import StepBatch, map_tensors
+from model.data.batch import StepBatch
+from model.sequence.layout import map_tensors
 from model.training.exchange import ExchangedSteps, end_workers
 
 Copied = tuple[StepBatch, torch.cuda.Event]
