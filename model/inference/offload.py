@@ -76,6 +76,14 @@ class Offload:
             torch.cuda.empty_cache()
 
 
+def let_go(*encoders: Codec | TextEncoder) -> None:
+    """Have encoders leave a device; those that can be read again drop their weights."""
+    for encoder in encoders:
+        if isinstance(encoder, Releasable):
+            encoder.release()
+        encoder.to("cpu")
+
+
 def experts_of(transformer: Transformer) -> list[Transformer]:
     """A transformer, or the two that it is made of, in the order of their work."""
     if isinstance(transformer, WanExperts):

@@ -20,7 +20,7 @@ from model.data.dataset import EditDataset
 from model.inference.checkpoint import save_checkpoint
 from model.inference.editor import Editor
 from model.inference.lora import add_adapter, merge, save_adapter
-from model.inference.offload import Offload, Releasable
+from model.inference.offload import Offload, Releasable, let_go
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.training.checkpoint import StateWriter
@@ -165,10 +165,7 @@ def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int)
         rendered = render_pairs(
             editor, heldout, samples, folder / "samples", name, (world.rank, world.world_size)
         )
-    for encoder in encoders:
-        if isinstance(encoder, Releasable):
-            encoder.release()
-        encoder.to("cpu")  # where samples are encoded, before and after
+    let_go(*encoders)  # samples are encoded on the CPU, before and after
     if world.world_size > 1:
         parts: list[Any] = [None] * world.world_size
         dist.all_gather_object(parts, rendered)

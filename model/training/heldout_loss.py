@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.data.batch import DataConfig, Example, collate
 from model.data.dataset import EditDataset
-from model.inference.offload import Releasable
+from model.inference.offload import let_go
 from model.training.config import FitConfig
 from model.training.dataloader import EMPTY, SampleError, unreadable
 from model.training.lockstep import lockstep
@@ -157,7 +157,4 @@ def _encoders_on(pairs: EditDataset, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        for encoder in encoders:
-            encoder.to("cpu")
-            if isinstance(encoder, Releasable):
-                encoder.release()
+        let_go(*encoders)
