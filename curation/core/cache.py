@@ -56,6 +56,24 @@ class Workspace:
     work: dict[str, Work] = field(default_factory=dict)
     begin: Callable[[str], None] = lambda stage: None  # told of every stage that is computed
 
+    @property
+    def local(self) -> Path:
+        """The folder of this machine below which results lie under their references."""
+        return self.root
+
+    def reference(self, folder: Path) -> str:
+        """What a result is called in every process: "<stage>/<2 hex>/<key>"."""
+        return folder.relative_to(self.local).as_posix()
+
+    def read(self, reference: str) -> StoredResult:
+        """A stored result."""
+        result: StoredResult = json.loads((self.root / reference / RESULT).read_text())
+        return result
+
+    def folder(self, reference: str) -> Path:
+        """The folder of a result, with all its files."""
+        return self.local / reference
+
     def cached(
         self, stage: str, depends_on: Any, make: Callable[[Path], StoredResult]
     ) -> tuple[Path, StoredResult]:

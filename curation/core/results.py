@@ -68,6 +68,7 @@ class Candidate(StageResult):
         scores: what gates and judges measured.
         first, stop: the frames of the clip that it shows, `stop` exclusive; the whole clip when None.
         about: what the task itself knows of it, see `details`.
+        number: its place among the candidates of its clip, to sort by; no part of what is stored.
     """
 
     reason: str = ""
@@ -77,6 +78,7 @@ class Candidate(StageResult):
     first: int | None = None
     stop: int | None = None
     about: Mapping[str, JsonValue] = field(default_factory=dict)
+    number: tuple[int, ...] = ()
 
     def details(self, kind: type[Details]) -> Details:
         """What the task knows of the candidate, as the dataclass that it was stored from."""

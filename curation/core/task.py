@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, overload
 
-import numpy as np
-
 from curation.core import cache, preview
 from curation.core.cache import StoredResult, Workspace
-from curation.core.results import Candidate, MediaFile, StageResult
+from curation.core.outcome import Outcome
+from curation.core.results import Candidate, StageResult
+from curation.core.samples import MediaWriter as MediaWriter  # these three are public here
+from curation.core.samples import SampleSpec as SampleSpec
+from curation.core.samples import key_of as key_of
+from curation.core.samples import media_of
+from curation.core.stage import Item, Results, Stage, checked
 from curation.sources import clip_filter
 from curation.sources import clips as clips_module
 from curation.sources.assets import license_of
@@ -28,102 +31,9 @@ from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
 from shards.files import sha256_of
 from shards.hashing import digest
-from shards.media import write_image, write_mask, write_video
-from shards.sample import ClipRef, FrameOf, Media, Provenance, Sample, Step
+from shards.sample import ClipRef, Provenance, Sample, Step
 
 Result = TypeVar("Result", bound=StageResult)
-
-
-@dataclass(frozen=True)
-class SampleSpec:
-    """A sample to be.
-
-    Attributes:
-        ending: of its key, unique among a candidate's samples.
-        media: names of elements (video1, image1, mask) -> what was written under which name (`MediaWriter`).
-        frame_of: of each image that is a frame of one of the sample's videos, that video and the frame.
-    """
-
-    ending: str
-    task: str
-    text: str
-    targets: tuple[str, ...]
-    media: dict[str, str]
-    captions: dict[str, str] = field(default_factory=dict)
-    frame_of: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def as_image(self, files: Mapping[str, MediaFile]) -> SampleSpec:
-        """The same with `image1` for a `video1` that was written as a picture."""
-        new = {
-            name: name.replace("video", "image") if files[file].kind == "image" else name
-            for name, file in self.media.items()
-        }
-        text = re.sub(r"<(\w+)>", lambda tag: f"<{new.get(tag[1], tag[1])}>", self.text)
-        if list(new) != list(new.values()):
-            text = text.replace("the video", "the picture")
-        media = {new[name]: file for name, file in self.media.items()}
-        return replace(self, text=text, targets=tuple(new[t] for t in self.targets), media=media)
-
-
-class MediaWriter:
-    """Writes a candidate's media into its folder and remembers their shapes."""
-
-    def __init__(self, folder: Path, fps: float, crf: int = 18, preset: str = "ultrafast") -> None:
-        self.folder, self.fps, self.crf, self.preset = folder, fps, crf, preset
-        self.files: dict[str, MediaFile] = {}
-
-    def video(self, name: str, frames: np.ndarray) -> None:
-        """uint8 RGB [T, H, W, 3] as H.264."""
-        write_video(self.folder / f"{name}.mp4", frames, self.fps, self.crf, self.preset)
-        self.files[name] = MediaFile(f"{name}.mp4", "video", len(frames), self.fps, *frames.shape[1:3])
-
-    def mask(self, name: str, mask: np.ndarray) -> None:
-        """Bool [T, H, W], losslessly."""
-        write_mask(self.folder / f"{name}.mkv", mask, self.fps)
-        self.files[name] = MediaFile(f"{name}.mkv", "mask", len(mask), self.fps, *mask.shape[1:])
-
-    def image(self, name: str, picture: np.ndarray) -> None:
-        """uint8 RGB [H, W, 3] as PNG."""
-        write_image(self.folder / f"{name}.png", picture)
-        self.files[name] = MediaFile(f"{name}.png", "image", 1, None, *picture.shape[:2])
-
-    def frames(self, name: str, frames: np.ndarray) -> None:
-        """uint8 RGB [T, H, W, 3] as a video, one frame as a picture."""
-        if len(frames) > 1:
-            self.video(name, frames)
-        else:
-            self.image(name, frames[0])
-
-    def copy(self, name: str, data: bytes, shape: Media) -> None:
-        """The encoded bytes of another sample's element, as they are."""
-        file = f"{name}{Path(shape.file).suffix}"
-        (self.folder / file).write_bytes(data)
-        self.files[name] = MediaFile(file, shape.kind, shape.frames, shape.fps, shape.height, shape.width)
-
-    def take(self, name: str, other: Candidate, written: str) -> None:
-        """What was written for another candidate, as it is, under a new name."""
-        medium = other.files[written]
-        file = f"{name}{Path(medium.file).suffix}"
-        (self.folder / file).write_bytes((other.folder / medium.file).read_bytes())
-        self.files[name] = medium._replace(file=file)
-
-    def done(
-        self,
-        details: Any = None,
-        *,
-        first: int | None = None,
-        stop: int | None = None,
-        scores: Mapping[str, float] | None = None,
-    ) -> Candidate:
-        """The accepted candidate: what was written, and what is to be known of it.
-
-        Args:
-            details: a dataclass of the task, to be read again with `Candidate.details`.
-            first, stop: the frames of the clip that it shows; the whole clip when left out.
-            scores: what gates measured.
-        """
-        about = {} if details is None else asdict(details)
-        return Candidate(files=self.files, scores=scores or {}, first=first, stop=stop, about=about)
 
 
 def attempt(make: Callable[[], Result]) -> Result | Candidate:
@@ -178,9 +88,80 @@ class Task:
 
     # ---- what is computed, and what it gives ---------------------------------------------------------------
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """All candidates of a clip, as `cached` gives them."""
+    def stages(self) -> Sequence[Stage]:
+        """The recipe: the stages that a clip passes, in order."""
         raise NotImplementedError
+
+    def start(self, clip: Clip) -> list[Item]:
+        """What the first stage is given of a clip; the clip itself by default."""
+        return [Item()]
+
+    @functools.cached_property
+    def graph(self) -> tuple[Stage, ...]:
+        """The stages, checked, and made once."""
+        return checked(self.stages())
+
+    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+        """All candidates of a clip, stage after stage in this process."""
+        outcome = Outcome(clip.source, clip, items=self.start(clip))
+        for stage in self.graph:
+            self.advance(stage, outcome, space)
+        return outcome.candidates
+
+    def advance(self, stage: Stage, outcome: Outcome, space: Workspace) -> None:
+        """Run one stage for all items of a clip that are still on their way, and take its decisions.
+
+        What a backend could not do becomes a candidate for quarantine; nothing of it is stored, so that the
+        next run tries again.
+        """
+        clip, last = outcome.clip, stage is self.graph[-1]
+        assert clip is not None
+        kinds = {each.name: each.result for each in self.graph}
+        going: list[Item] = []
+        for item in outcome.items:
+            following: Sequence[Item | Candidate]
+            try:
+                reference = self.compute(stage, clip, item, Results(item, kinds, space), space)
+            except AnnotatorError as error:
+                following = [Candidate(reason="quarantined", error=str(error))]
+            else:
+                item = replace(item, results={**item.results, stage.name: reference})
+                following = stage.following(clip, item, Results(item, kinds, space))
+            for place, one in enumerate(following):
+                number = (*item.number, place)
+                if isinstance(one, Candidate):
+                    outcome.candidates.append(replace(one, number=number))
+                elif last:
+                    finished = Results(one, kinds, space)[stage.name]
+                    outcome.candidates.append(replace(finished, number=number))
+                else:
+                    going.append(replace(one, number=number))
+        outcome.items = going
+        outcome.candidates.sort(key=lambda candidate: candidate.number)
+
+    def compute(self, stage: Stage, clip: Clip, item: Item, results: Results, space: Workspace) -> str:
+        """The reference of a stage's result for an item, computed unless the workspace has it."""
+        values = {name: item.values[name] for name in stage.values}
+        depends = {
+            "clip": clip.key,
+            "uses": [a.describe() for a in stage.annotators],
+            "values": values,
+            "settings": stage.settings,
+            "code": self.code_version(stage.annotators),
+            "inputs": {name: item.results[name] for name in stage.inputs},
+        }
+
+        def make(folder: Path) -> StoredResult:
+            for name in stage.inputs:
+                space.folder(item.results[name])  # fetches its files
+            inputs = {name: results[name] for name in stage.inputs}
+            result = stage.run(clip, folder, **values, **inputs)
+            if isinstance(result, Candidate) and not result.reason:
+                self.preview(folder, result)
+            return result.to_json()
+
+        folder, _ = space.cached(stage.name, depends, make)
+        return space.reference(folder)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """The samples of accepted candidate `number` of a clip."""
@@ -330,25 +311,15 @@ class Task:
                 task=spec.task,
                 text=spec.text,
                 targets=list(spec.targets),
-                media={name: _media(name, medium, spec.frame_of.get(name)) for name, medium in media.items()},
+                media={
+                    name: media_of(name, medium, spec.frame_of.get(name)) for name, medium in media.items()
+                },
                 captions=spec.captions,
                 scores=dict(candidate.scores),
                 provenance=provenance,
             )
             built.append((sample, {name: candidate.folder / medium.file for name, medium in media.items()}))
         return built
-
-
-def key_of(clip: Clip, task: str, number: int, ending: str) -> str:
-    """The key of a sample."""
-    return f"{task}-{clip.key[:8]}-{number:04d}" + (f"-{ending}" if ending else "")
-
-
-def _media(name: str, medium: MediaFile, frame_of: tuple[str, int] | None) -> Media:
-    values = medium._asdict() | {"file": name + Path(medium.file).suffix}
-    if frame_of is not None:
-        values["frame_of"] = FrameOf(element=frame_of[0], frame=frame_of[1])
-    return Media.model_validate(values)
 
 
 def classes_of(annotators: Iterable[Any]) -> list[type]:

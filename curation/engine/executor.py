@@ -13,10 +13,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curation.core.outcome import Outcome
 from curation.engine import watchdog
 from curation.engine.progress import RunProgress
 from curation.engine.task_config import RunError, TaskConfig, build, one_line
-from curation.engine.worker import ATTEMPTS, Outcome, Worker, attempts_of
+from curation.engine.worker import ATTEMPTS, Worker, attempts_of
 from curation.sources.clip_filter import ClipFilter, DuplicateIndex
 from shards.processes import background_processes, close_terminal_input, uninterrupted
 
@@ -86,11 +87,11 @@ def run_ray(
         # A near duplicate is of any earlier clip, so all clips are known before any is worked on: the first
         # stage ends, with its workers, before the second begins.
         with watchdog.Watchdog(folder, max_silence) as dog:
-            cut = until_fault(progress.cutting(_outcomes(_cut(files, arguments, workers), dog)))
+            cut = until_fault(progress.cutting(_outcomes(_cut(files, arguments, workers), dog, workspace)))
         cut = drop_duplicates(cut, build(config).cut.screen)
         progress.clips(cut)
         with watchdog.Watchdog(folder, max_silence) as dog:
-            yield from _outcomes(_process(cut, arguments, workers, gpus), dog)
+            yield from _outcomes(_process(cut, arguments, workers, gpus), dog, workspace)
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise RunError(f"Ray: {one_line(error)}") from None
     finally:
@@ -183,7 +184,7 @@ def _process(cut: list[Outcome], arguments: tuple[Any, ...], workers: int, gpus:
     from ray.data import ActorPoolStrategy
 
     # One clip a block, so that the clips of one file spread over the workers.
-    rows = ray.data.from_items([o.to_row() for o in cut], override_num_blocks=len(cut))
+    rows = ray.data.from_items([o.to_row(Path(arguments[1])) for o in cut], override_num_blocks=len(cut))
     return rows.map(
         _ProcessStage,  # type: ignore[arg-type]  # the stub names functions only
         fn_constructor_args=arguments,
@@ -197,11 +198,11 @@ def _process(cut: list[Outcome], arguments: tuple[Any, ...], workers: int, gpus:
     )
 
 
-def _outcomes(rows: Any, dog: watchdog.Watchdog) -> Iterator[Outcome]:
+def _outcomes(rows: Any, dog: watchdog.Watchdog, workspace: Path) -> Iterator[Outcome]:
     """Run a Ray data set: its rows as they are ready, in whatever order; each tells the watchdog."""
     for row in rows.iter_rows():
         dog.beat()
-        yield Outcome.from_row(row)
+        yield Outcome.from_row(row, workspace)
 
 
 class _CutStage:
@@ -212,7 +213,7 @@ class _CutStage:
         self.worker = Worker(*arguments)
 
     def __call__(self, row: Mapping[str, str]) -> list[dict[str, str]]:
-        return [outcome.to_row() for outcome in self.worker.cut(row["file"])]
+        return [outcome.to_row(self.worker.root) for outcome in self.worker.cut(row["file"])]
 
 
 class _ProcessStage:
@@ -223,4 +224,4 @@ class _ProcessStage:
         self.worker = Worker(*arguments)
 
     def __call__(self, row: Mapping[str, str]) -> dict[str, str]:
-        return self.worker.process(Outcome.from_row(row)).to_row()
+        return self.worker.process(Outcome.from_row(row, self.worker.root)).to_row(self.worker.root)

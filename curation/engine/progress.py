@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from curation.engine.worker import Outcome
+    from curation.core.outcome import Outcome
 
 EVERY = 30.0  # seconds between lines off a terminal
 

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
+from curation.core.outcome import Outcome
 from curation.core.task import Task
 from curation.engine.dry_run import note_costs
 from curation.engine.executor import MAX_SILENCE, run_local, run_ray
 from curation.engine.progress import RunProgress
 from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
 from curation.engine.task_config import RunError, build, load_config
-from curation.engine.worker import Outcome
 from shards.files import exclusive, is_unused, write_bytes, write_json
 from shards.hashing import digest
 from shards.sample import Step

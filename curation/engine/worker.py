@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from curation.core.cache import Work, Workspace
-from curation.core.results import Candidate
+from curation.core.cache import Workspace
+from curation.core.outcome import Outcome
 from curation.engine import watchdog
 from curation.engine.task_config import TaskConfig, build, one_line
 from curation.sources import clip_filter
-from curation.sources.clip_filter import ClipStats
-from curation.sources.clips import Clip
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.files import DISK_FAULTS, naming
@@ -33,37 +28,6 @@ from shards.media import MediaError
 
 RUN_FAULTS = DISK_FAULTS | {errno.EACCES, errno.EPERM}  # going on would only repeat them
 ATTEMPTS = 3  # workers that one clip may kill
-
-
-@dataclass
-class Outcome:
-    """What became of one clip (or of a file that could not be cut: then `clip` is None)."""
-
-    file: str
-    clip: Clip | None = None
-    error: str = ""
-    fault: str = ""
-    refused: str = ""  # by the clip filter
-    clip_stats: ClipStats | None = None
-    candidates: list[Candidate] = field(default_factory=list)
-    work: dict[str, Work] = field(default_factory=dict)
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """Where it comes from, to sort by: files in order, clips as they follow in one."""
-        return self.file, self.clip.start if self.clip else -1
-
-    def to_row(self) -> dict[str, str]:
-        """As a Ray Data row: one JSON column keeps the schema the same for every row."""
-        return {"outcome": json.dumps(asdict(self), default=str)}  # folders are paths
-
-    @staticmethod
-    def from_row(row: Mapping[str, str]) -> Outcome:
-        """Inverse of `to_row`."""
-        return ROWS.validate_python(json.loads(row["outcome"]))
-
-
-ROWS = TypeAdapter(Outcome)
 
 
 class Worker:

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from curation.core.outcome import Outcome
 from curation.core.results import Candidate
 from curation.engine import report
 from curation.engine.progress import RunProgress
 from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
-from curation.engine.worker import Outcome
 from curation.sources.clips import Clip
 from shards.media import write_image, write_video
 from tests.browser import chromium, opened

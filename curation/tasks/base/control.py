@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +11,8 @@ import numpy as np
 from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner
 from curation.core.results import Candidate, Captioned, CaptionResult, refused
-from curation.core.task import MediaWriter, SampleSpec, Task, attempt
+from curation.core.stage import Item, Results, Stage
+from curation.core.task import MediaWriter, SampleSpec, Task
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.tasks.base.derived import DerivedTask
 from curation.text.heuristic_captions import HeuristicCaptioner
@@ -105,20 +105,37 @@ class ClipsToVideo(Task):
         """The annotators by stage."""
         return {**self.drawers(), "caption": self.captioner}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per window."""
-        spans = self.windows(clip, self.length, self.most)
-        return [attempt(functools.partial(self._pair, clip, space, s)) for s in spans]
+    def start(self, clip: Clip) -> list[Item]:
+        """The windows of a clip."""
+        return [Item(values={"span": list(span)}) for span in self.windows(clip, self.length, self.most)]
 
-    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> Candidate:
-        drawn = self.cached(space, self.control, clip, self._draw, [*self.drawers().values()], span=span)
-        if drawn.reason:
-            return drawn
-        people, uses = drawn.details(Counted).people, [self.captioner]
-        told = self.cached(
-            space, "caption", clip, self._caption, uses, kind=CaptionResult, span=span, people=people
-        )
-        return drawn.also(caption=told.caption)
+    def stages(self) -> list[Stage]:
+        """Drawn, then described."""
+        return [
+            Stage(
+                name=self.control,
+                run=self._draw,
+                annotators=[*self.drawers().values()],
+                values=("span",),
+                settings=self.settings(),
+                decide=self._drawn,
+            ),
+            Stage(
+                name="caption",
+                run=self._caption,
+                result=CaptionResult,
+                annotators=[self.captioner],
+                values=("span", "people"),
+                decide=self._captioned,
+            ),
+        ]
+
+    def _drawn(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        drawn: Candidate = results[self.control]
+        return [drawn if drawn.reason else item.also(people=drawn.details(Counted).people)]
+
+    def _captioned(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        return [results[self.control].also(caption=results["caption"].caption)]
 
     def _draw(self, clip: Clip, folder: Path, span: tuple[int, int]) -> Candidate:
         frames = load_frames(clip)[slice(*span)]
