@@ -74,6 +74,10 @@ class Workspace:
         """The folder of a result, with all its files."""
         return self.local / reference
 
+    def path(self, file: str) -> Path:
+        """Where a file of a result, named "<reference>/<name>", lies on this machine."""
+        return self.local / file
+
     def cached(
         self, stage: str, depends_on: Any, make: Callable[[Path], StoredResult]
     ) -> tuple[Path, StoredResult]:

@@ -22,11 +22,11 @@ from curation.core.samples import SampleSpec as SampleSpec
 from curation.core.samples import key_of as key_of
 from curation.core.samples import media_of
 from curation.core.stage import Item, Results, Stage, checked
-from curation.sources import clip_filter
+from curation.sources import clip_filter, normalize, scenes, timeline, tone_mapping
 from curation.sources import clips as clips_module
 from curation.sources.assets import license_of
 from curation.sources.clip_filter import ClipStats
-from curation.sources.clips import Clip, Cut, cut, find_videos, load_frames
+from curation.sources.clips import Clip, Cut, cut, find_videos, load_frames, printable
 from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
 from shards.files import sha256_of
@@ -34,6 +34,9 @@ from shards.hashing import digest
 from shards.sample import ClipRef, Provenance, Sample, Step
 
 Result = TypeVar("Result", bound=StageResult)
+
+# What the frames of a clip depend on, beside its key; which clips there are also depends on `scenes`.
+FRAMES_CODE = (clips_module, normalize, timeline, tone_mapping, media)
 
 
 def attempt(make: Callable[[], Result]) -> Result | Candidate:
@@ -68,19 +71,24 @@ class Task:
         """The clips of a source."""
         path = Path(source)
         how = {name: value for name, value in asdict(self.cut).items() if name != "screen"}
-        depends = {"file": sha256_of(path), "cut": how, "code": cache.code_of(clips_module)}
-        _, found = space.cached("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.cut)]})
-        # the same bytes may lie under another name now
-        return [replace(Clip(**c), source=source, name=path.name) for c in found["clips"]]
+        depends = {"file": sha256_of(path), "cut": how, "code": cache.code_of(*FRAMES_CODE, scenes)}
+
+        def make(folder: Path) -> StoredResult:
+            return {"clips": [asdict(clip) for clip in cut(path, self.cut, folder)]}
+
+        folder, found = space.cached("cut", depends, make)
+        # The same bytes may lie under another name now.
+        about, reference = {"source": source, "name": printable(path.name)}, space.reference(folder)
+        return [Clip(**{**c, **about, "file": f"{reference}/{c['file']}"}) for c in found["clips"]]
 
     def clip_stats(self, clip: Clip, space: Workspace) -> ClipStats | None:
         """What the clip filter goes by; None for units that are not cut out of files."""
         if not self.from_files:
             return None
-        depends = {"clip": clip.key, "code": cache.code_of(clips_module, clip_filter)}
+        depends = {"clip": clip.key, "code": cache.code_of(*FRAMES_CODE, clip_filter)}
 
         def measure(_: Path) -> StoredResult:
-            return asdict(clip_filter.measure(load_frames(clip), clip.fps))
+            return asdict(clip_filter.measure(load_frames(located(clip, space)), clip.fps))
 
         _, found = space.cached("screen", depends, measure)
         measures = clip_filter.Measures(**found)
@@ -155,7 +163,7 @@ class Task:
             for name in stage.inputs:
                 space.folder(item.results[name])  # fetches its files
             inputs = {name: results[name] for name in stage.inputs}
-            result = stage.run(clip, folder, **values, **inputs)
+            result = stage.run(located(clip, space), folder, **values, **inputs)
             if isinstance(result, Candidate) and not result.reason:
                 self.preview(folder, result)
             return result.to_json()
@@ -262,7 +270,7 @@ class Task:
             depends["needs"] = {name: result.folder.name for name, result in needs.items()}
 
         def compute(folder: Path) -> StoredResult:
-            result = make(clip, folder, **values, **(needs or {}))
+            result = make(located(clip, space), folder, **values, **(needs or {}))
             if isinstance(result, Candidate) and not result.reason:
                 self.preview(folder, result)
             return result.to_json()
@@ -284,12 +292,13 @@ class Task:
     def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """Where a candidate comes from."""
         first, stop = candidate.span(clip.frames)
-        span = ((clip.start + first) / clip.fps, (clip.start + stop) / clip.fps)
+        span = (clip.time + first / clip.fps, clip.time + stop / clip.fps)
         reference = ClipRef(
             sha256=clip.sha256,
             name=clip.name,
             span=(round(span[0], 4), round(span[1], 4)),
             license=self.license(clip),
+            mended=list(clip.mended),
         )
         return Provenance(clip=reference, steps=steps)
 
@@ -322,6 +331,11 @@ class Task:
         return built
 
 
+def located(clip: Clip, space: Workspace) -> Clip:
+    """The clip with where its own file lies on this machine."""
+    return replace(clip, path=str(space.path(clip.file))) if clip.file else clip
+
+
 def classes_of(annotators: Iterable[Any]) -> list[type]:
     """Their classes and those of their `parts`, for the version of their code."""
     found: list[type] = []
@@ -340,4 +354,4 @@ def _code(task: type[Task], *classes: type) -> str:
     own = [c for c in task.__mro__ if issubclass(c, Task) and c is not Task]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
     called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]
-    return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), clips_module, media, preview)
+    return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), *FRAMES_CODE, preview)

@@ -13,7 +13,7 @@ from curation.core.task import MediaWriter, SampleSpec, Task, attempt
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
 
-CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout")
+CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout", time=10.0)
 
 
 class Marker:

@@ -80,16 +80,16 @@ MUTANTS = (
     Mutant(
         "forgets where a clip begins",
         "curation/core/task.py",
-        "span = ((clip.start + first) / clip.fps, (clip.start + stop) / clip.fps)",
+        "span = (clip.time + first / clip.fps, clip.time + stop / clip.fps)",
         "span = (first / clip.fps, stop / clip.fps)",
         ("tests/curation/test_recipe.py",),
         "the benchmark cannot see that a held-out pair was trained on",
     ),
     Mutant(
         "holds out the first part, which is trained on",
-        "curation/sources/clips.py",
-        'spans += [(stop - held, stop, "heldout")] if held else []',
-        'spans += [(start, start + held, "heldout")] if held else []',
+        "curation/sources/scenes.py",
+        'spans += _parts(stop - held, stop, "heldout"',
+        'spans += _parts(start, start + held, "heldout"',
         (
             "tests/curation/test_clips.py::test_spans_are_disjoint_in_order_long_enough_and_held_out_comes_last",
         ),
