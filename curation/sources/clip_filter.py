@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from dataclasses import dataclass
 
@@ -58,14 +59,21 @@ class ClipStats:
 
 
 def measure(frames: np.ndarray, fps: float) -> Measures:
-    """What the thresholds are about, of frames uint8 [T, H, W, 3]."""
+    """What the thresholds are about, of frames uint8 [T, H, W, 3]; little more memory than these take."""
     import imagehash
     from PIL import Image
 
-    small = np.stack([cv2.resize(f, SMALL[::-1], interpolation=cv2.INTER_AREA) for f in frames])
-    small = small.astype(np.float32)
     apart = max(1, min(len(frames) - 1, round(fps / 2)))
-    repeats = np.abs(np.diff(small, axis=0)).mean((1, 2, 3)) < STILL
+    before: collections.deque[np.ndarray] = collections.deque(maxlen=apart)  # small frames, the oldest first
+    moved, repeats, black = [], [], []
+    for frame in frames:
+        small = cv2.resize(frame, SMALL[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+        if before:
+            repeats.append(np.abs(small - before[-1]).mean() < STILL)
+        if len(before) == apart:
+            moved.append(np.abs(small - before[0]).mean())
+        black.append(np.percentile(small.max(-1), 99) < BLACK)
+        before.append(small)
     some = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
     height = max(1, round(frames.shape[1] * WIDTH / frames.shape[2]))
     grey = [
@@ -74,10 +82,10 @@ def measure(frames: np.ndarray, fps: float) -> Measures:
     ]
     marks = (0, len(frames) // 2, len(frames) - 1)
     return Measures(
-        motion=round(float(np.abs(small[apart:] - small[:-apart]).mean()), 3),
+        motion=round(float(np.mean(moved)) if moved else 0.0, 3),
         sharpness=round(float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in grey])), 2),
-        black=round(float((np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).mean()), 4),
-        frozen=round(float(repeats.mean()) if len(repeats) else 1.0, 4),
+        black=round(float(np.mean(black)), 4),
+        frozen=round(float(np.mean(repeats)) if repeats else 1.0, 4),
         hashes=[str(imagehash.phash(Image.fromarray(frames[t]))) for t in marks],
     )
 

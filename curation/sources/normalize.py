@@ -35,13 +35,13 @@ _PRIMARIES = {
 _MATRICES = {1: "BT.709", 9: "BT.2020", 10: "BT.2020"}  # AVColorSpace
 # What a turn does, by (rows and columns, left and right, top and bottom swapped), in this order.
 _TURNS = {
-    (True, True, False): "rotated by 90 degrees",
-    (False, True, True): "rotated by 180 degrees",
-    (True, False, True): "rotated by 270 degrees",
+    (True, True, False): "rotated clockwise by 90 degrees",
+    (False, True, True): "rotated clockwise by 180 degrees",
+    (True, False, True): "rotated clockwise by 270 degrees",
     (False, True, False): "mirrored",
-    (False, False, True): "mirrored and rotated by 180 degrees",
-    (True, False, False): "mirrored and rotated by 270 degrees",
-    (True, True, True): "mirrored and rotated by 90 degrees",
+    (False, False, True): "mirrored and rotated clockwise by 180 degrees",
+    (True, False, False): "mirrored and rotated clockwise by 270 degrees",
+    (True, True, True): "mirrored and rotated clockwise by 90 degrees",
 }
 
 
@@ -175,13 +175,13 @@ def _peak(frame: Any) -> float:
 
 
 class InterlaceDetector:
-    """Says how a source is interlaced: by the flags of its frames, else by FFmpeg's idet.
+    """Says how a source is interlaced: by the flags of its frames, else of its container, else by FFmpeg's idet.
 
-    idet looks at bursts of frames, and only of streams that say nothing of their fields.
+    idet looks at bursts of frames; many files call themselves progressive that are not, or say nothing.
     """
 
     BURST, EVERY = 60, 600  # frames
-    MOST_COMBED = 0.1  # of the frames that idet calls one or the other; more is interlaced
+    MOST_COMBED = 0.5  # of the frames that idet calls one or the other; film in 3:2 pulldown stays below
 
     def __init__(self, field_order: int) -> None:
         self.field_order = field_order
@@ -192,7 +192,7 @@ class InterlaceDetector:
     def look(self, frame: Any) -> None:
         """Take in the next frame."""
         self.flagged += bool(frame.interlaced_frame)
-        if self.field_order == 0 and not self.flagged and self.frames % self.EVERY < self.BURST:
+        if not self.flagged and self.frames % self.EVERY < self.BURST:
             if self.frames % self.EVERY == 0:
                 self.graph = _graph(frame, ("idet", {}))
             _push(self.graph, frame, self.frames)
