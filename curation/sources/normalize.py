@@ -175,9 +175,9 @@ def _peak(frame: Any) -> float:
 
 
 class InterlaceDetector:
-    """Says how a source is interlaced: by the flags of its frames, else of its container, else by FFmpeg's idet.
+    """Says how a source is interlaced, by the flags of its frames, else of its container, else by idet.
 
-    idet looks at bursts of frames; many files call themselves progressive that are not, or say nothing.
+    FFmpeg's idet looks at bursts of frames; many files that say nothing, or progressive, are not.
     """
 
     BURST, EVERY = 60, 600  # frames

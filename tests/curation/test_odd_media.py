@@ -1,7 +1,7 @@
 """Media that hurt: each is cut to the right pixels, rate and length, or refused in one line.
 
-The files are made by the ffmpeg program, and what they show is known without this project's code: by a counter
-drawn into every frame, by the drawn frames themselves, or by a filter chain of the program.
+The files are made by the ffmpeg program, and what they show is known without this project's code: by a
+counter drawn into every frame, by the drawn frames themselves, or by a filter chain of the program.
 """
 
 from __future__ import annotations
@@ -219,7 +219,8 @@ def middles(frame: np.ndarray, count: int) -> np.ndarray:
 
 def linear_by_zimg(path: Path) -> np.ndarray:
     """Light of the first frame in BT.709's primaries and units of 203 cd/m2, by the program's zscale."""
-    chain = "zscale=transfer=linear:npl=203:primaries=bt709:matrix=gbr,format=gbrpf32le"
+    pixels = "gbrpf32le"
+    chain = f"zscale=transfer=linear:npl=203:primaries=bt709:matrix=gbr,format={pixels}"
     data = ffmpeg(
         "-i", path, "-frames:v", 1, "-vf", chain, "-f", "rawvideo", "-pix_fmt", "gbrpf32le", "pipe:"
     )
