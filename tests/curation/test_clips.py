@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from curation.sources.clips import Cut, cut, fit_box, load_frames, split_scene
 from curation.sources.scenes import disjoint
 from shards.media import MediaError, read_video, write_video
+from tests.perf import clips as long
 
 CUT = Cut(box=(90, 120))
 
@@ -172,6 +173,19 @@ def test_odd_sized_ten_bit_rotated_and_variable_rate_files_are_read(
     assert shapes["ten.mp4"] == (24, 90, 120, 3)
     assert shapes["rate.mp4"] == (27, 90, 120, 3)  # the pause of three frames is shown
     assert shapes["turned.mp4"] == (24, 120, 90, 3)
+
+
+@pytest.mark.slow
+def test_two_hours_take_little_memory_and_time_grows_with_length(tmp_path: Path) -> None:
+    ten = long.write_source(tmp_path / "ten.mp4", 10, long.MINUTE)
+    # One scene, and clips as long as they may get.
+    hours = long.write_source(tmp_path / "hours.mp4", 120, 120 * long.MINUTE)
+    for step in long.STEPS:
+        short = long.measure_step(step, ten, tmp_path / "short", Cut.max_seconds)
+        done = long.measure_step(step, hours, tmp_path / "long", 7200.0)
+        assert done["peak"] < 1500  # MiB
+        assert done["frames"] == 120 * long.MINUTE
+        assert done["seconds"] / done["frames"] < 1.5 * short["seconds"] / short["frames"]
 
 
 def _write(path: Path, frames: np.ndarray, codec: str, pixels: str, times: list[int] | None = None) -> None:

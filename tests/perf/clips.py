@@ -60,7 +60,7 @@ def run_step(step: str, source: Path, folder: Path, settings: Cut) -> dict[str, 
 def measure_step(step: str, source: Path, folder: Path, max_seconds: float) -> dict[str, float]:
     """`run_step` in a process of its own."""
     command = [sys.executable, "-m", "tests.perf.clips", step, str(source), str(folder), str(max_seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
