@@ -253,6 +253,24 @@ class Location:
         time.sleep(WAIT * 2**number)
 
 
+def written_to(folder: str | Path) -> Location:
+    """The location of what is to be written; a URL is never taken for a local folder, nor half of one.
+
+    Raises:
+        ShardError: it could mean a local folder and a URL.
+    """
+    text = str(folder)
+    match = URL_IN_A_PATH.match(text)
+    if isinstance(folder, str) and match and _is_protocol(match[1]) and not Path(text).exists():
+        raise ShardError(f"{text}: neither a URL, which has two slashes after {match[1]}:, nor a folder")
+    location = Location(text.removeprefix("file://") if isinstance(folder, str) else folder)
+    if not location.remote and URL.match(text) and not text.startswith("file://"):
+        raise ShardError(
+            f"{text}: a local folder of that name is there; rename it, or say ./{text} where it is meant"
+        )
+    return location
+
+
 def _is_protocol(name: str) -> bool:
     from fsspec import available_protocols
 

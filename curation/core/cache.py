@@ -13,23 +13,21 @@ import errno
 import inspect
 import json
 import os
-import platform
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shards.files import inside, naming, sync, write_bytes
 from shards.hashing import canonical, digest
-from shards.location import Location, StoreError
+from shards.location import StoreError, written_to
+from shards.processes import DAY, age, own_name, sweep_leavings
 from shards.resources import cache_root
 
 RESULT = "result.json"
 StoredResult = dict[str, Any]  # JSON as it is on disk; `curation.core.results` gives it types
-DAY = 24 * 3600.0  # seconds after which what another machine left half-made is taken for dead
 ANOTHER_WAS_FIRST = {errno.ENOTEMPTY, errno.EEXIST, errno.ESTALE}  # what rename says, the last one on NFS
 
 
@@ -73,7 +71,7 @@ class Workspace:
     begin: Callable[[str], None] = lambda stage: None
 
     def __post_init__(self) -> None:
-        self.location = Location(self.root)
+        self.location = written_to(self.root)
         url = self.location.folder
         #: The folder of this machine below which results lie under their references.
         self.local = cache_root() / "workspaces" / digest(url)[:16] if self.location.remote else Path(url)
@@ -111,7 +109,7 @@ class Workspace:
             return final, found
         self.begin(stage)
         began, cpu = time.perf_counter(), time.process_time()
-        temporary = self.local / "tmp" / f"{own_name()}.{uuid.uuid4().hex[:8]}"
+        temporary = self.local / "tmp" / own_name()
         temporary.mkdir(parents=True)
         try:
             with naming(final, temporary):
@@ -246,7 +244,7 @@ class Workspace:
         """
         folder = _attempts(run, key)
         earlier = len(self.location.sizes(folder))
-        mark = f"{folder}/{own_name()}.{uuid.uuid4().hex[:8]}"
+        mark = f"{folder}/{own_name()}"
         if self.location.remote:
             self.location.put(mark, b"begun\n")
         else:  # which need not outlive the machine
@@ -278,12 +276,11 @@ class Workspace:
 
         Other runs may be at work in this workspace, here and on other machines.
         """
-        for path in _entries(self.local / "tmp"):
-            if _is_dead(path):
-                shutil.rmtree(path, ignore_errors=True)
-        for path in _entries(self.local / "attempts"):
-            if _age(path) > DAY:
-                shutil.rmtree(path, ignore_errors=True)
+        sweep_leavings(self.local / "tmp")
+        with contextlib.suppress(FileNotFoundError):
+            for path in (self.local / "attempts").iterdir():
+                if age(path) > DAY:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def ledger(root: str | Path) -> list[LedgerLine]:
@@ -292,52 +289,6 @@ def ledger(root: str | Path) -> list[LedgerLine]:
     if not path.is_file():
         return []
     return [LedgerLine(**json.loads(line)) for line in path.read_text().split("\n") if line.endswith("}")]
-
-
-def own_name() -> str:
-    """This process in the name of what it leaves behind: "<host>.<pid>"."""
-    return f"{_host()}.{os.getpid()}"
-
-
-def _host() -> str:
-    """This machine; of containers that share its name, the one whose process numbers ours are."""
-    try:
-        numbers = Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:  # no Linux
-        return platform.node()
-    return f"{platform.node()}-{numbers}"
-
-
-def _is_dead(path: Path) -> bool:
-    """Whether whoever made a temporary folder ("<host>.<pid>.<random>") cannot come back to it."""
-    host, pid = [*path.name.rsplit(".", 2), "", ""][:2]
-    if host == _host() and pid.isdigit() and not _lives(int(pid)):
-        return True
-    return _age(path) > DAY
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
-
-
-def _age(path: Path) -> float:
-    """Seconds since anything was added to a folder; 0 for one that has just gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    """What a folder holds, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        yield from sorted(folder.iterdir())
 
 
 def _attempts(run: str, key: str) -> str:
