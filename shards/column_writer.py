@@ -322,8 +322,8 @@ def columns_faults(directory: str | Path) -> Iterator[str]:
     """What is wrong with the columns beside the shards, if there are any; one line per fault."""
     location = Location(directory)
     manifest = _read_manifest(location)
-    folder = Path(directory) / columns_name(manifest)
-    if folder.is_dir():
+    folder = Path(location.folder) / columns_name(manifest)
+    if not location.remote and folder.is_dir():
         try:
             yield from Columns(folder, manifest).faults()
         except ColumnsError as error:
