@@ -22,7 +22,7 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        self._backend = DomainDispatcherApplication(create_backend_app, service=None)
+        self._backend = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.requests: list[str] = []
         self.refuse: Refuse = lambda method, path: False
