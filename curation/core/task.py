@@ -26,10 +26,10 @@ from curation.sources import clip_filter, normalize, scenes, timeline, tone_mapp
 from curation.sources import clips as clips_module
 from curation.sources.assets import license_of
 from curation.sources.clip_filter import ClipStats
-from curation.sources.clips import Clip, Cut, cut, find_videos, load_frames, printable
+from curation.sources.clips import Clip, Cut, cut, load_frames
+from curation.sources.listing import SourceFile, Sources, find_sources, local_copy
 from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
-from shards.files import sha256_of
 from shards.hashing import digest
 from shards.sample import ClipRef, Provenance, Sample, Step
 
@@ -63,22 +63,24 @@ class Task:
 
     # ---- where units come from ----------------------------------------------------------------------------
 
-    def find(self, clips: Path) -> list[str]:
-        """The sources, each cut by one worker; by default the video files of a folder."""
-        return [str(path) for path in find_videos(clips)]
+    def find(self, clips: str) -> Sources:
+        """The sources, each cut by one worker; by default the videos of a folder, URL or list."""
+        return find_sources(clips)
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The clips of a source."""
-        path = Path(source)
         how = {name: value for name, value in asdict(self.cut).items() if name != "screen"}
-        depends = {"file": sha256_of(path), "cut": how, "code": cache.code_of(*FRAMES_CODE, scenes)}
+        with local_copy(source) as file:
+            code = cache.code_of(*FRAMES_CODE, scenes)
+            depends = {"file": _digest_of(file, space), "cut": how, "code": code}
 
-        def make(folder: Path) -> StoredResult:
-            return {"clips": [asdict(clip) for clip in cut(path, self.cut, folder)]}
+            def make(folder: Path) -> StoredResult:
+                made = cut(file.path, self.cut, folder)
+                # The same bytes may lie under another name elsewhere, or later.
+                return {"clips": [asdict(replace(clip, source="", name="")) for clip in made]}
 
-        folder, found = space.cached("cut", depends, make)
-        # The same bytes may lie under another name now.
-        about, reference = {"source": source, "name": printable(path.name)}, space.reference(folder)
+            folder, found = space.cached("cut", depends, make, files=False)
+        about, reference = {"source": source, "name": file.name}, space.reference(folder)
         return [Clip(**{**c, **about, "file": f"{reference}/{c['file']}"}) for c in found["clips"]]
 
     def clip_stats(self, clip: Clip, space: Workspace) -> ClipStats | None:
@@ -168,7 +170,7 @@ class Task:
                 self.preview(folder, result)
             return result.to_json()
 
-        folder, _ = space.cached(stage.name, depends, make)
+        folder, _ = space.cached(stage.name, depends, make, files=False)
         return space.reference(folder)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
@@ -334,6 +336,14 @@ class Task:
 def located(clip: Clip, space: Workspace) -> Clip:
     """The clip with where its own file lies on this machine."""
     return replace(clip, path=str(space.path(clip.file))) if clip.file else clip
+
+
+def _digest_of(file: SourceFile, space: Workspace) -> str:
+    """The sha256 of a source; of a remote one that has not changed since, without fetching it again."""
+    if not (version := file.version):
+        return file.sha256
+    depends = {"url": file.source, "version": version}
+    return str(space.cached("source", depends, lambda _: {"sha256": file.sha256})[1]["sha256"])
 
 
 def classes_of(annotators: Iterable[Any]) -> list[type]:

@@ -32,7 +32,7 @@ from shards.video_writer import write_clip
 with no_terminal_input():  # this package starts ffmpeg, which touches its terminal's settings
     from scenedetect.detectors import ContentDetector
 
-__all__ = ["VIDEO_SUFFIXES", "Clip", "Cut", "cut", "find_videos", "fit_box", "load_frames", "split_scene"]
+__all__ = ["VIDEO_SUFFIXES", "Clip", "Cut", "cut", "fit_box", "load_frames", "split_scene"]
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
 
@@ -94,20 +94,6 @@ class _Survey:
     cuts: tuple[int, ...]  # source frames with which a scene begins
     size: tuple[int, int]
     mended: tuple[str, ...]
-
-
-def find_videos(folder: str | Path) -> list[Path]:
-    """Files under `folder` whose suffix says video, sorted; raises MediaError when there is none."""
-    folder = Path(folder)
-    if not folder.exists():
-        raise MediaError(f"{folder}: no such folder; give the folder that holds the clips")
-    if folder.is_file():
-        return [folder]
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    if not found:
-        known = " ".join(sorted(VIDEO_SUFFIXES))
-        raise MediaError(f"{folder}: holds no video files ({known}); try: python -m curation clips fetch")
-    return found
 
 
 def cut(path: Path, settings: Cut, folder: Path) -> list[Clip]:
