@@ -18,7 +18,7 @@ from curation.ops.masks import bounds, close, components, dilate, fill_holes, gr
 from shards.limits import in_range
 
 Window = tuple[slice, slice]  # rows, columns
-FAR = 40  # pixels up to which the distance of a neighbour is measured
+FAR = 64  # pixels up to which the distance of a neighbour is measured
 THRESHOLDS = ("reach_x", "reach_y", "trunk", "fullness", "neighbour")  # of ForegroundSettings
 
 

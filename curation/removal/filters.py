@@ -11,6 +11,7 @@ import numpy as np
 
 from curation.core.interfaces import Track
 from curation.ops.masks import covered, iou
+from shards.errors import SettingError
 from shards.frames import evenly_spaced
 
 TOO_SHORT = "track ends before the window"
@@ -65,6 +66,10 @@ class GateSettings:
     shadow_share: float = 0.22  # of the ring
     check_every: int = 8  # frames between two looks of the detector at the result
     check_zoom: float = 1.8  # side of the enlarged crop, in mask sizes
+
+    def __post_init__(self) -> None:
+        if self.max_frames < self.min_frames:
+            raise SettingError(f"max_frames: {self.max_frames} is less than min_frames, {self.min_frames}")
 
     def thresholds(self) -> dict[str, object]:
         """Those that are compared with what was measured."""

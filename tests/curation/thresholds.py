@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curation.core.cache import Workspace
 from curation.core.task import Task
-from curation.engine.task_config import build
+from curation.engine.task_config import RunError, build
 from curation.sources.clips import Clip
 
 Place = tuple[str, ...]
@@ -49,38 +50,50 @@ def units(task: Task, sources: list[str], space: Workspace) -> list[Clip]:
     return [unit for source in sources for unit in task.units(source, space)]
 
 
-def processed(config: dict[str, Any], clips: Path, root: Path) -> tuple[Counter[str], Counter[str]]:
-    """Process all units in the workspace `root`: results asked for and results computed, by stage."""
+@dataclass(frozen=True)
+class Processed:
+    """What came of all units: results asked for and computed, by stage, and the candidates' reasons."""
+
+    asked: Counter[str]
+    computed: Counter[str]
+    reasons: list[str]
+
+
+def processed(config: dict[str, Any], clips: Path, root: Path) -> Processed:
+    """Process all units in the workspace `root`."""
     task, space = build(config), Workspace(root)
-    for unit in units(task, task.find(clips), space):
-        task.process(unit, space)
+    found = units(task, task.find(clips), space)
+    reasons = [candidate.reason for unit in found for candidate in task.process(unit, space)]
     stages = {stage.name for stage in task.graph}
     work = {name: work for name, work in space.work.items() if name in stages}
     asked = Counter({name: one.computed + one.reused for name, one in work.items()})
-    return asked, Counter({name: one.computed for name, one in work.items()})
+    return Processed(asked, Counter({name: one.computed for name, one in work.items()}), reasons)
 
 
 def check_thresholds(
     config: dict[str, Any], clips: Path, root: Path, choosing: Mapping[str, tuple[Place, ...]] | None = None
 ) -> int:
-    """Assert that no change of a threshold computes a result of what was there before; how many there are.
+    """Assert that no change of a threshold computes anything of a unit that was there; how many changed much.
+
+    Each is made eight times smaller and larger, where the task takes it so.
 
     Args:
-        choosing: stage -> thresholds that may choose other units after it; only later stages may compute then.
+        choosing: stage -> thresholds that may choose other units after it; later stages may compute those.
     """
-    before, first = processed(config, clips, root)
-    assert set(first) == set(before)  # in an empty workspace something of every stage is computed
-    task = build(config)
+    first = processed(config, clips, root)
+    assert set(first.computed) == set(first.asked)  # in an empty workspace
+    task, asked = build(config), Counter(first.asked)
     names = [stage.name for stage in task.graph]
     changed = 0
     for place, value in leaves(task.thresholds()):
         chooses = [stage for stage, places in (choosing or {}).items() if place in places]
-        for factor in (0.5, 2.0):
-            asked, computed = processed(with_threshold(config, place, scaled(value, factor)), clips, root)
-            changed += asked != before
-            for stage in names:
-                if chooses and names.index(stage) > names.index(chooses[0]):
-                    continue
-                assert computed[stage] <= max(0, asked[stage] - before[stage]), (place, factor, stage)
-                before[stage] = max(before[stage], asked[stage])
+        for factor in (1 / 8, 8.0):
+            try:
+                now = processed(with_threshold(config, place, scaled(value, factor)), clips, root)
+            except RunError:  # no such threshold
+                continue
+            changed += now.reasons != first.reasons
+            for stage in names[: names.index(chooses[0]) + 1] if chooses else names:
+                assert now.computed[stage] <= max(0, now.asked[stage] - asked[stage]), (place, factor, stage)
+            asked |= now.asked  # the largest number of each
     return changed
