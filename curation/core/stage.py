@@ -7,6 +7,7 @@ computes nothing.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from pydantic import JsonValue
 from curation.core.cache import Workspace
 from curation.core.results import Candidate, StageResult
 from curation.sources.clips import Clip
-from curation.vlm.interface import Annotator
+from curation.vlm.interface import Annotator, Backend
 from shards.errors import SettingError
 
 
@@ -115,6 +116,11 @@ class Stage:
     def needs(self) -> Resources:
         """The resources of one process: its own, or a core and the largest share of a GPU of a part."""
         return self.resources or Resources(gpus=max(map(gpus_of, self.annotators), default=0.0))
+
+    @functools.cached_property
+    def backends(self) -> list[Backend]:
+        """What the annotators say of themselves, asked once: some hash their weights for it."""
+        return [annotator.describe() for annotator in self.annotators]
 
     def values_of(self, item: Item) -> dict[str, JsonValue]:
         """The values that `run` takes of an item. Raises SettingError for one that nobody decided."""

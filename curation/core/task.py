@@ -133,7 +133,7 @@ class Task:
         values = stage.values_of(item)
         depends = {
             "clip": clip.key,
-            "uses": [a.describe() for a in stage.annotators],
+            "uses": stage.backends,
             "values": values,
             "settings": stage.settings,
             "code": self.code_version(stage.annotators),
@@ -197,8 +197,7 @@ class Task:
         """Provenance of an accepted candidate: a step for each stage and annotator, then the recipe."""
         steps = []
         for stage in self.graph:
-            for annotator in stage.annotators:
-                backend = annotator.describe()
+            for backend in stage.backends:
                 made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
                 config = "sha256:" + digest(backend.settings)
                 steps.append(Step(stage=stage.name, **made, config=config))

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "keeps results of other annotators",
         "curation/core/task.py",
-        '"uses": [a.describe() for a in stage.annotators]',
-        '"uses": [type(a).__name__ for a in stage.annotators]',
+        '"uses": stage.backends,',
+        '"uses": [type(a).__name__ for a in stage.annotators],',
         ("tests/curation/test_recipe.py",),
         "another model's results are taken for this one's",
     ),
