@@ -7,6 +7,7 @@ the paper's models another object is generated in the place of the old one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,25 +98,11 @@ class ObjectReplacement(DerivedTask):
         return [refused(TOO_SMALL) if results["silhouette"].share < self.least else item]
 
     def _measure(self, clip: Clip, folder: Path) -> Silhouette:
-        _, alpha, mask = self._person(clip)
+        _, alpha, mask = _person(self, clip)
         return Silhouette(share=float((alpha > 0.5).sum() / max(1, mask.sum())))
 
-    def _person(self, clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The source, how far each pixel is the person's float32 (0 to 1), and the mask; all [T, H, W]."""
-        record = self.record(clip)
-        source, background = record.video("video1")[0], record.video("video2")[0]
-        mask = record.mask("mask")
-        apart = np.abs(source.astype(np.int16) - background).max(-1)
-        alpha = np.stack(
-            [
-                cv2.GaussianBlur((a * m > self.apart).astype(np.float32), (0, 0), 1.2) * m
-                for a, m in zip(apart, mask, strict=True)
-            ]
-        )
-        return source, alpha, mask
-
     def _recolour(self, clip: Clip, folder: Path, colour: str) -> Candidate:
-        record, (source, alpha, mask) = self.record(clip), self._person(clip)
+        record, (source, alpha, mask) = self.record(clip), _person(self, clip)
         fps = record.sample.media["video1"].fps or 1.0
         writer = MediaWriter(folder, fps)
         writer.copy("source", record.bytes("video1"), record.sample.media["video1"])
@@ -186,3 +173,19 @@ def recoloured(frames: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray
         mixed = np.where(weight[..., None] > 0, frame + weight[..., None] * (painted - frame), frame)
         out.append(mixed.round().clip(0, 255).astype(np.uint8))
     return np.stack(out)
+
+
+@functools.lru_cache(maxsize=1)  # the stages of one pair run one after the other in one process
+def _person(task: ObjectReplacement, clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The source, how far each pixel is the person's float32 (0 to 1), and the mask; all [T, H, W]."""
+    record = task.record(clip)
+    source, background = record.video("video1")[0], record.video("video2")[0]
+    mask = record.mask("mask")
+    apart = np.abs(source.astype(np.int16) - background).max(-1)
+    alpha = np.stack(
+        [
+            cv2.GaussianBlur((a * m > task.apart).astype(np.float32), (0, 0), 1.2) * m
+            for a, m in zip(apart, mask, strict=True)
+        ]
+    )
+    return source, alpha, mask
