@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shards.errors import SettingError
+
 MOVED = {
     "benchmark.metrics.hit.EditHit": "benchmark.metrics.edit_success.EditHit",
     "benchmark.metrics.pictures.PictureJudge": "benchmark.metrics.image_judge.PictureJudge",
@@ -57,8 +59,20 @@ VALUES = {
 COMMANDS = {"encode": "precompute", "ship": "export"}
 
 
+# classes that are no more, and what is written instead
+REMOVED = {
+    "curation.annotators.propagated_style.PropagatedStyle": (
+        "its three models are stages of the task now: let class_path of the task be "
+        "curation.tasks.style_transfer.PropagatedStyleTransfer, with editor, generator and depth among its "
+        "init_args (configs/curation/style_transfer.reference.yaml)"
+    ),
+}
+
+
 def current(class_path: str) -> str:
-    """The name that a class has now."""
+    """The name that a class has now. Raises SettingError, with what to write, for one that is no more."""
+    if class_path in REMOVED:
+        raise SettingError(f"class_path: {class_path} is no more; {REMOVED[class_path]}")
     return MOVED.get(class_path, class_path)
 
 

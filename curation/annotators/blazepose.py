@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from curation.sources.assets import need_model
+from curation.vlm import hub
 from curation.vlm.interface import Backend
 from shards.files import sha256_of
 
@@ -58,6 +59,7 @@ class BlazePoseSegmenter:
         if self._net is None:
             from ai_edge_litert.interpreter import Interpreter
 
+            hub.note_loaded("BlazePose")
             net = Interpreter(model_path=str(need_model(self.weights)), num_threads=1)
             net.allocate_tensors()
             self._net = (net, net.get_input_details(), net.get_output_details())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class DepthAnything:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class DepthAnything:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
+        hub.note_loaded("Depth Anything V2")
         dtype = hub.dtype_of(self.dtype, self.device)
         model = AutoModelForDepthEstimation.from_pretrained(self.folder, dtype=dtype)
         device = hub.device_of(self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class DiffuEraser:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.5
     prompted = False
     speed = (92 / 250, "one L20, 250 frames of 640x360, the authors' README")  # seconds per frame
 

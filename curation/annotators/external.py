@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.vlm import hub
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.media import MediaError, read_video
@@ -46,6 +47,7 @@ class Program:
 
     def run(self, name: str, arguments: list[str], log: Path) -> None:
         """Run it to its end. Raises AnnotatorError when it fails or hangs, with its last words."""
+        hub.note_loaded(name)
         # not resolved: an environment's interpreter is a link, and the link is what names the environment
         interpreter = Path(shutil.which(self.python) or self.python).absolute()
         command = [str(interpreter), self.script, *arguments]

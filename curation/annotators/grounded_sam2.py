@@ -9,13 +9,20 @@ ways.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from curation.core.interfaces import Detections, OpenDetector, TrackedObject, VideoSegmenter
+from curation.core.interfaces import (
+    ClipDetector,
+    Detections,
+    ObjectFollower,
+    OpenDetector,
+    TrackedObject,
+    VideoSegmenter,
+)
 from curation.ops.masks import bounds, iou
 from curation.vlm.interface import Annotator, Backend
 
@@ -27,41 +34,50 @@ class _Track:
     labels: list[str] = field(default_factory=list)
 
 
-class GroundedSam2:
-    """Detector and segmenter together.
+class KeyframeDetector:
+    """Finds objects by name in every `every`-th frame."""
+
+    def __init__(self, detector: OpenDetector, every: int = 20) -> None:
+        self.detector, self.every = detector, every
+
+    @property
+    def parts(self) -> dict[str, Annotator]:
+        """The detector."""
+        return {"detector": self.detector}
+
+    def describe(self) -> Backend:
+        """The detector and where it looks."""
+        return self.detector.describe().also(every=self.every)
+
+    def detect(self, frames: np.ndarray, names: Sequence[str]) -> dict[int, Detections]:
+        """Keyframe -> the objects in it, of frames [T, H, W, 3], that one of `names` fits."""
+        return {t: self.detector.find(frames[t], names) for t in range(0, len(frames), self.every)}
+
+
+class TrackFollower:
+    """Follows what was detected through the clip and joins what is one object.
 
     Args:
-        every: frames from keyframe to keyframe.
         join: least IoU of a detection with a track's box to belong to it.
         most: objects of one clip that are followed, the surest first.
     """
 
-    def __init__(
-        self,
-        detector: OpenDetector,
-        segmenter: VideoSegmenter,
-        every: int = 20,
-        join: float = 0.5,
-        most: int = 8,
-    ) -> None:
-        self.detector, self.segmenter = detector, segmenter
-        self.every, self.join, self.most = every, join, most
+    def __init__(self, segmenter: VideoSegmenter, join: float = 0.5, most: int = 8) -> None:
+        self.segmenter, self.join, self.most = segmenter, join, most
 
     @property
     def parts(self) -> dict[str, Annotator]:
-        """The annotators that it is made of."""
-        return {"detector": self.detector, "segmenter": self.segmenter}
+        """The segmenter."""
+        return {"segmenter": self.segmenter}
 
     def describe(self) -> Backend:
-        """Both models and the recipe."""
-        settings = {"every": self.every, "join": self.join, "most": self.most}
-        return Backend.of_parts("grounded-sam2", self.parts, **settings)
+        """The segmenter and how tracks are joined."""
+        return self.segmenter.describe().also(join=self.join, most=self.most)
 
-    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[TrackedObject]:
-        """All objects of frames [T, H, W, 3] that one of `names` fits, the surest first."""
+    def follow(self, frames: np.ndarray, detected: Mapping[int, Detections]) -> list[TrackedObject]:
+        """All objects of frames [T, H, W, 3] from their detections by keyframe, the surest first."""
         tracks: list[_Track] = []
-        for t in range(0, len(frames), self.every):
-            found = self.detector.find(frames[t], names)
+        for t, found in sorted(detected.items()):
             joined = self._join(tracks, found, t)
             for number, track in joined.items():
                 track.scores.append(float(found.scores[number]))
@@ -93,3 +109,28 @@ class GroundedSam2:
                 agreement[i] = iou(box[None], found.boxes)[0] * same
         pairs = zip(*linear_sum_assignment(-agreement), strict=True)
         return {int(j): tracks[i] for i, j in pairs if agreement[i, j] >= self.join}
+
+
+class GroundedSam2:
+    """Detector and segmenter together, each for a stage of its own: `detector` and `follower`.
+
+    Args:
+        every: frames from keyframe to keyframe.
+        join: least IoU of a detection with a track's box to belong to it.
+        most: objects of one clip that are followed, the surest first.
+    """
+
+    def __init__(
+        self,
+        detector: OpenDetector,
+        segmenter: VideoSegmenter,
+        every: int = 20,
+        join: float = 0.5,
+        most: int = 8,
+    ) -> None:
+        self.detector = KeyframeDetector(detector, every)
+        self.follower = TrackFollower(segmenter, join, most)
+
+    def annotators(self) -> tuple[ClipDetector, ObjectFollower]:
+        """Both, as a task's stages take them."""
+        return self.detector, self.follower

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import cv2
@@ -87,6 +87,7 @@ class GroundingDino:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class GroundingDino:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
+        hub.note_loaded("Grounding DINO")
         model = GroundingDinoForObjectDetection.from_pretrained(self.folder)
         device = hub.device_of(self.device)
         return AutoProcessor.from_pretrained(self.folder), model.eval().to(device)
@@ -141,6 +143,7 @@ class GroundingDinoPackage:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -165,6 +168,7 @@ class GroundingDinoPackage:
 
     @functools.cached_property
     def _loaded(self) -> Any:
+        hub.note_loaded("Grounding DINO")
         model = self.build()
         path = hub.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
         # a buffer that older versions of transformers stored, and a table that only the training used

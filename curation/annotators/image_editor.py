@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ class DiffusersEditor:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class DiffusersEditor:
     def _loaded(self) -> Any:
         from diffusers import DiffusionPipeline
 
+        hub.note_loaded("image editor")
         device = hub.device_of(self.device)
         precision = hub.dtype_of(self.dtype, device)
         pipe = DiffusionPipeline.from_pretrained(self.folder, dtype=precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ class ReCamMaster:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 1.0
 
     def __init__(
         self,

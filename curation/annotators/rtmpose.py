@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
+from curation.annotators.people import PeopleDetector
 from curation.core.interfaces import Detector, OpenDetector
 from curation.vlm import hub
-from curation.vlm.interface import Annotator, Backend
+from curation.vlm.interface import Backend
 
 LICENSE = "Apache-2.0"
 WHERE = "github.com/open-mmlab/mmpose, projects/rtmpose (the ONNX files)"
@@ -26,6 +28,7 @@ class RtmPose:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.1
 
     def __init__(
         self,
@@ -35,41 +38,27 @@ class RtmPose:
         most: int = 12,
         device: str = "auto",
     ) -> None:
-        self.detector, self.weights, self.size, self.most = detector, weights, size, most
-        self.device = device
-
-    @property
-    def parts(self) -> dict[str, Annotator]:
-        """The detector."""
-        return {"detector": self.detector}
+        self.people = PeopleDetector(detector, most)
+        self.weights, self.size, self.device = weights, size, device
 
     def describe(self) -> Backend:
-        """Checkpoint and detector."""
+        """The checkpoint; the detector is another stage's."""
         hub.package("rtmlib")
         path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
-        settings = {"size": list(self.size), "most": self.most, "detector": vars(self.detector.describe())}
-        return Backend("rtmlib", "rtmpose", hub.revision_of(path), settings)
+        return Backend("rtmlib", "rtmpose", hub.revision_of(path), {"size": list(self.size)})
 
     @functools.cached_property
     def _loaded(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         from rtmlib import RTMPose
 
+        hub.note_loaded("RTMPose")
         path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
         device = hub.device_of(self.device)
         return RTMPose(str(path), tuple(self.size), backend="onnxruntime", device=device)
 
-    def poses(self, frame: np.ndarray) -> np.ndarray:
+    def poses(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """COCO's 17 points, float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1)."""
-        boxes = self._boxes(frame)
         if not len(boxes):  # rtmlib would take the whole frame for a person
             return np.zeros((0, 17, 3), np.float32)
         points, seen = self._loaded(np.ascontiguousarray(frame[..., ::-1]), bboxes=boxes.tolist())
         return np.concatenate([points, np.clip(seen, 0, 1)[..., None]], -1).astype(np.float32)
-
-    def _boxes(self, frame: np.ndarray) -> np.ndarray:
-        if hasattr(self.detector, "find"):
-            found = self.detector.find(frame, ["person"])
-            boxes, scores = found.boxes, found.scores
-        else:
-            boxes, scores = self.detector.detect(frame)
-        return boxes[np.argsort(-scores, kind="stable")[: self.most]]

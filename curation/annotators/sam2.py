@@ -10,7 +10,7 @@ import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Sam2Hub:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Sam2Hub:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import Sam2VideoModel, Sam2VideoProcessor
 
+        hub.note_loaded("SAM 2")
         dtype = hub.dtype_of(self.dtype, self.device)
         model = Sam2VideoModel.from_pretrained(self.folder, dtype=dtype)
         device = hub.device_of(self.device)
@@ -98,6 +100,7 @@ class Sam2Package:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -126,6 +129,7 @@ class Sam2Package:
 
     @functools.cached_property
     def _loaded(self) -> Any:
+        hub.note_loaded("SAM 2")
         model = self.build()
         path = hub.file_of(self.weights, "SAM 2", LICENSE, WHERE)
         hub.load_exactly(model, path, "SAM 2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from curation.annotators.people import PeopleDetector
 from curation.core.interfaces import Detector, Segmenter
 from curation.vlm.interface import Annotator, Backend
 
@@ -15,21 +16,20 @@ class BoxedPoses:
     """One person per box. Takes any segmenter that gives BlazePose's 33 joints."""
 
     def __init__(self, detector: Detector, joints: Segmenter) -> None:
-        self.detector, self.joints = detector, joints
+        self.people, self.joints = PeopleDetector(detector), joints
 
     @property
     def parts(self) -> dict[str, Annotator]:
-        """The annotators that it is made of."""
-        return {"detector": self.detector, "joints": self.joints}
+        """What finds the joints; the detector is another stage's."""
+        return {"joints": self.joints}
 
     def describe(self) -> Backend:
-        """See `curation.vlm.interface.Annotator`; the settings are those of both parts."""
-        parts = {"detector": self.detector.describe(), "joints": self.joints.describe()}
-        settings = {name: [b.backend, b.revision, b.settings] for name, b in parts.items()}
-        return Backend("boxed-poses", parts["joints"].model, parts["joints"].revision, settings)
+        """See `curation.vlm.interface.Annotator`; the settings are those of the joints."""
+        joints = self.joints.describe()
+        settings = {"joints": [joints.backend, joints.revision, joints.settings]}
+        return Backend("boxed-poses", joints.model, joints.revision, settings)
 
-    def poses(self, frame: np.ndarray) -> np.ndarray:
+    def poses(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Points float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1) of a frame [H, W, 3]."""
-        boxes, _ = self.detector.detect(frame)
         found = [self.joints.segment(frame, box)[1][list(COCO)] for box in boxes]
         return np.stack(found) if found else np.zeros((0, 17, 3), np.float32)

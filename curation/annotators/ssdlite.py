@@ -12,6 +12,7 @@ import numpy as np
 
 from curation.ops.masks import suppress
 from curation.sources.assets import need_model
+from curation.vlm import hub
 from curation.vlm.interface import Backend
 from shards.files import sha256_of
 from shards.frames import evenly_spaced
@@ -51,6 +52,7 @@ class SsdliteDetector:
 
     def _one(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._net is None:
+            hub.note_loaded("SSDLite")
             self._net = cv2.dnn.readNetFromTensorflow(
                 str(need_model(self.weights)), str(need_model(self.graph))
             )

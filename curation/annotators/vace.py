@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ class WanVace:
     """
 
     license = LICENSE
+    gpus: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ def _load(folder: Path, device: str, dtype: str, offload: bool) -> Any:
     import torch
     from diffusers import AutoencoderKLWan, WanVACEPipeline
 
+    hub.note_loaded("Wan VACE")
     hub.package("ftfy")  # which the pipeline's prompt cleaning needs
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
     precision = hub.dtype_of(dtype, device)

@@ -6,7 +6,7 @@ Frames are uint8 RGB [H, W, 3], boxes float32 [N, 4] as (left, top, right, botto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -128,10 +128,20 @@ class EdgeDetector(Annotator, Protocol):
         ...
 
 
-class PoseEstimator(Annotator, Protocol):
-    """Finds the poses of all people in a frame."""
+class PersonDetector(Annotator, Protocol):
+    """Finds people."""
 
-    def poses(self, frame: np.ndarray) -> np.ndarray:
+    def people(self, frame: np.ndarray) -> np.ndarray:
+        """Boxes float32 [N, 4] of the people in a frame."""
+        ...
+
+
+class PoseEstimator(Annotator, Protocol):
+    """Finds the poses of people in boxes; `people` finds the boxes, with a model of its own."""
+
+    people: PersonDetector
+
+    def poses(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """COCO's 17 points, float32 [people, 17, 3] (x, y in pixels, visibility 0 to 1)."""
         ...
 
@@ -164,11 +174,27 @@ class VideoSegmenter(Annotator, Protocol):
         ...
 
 
-class ObjectFinder(Annotator, Protocol):
-    """Finds objects by name and follows them."""
+class ClipDetector(Annotator, Protocol):
+    """Finds objects by their names in some frames of a clip."""
 
-    def objects(self, frames: np.ndarray, names: Sequence[str]) -> list[TrackedObject]:
-        """All objects of frames [T, H, W, 3] that one of `names` fits."""
+    def detect(self, frames: np.ndarray, names: Sequence[str]) -> dict[int, Detections]:
+        """Frame -> the objects in it, of frames [T, H, W, 3], that one of `names` fits."""
+        ...
+
+
+class ObjectFollower(Annotator, Protocol):
+    """Follows what was detected through a clip."""
+
+    def follow(self, frames: np.ndarray, detected: Mapping[int, Detections]) -> list[TrackedObject]:
+        """The objects of frames [T, H, W, 3] from their detections by frame."""
+        ...
+
+
+class ObjectFinder(Protocol):
+    """Finds objects by name and follows them: two annotators, each for a stage of its own."""
+
+    def annotators(self) -> tuple[ClipDetector, ObjectFollower]:
+        """What finds objects in keyframes, and what follows them."""
         ...
 
 

@@ -7,6 +7,8 @@ computes nothing.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +18,7 @@ from pydantic import JsonValue
 from curation.core.cache import Workspace
 from curation.core.results import Candidate, StageResult
 from curation.sources.clips import Clip
-from curation.vlm.interface import Annotator
+from curation.vlm.interface import Annotator, Backend
 from shards.errors import SettingError
 
 
@@ -65,6 +67,8 @@ class Results(Mapping[str, Any]):
         self._item, self._kinds, self._space = item, kinds, space
 
     def __getitem__(self, stage: str) -> Any:
+        if stage not in self._item.results:
+            raise SettingError(f"stage {stage!r}: its result was asked for before it ran")
         reference = self._item.results[stage]
         stored = self._space.read(reference)
         return self._kinds[stage].from_json(stored, self._space.local / reference)
@@ -113,6 +117,17 @@ class Stage:
         """The resources of one process: its own, or a core and the largest share of a GPU of a part."""
         return self.resources or Resources(gpus=max(map(gpus_of, self.annotators), default=0.0))
 
+    @functools.cached_property
+    def backends(self) -> list[Backend]:
+        """What the annotators say of themselves, asked once: some hash their weights for it."""
+        return [annotator.describe() for annotator in self.annotators]
+
+    def values_of(self, item: Item) -> dict[str, JsonValue]:
+        """The values that `run` takes of an item. Raises SettingError for one that nobody decided."""
+        if missing := [name for name in self.values if name not in item.values]:
+            raise SettingError(f"stage {self.name!r}: no earlier stage gave its value {missing[0]!r}")
+        return {name: item.values[name] for name in self.values}
+
     def following(self, clip: Clip, item: Item, results: Results) -> Sequence[Item | Candidate]:
         """What follows from an item's results."""
         if self.decide is not None:
@@ -128,7 +143,11 @@ def gpus_of(annotator: Any) -> float:
 
 
 def checked(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages of a task. Raises SettingError for a name used twice or an input that comes later."""
+    """The stages of a task.
+
+    Raises SettingError for a name used twice, an input that comes later, and a function that takes what its
+    stage does not declare: such a thing would be no part of its results' keys.
+    """
     known: set[str] = set()
     for stage in stages:
         if stage.name in known:
@@ -136,4 +155,20 @@ def checked(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         if missing := sorted(set(stage.inputs) - known):
             raise SettingError(f"stage {stage.name!r}: its input {missing[0]!r} is no earlier stage")
         known.add(stage.name)
+        _check_arguments(stage)
     return tuple(stages)
+
+
+def _check_arguments(stage: Stage) -> None:
+    """Raise SettingError unless the stage's function takes its values and inputs, and nothing else."""
+    declared = [*stage.values, *stage.inputs]
+    if twice := sorted(name for name in set(declared) if declared.count(name) > 1):
+        raise SettingError(f"stage {stage.name!r}: {twice[0]!r} is a value and an input, or named twice")
+    _, _, *taken = inspect.signature(stage.run).parameters.values()  # after the clip and the folder
+    named = {one.name for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    if unknown := sorted(named - set(declared)):
+        raise SettingError(
+            f"stage {stage.name!r}: its function takes {unknown[0]!r}; add it to its `values` or `inputs`"
+        )
+    if len(named) == len(taken) and (spare := sorted(set(declared) - named)):
+        raise SettingError(f"stage {stage.name!r}: its function does not take {spare[0]!r}")

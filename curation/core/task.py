@@ -1,22 +1,22 @@
 """What a task is made of: where its units come from, what is computed of each, which samples that gives.
 
-A task is one class in one file of `curation/tasks`, a subclass of one of the recipes here or in
-`curation.tasks.base.derived`; it writes `process` and `samples` and says which annotators it uses.
+A task is one class in one file of `curation/tasks`, a subclass of `Task` or of a recipe in
+`curation.tasks.base`; it writes `stages` and `samples`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar
 
 from curation.core import cache, preview
 from curation.core.cache import StoredResult, Workspace
 from curation.core.outcome import Outcome
-from curation.core.results import Candidate, StageResult
+from curation.core.results import Candidate
 from curation.core.samples import MediaWriter as MediaWriter  # these three are public here
 from curation.core.samples import SampleSpec as SampleSpec
 from curation.core.samples import key_of as key_of
@@ -33,30 +33,17 @@ from shards import media
 from shards.hashing import digest
 from shards.sample import ClipRef, Provenance, Sample, Step
 
-Result = TypeVar("Result", bound=StageResult)
-
 # What the frames of a clip depend on, beside its key; which clips there are also depends on `scenes`.
 FRAMES_CODE = (clips_module, normalize, timeline, tone_mapping, media)
 
 
-def attempt(make: Callable[[], Result]) -> Result | Candidate:
-    """What `make` gives; a candidate for quarantine when a backend could not do its work.
-
-    Nothing of it is stored, so that the next run tries again.
-    """
-    try:
-        return make()
-    except AnnotatorError as error:
-        return Candidate(reason="quarantined", error=str(error))
-
-
 class Task:
-    """A task over video files. Subclasses write `process`, `samples` and `annotators`."""
+    """A task over video files. Subclasses write `stages` and `samples`."""
 
     name: ClassVar[str]
     from_files: ClassVar[bool] = True  # whether units are cut out of video files, and screened
     note: ClassVar[str] = ""  # told at the start of a run
-    code: ClassVar[tuple[Any, ...]] = ()  # modules that `process` calls, for the workspace key
+    code: ClassVar[tuple[Any, ...]] = ()  # modules that its stages call, for the workspace key
 
     def __init__(self, cut: Cut | None = None) -> None:
         self.cut = cut or Cut()
@@ -126,6 +113,8 @@ class Task:
         """
         clip, last = outcome.clip, stage is self.graph[-1]
         assert clip is not None
+        if stage is self.graph[0]:
+            outcome.items = [replace(item, number=(n,)) for n, item in enumerate(outcome.items)]
         kinds = {each.name: each.result for each in self.graph}
         going: list[Item] = []
         for item in outcome.items:
@@ -151,10 +140,10 @@ class Task:
 
     def compute(self, stage: Stage, clip: Clip, item: Item, results: Results, space: Workspace) -> str:
         """The reference of a stage's result for an item, computed unless the workspace has it."""
-        values = {name: item.values[name] for name in stage.values}
+        values = stage.values_of(item)
         depends = {
             "clip": clip.key,
-            "uses": [a.describe() for a in stage.annotators],
+            "uses": stage.backends,
             "values": values,
             "settings": stage.settings,
             "code": self.code_version(stage.annotators),
@@ -178,19 +167,19 @@ class Task:
         raise NotImplementedError
 
     def annotators(self) -> dict[str, Annotator]:
-        """The annotators by stage, in the order of the recipe."""
-        return {}
+        """The annotators by stage; those of a stage with several by their class too."""
+        return {
+            stage.name if len(stage.annotators) == 1 else f"{stage.name}: {type(one).__name__}": one
+            for stage in self.graph
+            for one in stage.annotators
+        }
 
     def settings(self) -> Mapping[str, object]:
-        """Numbers of the recipe that belong to no annotator and change its results, as plain values."""
-        return {}
-
-    def settings_of(self, stage: str) -> Mapping[str, object]:
-        """Those of `settings` that change a stage's results; by default all."""
-        return self.settings()
+        """Numbers of the recipe that belong to no annotator and change its results, by stage."""
+        return {stage.name: dict(stage.settings) for stage in self.graph if stage.settings}
 
     def thresholds(self) -> Mapping[str, object]:
-        """Numbers that accept or refuse finished results; a change of theirs computes nothing anew."""
+        """Numbers by which stages decide, as the task's arguments name them; no part of any result's key."""
         return {}
 
     def code_version(self, uses: Sequence[Annotator]) -> str:
@@ -200,7 +189,8 @@ class Task:
     def preview(self, folder: Path, candidate: Candidate) -> None:
         """Write preview.png of a new candidate; by default moments of the first two media but masks."""
         shown = [medium for medium in candidate.files.values() if medium.kind != "mask"][:2]
-        preview.write_strips(folder / "preview.png", [folder / medium.file for medium in shown])
+        if shown:
+            preview.write_strips(folder / "preview.png", [folder / medium.file for medium in shown])
 
     @staticmethod
     def windows(clip: Clip, length: int, most: int) -> list[tuple[int, int]]:
@@ -211,83 +201,16 @@ class Task:
         starts = [round(i * last / max(1, count - 1)) for i in range(count)] if count > 1 else [last // 2]
         return [(start, start + length) for start in starts]
 
-    # ---- for subclasses ----------------------------------------------------------------------------------
-
-    @overload
-    def cached(
-        self,
-        space: Workspace,
-        stage: str,
-        clip: Clip,
-        make: Callable[..., Candidate],
-        uses: Sequence[Annotator] = (),
-        *,
-        needs: Mapping[str, StageResult] | None = None,
-        **values: Any,
-    ) -> Candidate: ...
-
-    @overload
-    def cached(
-        self,
-        space: Workspace,
-        stage: str,
-        clip: Clip,
-        make: Callable[..., Result],
-        uses: Sequence[Annotator] = (),
-        *,
-        kind: type[Result],
-        needs: Mapping[str, StageResult] | None = None,
-        **values: Any,
-    ) -> Result: ...
-
-    def cached(
-        self,
-        space: Workspace,
-        stage: str,
-        clip: Clip,
-        make: Callable[..., StageResult],
-        uses: Sequence[Annotator] = (),
-        *,
-        kind: type[StageResult] = Candidate,
-        needs: Mapping[str, StageResult] | None = None,
-        **values: Any,
-    ) -> StageResult:
-        """The result of `make(clip, folder, **values, **needs)`, computed once; with its folder.
-
-        Args:
-            stage: names the folder of the workspace.
-            uses: the annotators that `make` calls.
-            kind: of the result.
-            needs: results of other stages that `make` goes by; their keys are part of this one's.
-            values: whatever else it goes by, as plain values.
-        """
-        depends = {
-            "clip": clip.key,
-            "uses": [a.describe() for a in uses],
-            "values": values,
-            "settings": self.settings_of(stage),
-            "code": self.code_version(uses),
-        }
-        if needs is not None:  # a stage without has no such entry in its key, and keeps its results of before
-            depends["needs"] = {name: result.folder.name for name, result in needs.items()}
-
-        def compute(folder: Path) -> StoredResult:
-            result = make(located(clip, space), folder, **values, **(needs or {}))
-            if isinstance(result, Candidate) and not result.reason:
-                self.preview(folder, result)
-            return result.to_json()
-
-        folder, stored = space.cached(stage, depends, compute)
-        return kind.from_json(stored, folder)
+    # ---- where samples come from ------------------------------------------------------------------------
 
     def steps(self) -> list[Step]:
-        """Provenance of an accepted candidate."""
+        """Provenance of an accepted candidate: a step for each stage and annotator, then the recipe."""
         steps = []
-        for stage, annotator in self.annotators().items():
-            backend = annotator.describe()
-            made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
-            config = "sha256:" + digest(backend.settings)
-            steps.append(Step(stage=stage, **made, config=config))
+        for stage in self.graph:
+            for backend in stage.backends:
+                made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
+                config = "sha256:" + digest(backend.settings)
+                steps.append(Step(stage=stage.name, **made, config=config))
         config = "sha256:" + digest({**self.settings(), **self.thresholds()})
         return [*steps, Step(stage=self.name, backend="recipe", config=config)]
 

@@ -7,15 +7,19 @@ exact where the difference is: a pixel left out would stay behind.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from curation.core.interfaces import Plate, Track
 from curation.ops.masks import bounds, close, components, dilate, fill_holes, grow, largest, touching
+from shards.limits import in_range
 
 Window = tuple[slice, slice]  # rows, columns
+FAR = 64  # pixels up to which the distance of a neighbour is measured
+THRESHOLDS = ("reach_x", "reach_y", "trunk", "fullness", "neighbour")  # of ForegroundSettings
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,52 @@ class ForegroundSettings:
     fullness: float = 0.37  # area over squared height: one person who stands or walks has 0.2 to 0.35
     speck: int = 10  # pixels: smaller components are noise
     neighbour: int = 7  # pixels: a strange component this close to the body touches it
+
+    def __post_init__(self) -> None:
+        in_range("neighbour", self.neighbour, 0, FAR)
+
+    def thresholds(self) -> dict[str, object]:
+        """Those that are compared with what was measured."""
+        return {name: getattr(self, name) for name in THRESHOLDS}
+
+    def measuring(self) -> dict[str, object]:
+        """Those that change what is measured."""
+        return {name: value for name, value in asdict(self).items() if name not in THRESHOLDS}
+
+
+class BodyMeasures(NamedTuple):
+    """What is decided on of one person in one frame; a list in JSON.
+
+    Attributes:
+        area: pixels of the body.
+        bounds: of the body in the picture; None when nothing stands out.
+        neighbour: pixels from the body to the nearest strange component; None when it is farther than `FAR`.
+        over: body's part outside of the box, sideways and upwards or downwards, in box heights.
+        trunk, fullness: see `trunk_width` and `fullness`.
+    """
+
+    area: int
+    bounds: tuple[float, float, float, float] | None = None
+    neighbour: int | None = None
+    over: tuple[float, float] = (0.0, 0.0)
+    trunk: float = 0.0
+    fullness: float = 0.0
+
+    def reason(self, settings: ForegroundSettings) -> str:
+        """Why the body cannot be used; "" when it can.
+
+        "another object at the mask" when something strange touches it, "merged people" when it is larger
+        than its box, "two people in one mask" when it is too broad for one, "no foreground".
+        """
+        if self.bounds is None:
+            return "no foreground"
+        if self.neighbour is not None and self.neighbour <= settings.neighbour:
+            return "another object at the mask"
+        if self.over[0] > settings.reach_x or self.over[1] > settings.reach_y:
+            return "merged people"
+        if self.trunk > settings.trunk or self.fullness > settings.fullness:
+            return "two people in one mask"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -92,11 +142,17 @@ def window_of(box: np.ndarray, shape: tuple[int, ...], margin: float) -> Window:
 def body_of(
     seen: Foreground, box: np.ndarray, pose: np.ndarray | None, settings: ForegroundSettings
 ) -> tuple[np.ndarray, str]:
-    """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can).
+    """The person in `box` as bool [h, w] of the window, and why it cannot be used ("" when it can)."""
+    body, measures = measure_body(seen, box, pose, settings)
+    return body, measures.reason(settings)
 
-    `pose` is the segmenter's probability float32 [H, W], or None. Reasons: "merged people" when what stands
-    out is larger than the box, "two people in one mask" when it is too broad for one, "another object at
-    the mask" when something strange touches it, "no foreground".
+
+def measure_body(
+    seen: Foreground, box: np.ndarray, pose: np.ndarray | None, settings: ForegroundSettings
+) -> tuple[np.ndarray, BodyMeasures]:
+    """The person in `box` as bool [h, w] of the window, and what is decided on of it.
+
+    `pose` is the segmenter's probability float32 [H, W], or None. No threshold of `settings` changes it.
     """
     height = float(box[3] - box[1])
     rows, columns = seen.window
@@ -119,15 +175,32 @@ def body_of(
     body = fill_holes(close(body, seen.gap))
     found = bounds(body)
     if found is None:
-        return body, "no foreground"
-    if (strange & dilate(body, settings.neighbour)).any():
-        return body, "another object at the mask"
+        return body, BodyMeasures(0)
     over = np.array([here[0] - found[0], here[1] - found[1], found[2] - here[2], found[3] - here[3]]) / height
-    if max(over[0], over[2]) > settings.reach_x or max(over[1], over[3]) > settings.reach_y:
-        return body, "merged people"
-    if trunk_width(body) > settings.trunk or fullness(body) > settings.fullness:
-        return body, "two people in one mask"
-    return body, ""
+    left, top, right, bottom = (found + np.tile([columns.start, rows.start], 2)).tolist()
+    return body, BodyMeasures(
+        area=int(body.sum()),
+        bounds=(left, top, right, bottom),
+        neighbour=distance(body, strange),
+        over=(float(max(over[0], over[2])), float(max(over[1], over[3]))),
+        trunk=trunk_width(body),
+        fullness=fullness(body),
+    )
+
+
+def distance(body: np.ndarray, other: np.ndarray) -> int | None:
+    """The least radius by which `dilate` grows a body into another mask; None when it is beyond `FAR`."""
+    if not other.any():
+        return None
+    gaps = cv2.distanceTransform((~body).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    nearest = float(gaps[other].min())
+    if nearest > FAR + 1:
+        return None
+    # A disc of whole pixels holds all within its radius, and some that are up to half a pixel farther.
+    radius = int(np.ceil(nearest - 1e-3))
+    if radius > 0 and (other & dilate(body, radius - 1)).any():
+        radius -= 1
+    return radius if radius <= FAR else None
 
 
 def fullness(body: np.ndarray) -> float:
@@ -149,37 +222,51 @@ def trunk_width(body: np.ndarray) -> float:
     return float(np.percentile(band, 90) / height) if len(band) else 0.0
 
 
-def follow(
-    box: np.ndarray,
-    body_at: Callable[[int, np.ndarray], tuple[np.ndarray | None, str]],
-    start: int,
-    step: int,
-    stop: int,
-) -> list[np.ndarray]:
-    """Boxes of the frames after `start` in direction `step` in which the body is still alone and whole.
+class FollowedFrame(NamedTuple):
+    """A frame that a track was followed to; a list in JSON.
 
-    `body_at(frame, box)` gives the bounds float32 [4] of the body found there, or a reason against it. The
-    box keeps its size and moves with the centre of the bounds; `stop` is the first frame not to look at.
+    `guess` is the box [4] that was looked into and `seen` the body there; `box` is where the box moved by it,
+    and `body` the one there.
     """
-    boxes: list[np.ndarray] = []
-    before, reason = body_at(start, box)
+
+    guess: list[float]
+    seen: BodyMeasures
+    box: list[float]
+    body: BodyMeasures
+
+
+BodyAt = Callable[[int, np.ndarray], BodyMeasures | None]  # frame and box [4]; None where nothing is known
+
+
+def follow(box: np.ndarray, body_at: BodyAt, start: int, step: int, stop: int) -> list[FollowedFrame]:
+    """The frames after `start`, in direction `step`, as far as something stands out and keeps its height.
+
+    The box keeps its size and moves with the centre of the body's bounds; `stop` is the first frame not to
+    look at. Whether the body is alone and whole is decided afterwards: what is seen does not depend on it.
+    """
+    followed: list[FollowedFrame] = []
+    before = body_at(start, box)
     velocity = np.zeros(2, np.float32)
     for frame in range(start + step, stop, step):
-        if reason or before is None:
+        if before is None or before.bounds is None:
             break
         guess = box + np.tile(velocity, 2)
-        found, reason = body_at(frame, guess)
-        if reason or found is None:
+        seen = body_at(frame, guess)
+        if seen is None or seen.bounds is None:
             break
-        size, size_before = found[2:] - found[:2], before[2:] - before[:2]
+        now, last = np.array(seen.bounds, np.float32), np.array(before.bounds, np.float32)
+        size, size_before = now[2:] - now[:2], last[2:] - last[:2]
         if abs(float(np.log(size[1] / size_before[1]))) > 0.2:  # it goes behind something, or joins something
             break
-        moved = ((found[:2] + found[2:]) - (before[:2] + before[2:])) / 2
-        box = box + np.tile(moved, 2)
-        velocity = 0.7 * velocity + 0.3 * moved
-        before = found
-        boxes.append(box)
-    return boxes
+        moved = ((now[:2] + now[2:]) - (last[:2] + last[2:])) / 2
+        box = (box + np.tile(moved, 2)).astype(np.float32)
+        body = body_at(frame, box)
+        if body is None:
+            break
+        followed.append(FollowedFrame(guess.tolist(), seen, box.tolist(), body))
+        velocity = (0.7 * velocity + 0.3 * moved).astype(np.float32)
+        before = seen
+    return followed
 
 
 def with_shadow(seen: Foreground, body: np.ndarray, settings: ForegroundSettings) -> np.ndarray:

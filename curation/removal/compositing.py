@@ -1,61 +1,50 @@
-"""One edit pair from one window of one track: masks, composition, and the checks of the result.
+"""One edit pair from one window of one track: masks, composition, and what is measured of both.
 
 Everything here works on frames at the working size; encoding is the task's last step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypedDict
 
 import cv2
 import numpy as np
 
 from curation.core.interfaces import Detector, Plate, Segmenter
-from curation.ops.masks import bounds, close, dilate, large_parts, largest, touching
-from curation.removal import filters as g
+from curation.ops.masks import bounds, close, dilate, grow, large_parts, largest, touching
 from curation.removal.background_subtraction import (
     Foreground,
     ForegroundSettings,
-    body_of,
     light_change,
+    measure_body,
     subtract_background,
-    trunk_width,
     window_of,
     with_shadow,
 )
 from curation.removal.filters import GateSettings
+from curation.removal.stages import FrameMeasures
 
 
 @dataclass
 class Pair:
-    """Source and target uint8 [T, H, W, 3]; `mask` bool is where they may differ, `body` the person alone."""
+    """A person cut out of a window.
+
+    Source and target uint8 [T, H, W, 3]; `mask` bool is where they may differ, `body` the person alone;
+    `frames` are the measures of each frame, up to one in which nothing stands out.
+    """
 
     source: np.ndarray
     target: np.ndarray
     mask: np.ndarray
     body: np.ndarray
-    scores: dict[str, float]
+    frames: list[FrameMeasures]
 
-
-@dataclass
-class FrameMeasures:
-    """What is noted of the frames of a window, one value a frame.
-
-    Attributes:
-        confirmed: share of the body that the segmenter confirms, in the frames that it looked at.
-        trunks: width of the trunk in body heights.
-        shadow_shares: share of the ring around the mask that is shadow.
-        ring_errors: grey levels by which the backdrop misses the picture close around the mask.
-    """
-
-    confirmed: list[float] = field(default_factory=list)
-    trunks: list[float] = field(default_factory=list)
-    shadow_shares: list[float] = field(default_factory=list)
-    ring_errors: list[float] = field(default_factory=list)
-
-
-class Rejected(Exception):
-    """A candidate that a gate refused; the message is the gate's name."""
+    @property
+    def outside(self) -> int:
+        """The largest change outside the mask, in levels."""
+        unmasked = zip(self.source, self.target, ~self.mask, strict=True)
+        return max(int((largest(cv2.absdiff(a, b)) * m).max()) for a, b, m in unmasked)
 
 
 def make_pair(
@@ -70,54 +59,43 @@ def make_pair(
 ) -> Pair:
     """Cut the person in `boxes` [T, 4] out of `frames` [T, H, W, 3] and show the plate there instead.
 
-    Raises Rejected with the name of the first gate that refuses.
+    Everything that gates go by is measured; of `gates` only those that say where to look are used.
     """
     shape = frames.shape[:3]
-    pair = Pair(frames, frames.copy(), np.zeros(shape, bool), np.zeros(shape, bool), {})
-    measured = FrameMeasures()
+    pair = Pair(frames, frames.copy(), np.zeros(shape, bool), np.zeros(shape, bool), [])
     for t, box in enumerate(boxes):
         pose = segmenter.segment(frames[t], box)[0] if t % gates.segment_every == 0 else None
         window = window_of(box, shape[1:], 0.8)
         light = light_change(frames[t], plates[t])
         seen = subtract_background(frames[t], plates[t], light, window, settings)
-        body = _body(seen, box, pose, settings, measured)
+        body, measures = measure_body(seen, box, pose, settings)
+        if measures.bounds is None:
+            pair.frames.append(FrameMeasures(measures))
+            break
         whole = with_shadow(seen, body, settings)
-        strange = _strangers(seen, body, gates, grow_by + feather)
+        strange = large_parts(close(seen.strong, 1) & ~dilate(body, 2), gates.stranger_pixels)
         # A stranger may stand in the shadow; it and its edge stay as they are.
         support = dilate(whole, grow_by + feather) & ~dilate(strange, grow_by)
         pair.target[t][window] = _mixed(frames[t][window], seen.backdrop, support, feather)
         pair.mask[t][window], pair.body[t][window] = support, body
-        if np.percentile(plates[t].agreement[window][support], 5) < gates.agreement:
-            raise Rejected(g.PLATE)
-        _check_ring(frames[t][window], seen, support, strange, gates, grow_by, feather, measured)
-    pair.scores.update(_check_window(pair, gates, measured))
+        shown = plates[t].agreement[window][support]
+        ring = _measure_ring(frames[t][window], seen, support, strange, gates, grow_by, feather)
+        pair.frames.append(
+            FrameMeasures(
+                measures,
+                stranger=bool((strange & dilate(body, grow_by + feather)).any()),
+                agreement=float(np.percentile(shown, 5)) if shown.size else 0.0,
+                confirmed=None if pose is None else _confirmed(seen, body, pose),
+                **ring,
+            )
+        )
     return pair
 
 
-def _body(
-    seen: Foreground,
-    box: np.ndarray,
-    pose: np.ndarray | None,
-    settings: ForegroundSettings,
-    measured: FrameMeasures,
-) -> np.ndarray:
-    """The person, bool [h, w] of the window; notes how far the segmenter agrees. Raises Rejected."""
-    body, reason = body_of(seen, box, pose, settings)
-    if reason:
-        raise Rejected(reason)
-    if pose is not None:
-        person = dilate(pose[seen.window] > 0.4, 3)
-        measured.confirmed.append(float((body & person).sum() / max(1, body.sum())))
-    measured.trunks.append(trunk_width(body))
-    return body
-
-
-def _strangers(seen: Foreground, body: np.ndarray, gates: GateSettings, margin: int) -> np.ndarray:
-    """What stands out beside the body, bool [h, w]; Rejected where it comes within `margin` pixels of it."""
-    strange = large_parts(close(seen.strong, 1) & ~dilate(body, 2), gates.stranger_pixels)
-    if (strange & dilate(body, margin)).any():
-        raise Rejected(g.OTHER_OBJECT)
-    return strange
+def _confirmed(seen: Foreground, body: np.ndarray, pose: np.ndarray) -> float:
+    """How much of a body bool [h, w] the segmenter's probability float32 [H, W] confirms."""
+    person = dilate(pose[seen.window] > 0.4, 3)
+    return float((body & person).sum() / max(1, body.sum()))
 
 
 def _mixed(here: np.ndarray, backdrop: np.ndarray, support: np.ndarray, feather: int) -> np.ndarray:
@@ -129,7 +107,15 @@ def _mixed(here: np.ndarray, backdrop: np.ndarray, support: np.ndarray, feather:
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
 
-def _check_ring(
+class RingMeasures(TypedDict):
+    """What is measured close around a mask, see `FrameMeasures`."""
+
+    residual: int
+    shadow: float
+    ring_error: float | None
+
+
+def _measure_ring(
     here: np.ndarray,
     seen: Foreground,
     support: np.ndarray,
@@ -137,65 +123,35 @@ def _check_ring(
     gates: GateSettings,
     grow_by: int,
     feather: int,
-    measured: FrameMeasures,
-) -> None:
-    """Look close around the mask for what was left out of it. Raises Rejected."""
+) -> RingMeasures:
+    """Look close around the mask for what was left out of it."""
     ring = dilate(support, gates.ring) & ~support
     left = touching(seen.strong & ring & ~dilate(strange, grow_by), dilate(support, 1))
-    if left.sum() > gates.residual_pixels:
-        raise Rejected(g.RESIDUAL)
     near = dilate(support, 3) & ~support & ~dilate(strange, 2 * grow_by + feather)
+    error = float(cv2.absdiff(here, seen.backdrop)[near].mean()) if near.any() else None
     share = float((seen.weak & near).sum() / max(1, near.sum()))
-    if share > gates.shadow_share:
-        raise Rejected(g.SHADOW)
-    measured.shadow_shares.append(share)
-    if near.any():
-        measured.ring_errors.append(float(cv2.absdiff(here, seen.backdrop)[near].mean()))
+    return {"residual": int(left.sum()), "shadow": share, "ring_error": error}
 
 
-def _check_window(pair: Pair, gates: GateSettings, measured: FrameMeasures) -> dict[str, float]:
-    """The gates on a window as a whole, in the order in which they are counted; its scores."""
-    areas = pair.body.sum((1, 2))
-    if areas.min() < gates.min_area:
-        raise Rejected(g.TOO_SMALL)
-    ring_error = float(np.mean(measured.ring_errors)) if measured.ring_errors else 255.0
-    if ring_error > gates.ring_error:
-        raise Rejected(g.REGISTRATION)
-    ratio = areas[1:] / areas[:-1]
-    if max(ratio.max(), 1 / ratio.min()) > gates.area_jump or areas.max() / areas.min() > gates.area_spread:
-        raise Rejected(g.AREA_JUMP)
-    confirmed = float(np.median(measured.confirmed))
-    if confirmed < gates.segmenter_share:
-        raise Rejected(g.DISAGREE)
-    if float(np.percentile(measured.trunks, 80)) > gates.trunk:
-        raise Rejected(g.TWO_PEOPLE)
-    unmasked = zip(pair.source, pair.target, ~pair.mask, strict=True)
-    outside = max(int((largest(cv2.absdiff(a, b)) * m).max()) for a, b, m in unmasked)
-    if outside > 1:
-        raise Rejected(g.OUTSIDE)
-    return {
-        "outside_change": float(outside),
-        "ring_error": round(ring_error, 4),
-        "shadow_share": round(max(0.0, *measured.shadow_shares), 4),
-        "segmenter_share": round(confirmed, 4),
-        "mask_share": round(float(pair.mask.mean()), 5),
-    }
+def has_leftover(target: np.ndarray, masks: np.ndarray, detector: Detector, gates: GateSettings) -> bool:
+    """Whether the object is still seen in the result uint8 [T, H, W, 3] in its masks bool [T, H, W].
 
-
-def check_leftover(pair: Pair, detector: Detector, gates: GateSettings) -> None:
-    """Look for the object in the result: in the largest square around the mask, and in an enlarged crop."""
-    for t in range(0, len(pair.target), gates.check_every):
-        frame, mask = pair.target[t], pair.mask[t]
+    Looked for in the largest square around the mask, and in an enlarged crop.
+    """
+    for t in range(0, len(target), gates.check_every):
+        frame, mask = target[t], masks[t]
         box = bounds(mask)
-        assert box is not None  # a pair without mask was refused before
+        if box is None:
+            continue
         found = []
         for factor in (gates.check_zoom, 1e9):  # 1e9: as large a square as the frame holds
             left, top, right, bottom = square_around(box, factor, mask.shape)
             crop, _ = detector.detect(frame[top:bottom, left:right])
             found.append(crop + np.array([left, top, left, top], np.float32))
         # A neighbour outside the mask may be found; its box is not in the mask.
-        if g.overlaps(mask, np.concatenate(found)):
-            raise Rejected(g.LEFTOVER)
+        if overlaps(mask, np.concatenate(found)):
+            return True
+    return False
 
 
 def square_around(box: np.ndarray, factor: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -204,3 +160,16 @@ def square_around(box: np.ndarray, factor: float, shape: tuple[int, ...]) -> tup
     left = int(np.clip((box[0] + box[2] - side) / 2, 0, shape[1] - side))
     top = int(np.clip((box[1] + box[3] - side) / 2, 0, shape[0] - side))
     return left, top, left + side, top + side
+
+
+def overlaps(mask: np.ndarray, boxes: np.ndarray) -> bool:
+    """Whether any box has its centre in the mask [H, W], or a third of its area."""
+    for box in boxes:
+        left, top, right, bottom = grow(box, 1.0, mask.shape)
+        inside = mask[top:bottom, left:right]
+        if not inside.size:
+            continue
+        y, x = inside.shape[0] // 2, inside.shape[1] // 2
+        if inside[y, x] or inside.mean() > 0.33:
+            return True
+    return False

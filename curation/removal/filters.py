@@ -5,12 +5,13 @@ Precision before recall: a pair that is not surely clean is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from curation.core.interfaces import Track
-from curation.ops.masks import covered, grow, iou
+from curation.ops.masks import covered, iou
+from shards.errors import SettingError
 from shards.frames import evenly_spaced
 
 TOO_SHORT = "track ends before the window"
@@ -31,6 +32,11 @@ OUTSIDE = "change outside the mask"
 RESIDUAL = "residual foreground"
 SHADOW = "shadow left behind"
 LEFTOVER = "leftover object"
+
+
+# of GateSettings, those that change what is measured: of a cut-out person, and of the finished pair
+MEASURING = ("segment_every", "ring", "stranger_pixels")
+CHECKING = ("check_every", "check_zoom")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,19 @@ class GateSettings:
     shadow_share: float = 0.22  # of the ring
     check_every: int = 8  # frames between two looks of the detector at the result
     check_zoom: float = 1.8  # side of the enlarged crop, in mask sizes
+
+    def __post_init__(self) -> None:
+        if self.max_frames < self.min_frames:
+            raise SettingError(f"max_frames: {self.max_frames} is less than min_frames, {self.min_frames}")
+
+    def thresholds(self) -> dict[str, object]:
+        """Those that are compared with what was measured."""
+        measuring = (*MEASURING, *CHECKING)
+        return {name: value for name, value in asdict(self).items() if name not in measuring}
+
+    def measuring(self, names: tuple[str, ...]) -> dict[str, object]:
+        """Those of `names`: they say where and how often something is measured."""
+        return {name: getattr(self, name) for name in names}
 
 
 def box_reason(
@@ -139,16 +158,3 @@ def main_reason(reasons: list[str]) -> str:
     if len(told) * 2 < len(reasons):
         return TOO_SHORT
     return max(sorted(set(told)), key=told.count)
-
-
-def overlaps(mask: np.ndarray, boxes: np.ndarray) -> bool:
-    """Whether any box has its centre in the mask [H, W], or a third of its area."""
-    for box in boxes:
-        left, top, right, bottom = grow(box, 1.0, mask.shape)
-        inside = mask[top:bottom, left:right]
-        if not inside.size:
-            continue
-        y, x = inside.shape[0] // 2, inside.shape[1] // 2
-        if inside[y, x] or inside.mean() > 0.33:
-            return True
-    return False

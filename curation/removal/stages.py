@@ -1,4 +1,4 @@
-"""What the stages of offline removal give, as the workspace stores it: detections, tracks, scene, windows."""
+"""What the stages of offline removal give, as the workspace stores it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from curation.core.interfaces import Track
 from curation.core.results import StageResult
+from curation.removal.background_subtraction import BodyMeasures, FollowedFrame
 
 
 class FrameDetections(NamedTuple):
@@ -28,12 +29,43 @@ class StoredTrack(NamedTuple):
     score: float
 
 
-class Window(NamedTuple):
-    """Frames of a track, from `first` on, in which it is alone, whole and steady; a list in JSON."""
+class MeasuredTrack(NamedTuple):
+    """A track and what is decided on of it; a list in JSON.
 
-    track: int
-    first: int
+    Attributes:
+        boxes: of the frames from `start` on; `bodies` in them, None where a frame has no plate.
+        before, after: how far it can be followed beyond its first and its last frame.
+    """
+
+    id: int
+    start: int
     boxes: list[list[float]]
+    score: float
+    bodies: list[BodyMeasures | None]
+    before: list[FollowedFrame]
+    after: list[FollowedFrame]
+
+
+class FrameMeasures(NamedTuple):
+    """What is decided on of one frame of a cut-out person; a list in JSON.
+
+    Attributes:
+        body: of the person.
+        stranger: whether something else stands out where the mask fades.
+        agreement: share of the clip's frames that show the plate, at the worst twentieth of the mask.
+        residual: pixels close around the mask that belong to what was taken out.
+        shadow: share of the ring around the mask that is shadow.
+        ring_error: grey levels by which the backdrop misses the picture close around the mask.
+        confirmed: share of the body that the segmenter confirms, in the frames that it looked at.
+    """
+
+    body: BodyMeasures
+    stranger: bool = False
+    agreement: float = 0.0
+    residual: int = 0
+    shadow: float = 0.0
+    ring_error: float | None = None
+    confirmed: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +87,50 @@ class TrackResult(StageResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneResult(StageResult):
-    """Whether the camera stands still, and by how many pixels it moves; a still one's plate is in the folder.
+class CameraResult(StageResult):
+    """By how many pixels the camera moves."""
+
+    motion: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateResult(StageResult):
+    """The clean plate of a clip whose camera stands still, in the folder; nothing under a moving one.
 
     `people` are the boxes [N, 4] of people that the detector sees in the plate; None under a moving camera.
     """
 
-    static: bool
-    motion: float
     people: list[list[float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowResult(StageResult):
-    """The windows of all tracks, and a reason for each track without any."""
+class BodyResult(StageResult):
+    """All tracks of a clip, measured."""
 
-    windows: list[Window]
-    rejected: list[str]
+    tracks: list[MeasuredTrack]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOut(StageResult):
+    """A person cut out of a window: mask.mkv, and patch.npy with the pixels that the target has in the mask.
+
+    Attributes:
+        frames: the measures of each frame, up to one in which nothing stands out.
+        outside: largest change outside the mask, in levels.
+        mask_share: of the pixels of the window.
+        in_plate: whether a person that is seen in the plate lies in the mask.
+        appearance: what the person looks like, as `Appearance` has it; None of one that was not there.
+    """
+
+    frames: list[FrameMeasures]
+    outside: int = 0
+    mask_share: float = 0.0
+    in_plate: bool = False
+    appearance: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftoverResult(StageResult):
+    """Whether the detector still sees the object in the pair."""
+
+    found: bool

@@ -6,20 +6,18 @@ With the paper's models they are generated (`ReCamMaster`), and judged.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.core.cache import Workspace
 from curation.core.interfaces import CameraMover, Captioner
 from curation.core.results import Candidate, CaptionResult
-from curation.core.task import MediaWriter, SampleSpec, Task, attempt, key_of
+from curation.core.stage import Item, Results, Stage
+from curation.core.task import MediaWriter, SampleSpec, Task, key_of
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.heuristic_captions import HeuristicCaptioner
 from curation.text.templates import draw
-from curation.text.vlm_filter import Judge, judged
-from curation.vlm.interface import Annotator
+from curation.text.vlm_filter import Judge, judge_stage
 
 WORDINGS = ("Change the camera to {movement}.", "Move the camera: {lower}.", "Make it a {lower} shot.")
 
@@ -50,32 +48,41 @@ class CameraChange(Task):
         self.mover, self.length, self.most = mover, length, most
         self.captioner, self.judge = captioner or HeuristicCaptioner(), judge
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The camera, who describes the clip and, if there is one, the judge."""
-        judge = {"judge": self.judge} if self.judge else {}
-        return {"caption": self.captioner, "move": self.mover, **judge}
-
     def thresholds(self) -> Mapping[str, object]:
         """Of the grades."""
         return {"grades": self.judge.thresholds if self.judge else {}}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per window; the movements take turns."""
-        names, candidates = self.mover.movements(), list[Candidate]()
+    def start(self, clip: Clip) -> list[Item]:
+        """The windows of a clip; the movements take turns."""
+        names, items = self.mover.movements(), list[Item]()
         for number, span in enumerate(self.windows(clip, self.length, self.most)):
             movement = names[(int(clip.key[:8], 16) + number) % len(names)]
-            candidates.append(attempt(functools.partial(self._pair, clip, space, span, movement)))
-        return candidates
+            text = WORDINGS[0].format(movement=movement)
+            items.append(Item(values={"span": list(span), "movement": movement, "instruction": text}))
+        return items
 
-    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int], movement: str) -> Candidate:
-        told = self.cached(
-            space, "caption", clip, self._caption, [self.captioner], kind=CaptionResult, span=span
-        )
-        caption, uses = told.caption, [self.mover]
-        pair = self.cached(
-            space, "move", clip, self._move, uses, span=span, movement=movement, caption=caption
-        )
-        return judged(self, space, clip, self.judge, pair, WORDINGS[0].format(movement=movement))
+    def stages(self) -> list[Stage]:
+        """Described, moved and, if there is a judge, graded."""
+        return [
+            Stage(
+                name="caption",
+                run=self._caption,
+                result=CaptionResult,
+                annotators=[self.captioner],
+                values=("span",),
+                decide=self._captioned,
+            ),
+            Stage(
+                name="move",
+                run=self._move,
+                annotators=[self.mover],
+                values=("span", "movement", "caption"),
+            ),
+            *([judge_stage(self.judge, "move")] if self.judge else []),
+        ]
+
+    def _captioned(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        return [item.also(caption=results["caption"].caption)]
 
     def _caption(self, clip: Clip, folder: Path, span: tuple[int, int]) -> CaptionResult:
         return CaptionResult(caption=self.captioner.caption(load_frames(clip)[slice(*span)], None))

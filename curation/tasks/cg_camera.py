@@ -8,8 +8,8 @@ from pathlib import Path
 from curation.cg import words
 from curation.cg.camera import MOVEMENTS, orbit_pose, trajectory
 from curation.cg.render import Renderer
-from curation.core.cache import Workspace
 from curation.core.results import Candidate
+from curation.core.stage import Item, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.scene import SceneTask
@@ -42,11 +42,14 @@ class CgCamera(SceneTask):
 
     name = "cg_camera"
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per scene."""
+    def start(self, clip: Clip) -> list[Item]:
+        """The scene and a movement."""
         seed = self.scene_of(clip.source).seed
-        movement = MOVEMENTS[seed % len(MOVEMENTS)]
-        return [self.cached(space, "render", clip, self._render, movement=movement)]
+        return [Item(values={"movement": MOVEMENTS[seed % len(MOVEMENTS)]})]
+
+    def stages(self) -> list[Stage]:
+        """One candidate per scene."""
+        return [Stage(name="render", run=self._render, values=("movement",))]
 
     def _render(self, clip: Clip, folder: Path, movement: str) -> Candidate:
         """Both views, and the moving camera's poses."""

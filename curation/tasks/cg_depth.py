@@ -7,8 +7,8 @@ from pathlib import Path
 from curation.cg import words
 from curation.cg.camera import orbit_pose, trajectory
 from curation.cg.render import Renderer
-from curation.core.cache import Workspace
 from curation.core.results import Candidate
+from curation.core.stage import Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.ops.control_signals import depth_video
 from curation.sources.clips import Clip
@@ -23,9 +23,9 @@ class CgDepth(SceneTask):
     name = "cg_depth"
     code = (control,)
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per scene."""
-        return [self.cached(space, "render", clip, self._render)]
+        return [Stage(name="render", run=self._render)]
 
     def _render(self, clip: Clip, folder: Path) -> Candidate:
         scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from curation.cg import words
 from curation.cg.camera import Pose, orbit_pose, trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings
-from curation.core.cache import Workspace
 from curation.core.results import Candidate, refused
+from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.scene import SceneTask
@@ -35,19 +34,19 @@ FORMS = {  # ending of the key -> task, wordings
 }
 
 
-class NamedObject(NamedTuple):
-    """An object of a scene by its number, and names that fit it alone; a list of both in JSON."""
-
-    number: int
-    names: list[str]
-
-
 @dataclass(frozen=True)
-class SeenObjects:
-    """Details of a scene: the objects that a pair is made of, and why others are not."""
+class SceneMeasures:
+    """Details of a scene: what its objects are chosen by, one value each.
 
-    objects: list[NamedObject]
-    rejected: list[str]
+    Attributes:
+        areas: shares of the picture, averaged over the frames.
+        touched: whether it meets another object.
+        positions: where it is in the first frame, in metres.
+    """
+
+    areas: list[float]
+    touched: list[bool]
+    positions: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -88,61 +87,74 @@ class CgRemoval(SceneTask):
         self.per_scene, self.least_area = per_scene, least_area
         self.relations, self.shapes_alone = relations, shapes_alone
 
-    def settings(self) -> Mapping[str, object]:
+    def thresholds(self) -> Mapping[str, object]:
         """Which objects are taken."""
         numbers: dict[str, object] = {"per_scene": self.per_scene, "least_area": self.least_area}
         allowances = {"relations": self.relations, "shapes_alone": self.shapes_alone}
-        # only what is refused, so that samples of before keep their keys
+        # only what is refused, so that the recipe of before keeps its digest
         return numbers | {name: False for name, allowed in allowances.items() if not allowed}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per object."""
-        whole = self.cached(space, "scene", clip, self._whole)
-        seen = whole.details(SeenObjects)
+    def stages(self) -> list[Stage]:
+        """What there is in the scene, the source (once for all its objects), then a pair per object."""
+        return [
+            Stage(name="scene", run=self._measure, decide=self._choose),
+            Stage(name="source", run=self._source, decide=lambda clip, item, results: [item]),
+            Stage(
+                name="render",
+                run=self._render,
+                values=("number",),
+                inputs=("scene", "source"),
+                decide=self._named,
+            ),
+        ]
 
-        def render(clip: Clip, folder: Path, number: int, names: list[str], of: str) -> Candidate:
-            writer = MediaWriter(folder, clip.fps)
-            writer.take("source", whole, "source")
-            scene = self.scene_of(clip.source)
-            writer.frames("target", self.other(scene, number))
-            writer.take("mask", whole, f"mask{number}")
-            return writer.done(ChosenObject(number, names))
-
-        candidates = [refused(reason) for reason in seen.rejected]
-        for number, names in seen.objects:
-            of = whole.folder.name
-            candidates.append(self.cached(space, "render", clip, render, number=number, names=names, of=of))
-        return candidates
-
-    def _whole(self, clip: Clip, folder: Path) -> Candidate:
-        """The source, masks of objects that are seen, stand alone and can be named, and why others do not."""
-        scene, rejected = self.scene_of(clip.source), list[str]()
-        objects: list[NamedObject] = []
-        pose, writer = viewed(scene), MediaWriter(folder, clip.fps)
+    def _measure(self, clip: Clip, folder: Path) -> Candidate:
+        """The masks of all objects, and what it is decided by which of them are taken."""
+        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
         with Renderer(scene) as renderer:
-            masks = renderer.masks(trajectory(pose, None, clip.frames))
-            areas = masks.mean((1, 2, 3))
-            for number in np.argsort(-areas).tolist():
-                names = words.names(
-                    scene,
-                    number,
-                    renderer.motion.positions[0],
-                    pose,
-                    self.relations,
-                    self.shapes_alone,
-                )
-                if areas[number] < self.least_area:
-                    rejected.append(HIDDEN)
-                elif self.alone and renderer.motion.touched[number]:
-                    rejected.append(TOUCHES)
-                elif not names:
-                    rejected.append(UNNAMED)
-                elif len(objects) < self.per_scene:
-                    objects.append(NamedObject(number, names))
-                    writer.mask(f"mask{number}", masks[number])
-            if objects:
-                writer.frames("source", renderer.frames(trajectory(pose, None, clip.frames)))
-        return writer.done(SeenObjects(objects, rejected))
+            masks = renderer.masks(trajectory(viewed(scene), None, clip.frames))
+            for number, mask in enumerate(masks):
+                writer.mask(f"mask{number}", mask)
+            touched = [bool(touched) for touched in renderer.motion.touched]
+            positions = renderer.motion.positions[0].tolist()
+        return writer.done(SceneMeasures(masks.mean((1, 2, 3)).tolist(), touched, positions))
+
+    def _choose(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """The objects that are seen, stand alone and can be named; a reason for each other one."""
+        scene, seen = self.scene_of(clip.source), results["scene"].details(SceneMeasures)
+        rejected: list[Item | Candidate] = []
+        chosen: list[Item | Candidate] = []
+        for number in np.argsort(-np.array(seen.areas)).tolist():
+            positions, pose = np.array(seen.positions), viewed(scene)
+            names = words.names(scene, number, positions, pose, self.relations, self.shapes_alone)
+            if seen.areas[number] < self.least_area:
+                rejected.append(refused(HIDDEN))
+            elif self.alone and seen.touched[number]:
+                rejected.append(refused(TOUCHES))
+            elif not names:
+                rejected.append(refused(UNNAMED))
+            elif len(chosen) < self.per_scene:
+                chosen.append(item.also(number=number, names=[*names]))
+        return [*rejected, *chosen]
+
+    def _source(self, clip: Clip, folder: Path) -> Candidate:
+        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+        with Renderer(scene) as renderer:
+            writer.frames("source", renderer.frames(trajectory(viewed(scene), None, clip.frames)))
+        return writer.done()
+
+    def _render(
+        self, clip: Clip, folder: Path, number: int, scene: Candidate, source: Candidate
+    ) -> Candidate:
+        writer = MediaWriter(folder, clip.fps)
+        writer.take("source", source, "source")
+        writer.frames("target", self.other(self.scene_of(clip.source), number))
+        writer.take("mask", scene, f"mask{number}")
+        return writer.done()
+
+    def _named(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        pair: Candidate = results["render"]
+        return [pair.also(object=item.values["number"], names=item.values["names"])]
 
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The other video, uint8 [T, H, W, 3]: here the scene without the object."""
@@ -151,7 +163,7 @@ class CgRemoval(SceneTask):
             return renderer.frames(poses, (scene.things[number].name,))
 
     def preview(self, folder: Path, candidate: Candidate) -> None:
-        """As every task, of pairs alone: what was refused has no target."""
+        """As every task, of pairs alone: what is measured of a scene has no target."""
         if "target" in candidate.files:
             super().preview(folder, candidate)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate, Captioned, refused
+from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.ops import masks
 from curation.ops.masks import bounds
@@ -17,6 +18,13 @@ from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
 
 SMALL = "subject too small in every frame"
+
+
+@dataclass(frozen=True)
+class Subject(Captioned):
+    """Details of a candidate: the caption, and the subject's height in pixels."""
+
+    height: float
 
 
 class Customization(DerivedTask):
@@ -43,13 +51,20 @@ class Customization(DerivedTask):
         super().__init__(parents, tasks, endings)
         self.least, self.apart, self.side = least, apart, side
 
-    def settings(self) -> Mapping[str, object]:
-        """The gate and the cut."""
-        return {"least": self.least, "apart": self.apart, "side": self.side}
+    def thresholds(self) -> Mapping[str, object]:
+        """The gate."""
+        return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "subject", clip, self._subject)]
+        settings = {"apart": self.apart, "side": self.side}
+        return [Stage(name="subject", run=self._subject, settings=settings, decide=self._large)]
+
+    def _large(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        cut_out: Candidate = results["subject"]
+        if not cut_out.reason and cut_out.details(Subject).height < self.least:
+            return [replace(cut_out, reason=SMALL)]
+        return [cut_out]
 
     def _subject(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
@@ -60,7 +75,7 @@ class Customization(DerivedTask):
         frame = int(np.argsort(shown.sum((1, 2)))[len(shown) * 3 // 4])
         body = cv2.morphologyEx(shown[frame].astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         box = bounds(body > 0)
-        if box is None or box[3] - box[1] < self.least:
+        if box is None:
             return refused(SMALL)
         left, top, right, bottom = (round(float(v)) for v in box)
         half = round(0.55 * max(right - left, bottom - top))
@@ -75,7 +90,7 @@ class Customization(DerivedTask):
             "subject", cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
         )
         writer.copy("video", record.bytes("video1"), record.sample.media["video1"])
-        return writer.done(Captioned(record.sample.captions["source"]))
+        return writer.done(Subject(record.sample.captions["source"], float(box[3] - box[1])))
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""

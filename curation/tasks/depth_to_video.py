@@ -40,9 +40,9 @@ class EstimatedDepth(ClipsToVideo):
         super().__init__(cut, length, most, captioner)
         self.depth = depth
 
-    def drawers(self) -> dict[str, Annotator]:
+    def drawers(self) -> list[Annotator]:
         """The depth estimator."""
-        return {"depth": self.depth}
+        return [self.depth]
 
     def draw(self, frames: np.ndarray) -> Drawn:
         """Near is bright."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate, Captioned
+from curation.core.stage import Item, Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -26,13 +26,15 @@ class ImageToVideo(DerivedTask):
     ) -> None:
         super().__init__(parents, tasks, endings)
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """A candidate per video."""
+    def start(self, clip: Clip) -> list[Item]:
+        """The sample's videos, each with the name of its caption."""
         media = self.record(clip).sample.media
         pairs = [(f"{kind}{n}", told) for kind in self.kinds for n, told in ((1, "source"), (2, "target"))]
-        return [
-            self.cached(space, "frame", clip, self._frame, video=v, told=t) for v, t in pairs if v in media
-        ]
+        return [Item(values={"video": video, "told": told}) for video, told in pairs if video in media]
+
+    def stages(self) -> list[Stage]:
+        """A candidate per video."""
+        return [Stage(name="frame", run=self._frame, values=("video", "told"))]
 
     def _frame(self, clip: Clip, folder: Path, video: str, told: str) -> Candidate:
         sample = self.record(clip).sample

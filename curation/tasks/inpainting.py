@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate, Captioned
+from curation.core.stage import Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -28,9 +28,9 @@ class Inpainting(DerivedTask):
     ) -> None:
         super().__init__(parents, tasks, endings)
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "hole", clip, self._hole)]
+        return [Stage(name="hole", run=self._hole)]
 
     def _hole(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)

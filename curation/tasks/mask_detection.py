@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate
+from curation.core.stage import Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -40,9 +40,9 @@ class MaskDetection(DerivedTask):
         """Whether a parent's sample is taken: a wish that names its mask asks for nothing."""
         return super().takes(entry) and "<mask" not in entry.text
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "mask", clip, self._mask)]
+        return [Stage(name="mask", run=self._mask)]
 
     def _mask(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)

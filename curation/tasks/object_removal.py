@@ -1,48 +1,48 @@
 """Object removal and addition: something is taken out of a clip, and the pair is used in both directions.
 
-Offline, `ObjectRemoval` takes people out by the clean background: `process` is the whole recipe, and every
-step is a result in the workspace that is computed once. `GroundedRemoval` is the paper's recipe, with its
-models.
+Offline, `ObjectRemoval` takes people out by the clean background: `stages` is the whole recipe. Its stages
+measure, and the gates decide on what they measured. `GroundedRemoval` is the paper's recipe, with its models.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
 from curation.core import preview
-from curation.core.cache import Workspace
 from curation.core.interfaces import (
     CameraMotion,
     Detector,
     MovingPlates,
-    Plate,
     PlateMaker,
     Segmenter,
-    Track,
     Tracker,
 )
 from curation.core.results import Candidate, refused
+from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, Task, code_of_task, key_of
 from curation.ops import masks
 from curation.removal import background_subtraction as foreground
-from curation.removal import compositing, stages
+from curation.removal import compositing, decisions, measuring, plates, stages
 from curation.removal import filters as gates
 from curation.removal.background_subtraction import ForegroundSettings
-from curation.removal.compositing import Rejected
 from curation.removal.filters import GateSettings
+from curation.removal.measuring import measure_tracks
+from curation.removal.plates import plates_of, write_plate
 from curation.removal.stages import (
+    BodyResult,
+    CameraResult,
+    CutOut,
     DetectionResult,
     FrameDetections,
-    SceneResult,
+    LeftoverResult,
+    PlateResult,
     StoredTrack,
     TrackResult,
-    Window,
-    WindowResult,
 )
 from curation.sources import clips
 from curation.sources.clips import Clip, Cut, load_frames
@@ -51,7 +51,8 @@ from curation.text import templates
 from curation.text.templates import Appearance, captions, instruction
 from curation.vlm.interface import Annotator
 from shards import media
-from shards.media import read_image, write_image
+from shards.media import read_mask
+from shards.video_writer import write_mask
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,6 @@ class RemovalSettings:
     preset: str = "ultrafast"  # of x264; slower ones take most of the time of a pair
 
 
-# the mask of the person in a box [4] of a frame, bool over a window of it, and the gate that refuses it
-BodyAt = Callable[[int, np.ndarray], tuple[np.ndarray, str]]
-
 FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, whether the text names the mask
     ("remove", "removal", False),
     ("remove-mask", "removal", True),
@@ -78,11 +76,11 @@ FORMS: tuple[tuple[str, str, bool], ...] = (  # ending of the key, direction, wh
 )
 
 
-@dataclass(frozen=True)
-class OfTrack:
-    """Details of a refused candidate: the number of its track."""
+class PlainWindow(TypedDict):
+    """A window as an item's value: its first frame, and the person's boxes [T, 4] from there on."""
 
-    track: int
+    first: int
+    boxes: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class ObjectRemoval(Task):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
-    code = (clips, foreground, gates, media, templates, compositing, preview, masks, stages)
+    code = (clips, foreground, media, templates, compositing, measuring, plates, preview, masks, stages)
     forms = FORMS
 
     def __init__(
@@ -122,29 +120,84 @@ class ObjectRemoval(Task):
 
     # ---- the recipe -------------------------------------------------------------------------------------
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """All candidates of a clip: each track without a window, and each window of the others."""
-        annotators = [self.camera, self.plate, self.detector]
-        found = self.cached(
-            space, "detect", clip, self._detect, [self.detector], kind=DetectionResult, needs={}
-        )
-        tracked = self.cached(
-            space, "track", clip, self._track, [self.tracker], kind=TrackResult, needs={"found": found}
-        )
-        scene = self.cached(space, "scene", clip, self._scene, annotators, kind=SceneResult, needs={})
-        needs = {"tracked": tracked, "scene": scene}
-        chosen = self.cached(
-            space, "choose", clip, self._choose, [self.moving], kind=WindowResult, needs=needs
-        )
-        candidates = [refused(reason) for reason in chosen.rejected]
-        annotators = [self.segmenter, self.detector, self.moving]
-        for window in chosen.windows:
-            candidates.append(
-                self.cached(space, "pair", clip, self._pair, annotators, needs=needs, window=window)
-            )
-        return candidates
+    def stages(self) -> list[Stage]:
+        """People are found and measured, decided on, cut out, looked for again, and written."""
+        foreground, recipe = self.foreground.measuring(), self.recipe
+        cutting = {"grow": recipe.grow, "feather": recipe.feather, **self.gates.measuring(gates.MEASURING)}
+        return [
+            Stage(
+                name="detect",
+                run=self._detect,
+                result=DetectionResult,
+                annotators=[self.detector],
+                settings={"detect_every": recipe.detect_every},
+            ),
+            Stage(
+                name="track",
+                run=self._track,
+                result=TrackResult,
+                annotators=[self.tracker],
+                inputs=("detect",),
+            ),
+            Stage(
+                name="camera",
+                run=self._camera,
+                result=CameraResult,
+                annotators=[self.camera],
+                decide=lambda clip, item, results: [
+                    item.also(static=results["camera"].motion <= recipe.static_motion)
+                ],
+            ),
+            Stage(
+                name="plate",
+                run=self._plate,
+                result=PlateResult,
+                annotators=[self.plate, self.detector],
+                values=("static",),
+            ),
+            Stage(
+                name="bodies",
+                run=self._bodies,
+                result=BodyResult,
+                annotators=[self.moving],
+                values=("static",),
+                inputs=("track", "plate"),
+                settings={"foreground": foreground, "follow": recipe.follow},
+                decide=self._choose,
+            ),
+            Stage(
+                name="cut_out",
+                run=self._cut_out,
+                result=CutOut,
+                annotators=[self.segmenter, self.moving],
+                values=("static", "window"),
+                inputs=("plate",),
+                settings={"foreground": foreground, **cutting},
+                decide=self._check,
+            ),
+            Stage(
+                name="leftover",
+                run=self._look_again,
+                result=LeftoverResult,
+                annotators=[self.detector],
+                values=("window",),
+                inputs=("cut_out",),
+                settings=self.gates.measuring(gates.CHECKING),
+                decide=lambda clip, item, results: [
+                    self._refused(item, gates.LEFTOVER) if results["leftover"].found else item
+                ],
+            ),
+            Stage(
+                name="pair",
+                run=self._pair,
+                values=("window",),
+                inputs=("cut_out",),
+                settings={"crf": recipe.crf, "preset": recipe.preset},
+                decide=self._accept,
+            ),
+        ]
 
-    # ---- its steps --------------------------------------------------------------------------------------
+    # ---- what the stages compute ------------------------------------------------------------------------
 
     def _detect(self, clip: Clip, folder: Path) -> DetectionResult:
         frames = load_frames(clip)
@@ -155,133 +208,116 @@ class ObjectRemoval(Task):
             found.append(FrameDetections(t, boxes.round(3).tolist(), scores.round(3).tolist()))
         return DetectionResult(found=found)
 
-    def _track(self, clip: Clip, folder: Path, found: DetectionResult) -> TrackResult:
+    def _track(self, clip: Clip, folder: Path, detect: DetectionResult) -> TrackResult:
         boxes = {
             seen.frame: (np.array(seen.boxes, np.float32).reshape(-1, 4), np.array(seen.scores, np.float32))
-            for seen in found.found
+            for seen in detect.found
         }
         tracks = self.tracker.track(load_frames(clip), boxes)
         stored = [StoredTrack(t.id, t.start, t.boxes.round(2).tolist(), round(t.score, 4)) for t in tracks]
         return TrackResult(tracks=stored)
 
-    def _scene(self, clip: Clip, folder: Path) -> SceneResult:
-        frames = load_frames(clip)
-        motion = min(self.camera.motion(frames), 1e6)
-        if motion > self.recipe.static_motion:
-            return SceneResult(static=False, motion=round(motion, 3))
-        plate = self.plate.plate(frames)
-        write_image(folder / "plate.png", plate.image)
-        levels = np.stack([plate.noise, plate.agreement * 255, plate.noise * 0], axis=-1)
-        write_image(folder / "quality.png", levels.round().clip(0, 255).astype(np.uint8))
+    def _camera(self, clip: Clip, folder: Path) -> CameraResult:
+        return CameraResult(motion=float(min(self.camera.motion(load_frames(clip)), 1e6)))
+
+    def _plate(self, clip: Clip, folder: Path, static: bool) -> PlateResult:
+        if not static:
+            return PlateResult()
+        plate = self.plate.plate(load_frames(clip))
+        write_plate(folder, plate)
         people, _ = self.detector.detect(plate.image)
-        return SceneResult(static=True, motion=round(motion, 3), people=people.round(2).tolist())
+        return PlateResult(people=people.round(2).tolist())
 
-    def _choose(self, clip: Clip, folder: Path, tracked: TrackResult, scene: SceneResult) -> WindowResult:
-        """Windows in which a track is alone, whole and steady; a reason for each track without any."""
-        tracks, rejected, windows = tracked.as_tracks(), list[str](), list[Window]()
-        frames, plate_of = load_frames(clip), self._plates(clip, scene)
-
-        @functools.cache
-        def light(t: int) -> np.ndarray:
-            plate = plate_of(t)
-            assert plate is not None  # asked only for frames that have one
-            return foreground.light_change(frames[t], plate)
-
-        def body(t: int, box: np.ndarray) -> tuple[np.ndarray, str]:
-            plate = plate_of(t)
-            if plate is None:
-                return np.zeros(frames.shape[1:3], bool), gates.CAMERA
-            window = foreground.window_of(box, frames.shape[1:3], 0.5)
-            seen = foreground.subtract_background(frames[t], plate, light(t), window, self.foreground)
-            return foreground.body_of(seen, box, None, self.foreground)
-
-        if not scene.static:
+    def _bodies(
+        self, clip: Clip, folder: Path, static: bool, track: TrackResult, plate: PlateResult
+    ) -> BodyResult:
+        tracks, frames = track.as_tracks(), load_frames(clip)
+        plate_of = plates_of(clip, static, plate.folder, self.moving)
+        if not static:
             tracks = [foreground.regroup(t, len(frames), plate_of) for t in tracks]
-        tracks = [self._extend(t, tracks, len(frames), frames.shape[1:3], body) for t in tracks]
-        for track in tracks:
-            reasons, areas = [], []
-            for t, box in enumerate(track.boxes, start=track.start):
-                reason, area = gates.box_reason(track, t, tracks, frames.shape[1:3], self.gates), 0
-                if not reason:
-                    mask, reason = body(t, box)
-                    area = int(mask.sum())
-                reasons.append(reason)
-                areas.append(area)
-            reasons = gates.spread_two(gates.mark_jumps(reasons, areas, self.gates), self.gates)
-            spans = gates.windows(reasons, self.gates)
-            windows += [
-                Window(track.id, track.start + a, track.boxes[a:b].round(2).tolist()) for a, b in spans
-            ]
-            if not spans:
-                rejected.append(gates.main_reason(reasons))
-        return WindowResult(windows=windows, rejected=rejected)
-
-    def _extend(
-        self, track: Track, tracks: list[Track], frames: int, shape: tuple[int, ...], body: BodyAt
-    ) -> Track:
-        """The track, followed by what stands out from the plate at both ends beyond the detections."""
-
-        def body_at(t: int, box: np.ndarray) -> tuple[np.ndarray | None, str]:
-            alone = Track(track.id, t, box[None], track.score)
-            reason = gates.box_reason(alone, t, tracks, shape, self.gates)
-            if reason:
-                return None, reason
-            mask, reason = body(t, box)
-            window = foreground.window_of(box, shape, 0.5)
-            found = masks.bounds(mask)
-            return None if found is None else found + np.tile([window[1].start, window[0].start], 2), reason
-
-        reach = self.recipe.follow
-        before = foreground.follow(track.boxes[0], body_at, track.start, -1, max(-1, track.start - reach - 1))
-        after = foreground.follow(
-            track.boxes[-1], body_at, track.stop - 1, 1, min(frames, track.stop + reach)
+        return BodyResult(
+            tracks=measure_tracks(frames, tracks, plate_of, self.foreground, self.recipe.follow)
         )
-        boxes = np.concatenate(
-            [np.array(p, np.float32).reshape(-1, 4) for p in (before[::-1], track.boxes, after)]
-        )
-        return Track(track.id, track.start - len(before), boxes, track.score)
 
-    def _pair(
-        self, clip: Clip, folder: Path, window: Window, tracked: TrackResult, scene: SceneResult
-    ) -> Candidate:
-        """Cut the person out, check the result, write source, target and mask; or say which gate refused."""
-        number, first, boxes = window.track, window.first, np.array(window.boxes, np.float32)
-        track, stop = next(t for t in tracked.as_tracks() if t.id == number), first + len(boxes)
-        frames, plate_of = load_frames(clip)[first:stop], self._plates(clip, scene)
-        plates = [p for p in map(plate_of, range(first, stop)) if p is not None]
-        assert len(plates) == len(boxes)  # a frame without a plate is in no window
-        try:
-            pair = compositing.make_pair(
-                frames,
-                boxes,
-                plates,
-                self.segmenter,
-                self.foreground,
-                self.gates,
-                self.recipe.grow,
-                self.recipe.feather,
-            )
-            if scene.static:
-                people = np.array(scene.people, np.float32).reshape(-1, 4)
-                if gates.overlaps(np.asarray(pair.mask.any(0)), people):
-                    raise Rejected(gates.DIRTY_PLATE)
-            compositing.check_leftover(pair, self.detector, self.gates)
-        except Rejected as refusal:
-            return Candidate(reason=str(refusal), first=first, stop=stop, about=asdict(OfTrack(number)))
+    def _cut_out(
+        self, clip: Clip, folder: Path, static: bool, window: PlainWindow, plate: PlateResult
+    ) -> CutOut:
+        """The person of a window: mask, pixels that the target has there, and the measures of both."""
+        first, boxes = window["first"], np.array(window["boxes"], np.float32)
+        span, plate_of = range(first, first + len(boxes)), plates_of(clip, static, plate.folder, self.moving)
+        shown = [p for p in map(plate_of, span) if p is not None]
+        assert len(shown) == len(boxes)  # a frame without a plate is in no window
+        recipe = self.recipe
+        frames = load_frames(clip)[first : span.stop]
+        pair = compositing.make_pair(
+            *(frames, boxes, shown, self.segmenter, self.foreground, self.gates),
+            recipe.grow,
+            recipe.feather,
+        )
+        if len(pair.frames) < len(boxes) or pair.frames[-1].body.bounds is None:
+            return CutOut(frames=pair.frames)  # nothing stands out in one of them
+        write_mask(folder / "mask.mkv", pair.mask, clip.fps)
+        np.save(folder / "patch.npy", pair.target[pair.mask])
+        people = np.array(plate.people or [], np.float32).reshape(-1, 4)
+        return CutOut(
+            frames=pair.frames,
+            outside=pair.outside,
+            mask_share=float(pair.mask.mean()),
+            in_plate=compositing.overlaps(np.asarray(pair.mask.any(0)), people),
+            appearance=asdict(templates.measure(pair.source, pair.body, boxes)),
+        )
+
+    def _look_again(self, clip: Clip, folder: Path, window: PlainWindow, cut_out: CutOut) -> LeftoverResult:
+        _, target, mask = composed(clip, window, cut_out)
+        return LeftoverResult(found=compositing.has_leftover(target, mask, self.detector, self.gates))
+
+    def _pair(self, clip: Clip, folder: Path, window: PlainWindow, cut_out: CutOut) -> Candidate:
+        """Write source, target and mask."""
+        source, target, mask = composed(clip, window, cut_out)
         writer = MediaWriter(folder, clip.fps, self.recipe.crf, self.recipe.preset)
-        writer.video("source", pair.source)
-        writer.video("target", pair.target)
-        writer.mask("mask", pair.mask)
-        preview.write_preview(folder / "preview.png", pair.source, pair.target, pair.mask)
-        return writer.done(
-            RemovedPerson(number, templates.measure(pair.source, pair.body, boxes)),
-            first=first,
-            stop=stop,
-            scores={"detector_confidence": round(track.score, 4), **pair.scores},
-        )
+        writer.video("source", source)
+        writer.video("target", target)
+        writer.mask("mask", mask)
+        preview.write_preview(folder / "preview.png", source, target, mask)
+        return writer.done(first=window["first"], stop=window["first"] + len(mask))
 
     def preview(self, folder: Path, candidate: Candidate) -> None:
         """Nothing: `_pair` writes it, of frames before they are encoded, with the mask's outline."""
+
+    # ---- what is decided on it --------------------------------------------------------------------------
+
+    def _choose(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """A reason for each track without a window, and the windows of the others."""
+        tracks, size = results["bodies"].tracks, (clip.height, clip.width)
+        windows, rejected = decisions.choose_windows(tracks, size, self.gates, self.foreground)
+        items = [
+            item.also(
+                window={"first": window.first, "boxes": window.boxes},  # type: ignore[dict-item]  # of floats
+                track=window.track,
+                score=window.score,
+            )
+            for window in windows
+        ]
+        return [*map(refused, rejected), *items]
+
+    def _check(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        reason = decisions.cut_out_reason(results["cut_out"], self.gates, self.foreground)
+        return [self._refused(item, reason) if reason else item]
+
+    def _accept(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        pair, cut_out, score = results["pair"], results["cut_out"], item.values["score"]
+        scores = {"detector_confidence": round(float(score), 4), **decisions.scores_of(cut_out)}  # type: ignore[arg-type]  # a float
+        about = {"track": item.values["track"], "appearance": cut_out.appearance}
+        return [replace(pair, scores=scores, about=about)]
+
+    @staticmethod
+    def _refused(item: Item, reason: str) -> Candidate:
+        """A window that a gate refused."""
+        window: Any = item.values["window"]
+        first, about = window["first"], {"track": item.values["track"]}
+        return Candidate(reason=reason, first=first, stop=first + len(window["boxes"]), about=about)
+
+    # ---- samples, and what the results depend on --------------------------------------------------------
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
@@ -305,40 +341,16 @@ class ObjectRemoval(Task):
             )
         return made
 
-    def _plates(self, clip: Clip, scene: SceneResult) -> Callable[[int], Plate | None]:
-        """The plate of each frame: one for all under a standing camera, each its own under a moving one."""
-        if scene.static:
-            plate = _plate(scene.folder)
-            return lambda t: plate
-        return _moving_plates(self.moving, clip)  # type: ignore[arg-type]  # hashed by identity
-
-    # ---- what a step depends on, and what goes into the provenance ---------------------------------------
-
-    def settings_of(self, stage: str) -> Mapping[str, object]:
-        """A changed gate detects and tracks nothing again."""
-        if stage == "detect":
-            return {"detect_every": self.recipe.detect_every}
-        if stage == "track":
-            return {}
-        if stage == "scene":
-            return {"static_motion": self.recipe.static_motion}
-        return self.settings()
-
     def code_version(self, uses: Sequence[Annotator]) -> str:
         """That of removal for its subclass too, so that addition finds the results of removal."""
         return code_of_task(ObjectRemoval, uses)
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The annotators by stage."""
-        used = {"detect": self.detector, "track": self.tracker, "camera": self.camera, "remove": self.plate}
-        return {**used, "remove_moving": self.moving, "segment": self.segmenter}
-
-    def settings(self) -> Mapping[str, object]:
-        """Of the gates and the recipe."""
+    def thresholds(self) -> Mapping[str, object]:
+        """What is compared with stored measures."""
         return {
-            "foreground": asdict(self.foreground),
-            "gates": asdict(self.gates),
-            "recipe": asdict(self.recipe),
+            "foreground": self.foreground.thresholds(),
+            "gates": self.gates.thresholds(),
+            "recipe": {"static_motion": self.recipe.static_motion},
         }
 
 
@@ -347,6 +359,10 @@ class GroundedRemoval(GroundedTask):
 
     name, stage = "object_removal", "inpaint"
     forms = FORMS
+
+    def code_version(self, uses: Sequence[Annotator]) -> str:
+        """That of removal for its subclass too, so that addition finds the results of removal."""
+        return code_of_task(GroundedRemoval, uses)
 
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
         """The words of removal, and of the same pair read as an addition."""
@@ -378,12 +394,10 @@ class GroundedRemoval(GroundedTask):
         return made
 
 
-@functools.lru_cache(maxsize=1)
-def _moving_plates(maker: MovingPlates, clip: Clip) -> Callable[[int], Plate | None]:
-    return maker.plates(load_frames(clip))
-
-
-@functools.lru_cache(maxsize=2)
-def _plate(folder: Path) -> Plate:
-    quality = read_image(folder / "quality.png").astype(np.float32)
-    return Plate(read_image(folder / "plate.png"), quality[..., 0].copy(), quality[..., 1] / 255)
+def composed(clip: Clip, window: PlainWindow, cut_out: CutOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source and target uint8 [T, H, W, 3] and the mask bool [T, H, W] of a person who was cut out."""
+    mask = read_mask(cut_out.folder / "mask.mkv")
+    source = load_frames(clip)[window["first"] : window["first"] + len(mask)]
+    target = source.copy()
+    target[mask] = np.load(cut_out.folder / "patch.npy", allow_pickle=False)
+    return source, target, mask

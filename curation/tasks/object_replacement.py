@@ -7,6 +7,7 @@ the paper's models another object is generated in the place of the old one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curation.core.cache import Workspace
-from curation.core.results import Candidate, refused
+from curation.core.results import Candidate, StageResult, refused
+from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -32,6 +33,13 @@ WORDINGS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silhouette(StageResult):
+    """The share of a pair's mask in which the person differs from the background."""
+
+    share: float
+
+
 @dataclass(frozen=True)
 class Recoloured:
     """Details of a candidate: the new colour, and text and captions of the removal that it is made from."""
@@ -42,7 +50,12 @@ class Recoloured:
 
 
 class ObjectReplacement(DerivedTask):
-    """The task; `apart` levels from the background make a pixel the person's."""
+    """The task.
+
+    Args:
+        apart: levels from the background that make a pixel the person's.
+        least: share of the mask that must be the person's.
+    """
 
     name = "object_replacement"
     code = (templates,)
@@ -53,34 +66,44 @@ class ObjectReplacement(DerivedTask):
         tasks: tuple[str, ...] = ("object_removal",),
         endings: tuple[str, ...] = ("-remove",),
         apart: float = 26.0,
+        least: float = 0.15,
     ) -> None:
         super().__init__(parents, tasks, endings)
-        self.apart = apart
+        self.apart, self.least = apart, least
 
-    def settings(self) -> Mapping[str, object]:
+    def thresholds(self) -> Mapping[str, object]:
         """The gate."""
-        return {"apart": self.apart}
+        return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per pair."""
+    def start(self, clip: Clip) -> list[Item]:
+        """The pair and a colour."""
         names = list(COLOURS)
-        colour = names[int(clip.key[:8], 16) % len(names)]
-        return [self.cached(space, "recolour", clip, self._recolour, colour=colour)]
+        return [Item(values={"colour": names[int(clip.key[:8], 16) % len(names)]})]
+
+    def stages(self) -> list[Stage]:
+        """How much of the mask is the person's, then the person in another colour."""
+        settings = {"apart": self.apart}
+        return [
+            Stage(
+                name="silhouette",
+                run=self._measure,
+                result=Silhouette,
+                settings=settings,
+                decide=self._large,
+            ),
+            Stage(name="recolour", run=self._recolour, values=("colour",), settings=settings),
+        ]
+
+    def _large(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        return [refused(TOO_SMALL) if results["silhouette"].share < self.least else item]
+
+    def _measure(self, clip: Clip, folder: Path) -> Silhouette:
+        _, alpha, mask = _person(self, clip)
+        return Silhouette(share=float((alpha > 0.5).sum() / max(1, mask.sum())))
 
     def _recolour(self, clip: Clip, folder: Path, colour: str) -> Candidate:
-        record = self.record(clip)
-        (source, fps), background = record.video("video1"), record.video("video2")[0]
-        mask = record.mask("mask")
-        apart = np.abs(source.astype(np.int16) - background).max(-1)
-        alpha = np.stack(
-            [
-                cv2.GaussianBlur((a * m > self.apart).astype(np.float32), (0, 0), 1.2) * m
-                for a, m in zip(apart, mask, strict=True)
-            ]
-        )
-        inside = alpha > 0.5
-        if inside.sum() < 0.15 * mask.sum():
-            return refused(TOO_SMALL)
+        record, (source, alpha, mask) = self.record(clip), _person(self, clip)
+        fps = record.sample.media["video1"].fps or 1.0
         writer = MediaWriter(folder, fps)
         writer.copy("source", record.bytes("video1"), record.sample.media["video1"])
         writer.video("target", recoloured(source, alpha, colour))
@@ -150,3 +173,19 @@ def recoloured(frames: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray
         mixed = np.where(weight[..., None] > 0, frame + weight[..., None] * (painted - frame), frame)
         out.append(mixed.round().clip(0, 255).astype(np.uint8))
     return np.stack(out)
+
+
+@functools.lru_cache(maxsize=1)  # the stages of one pair run one after the other in one process
+def _person(task: ObjectReplacement, clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The source, how far each pixel is the person's float32 (0 to 1), and the mask; all [T, H, W]."""
+    record = task.record(clip)
+    source, background = record.video("video1")[0], record.video("video2")[0]
+    mask = record.mask("mask")
+    apart = np.abs(source.astype(np.int16) - background).max(-1)
+    alpha = np.stack(
+        [
+            cv2.GaussianBlur((a * m > task.apart).astype(np.float32), (0, 0), 1.2) * m
+            for a, m in zip(apart, mask, strict=True)
+        ]
+    )
+    return source, alpha, mask

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate
+from curation.core.stage import Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip
 from curation.tasks.base.derived import DerivedTask
@@ -36,9 +36,9 @@ class Propagation(DerivedTask):
         """Whether a parent's sample is taken."""
         return super().takes(entry) and "<mask" not in entry.text
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "first_frame", clip, self._first_frame)]
+        return [Stage(name="first_frame", run=self._first_frame)]
 
     def _first_frame(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)

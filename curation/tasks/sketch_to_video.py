@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner, EdgeDetector
 from curation.core.results import Candidate, Captioned
+from curation.core.stage import Stage
 from curation.core.task import MediaWriter, SampleSpec
 from curation.sources.clips import Clip, Cut
 from curation.tasks.base import control as controls
-from curation.tasks.base.control import ClipsToVideo, Drawn, from_video, to_video
+from curation.tasks.base.control import ClipsToVideo, Covered, Drawn, from_video, to_video
 from curation.tasks.base.derived import DerivedTask
 from curation.vlm.interface import Annotator
 
@@ -40,18 +40,22 @@ class SketchToVideo(ClipsToVideo):
         super().__init__(cut, length, most, captioner)
         self.edges, self.least = edges, least
 
-    def drawers(self) -> dict[str, Annotator]:
+    def drawers(self) -> list[Annotator]:
         """The edge detector."""
-        return {"edges": self.edges}
+        return [self.edges]
 
-    def settings(self) -> Mapping[str, object]:
+    def thresholds(self) -> Mapping[str, object]:
         """The gate."""
         return {"least": self.least}
 
     def draw(self, frames: np.ndarray) -> Drawn:
         """White lines on black."""
         lines = self.edges.edges(frames)
-        return Drawn(None, FEW) if (lines > 127).mean() < self.least else Drawn(lines)
+        return Drawn(lines, covered=float((lines > 127).mean()))
+
+    def refusal(self, drawn: Candidate) -> str:
+        """Whether there are hardly any lines."""
+        return FEW if (drawn.details(Covered).covered or 0.0) < self.least else ""
 
 
 class SketchOfSamples(DerivedTask):
@@ -70,13 +74,9 @@ class SketchOfSamples(DerivedTask):
         super().__init__(parents, tasks, endings)
         self.edges = edges
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The edge detector."""
-        return {"edges": self.edges}
-
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "sketch", clip, self._sketch, [self.edges])]
+        return [Stage(name="sketch", run=self._sketch, annotators=[self.edges])]
 
     def _sketch(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)

@@ -1,24 +1,44 @@
-"""Style transfer: a window of a clip, and the same in another style; steady ones only."""
+"""Style transfer: a window of a clip, and the same in another style; steady ones only.
+
+Offline, `StyleTransfer` takes any stylizer. `PropagatedStyleTransfer` is the paper's recipe: the first frame
+is edited, and depth carries its style through the window.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
-from curation.core.cache import Workspace
-from curation.core.interfaces import Stylizer
-from curation.core.results import Candidate
-from curation.core.task import MediaWriter, SampleSpec, Task, attempt, key_of
-from curation.ops import flicker
+import numpy as np
+
+from curation.core.interfaces import DepthEstimator, ImageEditor, Stylizer, VideoGenerator
+from curation.core.results import Candidate, StageResult
+from curation.core.stage import Item, Results, Stage
+from curation.core.task import MediaWriter, SampleSpec, Task, key_of
+from curation.ops import control_signals, flicker
+from curation.ops.control_signals import grey_video
 from curation.ops.flicker import flicker_of
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.templates import draw
-from curation.text.vlm_filter import Judge, judged
-from curation.vlm.interface import Annotator
+from curation.text.vlm_filter import Judge, judge_stage
+from shards.media import read_image, read_video, write_image
+from shards.video_writer import write_lossless
 
 FLICKERS = "flickers more than its source"
+STYLES = {
+    "watercolor": "a watercolor painting with soft bleeding edges",
+    "oil": "an oil painting with thick brush strokes",
+    "pencil": "a pencil drawing",
+    "anime": "an anime film",
+    "pixel": "pixel art of an old video game",
+    "clay": "a clay stop-motion film",
+    "cyberpunk": "a cyberpunk scene in neon light",
+    "ukiyo-e": "a Japanese woodblock print",
+    "lego": "a scene built of plastic bricks",
+    "noir": "a black-and-white film noir",
+}
 WORDINGS = ("Turn it into {style}.", "Make it look like {style}.", "Render the video as {style}.")
 
 
@@ -29,51 +49,69 @@ class Styled:
     style: str
 
 
-class StyleTransfer(Task):
-    """The task; the result may flicker `flicker` times as much as the source, and a judge may grade it."""
+@dataclass(frozen=True, kw_only=True)
+class Painted(StageResult):
+    """A first frame in the style; first.png in its folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowDepth(StageResult):
+    """The depth of a window in grey, one scale for all of it; depth.mkv in its folder, lossless."""
+
+
+class StyledTask(Task):
+    """The recipe up to the style and after it; subclasses write `styles` and `painting`.
+
+    Args:
+        length: frames of a window; most: windows of a clip.
+        flicker: times that the result may flicker as much as the source.
+        judge: grades pairs; nobody when left out.
+    """
 
     name = "style_transfer"
-    code = (flicker,)
+    code: ClassVar[tuple[Any, ...]] = (flicker,)
 
-    def __init__(
-        self,
-        stylizer: Stylizer,
-        cut: Cut | None = None,
-        length: int = 33,
-        most: int = 2,
-        flicker: float = 1.3,
-        judge: Judge | None = None,
-    ) -> None:
+    def __init__(self, cut: Cut | None, length: int, most: int, flicker: float, judge: Judge | None) -> None:
         super().__init__(cut)
-        self.judge = judge
-        self.stylizer, self.length, self.most, self.flicker = stylizer, length, most, flicker
+        self.length, self.most, self.flicker, self.judge = length, most, flicker, judge
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The stylizer and, if there is one, the judge."""
-        return {"stylize": self.stylizer, **({"judge": self.judge} if self.judge else {})}
+    def styles(self) -> dict[str, str]:
+        """Names of the styles, and each in words that follow "turn it into"."""
+        raise NotImplementedError
+
+    def painting(self) -> list[Stage]:
+        """The stages up to the pair; the last one is "style"."""
+        raise NotImplementedError
 
     def thresholds(self) -> Mapping[str, object]:
         """The gates."""
         return {"flicker": self.flicker, "grades": self.judge.thresholds if self.judge else {}}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate per window and style; the styles take turns."""
-        styles, candidates = list(self.stylizer.styles()), list[Candidate]()
+    def start(self, clip: Clip) -> list[Item]:
+        """The windows of a clip; the styles take turns."""
+        styles, items = self.styles(), list[Item]()
+        names = list(styles)
         for number, span in enumerate(self.windows(clip, self.length, self.most)):
-            style = styles[(int(clip.key[:8], 16) + number) % len(styles)]
-            candidates.append(attempt(functools.partial(self._pair, clip, space, span, style)))
-        return candidates
+            style = names[(int(clip.key[:8], 16) + number) % len(names)]
+            look = styles[style]
+            values = {"style": style, "look": look, "instruction": WORDINGS[0].format(style=look)}
+            items.append(Item(values={"span": list(span), **values}))
+        return items
 
-    def _pair(self, clip: Clip, space: Workspace, span: tuple[int, int], style: str) -> Candidate:
-        pair = self.cached(space, "style", clip, self._style, [self.stylizer], span=span, style=style)
-        if pair.scores["flicker"] > self.flicker:
-            return replace(pair, reason=FLICKERS)
-        text = WORDINGS[0].format(style=self.stylizer.styles()[style])
-        return judged(self, space, clip, self.judge, pair, text)
+    def stages(self) -> list[Stage]:
+        """Painted and, if there is a judge, graded."""
+        return [*self.painting(), *([judge_stage(self.judge, "style")] if self.judge else [])]
 
-    def _style(self, clip: Clip, folder: Path, span: tuple[int, int], style: str) -> Candidate:
+    def accept_steady(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """Refuse what flickers."""
+        pair: Candidate = results["style"]
+        return [replace(pair, reason=FLICKERS) if pair.scores["flicker"] > self.flicker else item]
+
+    def written(
+        self, clip: Clip, folder: Path, painted: np.ndarray, span: tuple[int, int], style: str
+    ) -> Candidate:
+        """The pair of a window and the same painted, uint8 [T, H, W, 3], with its flicker."""
         frames = load_frames(clip)[slice(*span)]
-        painted = self.stylizer.stylize(frames, style)
         before, after = flicker_of(frames, frames), flicker_of(painted, frames)
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", frames)
@@ -84,9 +122,7 @@ class StyleTransfer(Task):
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
         key = key_of(clip, self.name, number, "")
-        text = draw(WORDINGS, key, "form").format(
-            style=self.stylizer.styles()[candidate.details(Styled).style]
-        )
+        text = draw(WORDINGS, key, "form").format(style=self.styles()[candidate.details(Styled).style])
         return [
             SampleSpec(
                 "",
@@ -96,3 +132,126 @@ class StyleTransfer(Task):
                 {"video1": "source", "video2": "target"},
             )
         ]
+
+
+class StyleTransfer(StyledTask):
+    """The task with a stylizer."""
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        cut: Cut | None = None,
+        length: int = 33,
+        most: int = 2,
+        flicker: float = 1.3,
+        judge: Judge | None = None,
+    ) -> None:
+        super().__init__(cut, length, most, flicker, judge)
+        self.stylizer = stylizer
+
+    def styles(self) -> dict[str, str]:
+        """The stylizer's."""
+        return self.stylizer.styles()
+
+    def painting(self) -> list[Stage]:
+        """All at once."""
+        return [
+            Stage(
+                name="style",
+                run=self._style,
+                annotators=[self.stylizer],
+                values=("span", "style"),
+                decide=self.accept_steady,
+            )
+        ]
+
+    def _style(self, clip: Clip, folder: Path, span: tuple[int, int], style: str) -> Candidate:
+        painted = self.stylizer.stylize(load_frames(clip)[slice(*span)], style)
+        return self.written(clip, folder, painted, span, style)
+
+
+class PropagatedStyleTransfer(StyledTask):
+    """The task with the paper's models, each in a stage of its own.
+
+    Args:
+        editor: of the first frame.
+        generator: of the others, from the first frame and the depth of all.
+        depth: of the source, on one scale for the window.
+        looks: name -> words that follow "turn it into"; `STYLES` when left out.
+    """
+
+    code = (flicker, control_signals)
+
+    def __init__(
+        self,
+        editor: ImageEditor,
+        generator: VideoGenerator,
+        depth: DepthEstimator,
+        looks: dict[str, str] | None = None,
+        cut: Cut | None = None,
+        length: int = 81,
+        most: int = 2,
+        flicker: float = 1.3,
+        judge: Judge | None = None,
+    ) -> None:
+        super().__init__(cut, length, most, flicker, judge)
+        self.editor, self.generator, self.depth, self.looks = editor, generator, depth, looks or STYLES
+
+    def styles(self) -> dict[str, str]:
+        """Names, and each in words."""
+        return self.looks
+
+    def painting(self) -> list[Stage]:
+        """The first frame, the depth, and the window by both."""
+        return [
+            Stage(
+                name="first_frame",
+                run=self._edit,
+                result=Painted,
+                annotators=[self.editor],
+                values=("span", "look"),
+            ),
+            Stage(
+                name="depth",
+                run=self._depth,
+                result=WindowDepth,
+                annotators=[self.depth],
+                values=("span",),
+            ),
+            Stage(
+                name="style",
+                run=self._generate,
+                annotators=[self.generator],
+                values=("span", "style", "look"),
+                inputs=("first_frame", "depth"),
+                decide=self.accept_steady,
+            ),
+        ]
+
+    def _edit(self, clip: Clip, folder: Path, span: tuple[int, int], look: str) -> Painted:
+        first = load_frames(clip)[span[0]]
+        edited = self.editor.edit(first, f"Turn it into {look}. Keep the composition.")
+        write_image(folder / "first.png", edited)
+        return Painted()
+
+    def _depth(self, clip: Clip, folder: Path, span: tuple[int, int]) -> WindowDepth:
+        inverse = self.depth.inverse_depth(load_frames(clip)[slice(*span)])
+        write_lossless(folder / "depth.mkv", grey_video(inverse), clip.fps)
+        return WindowDepth()
+
+    def _generate(
+        self,
+        clip: Clip,
+        folder: Path,
+        span: tuple[int, int],
+        style: str,
+        look: str,
+        first_frame: Painted,
+        depth: WindowDepth,
+    ) -> Candidate:
+        control = read_video(depth.folder / "depth.mkv")[0]
+        control[0] = read_image(first_frame.folder / "first.png")
+        mask = np.ones(control.shape[:3], bool)
+        mask[0] = False
+        painted = self.generator.generate(control, mask, f"The scene as {look}.")
+        return self.written(clip, folder, painted, span, style)

@@ -5,16 +5,14 @@ One criterion a question. A grade that cannot be had is never 0: the candidate g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.results import Candidate, StageResult
-from curation.core.task import Task
+from curation.core.stage import Item, Results, Stage
 from curation.ops.masks import bounds, grow
 from curation.sources.clips import Clip
 from curation.vlm import client as asking
@@ -122,19 +120,35 @@ def close_up(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return frame[top:bottom, left:right]
 
 
-def judged(
-    task: Task, space: Workspace, clip: Clip, judge: Judge | None, pair: Candidate, text: str
-) -> Candidate:
-    """An accepted candidate with the judge's grades and reason; as it is where there is no judge."""
-    if judge is None or pair.reason:
-        return pair
+def judge_stage(
+    judge: Judge, pair: str, complete: Callable[[Item, Results], Candidate] | None = None
+) -> Stage:
+    """The stage "judge", after the stage `pair` whose source, target and mask it grades.
 
-    def grade(clip: Clip, _: Path, **__: Any) -> Grades:
-        paths = {name: pair.folder / medium.file for name, medium in pair.files.items()}
+    The item's value "instruction" says what was asked. The thresholds decide on stored grades.
+
+    Args:
+        complete: the candidate that is finished with the grades; the pair itself when left out.
+    """
+
+    def grade(clip: Clip, folder: Path, instruction: str, **inputs: Candidate) -> Grades:
+        made = inputs[pair]
+        paths = {name: made.folder / medium.file for name, medium in made.files.items()}
         videos = [read_video(paths[name])[0] for name in ("source", "target")]
         mask = read_mask(paths["mask"]) if "mask" in paths else None
-        return Grades(grades=judge.grades(videos[0], videos[1], text, mask))
+        return Grades(grades=judge.grades(videos[0], videos[1], instruction, mask))
 
-    of = pair.folder.name
-    grades = task.cached(space, "judge", clip, grade, [judge], kind=Grades, of=of, text=text).grades
-    return replace(pair, scores={**pair.scores, **grades}, reason=judge.reason(grades))
+    def accept(clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        made: Candidate = complete(item, results) if complete else results[pair]
+        grades = results["judge"].grades
+        return [replace(made, scores={**made.scores, **grades}, reason=judge.reason(grades))]
+
+    return Stage(
+        name="judge",
+        run=grade,
+        result=Grades,
+        annotators=[judge],
+        values=("instruction",),
+        inputs=(pair,),
+        decide=accept,
+    )

@@ -89,6 +89,27 @@ def load_exactly(model: Any, path: Path, what: str, spare: tuple[str, ...] = ())
         ) from None
 
 
+_loaded: dict[str, None] = {}  # in the order in which they were loaded
+
+
+def note_loaded(model: str) -> None:
+    """Note that this process loads the weights of a model, or starts the program that does.
+
+    Every loader calls it first, so that it can be told which models a process holds.
+    """
+    _loaded[model] = None
+
+
+def note_released(model: str) -> None:
+    """Note that this process no longer holds a model."""
+    _loaded.pop(model, None)
+
+
+def loaded_models() -> tuple[str, ...]:
+    """The models whose weights this process has loaded, or whose programs it has run, in that order."""
+    return tuple(_loaded)
+
+
 @functools.cache
 def revision_of(path: Path) -> str:
     """What tells one checkpoint from another: the commit of a snapshot, else a digest.

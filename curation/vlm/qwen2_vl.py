@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from curation.vlm import client, hub
 from curation.vlm.client import expected
 from curation.vlm.interface import AnnotatorError, Backend, Rating
 
+MODEL = "Qwen2-VL"
 LICENSE = "Apache-2.0 (2B, 7B), Qwen licence (72B)"
 
 
@@ -26,7 +27,7 @@ class Qwen2Vl:
     """
 
     license = LICENSE
-
+    gpus: ClassVar[float] = 0.5
     code = (client,)
 
     def __init__(
@@ -122,6 +123,7 @@ def _load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     """Processor and model; kept by the process, whether it writes, captions or judges."""
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
+    hub.note_loaded(MODEL)
     precision = hub.dtype_of(dtype, device)
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=precision)
     return AutoProcessor.from_pretrained(folder), model.eval().to(device)
@@ -132,5 +134,6 @@ def release() -> None:
     import torch
 
     _load.cache_clear()
+    hub.note_released(MODEL)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

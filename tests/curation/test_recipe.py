@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from curation.core.cache import Workspace
-from curation.core.results import Candidate
-from curation.core.task import MediaWriter, SampleSpec, Task, attempt
+from curation.core.results import Candidate, StageResult, refused
+from curation.core.stage import Item, Results, Stage
+from curation.core.task import MediaWriter, SampleSpec, Task
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
+from shards.errors import SettingError
 from shards.sample import parse_sample
 
 CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout", time=10.0)
@@ -37,14 +40,12 @@ class Grey(Task):
         super().__init__()
         self.marker, self.length, self.least = Marker(level), length, least
 
-    def settings(self) -> Mapping[str, object]:
-        return {"length": self.length}
-
     def thresholds(self) -> Mapping[str, object]:
         return {"least": self.least}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        return [self.cached(space, "paint", clip, self._paint, [self.marker])]
+    def stages(self) -> list[Stage]:
+        settings = {"length": self.length}
+        return [Stage(name="paint", run=self._paint, annotators=[self.marker], settings=settings)]
 
     def _paint(self, clip: Clip, folder: Path) -> Candidate:
         writer = MediaWriter(folder, clip.fps)
@@ -90,9 +91,124 @@ def test_a_sample_says_what_was_mended(tmp_path: Path) -> None:
     assert again.provenance.clip.mended == ["rotated clockwise by 90 degrees", "audio dropped"]
 
 
-def test_what_a_backend_could_not_make_is_not_accepted() -> None:
-    def fails() -> Candidate:
-        raise AnnotatorError("out of memory")
+class Mute:
+    """An annotator that cannot do its work while `fails`."""
 
-    assert attempt(fails) == Candidate(reason="quarantined", error="out of memory")
-    assert attempt(Candidate) == Candidate(reason="")
+    fails = True
+
+    def describe(self) -> Backend:
+        return Backend("mute")
+
+    def speak(self) -> str:
+        if self.fails:
+            raise AnnotatorError("out of memory")
+        return "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said(StageResult):
+    """A word."""
+
+    word: str
+
+
+class Steps(Task):
+    """Four numbers, each with a word; the odd ones are refused, the others painted for two items each."""
+
+    name = "steps"
+
+    def __init__(self, odd: bool = False, stages: list[Stage] | None = None) -> None:
+        super().__init__()
+        self.odd, self.mute, self.given = odd, Mute(), stages
+
+    def start(self, clip: Clip) -> list[Item]:
+        return [Item(values={"number": number}) for number in range(4)]
+
+    def stages(self) -> list[Stage]:
+        return self.given or [
+            Stage(
+                name="say",
+                run=self._say,
+                result=Said,
+                annotators=[self.mute],
+                values=("number",),
+                decide=self._choose,
+            ),
+            Stage(name="paint", run=self._paint, values=("number",), inputs=("say",)),
+        ]
+
+    def _say(self, clip: Clip, folder: Path, number: int) -> Said:
+        if number == 2:
+            return Said(word=self.mute.speak())
+        return Said(word=str(number))
+
+    def _choose(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        number = item.values["number"]
+        assert isinstance(number, int)
+        return [refused("odd")] if number % 2 and not self.odd else [item, item.also(twice=True)]
+
+    def _paint(self, clip: Clip, folder: Path, number: int, say: Said) -> Candidate:
+        writer = MediaWriter(folder, clip.fps)
+        writer.video("made", np.full((4, 16, 16, 3), number, np.uint8))
+        return writer.done().also(word=say.word)
+
+
+def test_what_a_backend_could_not_make_is_not_accepted_and_tried_again(tmp_path: Path) -> None:
+    task, space = Steps(), Workspace(tmp_path)
+    made = task.process(CLIP, space)
+    assert [(c.reason, c.error, c.number) for c in made] == [
+        ("", "", (0, 0, 0)),
+        ("", "", (0, 1, 0)),
+        ("odd", "", (1, 0)),
+        ("quarantined", "out of memory", (2, 0)),
+        ("odd", "", (3, 0)),
+    ]
+    assert made[0].about["word"] == "0"
+    assert (space.work["say"].computed, space.work["paint"].computed) == (3, 1)  # both items ask for one
+    task.mute.fails, again = False, Workspace(tmp_path)
+    assert [c.reason for c in task.process(CLIP, again)] == ["", "", "odd", "", "", "odd"]
+    assert (again.work["say"].computed, again.work["paint"].computed) == (1, 1)
+
+
+def test_a_changed_decision_computes_only_what_it_lets_through(tmp_path: Path) -> None:
+    task = Steps()
+    task.mute.fails = False
+    task.process(CLIP, Workspace(tmp_path))
+    looser, space = Steps(odd=True), Workspace(tmp_path)
+    looser.mute.fails = False
+    assert all(not c.reason for c in looser.process(CLIP, space))
+    assert (space.work["say"].computed, space.work["paint"].computed) == (0, 2)
+
+
+def nothing(clip: Clip, folder: Path) -> Candidate:
+    return Candidate()
+
+
+def of_number(clip: Clip, folder: Path, number: int) -> Candidate:
+    return Candidate()
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([Stage(name="a", run=nothing), Stage(name="a", run=nothing)], "'a': two stages have this name"),
+        ([Stage(name="a", run=nothing, inputs=("b",))], "'a': its input 'b' is no earlier stage"),
+        ([Stage(name="a", run=of_number)], "'a': its function takes 'number'; add it to its `values`"),
+        ([Stage(name="a", run=nothing, values=("number",))], "'a': its function does not take 'number'"),
+    ],
+)
+def test_a_stage_that_declares_wrongly_is_refused_by_name(stages: list[Stage], said: str) -> None:
+    with pytest.raises(SettingError) as told:
+        _ = Steps(stages=stages).graph
+    assert said in str(told.value)
+
+
+def test_a_value_or_result_that_nobody_gave_is_named(tmp_path: Path) -> None:
+    first = Stage(name="a", run=nothing, decide=lambda clip, item, results: [Item()])
+    task = Steps(stages=[first, Stage(name="b", run=of_number, values=("number",))])
+    with pytest.raises(SettingError, match="stage 'b': no earlier stage gave its value 'number'"):
+        task.process(CLIP, Workspace(tmp_path))
+    early = Stage(name="a", run=nothing, decide=lambda clip, item, results: [results["b"]])
+    task = Steps(stages=[early, Stage(name="b", run=of_number, values=("number",))])
+    with pytest.raises(SettingError, match="stage 'b': its result was asked for before it ran"):
+        task.process(CLIP, Workspace(tmp_path))

@@ -273,16 +273,22 @@ def test_a_run_leaves(finished: Finished, name: str) -> None:
     assert (finished[0] / name).stat().st_size > 0
 
 
-def test_a_changed_threshold_reruns_what_depends_on_it(
+def test_a_changed_number_reruns_what_depends_on_it_and_a_threshold_nothing(
     finished: Finished, good_clips: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(finished[1], tmp_path / "workspace")
     config = yaml.safe_load(Path("configs/curation/object_removal.offline.yaml").read_text())
-    config["init_args"]["gates"] = {"shadow_share": 0.23}
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
-    where = (tmp_path / "out", tmp_path / "workspace", tmp_path / "other.yaml")
-    done = run("object_removal", good_clips, *where, workers=0)
-    assert {name for name, work in done.stages.items() if work.computed} == {"choose", "pair"}
+
+    def computed(number: int, **changes: dict[str, float]) -> set[str]:
+        config["init_args"] |= changes
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        done = run("object_removal", good_clips, tmp_path / f"{number}", tmp_path / "workspace", path, 0)
+        return {name for name, work in done.stages.items() if work.computed}
+
+    assert computed(0, gates={"shadow_share": 0.1, "max_windows": 1}) == set()
+    assert computed(1, gates={}, recipe={"crf": 20}) == {"pair"}
+    assert computed(2, recipe={"grow": 2}) == {"cut_out", "leftover", "pair"}
 
 
 @given(st.integers(1, 700), st.integers(1, 300))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from curation.core.cache import Workspace
 from curation.core.interfaces import Captioner
 from curation.core.results import Candidate, Captioned, CaptionResult, refused
 from curation.core.stage import Item, Results, Stage
@@ -50,13 +49,12 @@ Points = list[list[list[list[float]]]]  # frames, people, points, (x, y in pixel
 class Drawn:
     """A control signal, uint8 [T, H, W, 3]; or why there is none.
 
-    `people` where they were counted, `points` where it was drawn from some.
+    `covered` is the share of its pixels that are drawn on, where a gate goes by it.
     """
 
     video: np.ndarray | None
     reason: str = ""
-    people: int | None = None
-    points: Points | None = None
+    covered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,13 @@ class Counted:
     """Details of a candidate: the number of people, where they were counted."""
 
     people: int | None
+
+
+@dataclass(frozen=True)
+class Covered(Counted):
+    """Details of a candidate: the share of its pixels that are drawn on, where a gate goes by it."""
+
+    covered: float | None
 
 
 @dataclass(frozen=True)
@@ -93,17 +98,21 @@ class ClipsToVideo(Task):
         super().__init__(cut)
         self.length, self.most, self.captioner = length, most, captioner or HeuristicCaptioner()
 
+    # ---- of the task --------------------------------------------------------------------------------------
+
     def draw(self, frames: np.ndarray) -> Drawn:
         """The control of frames [T, H, W, 3]."""
         raise NotImplementedError
 
-    def drawers(self) -> dict[str, Annotator]:
+    def drawers(self) -> list[Annotator]:
         """The annotators of `draw`."""
         raise NotImplementedError
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The annotators by stage."""
-        return {**self.drawers(), "caption": self.captioner}
+    def refusal(self, drawn: Candidate) -> str:
+        """Why what was drawn is not taken; "" when it is."""
+        return ""
+
+    # ---- the recipe ---------------------------------------------------------------------------------------
 
     def start(self, clip: Clip) -> list[Item]:
         """The windows of a clip."""
@@ -112,14 +121,7 @@ class ClipsToVideo(Task):
     def stages(self) -> list[Stage]:
         """Drawn, then described."""
         return [
-            Stage(
-                name=self.control,
-                run=self._draw,
-                annotators=[*self.drawers().values()],
-                values=("span",),
-                settings=self.settings(),
-                decide=self._drawn,
-            ),
+            *self.drawing(),
             Stage(
                 name="caption",
                 run=self._caption,
@@ -130,9 +132,24 @@ class ClipsToVideo(Task):
             ),
         ]
 
-    def _drawn(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+    def drawing(self) -> list[Stage]:
+        """The stages up to the drawn control; the last is named for it."""
+        return [
+            Stage(
+                name=self.control,
+                run=self._draw,
+                annotators=self.drawers(),
+                values=("span",),
+                decide=self.accept_drawn,
+            )
+        ]
+
+    def accept_drawn(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """Refuse what cannot be taken; hand on how many people were counted."""
         drawn: Candidate = results[self.control]
-        return [drawn if drawn.reason else item.also(people=drawn.details(Counted).people)]
+        if reason := drawn.reason or self.refusal(drawn):
+            return [replace(drawn, reason=reason)]
+        return [item.also(people=drawn.details(Counted).people)]
 
     def _captioned(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         return [results[self.control].also(caption=results["caption"].caption)]
@@ -142,10 +159,16 @@ class ClipsToVideo(Task):
         drawn = self.draw(frames)
         if drawn.video is None:
             return refused(drawn.reason)
+        details = Covered(None, drawn.covered)
+        return self.written(clip, folder, drawn.video, details, span)
+
+    def written(
+        self, clip: Clip, folder: Path, control: np.ndarray, details: Counted, span: tuple[int, int]
+    ) -> Candidate:
+        """The candidate of a window [first, stop) and its control uint8 [T, H, W, 3]."""
         writer = MediaWriter(folder, clip.fps)
-        writer.video("control", drawn.video)
-        writer.video("video", frames)
-        details = Counted(drawn.people) if drawn.points is None else Posed(drawn.people, drawn.points)
+        writer.video("control", control)
+        writer.video("video", load_frames(clip)[slice(*span)])
         return writer.done(details, first=span[0], stop=span[1])
 
     def _caption(self, clip: Clip, folder: Path, span: tuple[int, int], people: int | None) -> CaptionResult:
@@ -165,9 +188,9 @@ class ToVideo(DerivedTask):
     def __init__(self, parents: tuple[str, ...]) -> None:
         super().__init__(parents, (f"{self.control}_to_video",))
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
+    def stages(self) -> list[Stage]:
         """One candidate per sample."""
-        return [self.cached(space, "take", clip, self._take)]
+        return [Stage(name="take", run=self._take)]
 
     def _take(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)

@@ -1,30 +1,28 @@
 """Tasks about objects that are found by name (section 4): one recipe up to the edit, and after it.
 
-Names -> Grounded-SAM-2 -> gates on confidence, area and steadiness -> words -> the task's edit -> gates on
-its result -> grades. What a gate or a grade refuses is decided on stored results: a changed threshold
-computes nothing anew.
+Names -> detection -> SAM 2 -> gates on confidence, area and steadiness -> words -> the task's edit -> gates
+on its result -> grades: each a stage with a model of its own. What a gate or a grade refuses is decided on
+stored results, so a changed threshold computes nothing anew.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from curation.core.cache import Workspace
-from curation.core.interfaces import Inpainter, ObjectFinder, TrackedObject
+from curation.core.interfaces import Detections, Inpainter, ObjectFinder, TrackedObject
 from curation.core.results import Candidate, StageResult, refused
-from curation.core.task import MediaWriter, Task, attempt
+from curation.core.stage import Item, Results, Stage
+from curation.core.task import MediaWriter, Task
 from curation.ops import masks
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
-from curation.text.vlm_filter import Judge, judged
-from curation.vlm.interface import Annotator
+from curation.text.vlm_filter import Judge, judge_stage
 from shards.frames import psnr
 from shards.media import read_mask, write_mask
 
@@ -64,11 +62,42 @@ class ObjectMeasures:
     border: float
 
 
+class Keyframe(NamedTuple):
+    """What was detected in a frame of a window: boxes [N, 4] in pixels, scores, names; a list in JSON."""
+
+    frame: int
+    boxes: list[list[float]]
+    scores: list[float]
+    labels: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundedObjects(StageResult):
+    """The detections by name of a window."""
+
+    keyframes: list[Keyframe]
+
+    def as_detections(self) -> dict[int, Detections]:
+        """Frame -> detections as arrays."""
+        return {
+            one.frame: Detections(
+                np.array(one.boxes, np.float32).reshape(-1, 4),
+                np.array(one.scores, np.float32),
+                tuple(one.labels),
+            )
+            for one in self.keyframes
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoundObjects(StageResult):
     """The objects of a window; the masks of number `n` are in its folder as object<n>.mkv."""
 
     things: list[ObjectMeasures]
+
+    def mask(self, number: int) -> np.ndarray:
+        """The mask of an object, bool [T, H, W]."""
+        return read_mask(self.folder / f"object{number}.mkv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +151,8 @@ class GroundedTask(Task):
         grow: int = 4,
     ) -> None:
         super().__init__(cut)
-        self.finder, self.inpainter = finder, inpainter
+        self.detector, self.follower = finder.annotators()
+        self.inpainter = inpainter
         self.writer, self.judge = writer, judge
         self.gates, self.names = gates or ObjectGates(), tuple(names)
         self.length, self.most, self.grow = length, most, grow
@@ -139,104 +169,140 @@ class GroundedTask(Task):
 
     # ---- the recipe ---------------------------------------------------------------------------------------
 
-    def annotators(self) -> dict[str, Annotator]:
-        """The annotators by stage."""
-        edit = {self.stage: self.inpainter}
-        return {"find": self.finder, "write": self.writer, **edit, "judge": self.judge}
-
     def thresholds(self) -> Mapping[str, object]:
-        """Of objects and grades; windows, names and growth go into the results by value."""
-        windows = {"length": self.length, "names": list(self.names), "grow": self.grow}
-        return {"gates": asdict(self.gates), "grades": self.judge.thresholds, **windows}
+        """Of objects, edits and grades."""
+        return {"gates": asdict(self.gates), "grades": self.judge.thresholds}
 
-    def process(self, clip: Clip, space: Workspace) -> list[Candidate]:
-        """One candidate for each object of each window."""
-        candidates: list[Candidate] = []
-        for span in self.windows(clip, self.length, self.most):
-            found = attempt(functools.partial(self._found, clip, space, span))
-            if isinstance(found, Candidate):
-                candidates.append(found)
-                continue
-            for number, thing in enumerate(found.things):
-                if reason := self.object_reason(thing):
-                    candidates.append(refused(reason))
-                    continue
-                candidates.append(attempt(functools.partial(self._pair, clip, space, span, found, number)))
-            if not found.things:
-                candidates.append(refused("no object of these names"))
-        return candidates
+    def settings(self) -> Mapping[str, object]:
+        """Windows, names and growth."""
+        return {"length": self.length, "names": list(self.names), "grow": self.grow}
 
-    def _found(self, clip: Clip, space: Workspace, span: tuple[int, int]) -> FoundObjects:
-        names = list(self.names)
-        if not names:
-            uses = [self.writer]
-            names = self.cached(space, "name", clip, self._name, uses, kind=ObjectNames, span=span).names
-        return self.cached(
-            space, "find", clip, self._find, [self.finder], kind=FoundObjects, span=span, names=names
+    def start(self, clip: Clip) -> list[Item]:
+        """The windows of a clip, with the names if they are given."""
+        spans = self.windows(clip, self.length, self.most)
+        items = [Item(values={"span": list(span)}) for span in spans]
+        return [item.also(names=list(self.names)) for item in items] if self.names else items
+
+    def stages(self) -> list[Stage]:
+        """From names to graded pairs: one for each object of each window."""
+        name = Stage(
+            name="name",
+            run=self._name,
+            result=ObjectNames,
+            annotators=[self.writer],
+            values=("span",),
+            decide=lambda clip, item, results: [item.also(names=results["name"].names)],
         )
+        return [
+            *([] if self.names else [name]),
+            Stage(
+                name="ground",
+                run=self._ground,
+                result=GroundedObjects,
+                annotators=[self.detector],
+                values=("span", "names"),
+            ),
+            Stage(
+                name="segment",
+                run=self._segment,
+                result=FoundObjects,
+                annotators=[self.follower],
+                values=("span",),
+                inputs=("ground",),
+                decide=self._choose,
+            ),
+            Stage(
+                name="write",
+                run=self._write,
+                result=PairWords,
+                annotators=[self.writer],
+                values=("span", "number"),
+                inputs=("segment",),
+                decide=self._worded,
+            ),
+            Stage(
+                name=self.stage,
+                run=self._edit,
+                annotators=[self.inpainter],
+                values=("span", "number", "prompt"),
+                inputs=("segment",),
+                settings={"grow": self.grow},
+                decide=self._check,
+            ),
+            judge_stage(self.judge, self.stage, self._complete),
+        ]
+
+    # ---- what the stages compute --------------------------------------------------------------------------
 
     def _name(self, clip: Clip, folder: Path, span: tuple[int, int]) -> ObjectNames:
         return ObjectNames(names=self.writer.names(load_frames(clip)[slice(*span)]))
 
-    def _find(self, clip: Clip, folder: Path, span: tuple[int, int], names: list[str]) -> FoundObjects:
+    def _ground(self, clip: Clip, folder: Path, span: tuple[int, int], names: list[str]) -> GroundedObjects:
+        detected = self.detector.detect(load_frames(clip)[slice(*span)], names)
+        return GroundedObjects(
+            keyframes=[
+                Keyframe(t, found.boxes.tolist(), found.scores.tolist(), list(found.labels))
+                for t, found in detected.items()
+            ]
+        )
+
+    def _segment(
+        self, clip: Clip, folder: Path, span: tuple[int, int], ground: GroundedObjects
+    ) -> FoundObjects:
         frames = load_frames(clip)[slice(*span)]
-        things = self.finder.objects(frames, names)
+        things = self.follower.follow(frames, ground.as_detections())
         for number, thing in enumerate(things):
             write_mask(folder / f"object{number}.mkv", thing.masks, clip.fps)
         return FoundObjects(things=[measured(thing) for thing in things])
 
-    def _pair(
-        self, clip: Clip, space: Workspace, span: tuple[int, int], found: FoundObjects, number: int
+    def _write(
+        self, clip: Clip, folder: Path, span: tuple[int, int], number: int, segment: FoundObjects
+    ) -> PairWords:
+        frames, mask = load_frames(clip)[slice(*span)], segment.mask(number)
+        return PairWords(words=self.words(frames, mask, segment.things[number].label))
+
+    def _edit(
+        self,
+        clip: Clip,
+        folder: Path,
+        span: tuple[int, int],
+        number: int,
+        prompt: str,
+        segment: FoundObjects,
     ) -> Candidate:
-        """Words, the edit and the grades of one object; what a gate refuses goes no further."""
-        thing = found.things[number]
-        of = found.folder.name
+        frames, thing = load_frames(clip)[slice(*span)], segment.things[number]
+        hole = np.stack([masks.dilate(m, self.grow) for m in segment.mask(number)])
+        edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
+        writer = MediaWriter(folder, clip.fps)
+        writer.video("source", frames)
+        writer.video("target", edited)
+        writer.mask("mask", hole)
+        scores = {"confidence": thing.score, **compared(frames, edited, hole)}
+        return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
 
-        def cut_out() -> tuple[np.ndarray, np.ndarray]:
-            mask = read_mask(found.folder / f"object{number}.mkv")
-            return load_frames(clip)[slice(*span)], mask
+    # ---- what is decided on it ----------------------------------------------------------------------------
 
-        def write(clip: Clip, _: Path, **__: Any) -> PairWords:
-            return PairWords(words=self.words(*cut_out(), thing.label))
+    def _choose(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """The objects of a window that the gates let through."""
+        things = results["segment"].things
+        if not things:
+            return [refused("no object of these names")]
+        reasons = map(self.object_reason, things)
+        return [refused(reason) if reason else item.also(number=n) for n, reason in enumerate(reasons)]
 
-        def edit(clip: Clip, into: Path, prompt: str, grow: int, **__: Any) -> Candidate:
-            frames, mask = cut_out()
-            hole = np.stack([masks.dilate(m, grow) for m in mask])
-            edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
-            writer = MediaWriter(into, clip.fps)
-            writer.video("source", frames)
-            writer.video("target", edited)
-            writer.mask("mask", hole)
-            scores = {"confidence": thing.score, **compared(frames, edited, hole)}
-            return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
+    def _worded(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        words = results["write"].words
+        prompt = self.prompt(words) if self.inpainter.prompted else ""
+        return [item.also(prompt=prompt, instruction=words["instruction"])]
 
-        words = self.cached(
-            space,
-            "write",
-            clip,
-            write,
-            [self.writer],
-            kind=PairWords,
-            span=span,
-            find=of,
-            number=number,
-        ).words
-        pair = self.cached(
-            space,
-            self.stage,
-            clip,
-            edit,
-            [self.inpainter],
-            span=span,
-            find=of,
-            number=number,
-            prompt=self.prompt(words) if self.inpainter.prompted else "",
-            grow=self.grow,
-        )
-        pair = pair.also(words=dict(words))
-        if reason := self.pair_reason(pair.scores):
-            return replace(pair, reason=reason)
-        return judged(self, space, clip, self.judge, pair, words["instruction"])
+    def _check(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        reason = self.pair_reason(results[self.stage].scores)
+        return [replace(self._complete(item, results), reason=reason) if reason else item]
+
+    def _complete(self, item: Item, results: Results) -> Candidate:
+        """The pair with its words."""
+        pair: Candidate = results[self.stage]
+        return pair.also(words=dict(results["write"].words))
 
     # ---- the gates ----------------------------------------------------------------------------------------
 

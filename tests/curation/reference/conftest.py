@@ -135,7 +135,7 @@ def small(tiny: Callable[[str], str], server: str) -> Callable[..., dict[str, An
                 "size": [64, 96],
             },
             "Judge": {"thresholds": {}, "frames": 2},
-            "StyleTransfer": {"flicker": 1e9},
+            "PropagatedStyleTransfer": {"flicker": 1e9},
             "PoseToVideo": {"least": 0.0},
             "Customization": {"least": 1, "apart": 0.0, "side": 64},
         }.get(class_name, {})

@@ -130,11 +130,13 @@ def test_tracks_keep_names_and_scores_and_survive_a_miss(clip: np.ndarray) -> No
         4: found((b, 0.4, "cat")),  # the dog is missed once
         8: found((a, 0.6, "dog"), (b, 0.9, "dog"), (c, 0.5, "cat")),  # the cat's place, another name
     }
-    things = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=8).objects(clip, ["dog", "cat"])
+    finder = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=8)
+    things = finder.follower.follow(clip, finder.detector.detect(clip, ["dog", "cat"]))
     told = {(t.label, round(t.score, 3), t.seen) for t in things}
     assert told == {("dog", 0.7, 2), ("cat", 0.5, 2), ("dog", 0.9, 1), ("cat", 0.5, 1)}
     assert all(t.masks.any((1, 2)).all() for t in things)
-    few = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=2).objects(clip, ["dog", "cat"])
+    finder = GroundedSam2(Boxes(seen, clip), Rigid(), every=4, most=2)
+    few = finder.follower.follow(clip, finder.detector.detect(clip, ["dog", "cat"]))
     assert len(few) == 2
 
 
@@ -306,11 +308,13 @@ def test_depth_has_one_scale_for_the_clip(tiny: Callable[[str], str], clip: np.n
 
 def test_nobody_is_no_person(tiny: Callable[[str], str], clip: np.ndarray) -> None:
     detector = GroundingDino(tiny("grounding_dino"), threshold=0.0)
-    people = RtmPose(detector, tiny("rtmpose"), (48, 64), most=2).poses(clip[0])
+    poses = RtmPose(detector, tiny("rtmpose"), (48, 64), most=2)
+    people = poses.poses(clip[0], poses.people.people(clip[0]))
     assert people.shape == (2, 17, 3)
     assert ((people[..., 2] >= 0) & (people[..., 2] <= 1)).all()
     nobody = GroundingDino(tiny("grounding_dino"), threshold=1.1)
-    assert RtmPose(nobody, tiny("rtmpose"), (48, 64)).poses(clip[0]).shape == (0, 17, 3)
+    poses = RtmPose(nobody, tiny("rtmpose"), (48, 64))
+    assert poses.poses(clip[0], poses.people.people(clip[0])).shape == (0, 17, 3)
 
 
 # ---- what is missing --------------------------------------------------------------------------------------

@@ -184,5 +184,5 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     done = again()
     assert not done.quarantined
     assert done.samples == 8
-    assert done.stages["find"].computed == 0  # kept from before
+    assert done.stages["segment"].computed == 0  # kept from before
     assert done.stages["inpaint"].computed == 2

@@ -1,0 +1,52 @@
+"""What is measured of all tracks of a clip before anything is decided on them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from curation.core.interfaces import Plate, Track
+from curation.removal import background_subtraction as foreground
+from curation.removal.background_subtraction import BodyMeasures, FollowedFrame, ForegroundSettings
+from curation.removal.stages import MeasuredTrack
+
+
+def measure_tracks(
+    frames: np.ndarray,
+    tracks: list[Track],
+    plate_of: Callable[[int], Plate | None],
+    settings: ForegroundSettings,
+    reach: int,
+) -> list[MeasuredTrack]:
+    """The body of each track in each of its frames, and in up to `reach` frames beyond both of its ends.
+
+    Args:
+        frames: uint8 [T, H, W, 3]; `plate_of` a frame's number is its plate, None where there is none.
+    """
+
+    @functools.cache
+    def light(t: int) -> np.ndarray:
+        plate = plate_of(t)
+        assert plate is not None  # asked only for frames that have one
+        return foreground.light_change(frames[t], plate)
+
+    def body(t: int, box: np.ndarray) -> BodyMeasures | None:
+        plate = plate_of(t)
+        window = foreground.window_of(box, frames.shape[1:3], 0.5)
+        if plate is None or any(side.stop <= side.start for side in window):  # it has left the picture
+            return None
+        seen = foreground.subtract_background(frames[t], plate, light(t), window, settings)
+        return foreground.measure_body(seen, box, None, settings)[1]
+
+    def measured(track: Track) -> MeasuredTrack:
+        def followed(end: int, start: int, step: int, stop: int) -> list[FollowedFrame]:
+            return foreground.follow(track.boxes[end], body, start, step, stop)
+
+        bodies = [body(t, box) for t, box in enumerate(track.boxes, start=track.start)]
+        before = followed(0, track.start, -1, max(-1, track.start - reach - 1))
+        after = followed(-1, track.stop - 1, 1, min(len(frames), track.stop + reach))
+        return MeasuredTrack(track.id, track.start, track.boxes.tolist(), track.score, bodies, before, after)
+
+    return [measured(track) for track in tracks]
