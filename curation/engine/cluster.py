@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from curation.engine.task_config import RunError, one_line
@@ -38,6 +39,19 @@ def answers(address: str) -> bool:
         return False
 
 
+def prepare_environment(address: str) -> None:
+    """Set what Ray reads of its environment while it is imported; what is set already stays.
+
+    The head of `ray start` accepts none without its token, which a client sends only when it is told to. A
+    cluster without tokens takes no notice of one.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if address and (given or Path("~/.ray/auth_token").expanduser().is_file()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) -> list[Node]:
     """The living nodes, once there are `at_least`, or those that came within `patience` seconds.
 
@@ -49,7 +63,7 @@ def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) ->
         if time.monotonic() > deadline:
             raise RunError(f"--address {address}: nothing listens there; start Ray, or correct it")
         time.sleep(1.0)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # read while it is imported
+    prepare_environment(address)
     import ray
 
     try:
