@@ -98,7 +98,7 @@ def curate(slurm: Slurm, clips: Path, base: Path) -> tuple[str, Path]:
 def test_two_nodes_make_the_shards_of_one_process(
     slurm: Slurm, clips: Path, expected: bytes, tmp_path: Path
 ) -> None:
-    """One node is lost while it works: its running clips are done again on the other, and nothing is missing."""
+    """One node is lost while it works: its clips are done again on the other, and nothing is missing."""
     job, folder = curate(slurm, clips, tmp_path)
     sketches = tmp_path / "workspace" / "sketch"
 
