@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from shards.media import write_video
+from shards.writer import Item, write_shards
 from tests.cluster.conftest import Slurm
 
 pytestmark = pytest.mark.cluster
@@ -134,3 +136,22 @@ def test_a_job_that_is_told_to_stop_comes_back(
     assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
     assert (folder / "logs" / "job.log").read_text().count("start ") == 2
     assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == expected
+
+
+def test_a_scoring_job_leaves_its_report(
+    slurm: Slurm, make_items: Callable[..., list[Item]], tmp_path: Path
+) -> None:
+    (tmp_path / "media").mkdir()
+    shards, out = tmp_path / "shards", tmp_path / "bench"
+    write_shards(shards, make_items(tmp_path / "media", pairs=3, frames=5, height=96, width=128))
+    told = f"--data {shards} --checkpoint nano --steps 1"
+    job, folder = submit(
+        slurm,
+        "slurm-bench",
+        *("CHECKPOINT=nano", f"BENCH={out}"),
+        f"ARGS=--slurm.cpus=1 --arguments='{told}'",
+    )
+    wait_until(lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder)
+    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
+    assert json.loads((out / "summary.json").read_text())["counts"]["edits_made"] == 1
+    assert (out / "report.html").is_file()
