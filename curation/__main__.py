@@ -11,16 +11,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.table import Table
+
+from curation.engine.cluster import PATIENCE, living_nodes
 from curation.engine.dry_run import dry_run as tell
 from curation.engine.output import Output
 from curation.engine.run import print_table
 from curation.engine.run import run as run_task
 from curation.engine.run_all import of_preset, read_runs, run_all, selected
+from curation.engine.submit import submit as submit_job
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.command import Parser, run_command
 from shards.errors import SettingError
+from shards.slurm import JobRequest
+from shards.terminal import print_table as show_table
 
 
 def fetch_clips(dir: Path = Path("data/clips")) -> None:
@@ -103,6 +109,54 @@ def shards_of(preset: str) -> Path:
     return Path("data/shards") if preset == "offline" else Path("data/shards") / preset
 
 
+def submit(
+    task: str,
+    clips: str = "data/clips",
+    out: str | None = None,
+    workspace: str = "data/workspace",
+    preset: Literal["offline", "reference"] = "offline",
+    config: Path | None = None,
+    options: tuple[str, ...] = (),
+    slurm: JobRequest = JobRequest(),  # noqa: B008 (frozen)
+) -> None:
+    """Submit a run to SLURM, on a Ray over the job's nodes; it goes on by itself after a lost node.
+
+    Args:
+        task: name of the task.
+        clips: as for run, like the next four.
+        out: folder for the shards.
+        workspace: folder for intermediate results, which every node must reach.
+        preset: offline or reference.
+        config: YAML that chooses annotators and thresholds; a copy is what the job reads.
+        options: more of run's, such as ["--gpus", "0.5"].
+        slurm: what the job asks for.
+    """
+    out = out or str(shards_of(preset) / task)
+    arguments = ["--clips", clips, "--out", out, "--workspace", workspace, "--preset", preset, *options]
+    beside = Path("runs" if "://" in out else Path(out).parent) / task
+    job, folder = submit_job(task, config or default_config(task, preset), beside, arguments, slurm)
+    print(f"job {job}: code, configuration and logs are in {folder}")
+
+
+def cluster(address: str = "auto", nodes: int = 1, patience: float = PATIENCE) -> None:
+    """Say what a running Ray cluster has, once so many nodes are there.
+
+    Args:
+        address: of its head, host:port; auto: a Ray that was started on this machine.
+        nodes: to wait for.
+        patience: seconds to wait; then the run may go on with those that came.
+    """
+    table = Table("node", "CPUs", "GPUs", "memory, GiB")
+    found = living_nodes(address, nodes, patience)
+    for node in found:
+        has = node.resources
+        memory = f"{has.get('memory', 0) / 2**30:.1f}"
+        table.add_row(node.address, f"{has.get('CPU', 0):g}", f"{has.get('GPU', 0):g}", memory)
+    show_table(table)
+    if len(found) < nodes:
+        print(f"{len(found)} of {nodes} nodes came within {patience:g} s", file=sys.stderr)
+
+
 def run_every_task(
     clips: str = "data/clips",
     out: str | None = None,
@@ -148,6 +202,8 @@ COMMANDS: Commands = {
     "models": {"fetch": fetch_models},
     "run": run,
     "all": run_every_task,
+    "submit": submit,
+    "cluster": cluster,
     "tasks": tasks,
 }
 
@@ -172,12 +228,12 @@ def command() -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
-    values = parser.parse_args()
+    values = parser.instantiate(parser.parse_args())  # with dataclasses where a command takes one
     chosen: Command | Commands = COMMANDS
     while isinstance(chosen, Mapping):
         name = values.subcommand
         chosen, values = chosen[name], values[name]
-    chosen(**values.as_dict())
+    chosen(**vars(values))
 
 
 def main() -> int:
