@@ -5,11 +5,13 @@ Rows of Ray Data carry an outcome as JSON: references and small values, never pi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
@@ -75,12 +77,27 @@ def _leave() -> None:
         os._exit(0)
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Nothing that is printed in the block is seen: Ray says on which level it logs."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _connect(address: str, workers: int) -> None:
     """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
-    import ray
-    import ray.data
+    with silent():
+        import ray
+        import ray.data
 
     # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -180,6 +197,7 @@ def stream(
     items = [Outcome(source, number=(number, 0)).to_row(root) for number, source in enumerate(sources)]
     if not items:
         return
+    # Few clips are handed out one by one, so that all processes have work; many in batches.
     most = pools[0].limit.max or int(ray.cluster_resources().get("CPU", 1))
     size = max(1, min(pools[0].needs.batch, len(items) // (FILE_BLOCKS * most)))
     rows: Any = ray.data.from_items(items, override_num_blocks=-(-len(items) // size))
@@ -198,8 +216,11 @@ def stream(
         }
         if pool.stage == CUT:
             rows = rows.flat_map(actor, **options)
+            rows = rows.repartition(target_num_rows_per_block=size)  # a file may give many clips
         else:
-            rows = rows.repartition(target_num_rows_per_block=pool.needs.batch)
+            if pool.needs.batch < size:
+                size = pool.needs.batch
+                rows = rows.repartition(target_num_rows_per_block=size)
             rows = rows.map(actor, **options)
     for row in rows.iter_rows():
         yield "row", row["outcome"]

@@ -48,8 +48,9 @@ class OutcomeStore:
         sweep(scratch)
         self.folder = scratch / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.folder.mkdir(parents=True)
-        # One process uses it once: no locks, which a network's file system may lack, and no journal.
-        self._file = sqlite3.connect(f"file:{self.folder / 'run.sqlite'}?nolock=1", uri=True)
+        # A database without a name is the process's own: in memory while it is small, then in a file here.
+        os.environ["SQLITE_TMPDIR"] = str(self.folder)
+        self._file = sqlite3.connect("")
         self._file.executescript("pragma journal_mode=off; pragma synchronous=off;" + SCHEMA)
 
     def __enter__(self) -> Self:

@@ -18,9 +18,7 @@ from curation.engine.watchdog import Watchdog
 from curation.engine.worker import Job, open_workspace
 from shards.processes import background_processes, uninterrupted
 
-LOST = (
-    "Ray: its driver, or the head or raylet that it is connected to, has ended; repeat the command to go on"
-)
+LOST = "Ray: its driver, or the head or raylet that it needs, has ended; repeat the command to go on"
 PATIENCE = 20.0  # seconds for Ray to shut down
 
 
@@ -69,7 +67,7 @@ class Ray:
             raise RunError(LOST) from None
         finally:
             # Also when the caller stops listening (a fault, Ctrl-C): closing the generator raises at the
-            # yield above. What is under way must end, and a second Ctrl-C must not leave Ray's processes behind.
+            # yield above. A second Ctrl-C must not leave Ray's processes behind.
             if not finished:
                 self.close()
 
