@@ -18,6 +18,7 @@ from curation.core.outcome import Outcome
 from curation.engine.local import end_with_parent, forkserver
 from curation.engine.progress import RunProgress
 from curation.engine.store import OutcomeStore
+from curation.engine.task_config import RunError
 from curation.engine.watchdog import Watchdog
 from curation.engine.worker import ATTEMPTS, SCREEN, Job, Worker, given_up, open_workspace
 from shards.errors import EditVerseError
@@ -85,12 +86,15 @@ class Pass:
         """The outcomes of all rows as they come, in order."""
         self.made.write_bytes(b"")
         done, deaths, ended = 0, Counter[int](), False
+        starts = 0  # of processes that ended before any row of theirs
+        left_out = set[int]()
         with self.made.open("rb") as lines:
             while not ended:
                 self._start(done)
                 while True:
                     over = not self._process.is_alive()  # before the look, so that nothing is missed
                     for line in whole_lines(lines):
+                        starts = starts if done in left_out else 0
                         done += 1
                         yield from outcomes_of(line, self.root)
                     if over:
@@ -100,7 +104,13 @@ class Pass:
                 if not ended:
                     os.truncate(self.made, lines.tell())  # what it was writing
                     deaths[done] += 1
+                    starts += 1
+                    if starts > 2 * ATTEMPTS:
+                        raise RunError(
+                            f"stage {self.stage}: its process died {starts} times before any result"
+                        )
                     if deaths[done] >= ATTEMPTS:
+                        left_out.add(done)
                         self._leave_out(done)
 
     def _start(self, done: int) -> None:
