@@ -9,14 +9,17 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from curation.core.cache import Workspace, code_of
 from curation.core.outcome import Outcome
+from curation.core.results import Candidate
 from curation.core.task import Task
+from curation.engine import report
 from curation.engine.dry_run import note_costs
 from curation.engine.engine import Engine, EngineOptions, Plan, choose
 from curation.engine.progress import RunProgress
@@ -27,6 +30,7 @@ from curation.engine.report import (
     Rejected,
     Rejections,
     Shown,
+    spread,
     write_contact_sheet,
     write_gallery,
 )
@@ -40,6 +44,7 @@ from shards.sample import SampleError, Step, parse_sample
 from shards.writer import Item, write_shards
 
 PAIRS, REJECTED = TypeAdapter(Pair), TypeAdapter(Rejected)
+PAGE_PAIRS, PAGE_REJECTIONS = TypeAdapter(list[Pair]), TypeAdapter(Rejections)
 
 
 def run(
@@ -88,7 +93,7 @@ def _run(task: str, clips: Path, out: Path, workspace: Path, config_path: Path, 
                 outcomes = engine.outcomes(name, job, plan, sources, store, progress)
                 with contextlib.closing(outcomes):
                     _collect(outcomes, store, progress, summary)
-            pairs, rejections = _pack(built, store, steps, summary)
+            pairs, rejections = _pack(built, store, space, steps, summary)
             if pairs:
                 summary.shards = len(write_shards(out, _items(store), in_order=True))
         except sqlite3.Error as error:
@@ -136,7 +141,7 @@ def _collect(
 
 
 def _pack(
-    task: Task, store: OutcomeStore, steps: list[Step], summary: Summary
+    task: Task, store: OutcomeStore, space: Workspace, steps: list[Step], summary: Summary
 ) -> tuple[Sequence[Pair], Rejections]:
     """Count outcomes in the order of their sources, and put their samples in order.
 
@@ -150,7 +155,7 @@ def _pack(
             continue
         for rejected in _rejected(outcome):
             store.reject(rejected.reason, REJECTED.dump_json(rejected).decode())
-        accepted = [c for c in outcome.candidates if not c.reason]
+        accepted = [fetched(c, space) for c in outcome.candidates if not c.reason]
         for number, candidate in enumerate(accepted):
             made = task.build_samples(clip, candidate, number, steps)
             for sample, files in made:
@@ -186,6 +191,11 @@ def _rejected(outcome: Outcome) -> Iterator[Rejected]:
             yield Rejected(candidate.reason, clip.source, *span, clip.fps, folder)
 
 
+def fetched(candidate: Candidate, space: Workspace) -> Candidate:
+    """The candidate with all its files on this machine."""
+    return replace(candidate, folder=space.folder(space.reference(candidate.folder)))
+
+
 def _items(store: OutcomeStore) -> Iterator[Item]:
     """All samples with their files, sorted."""
     for text, files in store.samples():
@@ -193,10 +203,19 @@ def _items(store: OutcomeStore) -> Iterator[Item]:
 
 
 def _write_pictures(out: Path, task: str, pairs: Sequence[Pair], rejections: Rejections) -> None:
-    """The contact sheet, where there is a pair, and the page; what an earlier run called them goes."""
-    (out / "contact.png").unlink(missing_ok=True)
+    """The contact sheet, where there is a pair, and the page, unless both show the same already."""
+    content = [PAGE_PAIRS.dump_python(spread(pairs), mode="json"), len(pairs)]
+    content += [PAGE_REJECTIONS.dump_python(rejections, mode="json"), code_of(report)]
+    shown = digest(content)
+    mark, page, sheet = out / "page.json", out / "gallery.html", out / "contact.jpg"
+    there = mark.is_file() and page.is_file() and sheet.is_file() == bool(pairs)
+    if there and json.loads(mark.read_text()) == {"shown": shown}:
+        return
+    mark.unlink(missing_ok=True)
+    (out / "contact.png").unlink(missing_ok=True)  # an earlier version's
     if pairs:
-        write_contact_sheet(out / "contact.jpg", pairs)
+        write_contact_sheet(sheet, pairs)
     else:
-        (out / "contact.jpg").unlink(missing_ok=True)
-    write_gallery(out / "gallery.html", pairs, task, rejections)
+        sheet.unlink(missing_ok=True)
+    write_gallery(page, pairs, task, rejections)
+    write_json(mark, {"shown": shown})

@@ -139,6 +139,25 @@ def test_processes_that_cannot_start_end_the_run_in_one_line(
         carried_out(options, clips, tmp_path, configured(tmp_path, edges=edges))
 
 
+def test_pages_that_show_the_same_are_not_made_again(clips: Path, tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    carried_out(EngineOptions(0), clips, tmp_path, config)
+    page, sheet = tmp_path / "out" / "gallery.html", tmp_path / "out" / "contact.jpg"
+    before, shown = page.stat().st_mtime_ns, sheet.read_bytes()
+    summary = carried_out(EngineOptions(0), clips, tmp_path, config)
+    assert not any(stage.computed for stage in summary.stages.values())
+    assert page.stat().st_mtime_ns == before
+    sheet.unlink()
+    carried_out(EngineOptions(0), clips, tmp_path, config)
+    assert sheet.read_bytes() == shown
+    (clips / "7.mp4").write_text("no video either")  # the page names what is quarantined
+    try:
+        carried_out(EngineOptions(0), clips, tmp_path, config)
+    finally:
+        (clips / "7.mp4").unlink()
+    assert "7.mp4" in page.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])

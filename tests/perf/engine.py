@@ -70,7 +70,7 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
 
 
 def write_clips(folder: Path, count: int) -> None:
-    """Files of different bytes: an MP4 with a box at its end that players skip, and the file's number in it."""
+    """Files of different bytes: an MP4 with a box at its end that players skip, with a number in it."""
     folder.mkdir()
     source, _, _ = moving_square(17, 64, 64)
     write_video(folder / "one.mp4", np.ascontiguousarray(source), 10)
