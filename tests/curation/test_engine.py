@@ -35,7 +35,6 @@ from tests.curation.conftest import command, environment
 
 ROOT = Path(__file__).parents[2]
 LOCAL = [
-    EngineOptions(0),
     EngineOptions(1, engine="local"),
     EngineOptions(2),
     EngineOptions(2, engine="passes"),
