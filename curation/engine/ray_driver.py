@@ -204,7 +204,7 @@ def stream(
     for pool in pools:
         actor = type(pool.stage, (StageActor,), {"stage": pool.stage})
         options: dict[str, Any] = {
-            "fn_constructor_args": (job, pool.limit.max or 1000),
+            "fn_constructor_args": (job,),
             "compute": ActorPoolStrategy(min_size=pool.limit.min or 1, max_size=pool.limit.max),
             "num_cpus": pool.needs.cpus,
             "num_gpus": pool.needs.gpus or None,
@@ -231,12 +231,16 @@ class StageActor:
 
     stage = ""
 
-    def __init__(self, job: Job, most: int) -> None:
+    def __init__(self, job: Job) -> None:
+        import ray
+
         close_terminal_input()  # a Ray that was started elsewhere may have given it one
         self.job, self.fault, self.first = job, "", True
-        self.name = f"stage-{self.stage}"
+        # An actor keeps its number when Ray starts it again. Two clips may kill it, and no more, before
+        # it has any result.
+        self.name = f"stage-{self.stage}-{ray.get_runtime_context().get_actor_id()}"
         deaths = begin_attempt(job, self.name)
-        if deaths >= ATTEMPTS * (most + 1):
+        if deaths > 2 * ATTEMPTS:
             self.fault = f"stage {self.stage}: its processes died {deaths} times before any result"
             return
         try:
