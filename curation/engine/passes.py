@@ -6,13 +6,14 @@ one goes on where the file ends.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from curation.core.outcome import Outcome
 from curation.engine.local import end_with_parent, forkserver
@@ -22,6 +23,7 @@ from curation.engine.task_config import RunError
 from curation.engine.watchdog import Watchdog
 from curation.engine.worker import ATTEMPTS, SCREEN, Job, Worker, given_up, open_workspace
 from shards.errors import EditVerseError
+from shards.files import naming
 from shards.processes import background_processes, close_terminal_input, uninterrupted
 
 LOOK = 0.2  # seconds between two looks at what a process has written
@@ -81,43 +83,47 @@ class Pass:
     def __init__(self, job: Job, stage: str, before: Path, made: Path, root: Path) -> None:
         self.job, self.stage, self.before, self.made, self.root = job, stage, before, made, root
         self._process: Any = None
+        self._faults: Any = None
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes of all rows as they come, in order."""
         self.made.write_bytes(b"")
-        done, deaths, ended = 0, Counter[int](), False
+        done, place, ended = 0, 0, False
+        deaths, left_out = Counter[int](), set[int]()
         starts = 0  # of processes that ended before any row of theirs
-        left_out = set[int]()
-        with self.made.open("rb") as lines:
-            while not ended:
-                self._start(done)
-                while True:
-                    over = not self._process.is_alive()  # before the look, so that nothing is missed
-                    for line in whole_lines(lines):
-                        starts = starts if done in left_out else 0
-                        done += 1
-                        yield from outcomes_of(line, self.root)
-                    if over:
-                        break
-                    self._process.join(LOOK)
-                ended = self._process.exitcode == 0
-                if not ended:
-                    os.truncate(self.made, lines.tell())  # what it was writing
-                    deaths[done] += 1
-                    starts += 1
-                    if starts > 2 * ATTEMPTS:
-                        raise RunError(
-                            f"stage {self.stage}: its process died {starts} times before any result"
-                        )
-                    if deaths[done] >= ATTEMPTS:
-                        left_out.add(done)
-                        self._leave_out(done)
+        while not ended:
+            self._start(done)
+            over = False
+            while not over:
+                self._process.join(LOOK)
+                over = not self._process.is_alive()  # before the look, so that nothing is missed
+                for line in whole_lines(self.made, place):
+                    place += len(line)
+                    starts = starts if done in left_out else 0
+                    done += 1
+                    yield from outcomes_of(line, self.root)
+            ended = self._process.exitcode == 0
+            if not ended:
+                with contextlib.suppress(EOFError):  # killed, which says nothing
+                    raise RunError(self._faults.recv())
+                os.truncate(self.made, place)  # what it was writing
+                deaths[done] += 1
+                starts += 1
+                if starts > 2 * ATTEMPTS:
+                    who = f"stage {self.stage}: its process"
+                    raise RunError(f"{who} died {starts} times before any result")
+                if deaths[done] >= ATTEMPTS:
+                    left_out.add(done)
+                    self._leave_out(done)
 
     def _start(self, done: int) -> None:
-        arguments = (self.job, self.stage, self.before, self.made, done)
+        context = forkserver()
+        self._faults, theirs = context.Pipe(duplex=False)
+        arguments = (self.job, self.stage, self.before, self.made, done, theirs)
         with background_processes():
-            self._process = forkserver().Process(target=_work, args=arguments, name=self.stage)
+            self._process = context.Process(target=_work, args=arguments, name=self.stage)
             self._process.start()
+        theirs.close()
 
     def _leave_out(self, number: int) -> None:
         with self.before.open() as file:
@@ -132,29 +138,28 @@ class Pass:
             self._process.join()
 
 
-def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines that are complete; the file stands before one that is not yet."""
-    while True:
-        begin = file.tell()
-        line = file.readline()
-        if not line.endswith(b"\n"):
-            file.seek(begin)
-            return
-        yield line
+def whole_lines(path: Path, begin: int) -> Iterator[bytes]:
+    """The lines of a file from a byte on that are complete."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield line
 
 
-def _work(job: Job, stage: str, before: Path, made: Path, done: int) -> None:
+def _work(job: Job, stage: str, before: Path, made: Path, done: int, faults: Any) -> None:
     """What the process of a pass does: every row of `before` but the first `done`."""
     close_terminal_input()
     end_with_parent()
     root = open_workspace(job.workspace).local
-    with before.open() as rows, made.open("a") as out:
-        try:
-            worker = Worker(job)
-        except (EditVerseError, OSError) as error:
-            out.write(line_of([Outcome(stage, fault=str(error))], root))
-            return
-        for line in itertools.islice(rows, done, None):
-            (outcome,) = outcomes_of(line, root)
-            out.write(line_of(worker.step(stage, outcome), root))
-            out.flush()
+    try:
+        worker = Worker(job)
+        with before.open() as rows, made.open("a") as out, naming(made):
+            for line in itertools.islice(rows, done, None):
+                (outcome,) = outcomes_of(line, root)
+                out.write(line_of(worker.step(stage, outcome), root))
+                out.flush()
+    except (EditVerseError, OSError) as error:  # a full disk: nothing can be written any more
+        faults.send(f"stage {stage}: {error}")
+        os._exit(1)

@@ -176,5 +176,16 @@ def sweep(scratch: Path) -> None:
     """Remove the stores of this machine's processes that are dead."""
     for folder in scratch.glob(f"{socket.gethostname()}.*.*"):
         pid = folder.name.rsplit(".", 2)[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is there, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +299,18 @@ def test_which_clip_is_a_duplicate_does_not_depend_on_who_is_first(
         for outcome in outcomes:
             store.add(store.screened(outcome) if early else outcome)
         assert [outcome.refused for outcome in store.finished()] == wanted
+
+
+def test_a_store_of_a_dead_process_goes_and_one_of_a_living_stays(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    dead, living, other = (f"{host}.{ended.pid}.ab", f"{host}.{os.getpid()}.ab", f"{host}2.{ended.pid}.ab")
+    for folder in (dead, living, other):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    with OutcomeStore(tmp_path, 4):
+        pass
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted([living, other])
 
 
 def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:

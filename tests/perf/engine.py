@@ -52,8 +52,8 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         write_clips(scratch / str(count), count)
     bare, shards = 0.0, ""
     for name, (engine, workers) in ENGINES.items():
-        small = alone(scratch, few, engine, workers)
-        large = alone(scratch, many, engine, workers)
+        small = alone(scratch, str(few), engine, workers)
+        large = alone(scratch, str(many), engine, workers)
         if engine == "auto":
             bare, shards = large["work"], large["shards"]
         assert large["shards"] == shards, f"{name}: other shards"
@@ -66,6 +66,24 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         figures.append(
             Figure(f"{many} tiny clips, {name}", 1000 * large["seconds"] / many, None, "ms/clip", rate)
         )
+    return figures + ([] if quick else sample_clips(scratch))
+
+
+def sample_clips(scratch: Path) -> list[Figure]:
+    """The 17 windows of the sample clips by the offline preset: is an engine worth its start?"""
+    from curation.engine.task_config import default_config
+    from curation.sources.assets import CLIPS as ASSETS
+    from curation.sources.assets import fetch
+
+    fetch(ASSETS, Path("data/clips"))
+    (scratch / "sample").symlink_to(Path("data/clips").resolve())
+    shutil.copy(default_config("sketch_to_video"), scratch / "task.yaml")
+    figures, bare = [], 0.0
+    for name, engine, workers in (("one process", "auto", 0), ("auto, 2", "auto", 2), ("Ray, 2", "ray", 2)):
+        told = alone(scratch, "sample", engine, workers)
+        bare = bare or told["seconds"]
+        rate = f"{told['seconds']:.1f} s, {told['seconds'] / bare:.2f} times one process"
+        figures.append(Figure(f"sample clips, {name}", 1000 * told["seconds"] / 17, None, "ms/window", rate))
     return figures
 
 
@@ -80,9 +98,9 @@ def write_clips(folder: Path, count: int) -> None:
         (folder / f"{number:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + b"%08d" % number)
 
 
-def alone(scratch: Path, count: int, engine: str, workers: int) -> dict[str, Any]:
+def alone(scratch: Path, clips: str, engine: str, workers: int) -> dict[str, Any]:
     """A run in a process of its own."""
-    arguments = [str(scratch), str(count), engine, str(workers)]
+    arguments = [str(scratch), clips, engine, str(workers)]
     command = [sys.executable, "-m", "tests.perf.engine", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     if done.returncode:
@@ -91,7 +109,7 @@ def alone(scratch: Path, count: int, engine: str, workers: int) -> dict[str, Any
     return told
 
 
-def one_run(scratch: Path, count: int, engine: Any, workers: int) -> dict[str, Any]:
+def one_run(scratch: Path, clips: str, engine: Any, workers: int) -> dict[str, Any]:
     """The run itself, with an empty workspace."""
     import resource
 
@@ -103,10 +121,10 @@ def one_run(scratch: Path, count: int, engine: Any, workers: int) -> dict[str, A
         shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
     with Engine(EngineOptions(workers, engine=engine)) as started:
-        clips, config = scratch / str(count), scratch / "task.yaml"
-        summary = run("sketch_to_video", clips, out, workspace, config, engine=started)
+        where = scratch / clips, out, workspace, scratch / "task.yaml"
+        summary = run("sketch_to_video", *where, engine=started)
     seconds = time.perf_counter() - began
-    assert summary.accepted == count, summary
+    assert summary.accepted == summary.clips or clips == "sample", summary
     return {
         "seconds": seconds,
         "work": sum(stage.seconds for stage in summary.stages.values()),
@@ -116,5 +134,5 @@ def one_run(scratch: Path, count: int, engine: Any, workers: int) -> dict[str, A
 
 
 if __name__ == "__main__":
-    where, how_many, which, processes = sys.argv[1:]
-    print(json.dumps(one_run(Path(where), int(how_many), which, int(processes))))
+    where, clips, which, processes = sys.argv[1:]
+    print(json.dumps(one_run(Path(where), clips, which, int(processes))))
