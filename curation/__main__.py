@@ -15,11 +15,12 @@ from rich.table import Table
 
 from curation.engine.cluster import PATIENCE, living_nodes
 from curation.engine.dry_run import dry_run as tell
+from curation.engine.engine import MAX_SILENCE, Engine, EngineName, EngineOptions
 from curation.engine.output import Output
-from curation.engine.run import print_table
 from curation.engine.run import run as run_task
-from curation.engine.run_all import of_preset, read_runs, run_all, selected
+from curation.engine.run_all import fault_of, of_preset, read_runs, run_all, selected
 from curation.engine.submit import submit as submit_job
+from curation.engine.summary import print_table
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
 from curation.sources.assets import CLIPS, MODELS, fetch
@@ -27,6 +28,8 @@ from shards.command import Parser, run_command
 from shards.errors import SettingError
 from shards.slurm import JobRequest
 from shards.terminal import print_table as show_table
+
+WORKERS = min(8, os.cpu_count() or 1)
 
 
 def fetch_clips(dir: Path = Path("data/clips")) -> None:
@@ -62,8 +65,10 @@ def run(
     preset: Literal["offline", "reference"] = "offline",
     config: Path | None = None,
     gpus: float = 0.0,
-    workers: int = min(8, os.cpu_count() or 1),
-    max_silence: float = 30.0,
+    workers: int = WORKERS,
+    engine: EngineName = "auto",
+    address: str | None = None,
+    max_silence: float = MAX_SILENCE,
     dry_run: bool = False,
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
@@ -75,33 +80,42 @@ def run(
         workspace: folder or URL for intermediate results; several runs may share it.
         preset: offline: small models and a CPU; reference: the paper's models.
         config: YAML that chooses annotators and thresholds; the preset's when left out.
-        gpus: of one worker; a part of one where several share it.
-        workers: processes of the Ray run; 0 works in this process, without Ray.
+        gpus: of one process of each stage that wants any, a part of one where several share it; as the stages
+            say when 0.
+        workers: processes on this machine; 0 works in this process alone.
+        engine: auto: a pool of processes for what is small, else Ray; local: the pool; ray: one pool of
+            actors per stage, between which clips stream; passes: stage after stage, one model at a time.
+        address: of a Ray cluster to work on (auto, ray://host:port, host:port); RAY_ADDRESS when left out.
         max_silence: seconds without a result after which it is said what the workers do.
         dry_run: only print the stages, the models with their licences, and the hours to expect.
     """
-    check_workers(workers, gpus)
-    if max_silence <= 0:
-        raise SettingError(f"--max_silence {max_silence:g}: needs more than 0 seconds")
+    options = engine_options(workers, gpus, engine, address, max_silence)
     out = out or str(shards_of(preset) / task)
     config = config or default_config(task, preset)
     if dry_run:
-        tell(task, clips, workspace, config, workers)
+        tell(task, clips, workspace, config, options)
         return
-    summary = run_task(task, clips, out, workspace, config, workers, gpus, max_silence)
+    with Engine(options) as started:
+        summary = run_task(task, clips, out, workspace, config, engine=started)
     print_table(summary, out)
-    if summary.quarantined and not summary.clips:
-        where = Output(out).path("quarantine.jsonl")
-        raise RunError(f"{clips}: every file was quarantined, nothing was made; see {where}")
-    if not summary.accepted:
-        raise RunError(f"{clips}: no pair was accepted; see {Output(out).path('summary.json')}")
+    if fault := fault_of(summary, clips, out):
+        raise RunError(fault)
 
 
-def check_workers(workers: int, gpus: float) -> None:
-    """Raise SettingError for a number of processes, or a share of a GPU, below 0."""
+def engine_options(
+    workers: int, gpus: float, engine: EngineName, address: str | None, max_silence: float
+) -> EngineOptions:
+    """The options of the engine. Raises SettingError for what cannot be, or not together."""
     for name, value in (("workers", workers), ("gpus", gpus)):
         if value < 0:
             raise SettingError(f"--{name} {value:g}: needs at least 0")
+    if max_silence <= 0:
+        raise SettingError(f"--max_silence {max_silence:g}: needs more than 0 seconds")
+    if address and engine in ("local", "passes"):
+        raise SettingError(f"--address {address}: --engine {engine} works on this machine; leave one out")
+    if not workers and (engine == "ray" or address):
+        raise SettingError("--workers 0: works in this process; Ray needs at least 1")
+    return EngineOptions(workers, gpus, engine, address, max_silence)
 
 
 def shards_of(preset: str) -> Path:
@@ -163,7 +177,10 @@ def run_every_task(
     workspace: str = "data/workspace",
     preset: Literal["offline", "reference"] = "offline",
     gpus: float = 0.0,
-    workers: int = min(8, os.cpu_count() or 1),
+    workers: int = WORKERS,
+    engine: EngineName = "auto",
+    address: str | None = None,
+    max_silence: float = MAX_SILENCE,
     only: list[str] | None = None,
     runs: Path | None = None,
 ) -> None:
@@ -174,20 +191,22 @@ def run_every_task(
         out: folder or URL for the shards of all tasks; by default where the preset looks for parents.
         workspace: folder or URL for intermediate results; several runs may share it.
         preset: offline: small models and a CPU; reference: the paper's models.
-        gpus: of one worker.
-        workers: processes of each run.
+        gpus: of one process of each stage that wants any; as the stages say when 0.
+        workers: processes on this machine; 0 works in this process alone.
+        engine: as for `run`; it is started once for all tasks.
+        address: of a Ray cluster to work on; RAY_ADDRESS when left out.
+        max_silence: seconds without a result after which it is said what the workers do.
         only: tasks to run, or with --runs the names of runs of that file; all when left out.
         runs: YAML file of runs in place of the preset's tasks, such as configs/curation/nano.yaml.
     """
-    check_workers(workers, gpus)
+    options = engine_options(workers, gpus, engine, address, max_silence)
     root = Output(out or str(shards_of(preset)))
-    more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
     if runs is None:
         planned = of_preset(preset, only)
     else:
         planned = read_runs(runs) if only is None else selected(read_runs(runs), only, runs)
-    with root.held():
-        finished = run_all(planned, clips, root, workspace, more)
+    with root.held(), Engine(options) as started:
+        finished = run_all(planned, clips, root, workspace, preset, started)
     failed = [run.name for run in finished if run.error]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")

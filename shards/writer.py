@@ -36,6 +36,7 @@ def write_shards(
     max_samples: int = 512,
     max_bytes: int = 1 << 30,
     by_content: bool = False,
+    in_order: bool = False,
 ) -> list[ManifestRow]:
     """Write samples as `{split}-{number:06d}.tar` with an index each, then `manifest.jsonl`, then columns.
 
@@ -46,16 +47,17 @@ def write_shards(
     Args:
         by_content: name them `{split}-{number:06d}.{12 digits of a hash}.tar`, so that shards of other
             content have other names: two sets can lie in one folder while one takes the other's place.
+        in_order: the items come sorted by split and key, and are taken one after the other: then no more
+            than a shard's samples are in memory.
 
     Raises SampleError for a repeated key, a media element without file, or a file that is missing or empty.
     """
     out_dir = Path(out_dir)
-    ordered = sorted(items, key=lambda item: (item[0].split, item[0].key))
-    for (a, _), (b, _) in itertools.pairwise(ordered):
-        if (a.split, a.key) == (b.split, b.key):
-            raise SampleError(f"{a.key}: two samples have this key")
-    for sample, files in ordered:
-        _check_files(sample, files)
+    ordered: Iterable[Item]
+    if in_order:
+        ordered = _checked(items)
+    else:
+        ordered = list(_checked(sorted(items, key=lambda item: (item[0].split, item[0].key))))
     older = read_manifest(out_dir) if (out_dir / MANIFEST).is_file() else []
 
     rows: list[ManifestRow] = []
@@ -69,6 +71,19 @@ def write_shards(
             index_path(out_dir, row.shard).unlink(missing_ok=True)
     open_columns(out_dir)  # makes them
     return rows
+
+
+def _checked(items: Iterable[Item]) -> Iterator[Item]:
+    """The items as they come; SampleError for one that is out of order, repeated or without its files."""
+    before = ("", "")
+    for sample, files in items:
+        place = (sample.split, sample.key)
+        if place <= before:
+            what = "two samples have this key" if place == before else f"comes after {before[1]}"
+            raise SampleError(f"{sample.key}: {what}")
+        before = place
+        _check_files(sample, files)
+        yield sample, files
 
 
 def _check_files(sample: Sample, files: dict[str, Path]) -> None:

@@ -28,7 +28,7 @@ import yaml
 from benchmark.__main__ import main as benchmark_main
 from curation.__main__ import main as curation_main
 from curation.core.cache import Workspace, ledger
-from curation.engine.watchdog import Watchdog, note
+from curation.engine.watchdog import HOST, NOTE, Watchdog, note, process_of
 from model.cli import main as model_main
 from model.config import ModelConfig
 from model.inference.editor import Editor
@@ -81,8 +81,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., l
     return root
 
 
-def curate(folder: Path, base: Path, workers: int) -> list[object]:
+def curate(folder: Path, base: Path, workers: int, engine: str = "auto") -> list[object]:
     task = ["curation", "run", "cg_removal", "--config", folder / "scenes.yaml", "--workers", workers]
+    task += ["--engine", engine]
     return [*task, "--out", base / "out", "--workspace", base / "workspace"]
 
 
@@ -268,8 +269,9 @@ def test_ctrl_c_while_an_edit_loads(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_during_curation_with_ray_leaves_no_process(folder: Path, tmp_path: Path) -> None:
-    with Terminal(*curate(folder, tmp_path, 2)) as terminal:
+@pytest.mark.parametrize("engine", ["local", "ray", "passes"])
+def test_ctrl_c_during_curation_leaves_no_process(folder: Path, tmp_path: Path, engine: str) -> None:
+    with Terminal(*curate(folder, tmp_path, 2, engine)) as terminal:
         terminal.until(lambda: len(ledger(tmp_path / "workspace")) > 2)
         interrupted(terminal)
     assert not (tmp_path / "out" / "manifest.jsonl").exists()
@@ -344,7 +346,7 @@ def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
 
     # Ray's core ends the driver by itself when its raylet or GCS is lost; as a rule (`fatal`) without a word
     loud = {"RAY_BACKEND_LOG_LEVEL": "error"}
-    with Terminal(*curate(folder, tmp_path, 2), variables=loud) as terminal:
+    with Terminal(*curate(folder, tmp_path, 2, "ray"), variables=loud) as terminal:
         while terminal.process.poll() is None:
             terminal.read()
             look()
@@ -357,14 +359,14 @@ def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
     assert max(len(line) for line in terminal.output.splitlines() if "│" in line) <= WIDTH
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_worker_that_is_stopped_is_named_and_the_run_ends_after_it_goes_on(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, engine: str
 ) -> None:
     notes = tmp_path / "workspace" / "attempts"
-    with Terminal(*curate(folder, tmp_path, 1), "--max_silence", 2) as terminal:
+    with Terminal(*curate(folder, tmp_path, 1, engine), "--max_silence", 2) as terminal:
         terminal.until(lambda: list(notes.rglob("worker-*.json")) and len(ledger(tmp_path / "workspace")) > 2)
-        pid = int(next(notes.rglob("worker-*.json")).stem.partition("-")[2])
+        pid = process_of(next(notes.rglob("worker-*.json")))
         (worker,) = (child for child in terminal.children() if child.pid == pid)
         worker.suspend()
         terminal.until(lambda: f"worker {pid}: is stopped" in terminal.output.replace("\n", " "))
@@ -388,7 +390,9 @@ def test_the_watchdog_tells_stopped_silent_and_working_processes_apart(
         for worker in workers.values():
             stack.callback(worker.kill)
             line = {"stage": "render", "unit": "a.mp4", "since": time.time() - 5}
-            (tmp_path / f"worker-{worker.pid}.json").write_text(json.dumps(line))
+            (tmp_path / NOTE.format(HOST, worker.pid)).write_text(json.dumps(line))
+        elsewhere = {"stage": "inpaint", "unit": "c.mp4", "since": time.time() - 5}
+        (tmp_path / NOTE.format("node7.lan", 12)).write_text(json.dumps(elsewhere))
         os.kill(workers["stopped"].pid, signal.SIGSTOP)
         watchdog = Watchdog(tmp_path, 0.4)
         stack.callback(os.kill, workers["stopped"].pid, signal.SIGCONT)
@@ -405,11 +409,12 @@ def test_the_watchdog_tells_stopped_silent_and_working_processes_apart(
     assert f"worker {workers['silent'].pid}: is silent; render of a.mp4 for" in said
     assert working in said
     assert f"worker {workers['silent'].pid}: is at work" not in said
+    assert "worker 12 on node7.lan: inpaint of c.mp4 for" in said
 
 
 def test_a_worker_notes_the_stages_that_it_computes(tmp_path: Path) -> None:
     space = Workspace(tmp_path, begin=lambda stage: note(tmp_path / "notes", stage, "b.mp4, frames 0 to 9"))
-    mine = tmp_path / "notes" / f"worker-{os.getpid()}.json"
+    mine = tmp_path / "notes" / NOTE.format(HOST, os.getpid())
     seen = []
     for _ in range(2):
         space.cached("track", "b", lambda _: seen.append(json.loads(mine.read_text())) or {})

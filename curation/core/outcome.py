@@ -18,9 +18,11 @@ from curation.sources.clips import Clip
 
 @dataclass
 class Outcome:
-    """What became of one clip (or of a file that could not be cut: then `clip` is None).
+    """What became of one clip (or of a file that gave none: then `clip` is None).
 
     Attributes:
+        number: the place of its file among the run's sources and its own in the file, to sort by.
+        siblings: clips that its file gave.
         error: why the clip is quarantined; fault: why the run cannot go on; refused: by the clip filter.
         items: what is still on its way through the stages.
         candidates: what is finished, in order.
@@ -29,6 +31,8 @@ class Outcome:
 
     file: str
     clip: Clip | None = None
+    number: tuple[int, int] = (0, 0)
+    siblings: int = 0
     error: str = ""
     fault: str = ""
     refused: str = ""
@@ -36,11 +40,6 @@ class Outcome:
     items: list[Item] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     work: dict[str, Work] = field(default_factory=dict)
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """Where it comes from, to sort by: files in order, clips as they follow in one."""
-        return self.file, self.clip.start if self.clip else -1
 
     @property
     def goes_on(self) -> bool:

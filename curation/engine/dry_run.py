@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
+from curation.core.stage import Stage
 from curation.core.task import Task
-from curation.engine.task_config import build, load_config
+from curation.engine.engine import EngineOptions, Plan, choose
+from curation.engine.task_config import build, load_config, read_limits
+from curation.engine.worker import CUT, SCREEN, stages_of
 from curation.sources.listing import is_remote
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
@@ -97,12 +100,36 @@ def _costs(space: Workspace) -> dict[str, dict[str, list[float]]]:
     return held
 
 
-def dry_run(task: str, clips: str, workspace: str | Path, config: Path, workers: int) -> None:
+def print_graph(task: str, stages: Sequence[Stage], plan: Plan, engine: str) -> None:
+    """The stages as they follow, what each reads and makes, and what one process of it takes."""
+    table = Table(
+        "stage", "from", "annotators", "result", "cpus", "gpus", "GiB", "batch", title=f"{task}: stages"
+    )
+    made: dict[str, tuple[str, str, str]] = {
+        CUT: ("sources", "", "clips"),
+        SCREEN: (CUT, "", "clips worth any work"),
+    }
+    for stage in stages:
+        uses = ", ".join(dict.fromkeys(type(annotator).__name__ for annotator in stage.annotators))
+        sources = ", ".join(["clip", *stage.values, *stage.inputs])
+        made[stage.name] = (sources, uses, stage.result.__name__)
+    for name, needs in plan.stages.items():
+        numbers = (needs.cpus, needs.gpus, needs.memory_gib, needs.batch)
+        table.add_row(name, *made[name], *(f"{number:g}" if number else "" for number in numbers))
+    print_table(table)
+    Console().print(f"engine: {engine}", highlight=False, soft_wrap=True)
+
+
+def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions) -> None:
     """Print what a run would do; computes and writes nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     built = build(load_config(task, config))
-    sources, console, space = built.find(clips), Console(), Workspace(workspace)
-    frames = source_frames(built, sources.files, space)
+    sources, console, space = built.find(clips).files, Console(), Workspace(workspace)
+    stages, workers = stages_of(built), options.workers
+    limits = read_limits(config, [CUT, SCREEN, *(stage.name for stage in stages)])
+    plan = Plan.of(stages, limits, options.gpus)
+    print_graph(task, stages, plan, ", ".join(choose(options, plan, sources)))
+    frames = source_frames(built, sources, space)
     table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
     parts = parts_of(built)
     for part in parts:
@@ -126,7 +153,7 @@ def dry_run(task: str, clips: str, workspace: str | Path, config: Path, workers:
         "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"
     )
     console.print(f"about {hours:.2f} hours with {max(1, workers)} workers{more}", highlight=False)
-    if remote := sum(built.from_files and is_remote(source) for source in sources.files):
+    if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
     for missing in dict.fromkeys(part.missing for part in parts if part.missing):
         console.print(f"missing: {missing}", highlight=False, soft_wrap=True)

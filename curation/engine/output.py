@@ -90,8 +90,8 @@ class Output:
             )
 
     def write_shards(self, items: Iterable[Item]) -> list[ManifestRow]:
-        """Write the shards of a run's samples, to be published."""
-        return write_shards(self.local, items, by_content=self.remote)
+        """Write the shards of a run's samples, which come in order, to be published."""
+        return write_shards(self.local, items, by_content=self.remote, in_order=True)
 
     def read_json(self, name: str) -> Any:
         """The JSON of a file; None where there is none."""

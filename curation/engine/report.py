@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,29 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Rejections:
-    """All that was not accepted: candidates, clips by the filter's reason, and quarantine's lines."""
+class Group:
+    """The candidates that one reason rejected: how many, and the different ones with how often each was."""
 
-    candidates: list[Rejected] = field(default_factory=list)
+    reason: str
+    total: int
+    members: Sequence[tuple[Rejected, int]]
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """All that was not accepted: candidates by reason, clips by the filter's reason, quarantine's lines."""
+
+    groups: Sequence[Group] = ()
     clips: Mapping[str, int] = field(default_factory=dict)
-    quarantined: list[str] = field(default_factory=list)
+    quarantined: Sequence[str] = ()
+
+
+def grouped(candidates: Sequence[Rejected]) -> list[Group]:
+    """Rejected candidates by their reason."""
+    groups: dict[str, Counter[Rejected]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.reason, Counter())[candidate] += 1
+    return [Group(reason, counts.total(), list(counts.items())) for reason, counts in groups.items()]
 
 
 class Media:
@@ -156,13 +173,13 @@ class Media:
             self.folder.rmdir()
 
 
-def spread(pairs: list[Any], most: int = SHOWN) -> list[Any]:
+def spread(pairs: Sequence[Any], most: int = SHOWN) -> list[Any]:
     """At most so many of them, the first among them, evenly."""
     count = min(most, len(pairs))
     return [pairs[number * len(pairs) // count] for number in range(count)]
 
 
-def write_contact_sheet(path: Path, pairs: list[Pair]) -> None:
+def write_contact_sheet(path: Path, pairs: Sequence[Pair]) -> None:
     """JPEG of up to `SHEET_PAIRS` previews, `SHEET_COLUMNS` in a row, of at most `SHEET_BYTES`.
 
     A sheet that is too large is encoded more coarsely, then holds fewer pairs.
@@ -178,7 +195,7 @@ def write_contact_sheet(path: Path, pairs: list[Pair]) -> None:
         most = max(1, most // 2)
 
 
-def _sheet(shown: list[Pair], total: int) -> np.ndarray:
+def _sheet(shown: Sequence[Pair], total: int) -> np.ndarray:
     """Previews of pairs below a line that says how many of `total` they are; uint8 RGB."""
     cells = []
     for pair in shown:
@@ -194,7 +211,7 @@ def _sheet(shown: list[Pair], total: int) -> np.ndarray:
     return np.vstack([_line(count, SHEET_WIDTH * SHEET_COLUMNS), *rows])
 
 
-def write_gallery(path: Path, pairs: list[Pair], task: str, rejections: Rejections | None = None) -> None:
+def write_gallery(path: Path, pairs: Sequence[Pair], task: str, rejections: Rejections | None = None) -> None:
     """The page of a task: videos, instructions and scores of pairs (`spread`), and what was rejected."""
     shown = spread(pairs)
     rejections = rejections or Rejections()
@@ -291,29 +308,25 @@ def _image(url: str, about: str) -> str:
 
 def _rejected(media: Media, rejections: Rejections) -> str:
     """The section of what was not accepted: each reason with its count and a few examples."""
-    groups: dict[str, list[Rejected]] = {}
-    for candidate in rejections.candidates:
-        groups.setdefault(candidate.reason, []).append(candidate)
     parts = []
-    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    for group, (reason, members) in enumerate(ordered):
+    ordered = sorted(rejections.groups, key=lambda group: (-group.total, group.reason))
+    for place, group in enumerate(ordered):
         # gates on tracks name the whole clip, so that several candidates may share their frames
-        counts = Counter(members)
-        some = spread(list(counts), EXAMPLES)
-        there = sum(counts[one] for one in some)
-        more = f", {there} of them shown" if there < len(members) else ""
-        parts.append(f"<h4>{html.escape(reason)}: {len(members)}{more}</h4>")
-        for number, one in enumerate(some):
+        some = spread(group.members, EXAMPLES)
+        there = sum(count for _, count in some)
+        more = f", {there} of them shown" if there < group.total else ""
+        parts.append(f"<h4>{html.escape(group.reason)}: {group.total}{more}</h4>")
+        for number, (one, count) in enumerate(some):
             name = Path(one.source).name
             where = html.escape(f"{name}, frames {one.first} to {one.stop}")
-            where += f": {counts[one]} candidates" if counts[one] > 1 else ""
+            where += f": {count} candidates" if count > 1 else ""
             picture = _preview(one)
             figure = ""
             if picture is not None:
-                file = f"rejected-{group}-{number}.jpg"
+                file = f"rejected-{place}-{number}.jpg"
                 figure = _image(media.url(file, _jpeg(_narrow(picture), 70)), where) + "</figure>"
             parts.append(f"<article>{figure}{where}</article>")
-    total = len(rejections.candidates)
+    total = sum(group.total for group in ordered)
     body = f"<h2>Rejected candidates: {total}</h2>"
     if parts:
         body += (

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from curation.engine.engine import Engine
 from curation.engine.output import Output
 from curation.engine.report import write_overview
+from curation.engine.run import run
+from curation.engine.summary import Summary
 from curation.engine.task_config import RunError, default_config, load_config, tasks
 from shards.command import nearest
 from shards.errors import EditVerseError, first_line
@@ -105,13 +107,13 @@ def read_runs(path: Path) -> list[PlannedRun]:
     if not isinstance(runs, dict) or not runs:
         raise RunError(f"{path}: needs `runs`, each a name with its `task` and, if it has its own, `config`")
     found, known = [], tasks()
-    for name, run in runs.items():
-        if not isinstance(run, dict) or set(run) - {"task", "config"} or run.get("task") not in known:
+    for name, one in runs.items():
+        if not isinstance(one, dict) or set(one) - {"task", "config"} or one.get("task") not in known:
             raise RunError(f"{path}: runs.{name}: needs `task`, one of {', '.join(sorted(known))}")
-        config = None if run.get("config") is None else named_in(path, str(run["config"]))
+        config = None if one.get("config") is None else named_in(path, str(one["config"]))
         if config is not None and not config.is_file():
             raise RunError(f"{path}: runs.{name}.config: {config} is no file")
-        found.append(PlannedRun(str(name), run["task"], config))
+        found.append(PlannedRun(str(name), one["task"], config))
     return found
 
 
@@ -125,40 +127,49 @@ def selected(planned: list[PlannedRun], only: list[str], path: Path) -> list[Pla
 
 
 def run_all(
-    planned: list[PlannedRun], clips: str, root: Output, workspace: str, more: list[str]
+    planned: list[PlannedRun], clips: str, root: Output, workspace: str, preset: str, engine: Engine
 ) -> list[FinishedRun]:
-    """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
-
-    Args:
-        root: below which each run has a folder or URL of its name.
+    """Run tasks with one engine, print a table, write `all.json` and `all.html`.
 
     A task that makes nothing is in the table with its error; the others are run all the same.
     """
     finished = []
     for one in planned:
-        finished.append(_run_one(one, clips, root.path(one.name), workspace, more))
+        finished.append(_run_one(one, clips, root.path(one.name), workspace, preset, engine))
         Console(stderr=True).print(
             f"{one.name}: {finished[-1].seconds} s {finished[-1].error}", highlight=False
         )
     _print_table(finished)
-    write_json(root.local / "all.json", [run.to_json() for run in finished])
-    write_overview(root.local / "all.html", {run.name: root.path(run.name) for run in finished if run.counts})
+    write_json(root.local / "all.json", [one.to_json() for one in finished])
+    write_overview(root.local / "all.html", {one.name: root.path(one.name) for one in finished if one.counts})
     root.publish()
     return finished
 
 
-def _run_one(planned: PlannedRun, clips: str, out: str, workspace: str, more: list[str]) -> FinishedRun:
-    """Run one task as a command."""
+def _run_one(
+    planned: PlannedRun, clips: str, out: str, workspace: str, preset: str, engine: Engine
+) -> FinishedRun:
+    """Run one task; a fault of ours, which one line does not tell, is shown whole."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "curation", "run", planned.task, "--clips", clips]
-    command += ["--out", out, "--workspace", workspace, *more]
-    command += [] if planned.config is None else ["--config", str(planned.config)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    config = planned.config or default_config(planned.task, preset)
+    try:
+        error = fault_of(run(planned.task, clips, out, workspace, config, engine=engine), clips, out)
+    except EditVerseError as fault:
+        error = str(fault)
+    except Exception as fault:  # the other tasks are run all the same  # noqa: BLE001
+        traceback.print_exc()
+        error = f"{type(fault).__name__}: {first_line(fault)}"
     seconds = round(time.perf_counter() - began, 1)
-    if "Traceback (most recent call last)" in done.stderr:  # a fault of ours, which one line does not tell
-        print(done.stderr, file=sys.stderr)
-    error = (done.stderr.strip().splitlines() or ["ended without a word"])[-1] if done.returncode else ""
     return FinishedRun(planned.name, planned.task, seconds, error, _read_counts(out))
+
+
+def fault_of(summary: Summary, clips: object, out: str) -> str:
+    """Why a run that ended is no success; "" when it is."""
+    if summary.quarantined and not summary.clips:
+        return f"{clips}: every file was quarantined, nothing was made; see {out}/quarantine.jsonl"
+    if not summary.accepted:
+        return f"{clips}: no pair was accepted; see the reasons in {out}/summary.json"
+    return ""
 
 
 def _read_counts(out: str) -> RunCounts | None:
@@ -175,13 +186,13 @@ def _print_table(finished: list[FinishedRun]) -> None:
     table = Table(
         "task", "clips", "candidates", "accepted", "samples", "computed", "s", "ms/frame", title="all tasks"
     )
-    for run in finished:
-        counts = run.counts
+    for one in finished:
+        counts = one.counts
         if counts is None:
-            table.add_row(run.name, run.error)
+            table.add_row(one.name, one.error)
             continue
         share = f"{counts.accepted} ({counts.accepted / max(1, counts.candidates):.0%})"
-        each = f"{1000 * run.seconds / max(1, counts.source_frames):.0f}"
-        numbers = (counts.samples, counts.computed, run.seconds)
-        table.add_row(run.name, str(counts.clips), str(counts.candidates), share, *map(str, numbers), each)
+        each = f"{1000 * one.seconds / max(1, counts.source_frames):.0f}"
+        numbers = (counts.samples, counts.computed, one.seconds)
+        table.add_row(one.name, str(counts.clips), str(counts.candidates), share, *map(str, numbers), each)
     print_table(table)

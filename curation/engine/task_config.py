@@ -6,8 +6,12 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from curation.core.task import Task
 from shards.aliases import renewed
@@ -21,6 +25,26 @@ TaskConfig = dict[str, Any]  # `class_path` and `init_args` as in the file; a ru
 
 class RunError(EditVerseError, RuntimeError):
     """Why a run could not start or go on; one line."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class StageLimits:
+    """What `resources: {stage: ...}` of a task's file says of a stage; what is None is as the stage says.
+
+    Attributes:
+        cpus, gpus, memory_gib, batch: of one process, see `curation.core.stage.Resources`.
+        min, max: processes of the stage.
+    """
+
+    cpus: NonNegativeFloat | None = None
+    gpus: NonNegativeFloat | None = None
+    memory_gib: NonNegativeFloat | None = None
+    batch: PositiveInt | None = None
+    min: PositiveInt | None = None
+    max: PositiveInt | None = None
+
+
+LIMITS = TypeAdapter(dict[str, StageLimits])
 
 
 def tasks() -> dict[str, str]:
@@ -51,7 +75,28 @@ def load_config(task: str, path: Path) -> TaskConfig:
     config = renewed(config)
     if not isinstance(config, dict) or not str(config.get("class_path", "")).startswith(known[task] + "."):
         raise RunError(f"{path}: class_path must name a class of {known[task]}")
-    return config
+    return {name: value for name, value in config.items() if name != "resources"}
+
+
+def read_limits(path: Path, stages: Sequence[str]) -> dict[str, StageLimits]:
+    """What a task's file says of the resources of its stages, which changes no result.
+
+    Raises:
+        RunError: naming the file and the field.
+    """
+    said = read_yaml(path).get("resources") or {}
+    try:
+        limits = LIMITS.validate_python(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["resources", *map(str, first["loc"])])
+        raise RunError(f"{path}: {where}: {first['msg'].lower()}") from None
+    for name, limit in limits.items():
+        if name not in stages:
+            raise RunError(f"{path}: resources.{name}: no such stage; there are: {', '.join(stages)}")
+        if limit.min and limit.max and limit.min > limit.max:
+            raise RunError(f"{path}: resources.{name}: min {limit.min} is more than max {limit.max}")
+    return limits
 
 
 def build(config: TaskConfig) -> Task:

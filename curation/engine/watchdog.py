@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NOTE = "worker-{}.json"
+NOTE = "worker-{}.{}.json"  # host, process
+HOST = socket.gethostname()
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -26,13 +28,13 @@ def note(folder: Path, stage: str, unit: str) -> None:
     line = {"stage": stage, "unit": unit, "since": time.time()}
     with contextlib.suppress(OSError):  # a full disk is said where a result is written; this is only a help
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / NOTE.format(os.getpid())).write_text(json.dumps(line))
+        (folder / NOTE.format(HOST, os.getpid())).write_text(json.dumps(line))
 
 
 def forget(folder: Path) -> None:
     """This process waits for work."""
     with contextlib.suppress(OSError):
-        (folder / NOTE.format(os.getpid())).unlink(missing_ok=True)
+        (folder / NOTE.format(HOST, os.getpid())).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Process:
     terminal: int  # device number, 0 for none
     foreground: int  # process group that the terminal listens to
     seconds: float  # of processor time
+
+
+def process_of(note: Path) -> int:
+    """The number of the process that a note is of."""
+    return int(note.stem.rpartition(".")[2])
 
 
 def processes() -> dict[int, Process]:
@@ -125,7 +132,7 @@ class Watchdog:
     def report(self) -> list[str]:
         """One line for each worker that is at work or stopped."""
         everything = processes()
-        notes = {int(path.stem.partition("-")[2]): path for path in self.folder.glob(NOTE.format("*"))}
+        notes = {process_of(path): path for path in self.folder.glob(NOTE.format(HOST, "*"))}
         ours = list(below(os.getpid(), everything))
         stopped = [process for process in ours if process.state in "Tt"]
         lines = [self._stopped(process, everything, notes) for process in stopped]
@@ -141,7 +148,11 @@ class Watchdog:
             self._spent[pid] = process.seconds
             doing = f"is at work ({spent:.0f} s of processor time)" if spent >= 0.1 else "is silent"
             lines.append(f"worker {pid}: {doing}; {_work(path)}")
-        return lines or ["no worker has begun anything: Ray is still starting them"]
+        for path in sorted(self.folder.glob(NOTE.format("*", "*"))):
+            host = path.stem.removeprefix("worker-").rpartition(".")[0]
+            if host != HOST:
+                lines.append(f"worker {process_of(path)} on {host}: {_work(path)}")
+        return lines or ["no worker has begun anything: they are still being started"]
 
     @staticmethod
     def _stopped(process: Process, everything: dict[int, Process], notes: dict[int, Path]) -> str:

@@ -1,4 +1,4 @@
-"""One process of a run: files to clips, clips to candidates.
+"""One process of a run: files to clips, and clips through the stages of a task.
 
 A worker never raises for a clip: one that fails comes back with its error and is quarantined. A fault of the
 whole run (a full disk, a missing model) comes back as such, and the run stops.
@@ -11,121 +11,205 @@ import errno
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
+from curation.core.stage import Resources, Stage
+from curation.core.task import Task
 from curation.engine import watchdog
 from curation.engine.task_config import TaskConfig, build, one_line
 from curation.sources import clip_filter
+from curation.sources.clips import Clip
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
-from shards.files import DISK_FAULTS, naming
-from shards.hashing import digest
+from shards.files import DISK_FAULTS
 from shards.location import ShardError, StoreError
 from shards.media import MediaError
 
 RUN_FAULTS = DISK_FAULTS | {errno.EACCES, errno.EPERM}  # going on would only repeat them
-ATTEMPTS = 3  # workers that one clip may kill
+ATTEMPTS = 3  # processes that one clip may kill
+CUT, SCREEN = "cut", "screen"  # the stages before a task's own
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know of a run.
+
+    Attributes:
+        workspace: path or URL; folder: of the command, which paths in the config are relative to.
+        run: a name that no other run has.
+    """
+
+    config: TaskConfig
+    workspace: str
+    folder: str
+    run: str
+
+    @property
+    def notes(self) -> Path:
+        """Where the processes of the run note what they are at."""
+        return open_workspace(self.workspace).local / "attempts" / self.run
+
+
+def open_workspace(root: str, begin: Callable[[str], None] = lambda stage: None) -> Workspace:
+    """The workspace at a path or URL."""
+    return Workspace(root, begin=begin)
+
+
+def begin_attempt(job: Job, key: str) -> int:
+    """Mark that work begins; how many processes began it before in this run and did not end it.
+
+    A process that is killed can say nothing any more, so each leaves a mark before it begins. Work is tried
+    again only when its process was lost, so the marks are deaths.
+    """
+    return open_workspace(job.workspace).begin_attempt(job.run, key)
+
+
+def end_attempt(job: Job, key: str) -> None:
+    """Take all marks of work away: it is done."""
+    open_workspace(job.workspace).end_attempt(job.run, key)
+
+
+def stages_of(task: Task) -> tuple[Stage, ...]:
+    """The stages of a task; one that does not declare any is a single one."""
+    try:
+        return task.graph
+    except NotImplementedError:
+        uses = list(task.annotators().values())
+        whole: Any = task.process
+        return (Stage(name="process", run=whole, annotators=uses, resources=Resources(batch=1)),)
 
 
 class Worker:
-    """One process of the run: cuts files and processes clips, with the task's annotators loaded once."""
+    """One process of the run: cuts files, takes clips through stages; models load at their first use."""
 
-    def __init__(self, config: TaskConfig, workspace: str, folder: str, run: str) -> None:
+    def __init__(self, job: Job) -> None:
         import cv2
 
-        os.chdir(folder)  # paths in a config are relative to the folder of the command
+        os.chdir(job.folder)
         cv2.setNumThreads(1)
         cv2.ocl.setUseOpenCL(False)
-        self.workspace, self.run = workspace, run
-        self.root = Workspace(workspace).local
-        with self._noted("loading", "the task's models"):
-            self.task = build(config)
+        self.job = job
+        with self._noted("loading", "the task"):
+            self.task = build(job.config)
+        self.stages = {stage.name: stage for stage in stages_of(self.task)}
 
-    def cut(self, file: str) -> list[Outcome]:
-        """The clips of a file, as outcomes without candidates."""
-        space, made = self._workspace(file), [Outcome(file)]
-        mark = self._attempts("cut-" + digest(file))
-        if self._deaths(mark) >= ATTEMPTS:
-            return [Outcome(file, error=f"{file}: its worker died {ATTEMPTS} times; the file is left out")]
+    @staticmethod
+    def root_of(job: Job) -> Path:
+        """Where results lie on this machine."""
+        return open_workspace(job.workspace).local
+
+    def step(self, stage: str, outcome: Outcome) -> list[Outcome]:
+        """The outcomes of one stage, which are several where a file is cut."""
+        if stage == CUT:
+            return self.split(outcome.number[0], outcome.file) if outcome.clip is None else [outcome]
+        return [self.screen(outcome) if stage == SCREEN else self.advance(stage, outcome)]
+
+    def cut(self, number: int, file: str) -> list[Outcome]:
+        """The clips of source `number`, screened; one outcome without a clip where there is none."""
+        outcomes = self.split(number, file)
+        return [self.screen(outcome) for outcome in outcomes]
+
+    def split(self, number: int, file: str) -> list[Outcome]:
+        """The clips of source `number`, which nobody has looked at."""
+        space, made = self._workspace(file), [Outcome(file, number=(number, 0))]
 
         def attempt() -> None:
-            found = []
-            for clip in self.task.units(file, space):
-                stats = self.task.clip_stats(clip, space)
-                reason = clip_filter.reason(stats, self.task.cut.screen) if stats else ""
-                found.append(Outcome(file, clip, refused=reason, clip_stats=stats))
-            made[:] = found
+            clips = self.task.units(file, space)
+            made[:] = [
+                Outcome(file, clip, number=(number, place), siblings=len(clips))
+                for place, clip in enumerate(clips)
+            ] or made
 
-        with self._noted("reading", file):
+        with self._noted(CUT, file):
             _guarded(attempt, made)
-        mark.unlink(missing_ok=True)
-        if made:
-            made[0].work = space.work
+        made[0].work = space.work
         return made
 
-    def process(self, outcome: Outcome) -> Outcome:
-        """All candidates of a clip."""
-        if outcome.clip is None or outcome.error or outcome.fault or outcome.refused:
+    def screen(self, outcome: Outcome) -> Outcome:
+        """The outcome with what the clip filter says of its clip."""
+        if outcome.clip is None or not outcome.goes_on:
             return outcome
-        clip = outcome.clip
-        unit = f"{outcome.file}, frames {clip.start} to {clip.stop}"
+        clip, done, unit = outcome.clip, replace(outcome), unit_of(outcome)
         space = self._workspace(unit)
-        mark = self._attempts(clip.key)
-        if self._deaths(mark) >= ATTEMPTS:
-            return replace(
-                outcome, error=f"{clip.source}: its worker died {ATTEMPTS} times; the clip is left out"
-            )
-        done = replace(outcome)
 
         def attempt() -> None:
-            done.candidates = self.task.process(clip, space)
+            stats = self.task.clip_stats(clip, space)
+            done.clip_stats = stats
+            done.refused = clip_filter.reason(stats, self.task.cut.screen) if stats else ""
 
-        with self._noted("editing", unit):
+        with self._noted(SCREEN, unit):
             _guarded(attempt, [done])
-        mark.unlink(missing_ok=True)
         done.work = {**outcome.work, **space.work}
         return done
 
-    def _attempts(self, key: str) -> Path:
-        return attempts_of(self.root, self.run) / key
+    def finish(self, outcome: Outcome) -> Outcome:
+        """The outcome after all stages of the task."""
+        for stage in self.stages:
+            outcome = self.advance(stage, outcome)
+        return outcome
+
+    def advance(self, stage: str, outcome: Outcome) -> Outcome:
+        """The outcome after one more stage of the task."""
+        if outcome.clip is None or not outcome.goes_on:
+            return outcome
+        clip, unit = outcome.clip, unit_of(outcome)
+        space = self._workspace(unit)
+        done = replace(outcome, items=list(outcome.items), candidates=list(outcome.candidates))
+        first = stage == next(iter(self.stages))
+
+        def attempt() -> None:
+            self._advance(stage, clip, done, space, first)
+
+        with self._noted(stage, unit):
+            _guarded(attempt, [done])
+        done.work = {**outcome.work, **space.work}
+        return done
+
+    def _advance(self, stage: str, clip: Clip, done: Outcome, space: Workspace, first: bool) -> None:
+        if stage == "process":  # of a task that declares no stages
+            done.candidates = self.task.process(clip, space)
+            return
+        if first:
+            done.items = self.task.start(clip)
+        self.task.advance(self.stages[stage], done, space)
 
     def _workspace(self, unit: str) -> Workspace:
         """A workspace whose stages are noted for the watchdog, as being of a file or clip."""
-        folder = attempts_of(self.root, self.run)
-        return Workspace(self.workspace, begin=lambda stage: watchdog.note(folder, stage, unit))
+        notes = self.job.notes
+        return open_workspace(self.job.workspace, lambda stage: watchdog.note(notes, stage, unit))
 
     @contextlib.contextmanager
     def _noted(self, stage: str, unit: str) -> Iterator[None]:
         """Note for the watchdog what this process is at in the block."""
-        folder = attempts_of(self.root, self.run)
-        watchdog.note(folder, stage, unit)
+        watchdog.note(self.job.notes, stage, unit)
         try:
             yield
         finally:
-            watchdog.forget(folder)
+            watchdog.forget(self.job.notes)
 
-    @staticmethod
-    def _deaths(path: Path) -> int:
-        """How many workers began this in this run and did not end it; counts this one.
 
-        A worker that is killed can say nothing any more, so each leaves a byte before it begins, and whoever
-        ends removes the file. Ray tries a file or clip again only when it has lost the worker before, so the
-        bytes are deaths. Files of the same bytes share the marks of their clips: while two workers are at
-        such a clip, one death too many may be counted, which `ATTEMPTS` has room for.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(path), path.open("ab") as handle:
-            handle.write(b".")
-        return path.stat().st_size - 1
+def unit_of(outcome: Outcome) -> str:
+    """What a clip is called in a message."""
+    clip = outcome.clip
+    return outcome.file if clip is None else f"{outcome.file}, frames {clip.start} to {clip.stop}"
+
+
+def given_up(outcome: Outcome, deaths: int) -> Outcome:
+    """The outcome of a file or clip that killed every process which worked on it."""
+    what = "file" if outcome.clip is None else "clip"
+    return replace(
+        outcome, error=f"{unit_of(outcome)}: its process died {deaths} times; the {what} is left out"
+    )
 
 
 def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
     """Run `attempt`; what it raises becomes the first outcome's error or fault.
 
-    Nothing may be raised through Ray Data: it would end the run, or be tried again without end.
+    Nothing may be raised through an engine: it would end the run, or be tried again without end.
     """
     try:
         attempt()
@@ -153,8 +237,3 @@ def place_of(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
-
-
-def attempts_of(root: Path, run: str) -> Path:
-    """Where the workers of a run mark what they begin."""
-    return root / "attempts" / run

@@ -116,26 +116,14 @@ def alike(a: list[str], b: list[str], bits: int) -> bool:
     return all((int(x, 16) ^ int(y, 16)).bit_count() <= bits for x, y in pairs)
 
 
-class DuplicateIndex:
-    """Clips by their hashes, so that near duplicates are found without comparing all with all.
+def bands_of(hashes: list[str], bits: int) -> list[str]:
+    """Marks of which two clips that are `alike` share at least one, so that not all are compared with all.
 
     Hashes that differ in at most `bits` places agree in one of `bits` + 1 bands of their bits.
     """
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        edges = np.linspace(0, 64, bits + 2).astype(int)  # none of -1
-        self.bands = [(int(low), (1 << int(high - low)) - 1) for low, high in itertools.pairwise(edges)]
-        self.held: dict[tuple[int, int], list[tuple[str, list[str]]]] = {}
-
-    def is_duplicate(self, key: str, hashes: list[str]) -> bool:
-        """Whether a clip with another key was seen that shows the same; if not, this one is remembered."""
-        first = int(hashes[0], 16)
-        places = [(number, first >> low & full) for number, (low, full) in enumerate(self.bands)]
-        for place in places:
-            for other, theirs in self.held.get(place, []):
-                if other != key and alike(hashes, theirs, self.bits):
-                    return True
-        for place in places:
-            self.held.setdefault(place, []).append((key, hashes))
-        return False
+    edges = np.linspace(0, 64, bits + 2).astype(int)  # none of -1
+    first = int(hashes[0], 16)
+    return [
+        f"{number}:{first >> int(low) & ((1 << int(high - low)) - 1):x}"
+        for number, (low, high) in enumerate(itertools.pairwise(edges))
+    ]

@@ -138,6 +138,6 @@ def finished(
     out, workspace = base / "out", base / "workspace"
     done = cli(
         *("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace),
-        *("--workers", 2),
+        *("--workers", 2, "--engine", "ray"),
     )
     return out, workspace, done

@@ -15,7 +15,15 @@ from curation.core.outcome import Outcome
 from curation.core.results import Candidate
 from curation.engine import report
 from curation.engine.progress import RunProgress
-from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
+from curation.engine.report import (
+    Pair,
+    Rejected,
+    Rejections,
+    Shown,
+    grouped,
+    write_contact_sheet,
+    write_gallery,
+)
 from curation.sources.clips import Clip
 from shards.media import write_image, write_video
 from tests.browser import chromium, opened
@@ -46,7 +54,7 @@ def rejections(pairs: list[Pair], tmp_path: Path) -> Rejections:
     candidates = [Rejected("leftover object", source, n, n + 2, 10.0) for n in range(7)]
     candidates += [Rejected("hardly seen", "seed 3", 0, 9, 10.0)] * 2
     candidates += [Rejected("<i>too small</i>", str(tmp_path / "gone.mp4"), 0, 9, 10.0)]
-    return Rejections(candidates, {"hardly moves": 4}, ["a.mp4: truncated"] * 25)
+    return Rejections(grouped(candidates), {"hardly moves": 4}, ["a.mp4: truncated"] * 25)
 
 
 @pytest.fixture(scope="module")
@@ -134,29 +142,38 @@ def test_a_contact_sheet_is_bounded(tmp_path: Path) -> None:
 
 def test_progress_counts_clips_and_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     clip = Clip("a.mp4", "0" * 64, "a.mp4", 0, 9, 10.0, 48, 64, "train")
-    cut = [Outcome("a.mp4", clip) for _ in range(4)]
-    cut += [Outcome("a.mp4", clip, refused="hardly moves"), Outcome("b.mp4", error="b.mp4: truncated")]
+    cut = [Outcome("a.mp4", clip, (0, place), 5) for place in range(4)]
+    cut += [Outcome("a.mp4", clip, (0, 4), 5, refused="hardly moves")]
+    cut += [Outcome("b.mp4", number=(1, 0), error="b.mp4: truncated")]
+
+    def finish(progress: RunProgress, outcome: Outcome) -> None:
+        if outcome.clip and not outcome.refused:
+            outcome.candidates = [Candidate(), Candidate(reason="too small")]
+        progress.add(outcome)
+
     with RunProgress(2, every=0.0) as progress:
-        assert list(progress.cutting(cut)) == cut
-        progress.clips(cut)
+        for outcome in cut:
+            progress.cut(outcome)
         for number, outcome in enumerate(cut):
             time.sleep(0.6 if number == 0 else 0)
-            outcome.candidates = (
-                [Candidate(), Candidate(reason="too small")] if outcome.clip and not outcome.refused else []
-            )
-            progress.add(outcome)
+            finish(progress, outcome)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:6] == ["cutting 1/2 files"] * 5 + ["cutting 2/2 files"]
-    assert lines[6] == "clips 0/4, 0 accepted, 0:00:00"
-    assert lines[7] == "clips 1/4, 1 accepted, 0:00:01, 0:00:02 left"
+    assert lines[0] == "clips 0/1, 0 accepted, 0:00:00, 1/2 files cut"
+    assert lines[4] == "clips 0/4, 0 accepted, 0:00:00, 1/2 files cut"
+    assert lines[5] == "clips 0/4, 0 accepted, 0:00:00"
+    assert lines[6] == "clips 1/4, 1 accepted, 0:00:01, 0:00:02 left"
     assert lines[-1] == "clips 4/4, 4 accepted, 0:00:01"
-
     assert sum(line.startswith("clips 4/4") for line in lines) == 3  # not once more at the end
 
-    quiet = RunProgress(2)
-    with quiet as progress:
-        list(progress.cutting(cut))
-        progress.clips(cut)
+    # clips that are heard of when they are finished, in whatever order
+    with RunProgress(2, every=0.0) as progress:
+        for outcome in reversed(cut):
+            progress.arrived(outcome)
+            finish(progress, outcome)
+    assert capsys.readouterr().err.splitlines()[-1] == "clips 4/4, 4 accepted, 0:00:00"
+
+    with RunProgress(2) as progress:
         for outcome in cut:
-            progress.add(outcome)
-    assert len(capsys.readouterr().err.splitlines()) == 2  # the first and the last
+            progress.cut(outcome)
+            finish(progress, outcome)
+    assert len(capsys.readouterr().err.splitlines()) == 1  # the last

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from curation.core.cache import ledger
 from curation.engine.report import spread
 from curation.engine.run import run
+from curation.engine.watchdog import process_of
 from shards.reader import Record, ShardSet
 from shards.verify import verify
 
@@ -55,8 +56,8 @@ def test_the_run_makes_four_samples_of_every_accepted_pair(finished: Finished) -
         assert f"{reason}: {count}" in page
     assert page.count('<img loading="lazy"') >= len(summary["rejected"])  # of the clips themselves
     assert f"Quarantined: {len(summary['quarantined'])}" in page
-    # without a terminal: lines that count clips, and files only while they are cut
-    assert re.search(rf"^clips 0/{summary['clips']}, 0 accepted", done.stderr, re.M), done.stderr
+    assert summary["engine"] == "ray"
+    assert re.search(r"^engine: ray, asked for$", done.stderr, re.M), done.stderr
     assert f"clips {summary['clips']}/{summary['clips']}, {summary['accepted']} accepted" in done.stderr
 
 
@@ -106,22 +107,24 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # two runs of Ray, maybe on a busy machine
+@pytest.mark.parametrize("engine", ["local", "ray", "passes"])
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
     cli: Cli,
     mixed_clips: Path,
     tmp_path: Path,
+    engine: str,
 ) -> None:
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
     total = len(ledger(finished[1]))
     moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 2, replace=False).tolist())
     print("one worker, then the driver, killed after", moments, "of", total, "results")
-    driver = start(*arguments, "--workers", "2")
+    driver = start(*arguments, "--workers", "2", "--engine", engine)
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
-    _until(lambda: bool(_stages(driver)), driver)  # none is there between the cut and what follows
-    _stages(driver)[0].kill()
+    _until(lambda: bool(_at_work(driver, workspace)), driver)
+    _at_work(driver, workspace)[0].kill()
     _until(lambda: len(ledger(workspace)) >= moments[1], driver)
     _kill(driver)
     committed = {line.key for line in ledger(workspace)}
@@ -136,14 +139,11 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     assert sum(stage["computed"] for stage in summary["stages"].values()) == len(keys) - len(committed)
 
 
-def _stages(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Processes in which clips are now cut or edited."""
-    stages = []
-    for child in psutil.Process(driver.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if re.search("_(Cut|Process)Stage", " ".join(child.cmdline())):
-                stages.append(child)
-    return stages
+def _at_work(driver: subprocess.Popen[bytes], workspace: Path) -> list[psutil.Process]:
+    """Processes that now cut a file or take a clip through a stage."""
+    ours = {child.pid: child for child in psutil.Process(driver.pid).children(recursive=True)}
+    notes = (workspace / "attempts").rglob("worker-*.json")
+    return [ours[pid] for pid in map(process_of, notes) if pid in ours]
 
 
 def _kill(driver: subprocess.Popen[bytes]) -> None:

@@ -184,6 +184,22 @@ MUTANTS = (
         "clips that begin alike are not the same",
     ),
     Mutant(
+        "finds duplicates after a clip, too",
+        "curation/engine/store.py",
+        'earlier = "(source, clip) < (?, ?)"',
+        'earlier = "(source, clip) <> (?, ?)"',
+        ("tests/curation/test_engine.py::test_which_clip_is_a_duplicate_does_not_depend_on_who_is_first",),
+        "of two clips that show the same none is left",
+    ),
+    Mutant(
+        "tells all of a pool that one has died",
+        "curation/engine/local.py",
+        "            self._suspects.extend(lost)\n            return",
+        "            self._suspects.extend(lost[:1])\n            return",
+        ("tests/curation/test_engine.py::test_a_clip_that_kills_its_process_is_left_out_and_harms_nobody",),
+        "clips that were under way beside the deadly one are lost",
+    ),
+    Mutant(
         "calls left right",
         "curation/text/templates.py",
         'motion = "left" if walked < -0.4',

@@ -31,6 +31,7 @@ from tests.perf.measure import Figure
 GROUPS = (
     "media",
     "shards",
+    "engine",
     "metrics",
     "report",
     "suite",
@@ -83,8 +84,8 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, metrics, report, suite, planning, sharing, index, model, step,
-            wan, packing, loading, truth, clips; all when not given
+        only: groups to run: media, shards, engine, metrics, report, suite, planning, sharing, index, model,
+            step, wan, packing, loading, truth, clips; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

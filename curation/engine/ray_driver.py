@@ -1,0 +1,271 @@
+"""Ray's side of a run: a process that is connected to Ray, and the actors of the stages.
+
+Rows of Ray Data carry an outcome as JSON: references and small values, never pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any
+
+from curation.core.outcome import Outcome
+from curation.core.stage import Resources
+from curation.engine.local import THREADS, end_with_parent
+from curation.engine.task_config import RunError, StageLimits, one_line
+from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, begin_attempt, end_attempt, given_up
+from shards.errors import EditVerseError
+from shards.processes import background_processes, close_terminal_input
+
+STARTS = 3  # of Ray, which gives up after 30 seconds; a busy machine may need longer
+SPARE = 0.95  # of the cores, which all pools together may ask for at their smallest
+FILE_BLOCKS = 4  # of sources for each process of the cut, at least
+
+
+@dataclass(frozen=True)
+class StagePool:
+    """A stage, what each process of it takes, and how many there may be."""
+
+    stage: str
+    needs: Resources
+    limit: StageLimits
+
+
+def serve(pipe: Any, address: str, workers: int) -> None:
+    """What the process does: run after run, until the other end of the pipe is closed."""
+    close_terminal_input()
+    end_with_parent()
+    requests: SimpleQueue[Any] = SimpleQueue()
+
+    def listen() -> None:
+        try:
+            while True:
+                requests.put(pipe.recv())
+        except (EOFError, OSError):
+            _leave()  # whatever is under way
+
+    threading.Thread(target=listen, name="requests", daemon=True).start()
+    connected = False
+    while True:
+        _, job, pools, sources, gpus = requests.get()
+        try:
+            if not connected:
+                _connect(address, workers)
+                connected = True
+            for kind, text in stream(job, pools, sources, workers, gpus, bool(address)):
+                pipe.send((kind, text))
+            pipe.send(("done", ""))
+        except RunError as error:
+            pipe.send(("error", str(error)))
+        except Exception as error:  # Ray's are of many classes; the run ends with the line  # noqa: BLE001
+            pipe.send(("error", one_line(error)))
+
+
+def _leave() -> None:
+    import ray
+
+    try:
+        ray.shutdown()
+    finally:
+        os._exit(0)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Nothing that is printed in the block is seen: Ray says on which level it logs."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _connect(address: str, workers: int) -> None:
+    """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
+    with silent():
+        import ray
+        import ray.data
+
+    # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+        "runtime_env": {"env_vars": dict(THREADS)},
+    }
+    if address:
+        try:
+            ray.init(address=address, **common)
+        except Exception as error:  # no such host, no such cluster, another version  # noqa: BLE001
+            raise RunError(
+                f"{address}: no Ray cluster can be reached there ({one_line(error)[:200]}); start one with "
+                "`ray start --head`, or leave --address and RAY_ADDRESS out"
+            ) from None
+        return
+    for _ in range(STARTS):
+        try:
+            with background_processes():  # workers inherit their standard input from what is started here
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    object_store_memory=128 << 20,  # rows are small
+                    **common,
+                )
+            return
+        except Exception as error:  # Ray has no class of its own for this
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise RunError(
+        f"did not start within 30 s, {STARTS} times; wait until the machine is less busy, or work without "
+        "Ray: --engine local"
+    )
+
+
+def fitted(
+    pools: Sequence[StagePool], there: Mapping[str, float], workers: int, cluster: bool, gpus: float
+) -> tuple[list[StagePool], str]:
+    """The pools with shares that Ray can give them all at once, and a line to be told ("" for none).
+
+    All pools live at the same time, so that each must get its smallest number of processes. On one machine
+    each may grow to `workers`; cores are then only counted, and shared by the kernel.
+
+    Raises:
+        RunError: GPUs that are not there; Ray would wait for them for ever.
+    """
+    note, fit = "", list(pools)
+    gpus_there = there.get("GPU", 0.0)
+    if gpus > gpus_there:
+        where = "this cluster" if cluster else "this machine"
+        raise RunError(f"--gpus {gpus:g}: no worker would ever start, {where} has {gpus_there:g} GPUs")
+    if not gpus_there and any(pool.needs.gpus for pool in fit):
+        note = "no GPU here: stages that want one work on processor cores"
+        fit = [replace(pool, needs=replace(pool.needs, gpus=0.0)) for pool in fit]
+    wanted = sum(pool.needs.gpus * (pool.limit.min or 1) for pool in fit)
+    if wanted > gpus_there + 1e-6:
+        raise RunError(
+            f"the stages want {wanted:g} GPUs at once, there are {gpus_there:g}; use --engine passes for one "
+            "stage at a time, or give smaller shares in `resources` of the task's file"
+        )
+    if not cluster:
+        fit = [replace(pool, limit=grown(pool.limit, workers)) for pool in fit]
+    counted = [(pool.limit.min or 1) if cluster else (pool.limit.max or 1) for pool in fit]
+    most = sum(pool.needs.cpus * number for pool, number in zip(fit, counted, strict=True))
+    share = min(1.0, SPARE * there.get("CPU", 1.0) / max(most, 1e-9))
+    if share < 1.0:
+        fit = [replace(p, needs=replace(p.needs, cpus=round(p.needs.cpus * share, 4))) for p in fit]
+    return fit, note
+
+
+def grown(limit: StageLimits, workers: int) -> StageLimits:
+    """The limits of a stage on one machine: as many processes as there are workers, unless said otherwise."""
+    least = limit.min or 1
+    return StageLimits(min=least, max=limit.max or max(workers, least))
+
+
+def stream(
+    job: Job, pools: Sequence[StagePool], sources: Sequence[str], workers: int, gpus: float, cluster: bool
+) -> Any:
+    """Messages (kind, text) of a run: notes, and rows of finished outcomes."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    pools, note = fitted(pools, ray.cluster_resources(), workers, cluster, gpus)
+    if note:
+        yield "note", note
+    root = Worker.root_of(job)
+    items = [Outcome(source, number=(number, 0)).to_row(root) for number, source in enumerate(sources)]
+    if not items:
+        return
+    # Few clips are handed out one by one, so that all processes have work; many in batches.
+    most = pools[0].limit.max or int(ray.cluster_resources().get("CPU", 1))
+    size = max(1, min(pools[0].needs.batch, len(items) // (FILE_BLOCKS * most)))
+    rows: Any = ray.data.from_items(items, override_num_blocks=-(-len(items) // size))
+    for pool in pools:
+        actor = type(pool.stage, (StageActor,), {"stage": pool.stage})
+        options: dict[str, Any] = {
+            "fn_constructor_args": (job,),
+            "compute": ActorPoolStrategy(min_size=pool.limit.min or 1, max_size=pool.limit.max),
+            "num_cpus": pool.needs.cpus,
+            "num_gpus": pool.needs.gpus or None,
+            "memory": pool.needs.memory_gib * (1 << 30) or None,
+            # An actor that dies is replaced and its rows are tried again, however often: the actors count
+            # deaths themselves, and leave a clip out after `ATTEMPTS`.
+            "max_restarts": -1,
+            "max_task_retries": -1,
+        }
+        if pool.stage == CUT:
+            rows = rows.flat_map(actor, **options)
+            rows = rows.repartition(target_num_rows_per_block=size)  # a file may give many clips
+        else:
+            if pool.needs.batch < size:
+                size = pool.needs.batch
+                rows = rows.repartition(target_num_rows_per_block=size)
+            rows = rows.map(actor, **options)
+    for row in rows.iter_rows():
+        yield "row", row["outcome"]
+
+
+class StageActor:
+    """An actor of a stage: a worker that is built once and takes row after row through the stage."""
+
+    stage = ""
+
+    def __init__(self, job: Job) -> None:
+        import ray
+
+        close_terminal_input()  # a Ray that was started elsewhere may have given it one
+        self.job, self.fault, self.first = job, "", True
+        # An actor keeps its number when Ray starts it again. Two clips may kill it, and no more, before
+        # it has any result.
+        self.name = f"stage-{self.stage}-{ray.get_runtime_context().get_actor_id()}"
+        deaths = begin_attempt(job, self.name)
+        if deaths > 2 * ATTEMPTS:
+            self.fault = f"stage {self.stage}: its processes died {deaths} times before any result"
+            return
+        try:
+            self.worker = Worker(job)
+        except (EditVerseError, OSError) as error:
+            self.fault = f"stage {self.stage}: {error}"
+
+    def __call__(self, row: Mapping[str, str]) -> Any:
+        root = Worker.root_of(self.job)
+        rows = [outcome.to_row(root) for outcome in self._step(Outcome.from_row(row, root))]
+        return rows if self.stage == CUT else rows[0]
+
+    def _step(self, outcome: Outcome) -> list[Outcome]:
+        if self.fault:
+            return [replace(outcome, fault=self.fault)]
+        if self.stage != CUT and not outcome.goes_on:
+            return [outcome]
+        key = f"{self.stage}-{outcome.number[0]}-{outcome.number[1]}"
+        deaths = begin_attempt(self.job, key)
+        if deaths >= ATTEMPTS:
+            made = [given_up(outcome, deaths)]
+        else:
+            made = self.worker.step(self.stage, outcome)
+        end_attempt(self.job, key)
+        if self.first:
+            end_attempt(self.job, self.name)
+            self.first = False
+        return made

@@ -1,0 +1,325 @@
+"""Every engine gives the same bytes, whoever works and whoever dies."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.core.outcome import Outcome
+from curation.core.stage import Resources
+from curation.engine.engine import Engine, EngineOptions, Plan, choose
+from curation.engine.ray_driver import StagePool, fitted
+from curation.engine.run import run
+from curation.engine.store import NEAR, SAME_BYTES, OutcomeStore
+from curation.engine.summary import Summary
+from curation.engine.task_config import RunError, StageLimits
+from curation.sources.clip_filter import ClipStats, Measures
+from curation.sources.clips import Clip
+from shards.media import write_video
+from tests.curation.conftest import command, environment
+
+ROOT = Path(__file__).parents[2]
+LOCAL = [
+    EngineOptions(1, engine="local"),
+    EngineOptions(2),
+    EngineOptions(2, engine="passes"),
+]
+RAY = [pytest.param(EngineOptions(workers, engine="ray"), marks=pytest.mark.slow) for workers in (1, 2)]
+CONFIG: dict[str, Any] = {
+    "class_path": "curation.tasks.sketch_to_video.SketchToVideo",
+    "init_args": {
+        "edges": {"class_path": "curation.annotators.canny.CannyEdges"},
+        "cut": {"box": [90, 120], "heldout_fraction": 0.0},
+        "length": 17,
+        "most": 2,
+    },
+}
+
+
+def name(options: Any) -> str:
+    return f"{options.engine}-{options.workers}" if isinstance(options, EngineOptions) else str(options)
+
+
+@pytest.fixture(scope="module")
+def clips(street: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four short clips, the first again under another name and again in other bytes, and one broken file."""
+    folder = tmp_path_factory.mktemp("clips")
+    small = np.stack([cv2.resize(f, (120, 90), interpolation=cv2.INTER_AREA) for f in street])
+    for number, view in enumerate((small, small[:, :, ::-1], small[:, ::-1], small[:, ::-1, ::-1])):
+        write_video(folder / f"{number}.mp4", np.ascontiguousarray(view[: 40 + 3 * number]), 10.0)
+    (folder / "4.mp4").write_bytes((folder / "0.mp4").read_bytes())
+    write_video(folder / "5.mp4", np.clip(small[:40] * 0.95 + 6, 0, 255).astype(np.uint8), 10.0, crf=30)
+    (folder / "6.mp4").write_text("no video")
+    return folder
+
+
+def configured(folder: Path, **arguments: Any) -> Path:
+    """A file of the task with other arguments."""
+    config = {**CONFIG, "init_args": {**CONFIG["init_args"], **arguments}}
+    path = folder / "task.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def carried_out(options: EngineOptions, clips: Path, folder: Path, config: Path) -> Summary:
+    with Engine(options) as engine:
+        where = (clips, folder / "out", folder / "workspace", config)
+        return run("sketch_to_video", *where, engine=engine)
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("*.tar"))}
+
+
+@pytest.fixture(scope="module")
+def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Summary]:
+    """The shards of a run in one process, and its numbers."""
+    folder = tmp_path_factory.mktemp("expected")
+    summary = carried_out(EngineOptions(0), clips, folder, configured(folder))
+    return digests(folder / "out"), summary
+
+
+@pytest.mark.parametrize("options", [*LOCAL, *RAY], ids=name)
+def test_every_engine_gives_the_same(
+    expected: tuple[dict[str, str], Summary], clips: Path, tmp_path: Path, options: EngineOptions
+) -> None:
+    summary = carried_out(options, clips, tmp_path, configured(tmp_path))
+    shards, other = expected
+    assert digests(tmp_path / "out") == shards
+    assert shards
+    for field in ("clips", "source_frames", "candidates", "accepted", "refused_clips", "rejected", "samples"):
+        assert getattr(summary, field) == getattr(other, field)
+    assert summary.refused_clips == {NEAR: 1, SAME_BYTES: 1}
+    assert summary.clips == 4
+    assert len(summary.quarantined) == 1
+    assert not list((tmp_path / "workspace" / "runs").iterdir())
+    assert not list((tmp_path / "workspace" / "attempts").iterdir())
+
+
+@pytest.mark.parametrize("options", [*LOCAL, *RAY], ids=name)
+def test_a_clip_that_kills_its_process_is_left_out_and_harms_nobody(
+    clips: Path, tmp_path: Path, options: EngineOptions
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for path in sorted(clips.glob("[0-3].mp4")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    bright = np.random.default_rng(0).integers(150, 256, (20, 90, 120, 3), dtype=np.uint8)
+    write_video(folder / "1_deadly.mp4", bright, 10.0)
+    deadly = {"class_path": "tests.curation.deadly.DeadlyEdges"}
+    cut = {"box": [90, 120], "heldout_fraction": 0.0, "screen": {"alike": -1}}
+    summary = carried_out(options, folder, tmp_path, configured(tmp_path, edges=deadly, cut=cut))
+    assert summary.accepted == 8
+    (line,) = summary.quarantined
+    assert "1_deadly.mp4, frames 0 to 20: its process died 3 times; the clip is left out" in line
+
+
+@pytest.mark.parametrize("options", [*LOCAL, *RAY[:1]], ids=name)
+def test_processes_that_cannot_start_end_the_run_in_one_line(
+    clips: Path, tmp_path: Path, options: EngineOptions
+) -> None:
+    edges = {"class_path": "tests.curation.deadly.Stillborn", "init_args": {"spared": os.getpid()}}
+    with pytest.raises(RunError, match=r"process.* died \d+ times before any result"):
+        carried_out(options, clips, tmp_path, configured(tmp_path, edges=edges))
+
+
+def test_pages_that_show_the_same_are_not_made_again(clips: Path, tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    carried_out(EngineOptions(0), clips, tmp_path, config)
+    page, sheet = tmp_path / "out" / "gallery.html", tmp_path / "out" / "contact.jpg"
+    before, shown = page.stat().st_mtime_ns, sheet.read_bytes()
+    summary = carried_out(EngineOptions(0), clips, tmp_path, config)
+    assert not any(stage.computed for stage in summary.stages.values())
+    assert page.stat().st_mtime_ns == before
+    sheet.unlink()
+    carried_out(EngineOptions(0), clips, tmp_path, config)
+    assert sheet.read_bytes() == shown
+    (clips / "7.mp4").write_text("no video either")  # the page names what is quarantined
+    try:
+        carried_out(EngineOptions(0), clips, tmp_path, config)
+    finally:
+        (clips / "7.mp4").unlink()
+    assert "7.mp4" in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_a_ray_that_is_killed_ends_the_run_in_one_line_and_it_goes_on(
+    expected: tuple[dict[str, str], Summary], clips: Path, tmp_path: Path, victim: str
+) -> None:
+    where = ["--clips", clips, "--out", tmp_path / "out", "--workspace", tmp_path / "workspace"]
+    arguments = ["run", "sketch_to_video", "--config", configured(tmp_path), *where]
+    driver = subprocess.Popen(
+        command(*arguments, "--engine", "ray"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(6000):
+        assert driver.poll() is None, driver.communicate()
+        children = psutil.Process(driver.pid).children(recursive=True)
+        if any("_MapWorker" in p.name() or "ray::Map" in " ".join(cmdline(p)) for p in children):
+            next(p for p in children if victim in p.name()).kill()
+            break
+        time.sleep(0.05)
+    _, told = driver.communicate(timeout=300)
+    assert driver.returncode == 2, told
+    assert "Traceback" not in told
+    assert [line for line in told.splitlines() if line.startswith("error: Ray: ")], told
+    with Engine(EngineOptions(0)) as engine:
+        paths = (clips, tmp_path / "out", tmp_path / "workspace", tmp_path / "task.yaml")
+        run("sketch_to_video", *paths, engine=engine)
+    assert digests(tmp_path / "out") == expected[0]
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.slow
+def test_an_address_where_nobody_answers_is_one_line(
+    cli: Callable[..., subprocess.CompletedProcess[str]], clips: Path, tmp_path: Path
+) -> None:
+    where = ("--clips", clips, "--out", tmp_path / "out", "--workspace", tmp_path / "workspace")
+    done = cli("run", "sketch_to_video", *where, "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "127.0.0.1:1" in line
+    assert "Traceback" not in done.stderr
+
+
+# ---- what is decided without starting anything
+
+
+def test_the_engine_is_chosen_by_what_there_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plain, few, many = Plan({"sketch": Resources()}), ["a.mp4"] * 3, ["a.mp4"] * 2000
+    assert choose(EngineOptions(0), plain, many)[0] == "here"
+    assert choose(EngineOptions(2), plain, few)[0] == "pool"
+    assert choose(EngineOptions(2), plain, many)[0] == "ray"
+    assert choose(EngineOptions(2, engine="local"), plain, many)[0] == "pool"
+    assert choose(EngineOptions(2, engine="passes"), plain, many)[0] == "passes"
+    assert choose(EngineOptions(2, engine="ray"), plain, few)[0] == "ray"
+    assert choose(EngineOptions(2, gpus=0.5), plain, few)[0] == "ray"
+    assert choose(EngineOptions(2, address="auto"), plain, few) == ("ray", "the cluster at auto")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert choose(EngineOptions(2), plain, few) == ("ray", "the cluster at 10.0.0.1:6379")
+    assert choose(EngineOptions(0), plain, few)[0] == "here"
+    assert choose(EngineOptions(2, engine="local"), plain, few)[0] == "pool"
+
+
+def test_all_pools_fit_at_once_or_the_run_is_refused() -> None:
+    pools = [
+        StagePool(stage, Resources(cpus=1.0, gpus=gpus), StageLimits())
+        for stage, gpus in (("cut", 0.0), ("ground", 0.5), ("judge", 0.5))
+    ]
+    fit, note = fitted(pools, {"CPU": 2.0, "GPU": 1.0}, 2, False, 0.0)
+    assert not note
+    assert sum(p.needs.cpus * (p.limit.max or 0) for p in fit) <= 2.0
+    assert [p.limit.max for p in fit] == [2, 2, 2]
+    assert [p.needs.gpus for p in fit] == [0.0, 0.5, 0.5]
+    fit, _ = fitted(pools, {"CPU": 64.0, "GPU": 1.0}, 2, True, 0.0)
+    assert [(p.needs.cpus, p.limit.max) for p in fit] == [(1.0, None)] * 3
+    fit, note = fitted(pools, {"CPU": 2.0}, 2, True, 0.0)
+    assert "no GPU here" in note
+    assert not any(p.needs.gpus for p in fit)
+    with pytest.raises(RunError, match="--gpus 1: no worker would ever start, this machine has 0 GPUs"):
+        fitted(pools, {"CPU": 2.0}, 2, False, 1.0)
+    twice = [*pools, StagePool("edit", Resources(gpus=0.5), StageLimits(min=2))]
+    with pytest.raises(RunError, match="want 2 GPUs at once, there are 1; use --engine passes"):
+        fitted(twice, {"CPU": 2.0, "GPU": 1.0}, 2, False, 0.0)
+
+
+def test_resources_of_a_file_change_no_result_and_are_checked(clips: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(configured(tmp_path).read_text())
+    carried_out(EngineOptions(0), clips, tmp_path, tmp_path / "task.yaml")
+    before = json.loads((tmp_path / "out" / "run.json").read_text())
+
+    def again(resources: Any) -> None:
+        (tmp_path / "task.yaml").write_text(yaml.safe_dump({**config, "resources": resources}))
+        carried_out(EngineOptions(0), clips, tmp_path, tmp_path / "task.yaml")
+
+    again({"sketch": {"gpus": 0.5, "max": 4}})
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == before
+    with pytest.raises(RunError, match=r"resources.skecth: no such stage; there are: cut, screen, sketch"):
+        again({"skecth": {"gpus": 1}})
+    with pytest.raises(RunError, match=r"resources.sketch.gpu"):
+        again({"sketch": {"gpu": 1}})
+    with pytest.raises(RunError, match=r"resources.sketch: min 3 is more than max 2"):
+        again({"sketch": {"min": 3, "max": 2}})
+
+
+def clip_of(number: int, key: int, mark: int, refused: str) -> Outcome:
+    """A clip with a hash that says what it shows."""
+    clip = Clip(f"{number}.mp4", f"{key:064x}", "", 0, 20, 10.0, 90, 120, "train")
+    stats = ClipStats(Measures(1.0, 100.0, 0.0, 0.0, [f"{mark:016x}"] * 3), 2.0, 90)
+    return Outcome(clip.source, clip, (number, 0), 1, refused=refused, clip_stats=stats)
+
+
+CLIPS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 3, 0xFF00]), st.sampled_from(["", "", "not sharp"])),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(CLIPS, st.randoms(use_true_random=False), st.booleans())
+def test_which_clip_is_a_duplicate_does_not_depend_on_who_is_first(
+    tmp_path_factory: pytest.TempPathFactory, clips: list[tuple[int, int, str]], random: Any, early: bool
+) -> None:
+    bits = 2
+    outcomes = [clip_of(number, *values) for number, values in enumerate(clips)]
+    wanted = []
+    for number, (key, mark, refused) in enumerate(clips):
+        before = clips[:number]
+        near = not refused and any(not r and (mark ^ m).bit_count() <= bits for _, m, r in before)
+        same = any(key == k for k, _, _ in before)
+        wanted.append(SAME_BYTES if same else NEAR if near else refused)
+    random.shuffle(outcomes)
+    with OutcomeStore(tmp_path_factory.mktemp("store"), bits) as store:
+        for outcome in outcomes:
+            store.add(store.screened(outcome) if early else outcome)
+        assert [outcome.refused for outcome in store.finished()] == wanted
+
+
+def test_a_store_of_a_dead_process_goes_and_one_of_a_living_stays(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    dead, living, other = (f"{host}.{ended.pid}.ab", f"{host}.{os.getpid()}.ab", f"{host}2.{ended.pid}.ab")
+    for folder in (dead, living, other):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    with OutcomeStore(tmp_path, 4):
+        pass
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted([living, other])
+
+
+def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:
+    with OutcomeStore(tmp_path, 4) as store:
+        numbers = store.listing("numbers", int)
+        for number in range(10):
+            numbers.append(str(number * number))
+        assert list(numbers) == [number * number for number in range(10)]
+        for reason, value in itertools.product(("b", "a"), "xyxx"):
+            store.reject(reason, value)
+        assert list(store.rejected(1)) == [("a", 4, [("x", 3)]), ("b", 4, [("x", 3)])]
+    assert not list((tmp_path / "runs").iterdir())
