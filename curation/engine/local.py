@@ -144,7 +144,7 @@ class Pool:
     def _recover(self, lost: list[Work]) -> Iterator[tuple[Work, list[Outcome]]]:
         """A new pool, and what is to be tried again."""
         self._starts += 1
-        if self._starts > 2 * ATTEMPTS:
+        if self._starts > 3 * ATTEMPTS:
             raise RunError(f"the processes of the pool died {self._starts} times before any result")
         self.kill()
         self._pool = self._start()
@@ -155,7 +155,6 @@ class Pool:
         which = work.is_file, work.unit.number
         self._deaths[which] = self._deaths.get(which, 0) + 1
         if self._deaths[which] >= ATTEMPTS:
-            self._starts = 0
             yield work, [given_up(work.unit, ATTEMPTS)]
         else:
             self._suspects.appendleft(work)

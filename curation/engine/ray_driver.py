@@ -5,13 +5,11 @@ Rows of Ray Data carry an outcome as JSON: references and small values, never pi
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
@@ -42,6 +40,8 @@ def serve(pipe: Any, address: str, workers: int) -> None:
     """What the process does: run after run, until the other end of the pipe is closed."""
     close_terminal_input()
     end_with_parent()
+    if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+        silence()  # a Ray that is lost says so at length, from threads of its own
     requests: SimpleQueue[Any] = SimpleQueue()
 
     def listen() -> None:
@@ -77,27 +77,19 @@ def _leave() -> None:
         os._exit(0)
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Nothing that is printed in the block is seen: Ray says on which level it logs."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def silence() -> None:
+    """Let this process print nothing more on stderr: what is to be told goes through the pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    os.close(nowhere)
 
 
 def _connect(address: str, workers: int) -> None:
     """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
-    with silent():
-        import ray
-        import ray.data
+    import ray
+    import ray.data
 
     # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
