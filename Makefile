@@ -30,7 +30,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
+.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -88,6 +88,12 @@ train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yam
 
 slurm-train: $(READY) ## submit a training job: make slurm-train CONFIG=my.yaml NODES=2 DEVICES=8 SLURM="--partition=gpu"
 	$(PY) -m model submit --config $(CONFIG) --slurm.nodes $(NODES) --slurm.devices $(DEVICES) --slurm.options="$(SLURM)" $(ARGS)
+
+slurm-curate: $(READY) ## submit a curation job: make slurm-curate TASK=object_removal CLIPS=... PRESET=reference NODES=4 SLURM="--partition=gpu"
+	$(PY) -m curation submit $(TASK) --clips $(CLIPS) --preset $(PRESET) --workspace $(WORKSPACE) $(if $(SHARDS),--out $(SHARDS)) --slurm.nodes $(NODES) --slurm.options="$(SLURM)" $(ARGS)
+
+slurm-bench: $(READY) ## submit a scoring job: make slurm-bench CHECKPOINT=runs/mine BENCH=runs/mine/bench SLURM="--partition=gpu"
+	$(PY) -m benchmark submit --arguments="--suite heldout --data data/shards/object_removal --checkpoint $(CHECKPOINT)" --out $(BENCH) --slurm.options="$(SLURM)" $(ARGS)
 
 edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the red ball." OUT=out.mp4 [GROUND=true]
 	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)" --ground $(GROUND)

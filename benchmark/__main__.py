@@ -19,6 +19,7 @@ from rich.markup import escape
 from benchmark.analysis.ablation import carry_out, markdown, read_study
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, tables
 from benchmark.cli.external import collect, generate
+from benchmark.cli.submit import submit
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.edit_cache import EditSettings
 from benchmark.evaluation.results import RunConfig
@@ -297,6 +298,7 @@ def main() -> int:
         "collect": collect,
         "correlate": correlate,
         "study": study,
+        "submit": submit,
         "gallery": gallery,
         "tables": tables,
         "list": list_,

@@ -11,16 +11,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.table import Table
+
+from curation.engine.cluster import PATIENCE, living_nodes
 from curation.engine.dry_run import dry_run as tell
+from curation.engine.output import Output
 from curation.engine.run import print_table
 from curation.engine.run import run as run_task
 from curation.engine.run_all import of_preset, read_runs, run_all, selected
+from curation.engine.submit import submit as submit_job
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
 from curation.sources.assets import CLIPS, MODELS, fetch
 from shards.command import Parser, run_command
 from shards.errors import SettingError
-from shards.files import exclusive
+from shards.slurm import JobRequest
+from shards.terminal import print_table as show_table
 
 
 def fetch_clips(dir: Path = Path("data/clips")) -> None:
@@ -50,9 +56,9 @@ def tasks() -> None:
 
 def run(
     task: str,
-    clips: Path = Path("data/clips"),
-    out: Path | None = None,
-    workspace: Path = Path("data/workspace"),
+    clips: str = "data/clips",
+    out: str | None = None,
+    workspace: str = "data/workspace",
     preset: Literal["offline", "reference"] = "offline",
     config: Path | None = None,
     gpus: float = 0.0,
@@ -64,9 +70,9 @@ def run(
 
     Args:
         task: name of the task, for example object_removal.
-        clips: folder with video files, or one video file.
-        out: folder for the shards; data/shards/<task>, or data/shards/reference/<task>, when left out.
-        workspace: folder for intermediate results.
+        clips: folder with video files, one video file, or a list (.txt, .jsonl, .csv, .parquet); also a URL.
+        out: folder or URL for the shards; data/shards/<task>, or data/shards/reference/<task>, when left out.
+        workspace: folder or URL for intermediate results; several runs may share it.
         preset: offline: small models and a CPU; reference: the paper's models.
         config: YAML that chooses annotators and thresholds; the preset's when left out.
         gpus: of one worker; a part of one where several share it.
@@ -77,7 +83,7 @@ def run(
     check_workers(workers, gpus)
     if max_silence <= 0:
         raise SettingError(f"--max_silence {max_silence:g}: needs more than 0 seconds")
-    out = out or shards_of(preset) / task
+    out = out or str(shards_of(preset) / task)
     config = config or default_config(task, preset)
     if dry_run:
         tell(task, clips, workspace, config, workers)
@@ -85,11 +91,10 @@ def run(
     summary = run_task(task, clips, out, workspace, config, workers, gpus, max_silence)
     print_table(summary, out)
     if summary.quarantined and not summary.clips:
-        raise RunError(
-            f"{clips}: every file was quarantined, nothing was made; see {out / 'quarantine.jsonl'}"
-        )
+        where = Output(out).path("quarantine.jsonl")
+        raise RunError(f"{clips}: every file was quarantined, nothing was made; see {where}")
     if not summary.accepted:
-        raise RunError(f"{clips}: no pair was accepted; see the reasons in {out / 'summary.json'}")
+        raise RunError(f"{clips}: no pair was accepted; see {Output(out).path('summary.json')}")
 
 
 def check_workers(workers: int, gpus: float) -> None:
@@ -104,10 +109,58 @@ def shards_of(preset: str) -> Path:
     return Path("data/shards") if preset == "offline" else Path("data/shards") / preset
 
 
+def submit(
+    task: str,
+    clips: str = "data/clips",
+    out: str | None = None,
+    workspace: str = "data/workspace",
+    preset: Literal["offline", "reference"] = "offline",
+    config: Path | None = None,
+    options: tuple[str, ...] = (),
+    slurm: JobRequest = JobRequest(),  # noqa: B008 (frozen)
+) -> None:
+    """Submit a run to SLURM, on a Ray over the job's nodes; it goes on by itself after a lost node.
+
+    Args:
+        task: name of the task.
+        clips: as for run, like the next four.
+        out: folder for the shards.
+        workspace: folder for intermediate results, which every node must reach.
+        preset: offline or reference.
+        config: YAML that chooses annotators and thresholds; a copy is what the job reads.
+        options: more of run's, such as ["--gpus", "0.5"].
+        slurm: what the job asks for.
+    """
+    out = out or str(shards_of(preset) / task)
+    arguments = ["--clips", clips, "--out", out, "--workspace", workspace, "--preset", preset, *options]
+    beside = Path("runs" if "://" in out else Path(out).parent) / task
+    job, folder = submit_job(task, config or default_config(task, preset), beside, arguments, slurm)
+    print(f"job {job}: code, configuration and logs are in {folder}")
+
+
+def cluster(address: str = "auto", nodes: int = 1, patience: float = PATIENCE) -> None:
+    """Say what a running Ray cluster has, once so many nodes are there.
+
+    Args:
+        address: of its head, host:port; auto: a Ray that was started on this machine.
+        nodes: to wait for.
+        patience: seconds to wait; then the run may go on with those that came.
+    """
+    table = Table("node", "CPUs", "GPUs", "memory, GiB")
+    found = living_nodes(address, nodes, patience)
+    for node in found:
+        has = node.resources
+        memory = f"{has.get('memory', 0) / 2**30:.1f}"
+        table.add_row(node.address, f"{has.get('CPU', 0):g}", f"{has.get('GPU', 0):g}", memory)
+    show_table(table)
+    if len(found) < nodes:
+        print(f"{len(found)} of {nodes} nodes came within {patience:g} s", file=sys.stderr)
+
+
 def run_every_task(
-    clips: Path = Path("data/clips"),
-    out: Path | None = None,
-    workspace: Path = Path("data/workspace"),
+    clips: str = "data/clips",
+    out: str | None = None,
+    workspace: str = "data/workspace",
     preset: Literal["offline", "reference"] = "offline",
     gpus: float = 0.0,
     workers: int = min(8, os.cpu_count() or 1),
@@ -117,9 +170,9 @@ def run_every_task(
     """Run every task of a preset, or what a file lists, and show samples of each on one page.
 
     Args:
-        clips: folder with video files.
-        out: folder for the shards of all tasks; by default where the preset looks for parents.
-        workspace: folder for intermediate results.
+        clips: folder with video files, one video file, or a list (.txt, .jsonl, .csv, .parquet); also a URL.
+        out: folder or URL for the shards of all tasks; by default where the preset looks for parents.
+        workspace: folder or URL for intermediate results; several runs may share it.
         preset: offline: small models and a CPU; reference: the paper's models.
         gpus: of one worker.
         workers: processes of each run.
@@ -127,18 +180,18 @@ def run_every_task(
         runs: YAML file of runs in place of the preset's tasks, such as configs/curation/nano.yaml.
     """
     check_workers(workers, gpus)
-    out = out or shards_of(preset)
+    root = Output(out or str(shards_of(preset)))
     more = ["--workers", str(workers), "--preset", preset, "--gpus", str(gpus)]
     if runs is None:
         planned = of_preset(preset, only)
     else:
         planned = read_runs(runs) if only is None else selected(read_runs(runs), only, runs)
-    with exclusive(out, "--out"):
-        finished = run_all(planned, clips, out, workspace, more)
+    with root.held():
+        finished = run_all(planned, clips, root, workspace, more)
     failed = [run.name for run in finished if run.error]
     if failed:
         raise RunError(f"{', '.join(failed)}: made nothing; see the table")
-    print(f"{out / 'all.html'}")
+    print(root.path("all.html"))
 
 
 Command = Callable[..., None]
@@ -149,6 +202,8 @@ COMMANDS: Commands = {
     "models": {"fetch": fetch_models},
     "run": run,
     "all": run_every_task,
+    "submit": submit,
+    "cluster": cluster,
     "tasks": tasks,
 }
 
@@ -173,12 +228,12 @@ def command() -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="python -m curation", description=__doc__)
     add_commands(parser, COMMANDS)
-    values = parser.parse_args()
+    values = parser.instantiate(parser.parse_args())  # with dataclasses where a command takes one
     chosen: Command | Commands = COMMANDS
     while isinstance(chosen, Mapping):
         name = values.subcommand
         chosen, values = chosen[name], values[name]
-    chosen(**values.as_dict())
+    chosen(**vars(values))
 
 
 def main() -> int:

@@ -44,6 +44,7 @@ from shards.index import IndexEntry, StoredEntry, extent, read_index
 from shards.limits import MAX_INDEX_BYTES
 from shards.location import Location, ShardError
 from shards.manifest import MANIFEST, ManifestRow, read_manifest
+from shards.resources import cache_root
 from shards.sample import KEY_PATTERN, SUFFIX, tags_of
 from shards.tar import BLOCK
 
@@ -60,8 +61,7 @@ def columns_name(manifest: str) -> str:
 
 def cache_folder() -> Path:
     """Where the columns of URLs, and of folders that cannot be written to, are kept on this machine."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "editverse" / "columns"
+    return cache_root() / "columns"
 
 
 def kind_of(entry: IndexEntry, path: str) -> SampleKind:
@@ -322,8 +322,8 @@ def columns_faults(directory: str | Path) -> Iterator[str]:
     """What is wrong with the columns beside the shards, if there are any; one line per fault."""
     location = Location(directory)
     manifest = _read_manifest(location)
-    folder = Path(directory) / columns_name(manifest)
-    if folder.is_dir():
+    folder = Path(location.folder) / columns_name(manifest)
+    if not location.remote and folder.is_dir():
         try:
             yield from Columns(folder, manifest).faults()
         except ColumnsError as error:

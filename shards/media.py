@@ -19,14 +19,15 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpolation
 from PIL import Image, ImageOps
 
 from shards.errors import MediaError as MediaError  # public here
 from shards.errors import first_line
 from shards.files import write_bytes
 from shards.limits import MAX_DECODED_BYTES, MAX_FPS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MAX_SIDE
-from shards.video_writer import ACCURATE, SCALER
+from shards.video_writer import ACCURATE
+from shards.video_writer import SCALER as SCALER
 from shards.video_writer import write_lossless as write_lossless  # these three are public here
 from shards.video_writer import write_mask as write_mask
 from shards.video_writer import write_video as write_video
@@ -34,7 +35,8 @@ from shards.video_writer import write_video as write_video
 Source = str | Path | bytes
 Size = tuple[int, int]  # (height, width)
 
-_SHRINKER = Interpolation.AREA | ACCURATE
+SHRINKER = Interpolation.AREA | ACCURATE
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 # FFmpeg's containers that hold a video. Playlists and scripts (m3u8, ffconcat, sdp) are none: they name other
 # files, which FFmpeg would open.
@@ -91,7 +93,7 @@ def _check_file(source: Source) -> None:
         raise MediaError(f"{name}: {error.strerror}") from None
 
 
-def _check_size(height: int, width: int, name: str) -> None:
+def check_size(height: int, width: int, name: str) -> None:
     """Raise MediaError for a picture or frame beyond the limits."""
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise MediaError(
@@ -110,8 +112,11 @@ def _check_decoded(frames: int, height: int, width: int, channels: int, name: st
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
-    """The container and its video stream; FFmpeg's errors become one MediaError that names the file."""
+def open_video(source: Source) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream, to be decoded on one thread.
+
+    FFmpeg's errors, also those of the block, become one MediaError that names the file.
+    """
     name = name_of(source)
     _check_file(source)
     # Without file: FFmpeg takes what precedes a colon in a name for a protocol.
@@ -129,7 +134,7 @@ def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
         context = stream.codec_context
         if context is None:
             raise MediaError(f"{name}: no decoder for its video stream")
-        _check_size(context.height, context.width, name)
+        check_size(context.height, context.width, name)
         # One thread: every further one of a decoder would hold frames of its own.
         stream.thread_type = "NONE"
         context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -149,7 +154,7 @@ def _timing(container: Any, stream: Any, name: str) -> tuple[list[float], float,
     """Display times in seconds (sorted, from 0) of every packet, the nominal rate, whether it varies."""
     ticks: list[int | None] = []
     for packet in container.demux(stream):
-        if packet.size:
+        if packet.size and not packet.is_discard:  # those outside of an edit list are decoded and not shown
             ticks.append(packet.pts if packet.pts is not None else packet.dts)
         if len(ticks) > MAX_FRAMES:
             raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
@@ -193,6 +198,22 @@ def _upright(frame: Any) -> tuple[int, int, int]:
     return height, width, turns
 
 
+def matrix_of(frame: Any) -> Colorspace | None:
+    """The matrix to convert a frame to RGB with where its tags name none; None where they do.
+
+    As players guess it: BT.2020 for BT.2020 primaries and for PQ and HLG, else BT.709 from 1280 pixels' width
+    or 577 lines on, else BT.601.
+    """
+    if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
+        return None
+    if frame.color_primaries == ColorPrimaries.BT2020 or frame.color_trc in (
+        ColorTrc.SMPTE2084,
+        ColorTrc.ARIB_STD_B67,
+    ):
+        return Colorspace.BT2020
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+
+
 def probe(source: Source) -> VideoInfo:
     """Read a video's timing from its packets and its size from the first decoded frame.
 
@@ -200,14 +221,14 @@ def probe(source: Source) -> VideoInfo:
     does not decode.
     """
     name = name_of(source)
-    with _opened(source) as (container, stream):
+    with open_video(source) as (container, stream):
         times, fps, varies = _timing(container, stream, name)
-    with _opened(source) as (container, stream):
+    with open_video(source) as (container, stream):
         first = next(iter(container.decode(stream)), None)
         if first is None:
             raise MediaError(f"{name}: holds no video frames that decode")
         height, width, turns = _upright(first)
-        _check_size(height, width, name)
+        check_size(height, width, name)
         frames = _constant_rate(times, fps) if varies else len(times)
         return VideoInfo(
             path=name,
@@ -233,7 +254,7 @@ def iter_frames(
     before the frames that its index promises.
     """
     name = name_of(source)
-    with _opened(source) as (container, stream):
+    with open_video(source) as (container, stream):
         times, fps, varies = _timing(container, stream, name)
     total = _constant_rate(times, fps) if varies else len(times)
     stop = total if stop is None else min(stop, total)
@@ -243,7 +264,7 @@ def iter_frames(
         grid = np.searchsorted(np.asarray(times) - 0.5 / fps * 1e-3, np.arange(total) / fps, side="right") - 1
         shown = np.bincount(np.clip(grid, 0, len(times) - 1), minlength=len(times))
     position = decoded = 0
-    with _opened(source) as (container, stream):
+    with open_video(source) as (container, stream):
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise MediaError(f"{name}: damaged at frame {decoded} of {len(times)}")
@@ -264,12 +285,16 @@ def iter_frames(
 def _picture(frame: Any, size: Size | None, name: str) -> np.ndarray:
     """A decoded frame as upright RGB, at `size` when given."""
     height, width, turns = _upright(frame)
-    _check_size(height, width, name)
+    check_size(height, width, name)
+    matrix = matrix_of(frame)
     if size is not None and not turns and size[0] <= height and size[1] <= width:
         # Shrinking inside the colour conversion: the same picture as `resize` gives in a third of the time.
-        scaled = frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation=_SHRINKER)
+        scaled = frame.reformat(
+            width=size[1], height=size[0], format="rgb24", src_colorspace=matrix, interpolation=SHRINKER
+        )
         return np.ascontiguousarray(scaled.to_ndarray())
-    picture = np.rot90(frame.reformat(format="rgb24", interpolation=SCALER).to_ndarray(), turns)
+    rgb = frame.reformat(format="rgb24", src_colorspace=matrix, interpolation=SCALER)
+    picture = np.rot90(rgb.to_ndarray(), turns)
     if picture.shape[:2] != (height, width):
         raise MediaError(f"{name}: frame size changes to {picture.shape[:2]} inside the file")
     picture = np.ascontiguousarray(picture)
@@ -306,7 +331,7 @@ def read_mask(source: Source) -> np.ndarray:
     Raises MediaError as `read_video` does.
     """
     name = name_of(source)
-    with _opened(source) as (container, stream):
+    with open_video(source) as (container, stream):
         packets = list(itertools.islice(container.demux(stream), MAX_FRAMES + 2))  # the last one is empty
         count = sum(packet.size > 0 for packet in packets)
         if count > MAX_FRAMES:
@@ -335,13 +360,13 @@ def read_image(source: Source) -> np.ndarray:
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
         # Pillow would allocate the canvas to open it.
         width, height = (1 + int.from_bytes(data[i : i + 3], "little") for i in (24, 27))
-        _check_size(height, width, name)
+        check_size(height, width, name)
     # Not by OpenCV: a damaged animated PNG ends the process with a segmentation fault there.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's own, higher limit, and of oddities in metadata
             with Image.open(io.BytesIO(data)) as image:
-                _check_size(image.height, image.width, name)
+                check_size(image.height, image.width, name)
                 ImageOps.exif_transpose(image, in_place=True)
                 if image.mode.startswith("I"):  # 16 bits of grey; convert would clip them
                     grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

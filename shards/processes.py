@@ -1,16 +1,25 @@
 """The processes that a command starts: none has the terminal as its input, and none handles Ctrl-C by itself.
 
 A process in the background that touches its terminal is stopped by the kernel, without a word: a worker
-with a process group of its own (Ray's) is in the background, and so is every program that it starts.
+with a process group of its own (Ray's) is in the background, and so is every program that it starts. What
+they leave behind when they are killed carries their name, so that later ones can clear it away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+import shutil
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+DAY = 24 * 3600.0  # seconds after which what another machine left half-made is taken for dead
 
 
 def close_terminal_input() -> None:
@@ -73,3 +82,47 @@ def _redirect(path: str) -> None:
     handle = os.open(path, os.O_RDONLY)
     os.dup2(handle, 0)
     os.close(handle)
+
+
+def own_name() -> str:
+    """This process and machine in the name of what it leaves behind: "<host>.<pid>.<random>"."""
+    return f"{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def sweep_leavings(folder: Path) -> None:
+    """Remove folders named by `own_name` of dead processes of this machine, and whatever is a day old.
+
+    Others may be at work in it, here and on other machines.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            host, pid = [*path.name.rsplit(".", 2), "", ""][:2]
+            if (host == _host() and pid.isdigit() and not _lives(int(pid))) or age(path) > DAY:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def age(folder: Path) -> float:
+    """Seconds since anything was added to a folder; 0 for one that has just gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _host() -> str:
+    """This machine; of containers that share its name, the one whose process numbers ours are."""
+    try:
+        numbers = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # no Linux
+        return platform.node()
+    return f"{platform.node()}-{numbers}"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

@@ -1,6 +1,6 @@
-"""The configurations that come with the package, wherever it is installed.
+"""Folders of an installation: the configurations that come with the package, and the cache of this machine.
 
-In a checkout they are `configs/` at its root; in a wheel they lie inside `shards`.
+In a checkout the configurations are `configs/` at its root; in a wheel they lie inside `shards`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,13 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+
+
+def cache_root() -> Path:
+    """Where copies of remote files are kept on this machine: `EDITVERSE_CACHE`, or ~/.cache/editverse."""
+    if chosen := os.environ.get("EDITVERSE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "editverse"
 
 
 def config_root() -> Path:

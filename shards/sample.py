@@ -73,12 +73,16 @@ class Media(Strict):
 
 
 class ClipRef(Strict):
-    """The source clip: sha256 of the whole source file, its name, and the time span used, in seconds."""
+    """The source clip: sha256 of the whole source file, its name, and the time span used, in seconds.
+
+    `mended` says in words what was done to its pictures and times before anything else.
+    """
 
     sha256: Sha256
     name: str
     span: tuple[float, float]
     license: str = "unknown"
+    mended: list[str] = []
 
 
 class Step(Strict):
@@ -157,6 +161,8 @@ class Sample(Strict):
         for media in value["media"].values():
             if media["frame_of"] is None:  # left out, so that samples without are the bytes that they were
                 del media["frame_of"]
+        if not self.provenance.clip.mended:
+            del value["provenance"]["clip"]["mended"]
         return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
     def member(self, name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from shards.column_writer import columns_faults
 from shards.encoded import encoded_faults
 from shards.index import damaged_media, entry_in_tar, read_index, samples_of
-from shards.location import Location, ShardError
+from shards.location import WEB, Location, ShardError
 from shards.manifest import MANIFEST, ManifestRow, read_manifest
 from shards.media import MediaError, name_of, read_image, read_mask, read_video
 from shards.sample import Media, Sample
@@ -39,48 +39,52 @@ def verify(directory: str | Path, *, decode: bool = True) -> Report:
     """Check every shard of a folder against its manifest, index and samples, and its columns.
 
     A folder of encoded samples is checked against its indexes: see `shards.encoded`.
-    With `decode=False` the media are compared by checksum only. Raises ShardError when there is no readable
-    manifest; every other fault goes into the report.
+    With `decode=False` the media are compared by checksum only. A URL is read once from end to end; on the
+    web, which does not list its files, those that the manifest does not name go unseen. Raises ShardError
+    when there is no readable manifest; every other fault goes into the report.
     """
-    directory = Path(directory)
-    report = Report()
-    if (directory / ENCODING).is_file() and not (directory / MANIFEST).exists():
-        report.shards = len(list(directory.glob("*.index.json")))
-        report.faults += encoded_faults(directory)
+    location, report = Location(directory), Report()
+    folder = Path(location.folder)
+    if not location.remote and (folder / ENCODING).is_file() and not (folder / MANIFEST).exists():
+        report.shards = len(list(folder.glob("*.index.json")))
+        report.faults += encoded_faults(folder)
         return report
     rows = read_manifest(directory)
     if not rows:
         report.faults.append(f"{directory}/manifest.jsonl: names no shard")
     named = {row.shard for row in rows}
-    for path in sorted(directory.glob("*.tar")):
-        if path.name not in named and not path.name.startswith("."):
-            report.faults.append(f"{path}: not named by the manifest")
+    there = {} if location.protocol in WEB else location.sizes()
+    for name in there:
+        if name.endswith(".tar") and "/" not in name and name not in named and not name.startswith("."):
+            report.faults.append(f"{location.path(name)}: not named by the manifest")
     keys: dict[str, str] = {}
     for row in rows:
         report.shards += 1
         report.bytes += row.bytes
-        report.faults += list(_shard_faults(directory, row, report, keys, decode))
+        report.faults += list(_shard_faults(location, row, there.get(row.shard), report, keys, decode))
     report.faults += list(columns_faults(directory))
     return report
 
 
 def _shard_faults(
-    directory: Path, row: ManifestRow, report: Report, keys: dict[str, str], decode: bool
+    location: Location,
+    row: ManifestRow,
+    size: int | None,
+    report: Report,
+    keys: dict[str, str],
+    decode: bool,
 ) -> Iterator[str]:
-    path = directory / row.shard
-    if not path.is_file():
-        yield f"{path}: missing"
-        return
-    if path.stat().st_size != row.bytes:
-        yield f"{path}: has {path.stat().st_size} bytes, the manifest says {row.bytes}"
+    path = location.path(row.shard)
+    if size not in (None, row.bytes):
+        yield f"{path}: has {size} bytes, the manifest says {row.bytes}"
     entries = []
     try:
-        with Location(directory).open(row.shard) as handle:
-            tar = TarReader(handle, str(path))
+        with location.open(row.shard) as handle:
+            tar = TarReader(handle, path)
             for sample, members in samples_of(tar):
                 report.samples += 1
                 report.media += len(sample.media)
-                entries.append(entry_in_tar(sample, members, str(path)))
+                entries.append(entry_in_tar(sample, members, path))
                 if sample.key in keys:
                     yield f"{path}: {sample.key} is also in {keys[sample.key]}"
                 keys[sample.key] = row.shard
@@ -88,6 +92,9 @@ def _shard_faults(
                     yield f"{path}: {sample.key} belongs to split {sample.split}"
                 for fault in _media_faults(sample, members, decode):
                     yield f"{path}: {sample.key}.{fault}"
+    except FileNotFoundError:
+        yield f"{path}: missing"
+        return
     except ShardError as error:
         yield str(error)
         return
@@ -96,7 +103,7 @@ def _shard_faults(
     if len(entries) != row.samples:
         yield f"{path}: holds {len(entries)} samples, the manifest says {row.samples}"
     try:
-        index = read_index(directory, row)
+        index = read_index(location.folder, row)
     except ShardError as error:
         yield str(error)
         return
@@ -107,7 +114,7 @@ def _shard_faults(
     if not any(entry.fps for entry in index.samples):
         lacks["fps"] = {}
     if index.samples != [entry.model_copy(update=lacks) for entry in entries]:
-        yield f"{path}: its index does not match it; run `python -m shards index {directory}`"
+        yield f"{path}: its index does not match it; run `python -m shards index {location}`"
 
 
 def _media_faults(sample: Sample, members: dict[str, Member], decode: bool) -> Iterator[str]:

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from shards import hashing
 from shards.column_writer import open_columns
 from shards.files import atomic_path, sha256_of
 from shards.index import (
@@ -29,13 +30,22 @@ Item = tuple[Sample, dict[str, Path]]  # a sample and the file of each of its me
 
 
 def write_shards(
-    out_dir: str | Path, items: Iterable[Item], *, max_samples: int = 512, max_bytes: int = 1 << 30
+    out_dir: str | Path,
+    items: Iterable[Item],
+    *,
+    max_samples: int = 512,
+    max_bytes: int = 1 << 30,
+    by_content: bool = False,
 ) -> list[ManifestRow]:
     """Write samples as `{split}-{number:06d}.tar` with an index each, then `manifest.jsonl`, then columns.
 
     A shard is closed when it holds `max_samples` samples or the next sample would take it past `max_bytes`
     (a single larger sample gets its own shard). Each media file's sha256 is written into the sample. Shards
     named by an older manifest and no longer written are removed after the new manifest is in place.
+
+    Args:
+        by_content: name them `{split}-{number:06d}.{12 digits of a hash}.tar`, so that shards of other
+            content have other names: two sets can lie in one folder while one takes the other's place.
 
     Raises SampleError for a repeated key, a media element without file, or a file that is missing or empty.
     """
@@ -51,7 +61,7 @@ def write_shards(
     rows: list[ManifestRow] = []
     for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
         for number, batch in enumerate(_batches(group, max_samples, max_bytes)):
-            rows.append(_write_shard(out_dir, f"{split}-{number:06d}.tar", batch))
+            rows.append(_write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
     write_manifest(out_dir, rows)
     for row in older:
         if row.shard not in {r.shard for r in rows}:
@@ -84,7 +94,8 @@ def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterato
         yield batch
 
 
-def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
+def _write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool) -> ManifestRow:
+    shard = f"{stem}.tar"
     entries: list[StoredEntry] = []
     geometry = TokenGeometry()
     with atomic_path(out_dir / shard) as temporary:
@@ -102,6 +113,10 @@ def _write_shard(out_dir: Path, shard: str, batch: list[Item]) -> ManifestRow:
                     members[media[name].file] = add_member(tar, sealed.member(name), data[name])
                 entries.append(entry_of(sealed, members, geometry, document))
         size, digest = temporary.stat().st_size, sha256_of(temporary)
+    if by_content:  # of the index too, which another version may write otherwise
+        entry_values = [entry.model_dump(mode="json") for entry in entries]
+        shard = f"{stem}.{hashing.digest([digest, entry_values])[:12]}.tar"
+        (out_dir / f"{stem}.tar").replace(out_dir / shard)
     sealed_index = write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
     return ManifestRow(
         shard=shard, sha256=digest, samples=len(entries), bytes=size, index_sha256=sealed_index

@@ -22,16 +22,19 @@ from curation.core.samples import SampleSpec as SampleSpec
 from curation.core.samples import key_of as key_of
 from curation.core.samples import media_of
 from curation.core.stage import Item, Results, Stage, checked
-from curation.sources import clip_filter
+from curation.sources import clip_filter, normalize, scenes, timeline, tone_mapping
 from curation.sources import clips as clips_module
 from curation.sources.assets import license_of
 from curation.sources.clip_filter import ClipStats
-from curation.sources.clips import Clip, Cut, cut, find_videos, load_frames
+from curation.sources.clips import Clip, Cut, cut, load_frames
+from curation.sources.listing import SourceFile, Sources, find_sources, local_copy
 from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
-from shards.files import sha256_of
 from shards.hashing import digest
 from shards.sample import ClipRef, Provenance, Sample, Step
+
+# What the frames of a clip depend on, beside its key; which clips there are also depends on `scenes`.
+FRAMES_CODE = (clips_module, normalize, timeline, tone_mapping, media)
 
 
 class Task:
@@ -47,27 +50,34 @@ class Task:
 
     # ---- where units come from ----------------------------------------------------------------------------
 
-    def find(self, clips: Path) -> list[str]:
-        """The sources, each cut by one worker; by default the video files of a folder."""
-        return [str(path) for path in find_videos(clips)]
+    def find(self, clips: str) -> Sources:
+        """The sources, each cut by one worker; by default the videos of a folder, URL or list."""
+        return find_sources(clips)
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The clips of a source."""
-        path = Path(source)
         how = {name: value for name, value in asdict(self.cut).items() if name != "screen"}
-        depends = {"file": sha256_of(path), "cut": how, "code": cache.code_of(clips_module)}
-        _, found = space.cached("cut", depends, lambda _: {"clips": [asdict(c) for c in cut(path, self.cut)]})
-        # the same bytes may lie under another name now
-        return [replace(Clip(**c), source=source, name=path.name) for c in found["clips"]]
+        with local_copy(source) as file:
+            code = cache.code_of(*FRAMES_CODE, scenes)
+            depends = {"file": _digest_of(file, space), "cut": how, "code": code}
+
+            def make(folder: Path) -> StoredResult:
+                made = cut(file.path, self.cut, folder)
+                # The same bytes may lie under another name elsewhere, or later.
+                return {"clips": [asdict(replace(clip, source="", name="")) for clip in made]}
+
+            folder, found = space.cached("cut", depends, make, files=False)
+        about, reference = {"source": source, "name": file.name}, space.reference(folder)
+        return [Clip(**{**c, **about, "file": f"{reference}/{c['file']}"}) for c in found["clips"]]
 
     def clip_stats(self, clip: Clip, space: Workspace) -> ClipStats | None:
         """What the clip filter goes by; None for units that are not cut out of files."""
         if not self.from_files:
             return None
-        depends = {"clip": clip.key, "code": cache.code_of(clips_module, clip_filter)}
+        depends = {"clip": clip.key, "code": cache.code_of(*FRAMES_CODE, clip_filter)}
 
         def measure(_: Path) -> StoredResult:
-            return asdict(clip_filter.measure(load_frames(clip), clip.fps))
+            return asdict(clip_filter.measure(load_frames(located(clip, space)), clip.fps))
 
         _, found = space.cached("screen", depends, measure)
         measures = clip_filter.Measures(**found)
@@ -144,12 +154,12 @@ class Task:
             for name in stage.inputs:
                 space.folder(item.results[name])  # fetches its files
             inputs = {name: results[name] for name in stage.inputs}
-            result = stage.run(clip, folder, **values, **inputs)
+            result = stage.run(located(clip, space), folder, **values, **inputs)
             if isinstance(result, Candidate) and not result.reason:
                 self.preview(folder, result)
             return result.to_json()
 
-        folder, _ = space.cached(stage.name, depends, make)
+        folder, _ = space.cached(stage.name, depends, make, files=False)
         return space.reference(folder)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
@@ -207,12 +217,13 @@ class Task:
     def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """Where a candidate comes from."""
         first, stop = candidate.span(clip.frames)
-        span = ((clip.start + first) / clip.fps, (clip.start + stop) / clip.fps)
+        span = (clip.time + first / clip.fps, clip.time + stop / clip.fps)
         reference = ClipRef(
             sha256=clip.sha256,
             name=clip.name,
             span=(round(span[0], 4), round(span[1], 4)),
             license=self.license(clip),
+            mended=list(clip.mended),
         )
         return Provenance(clip=reference, steps=steps)
 
@@ -245,6 +256,19 @@ class Task:
         return built
 
 
+def located(clip: Clip, space: Workspace) -> Clip:
+    """The clip with where its own file lies on this machine."""
+    return replace(clip, path=str(space.path(clip.file))) if clip.file else clip
+
+
+def _digest_of(file: SourceFile, space: Workspace) -> str:
+    """The sha256 of a source; of a remote one that has not changed since, without fetching it again."""
+    if not (version := file.version):
+        return file.sha256
+    depends = {"url": file.source, "version": version}
+    return str(space.cached("source", depends, lambda _: {"sha256": file.sha256})[1]["sha256"])
+
+
 def classes_of(annotators: Iterable[Any]) -> list[type]:
     """Their classes and those of their `parts`, for the version of their code."""
     found: list[type] = []
@@ -263,4 +287,4 @@ def _code(task: type[Task], *classes: type) -> str:
     own = [c for c in task.__mro__ if issubclass(c, Task) and c is not Task]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
     called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]
-    return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), clips_module, media, preview)
+    return cache.code_of(*dict.fromkeys(modules), *dict.fromkeys(called), *FRAMES_CODE, preview)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.task import Task
 from curation.engine.task_config import build, load_config
+from curation.sources.listing import local_copy
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
-from shards.files import write_json
 from shards.media import MediaError, probe
 from shards.terminal import print_table
 
@@ -59,7 +60,7 @@ def parts_of(task: Task) -> list[Part]:
     return made
 
 
-def source_frames(task: Task, sources: list[str], space: Workspace) -> int:
+def source_frames(task: Task, sources: Sequence[str], space: Workspace) -> int:
     """Frames of all sources as their containers tell; those of scenes and samples counted."""
     total = 0
     for source in sources:
@@ -67,38 +68,46 @@ def source_frames(task: Task, sources: list[str], space: Workspace) -> int:
             total += sum(unit.frames for unit in task.units(source, space))
             continue
         try:
-            total += probe(source).frames
+            with local_copy(source) as file:
+                total += probe(file.path).frames
         except MediaError:
             continue  # the run quarantines it
     return total
 
 
-def note_costs(workspace: Path, task: str, stages: dict[str, Work], frames: int) -> None:
-    """Add what a run's stages took to the workspace's record."""
-    path = workspace / COSTS
-    held = json.loads(path.read_text()) if path.is_file() else {}
+def note_costs(space: Workspace, task: str, stages: dict[str, Work], frames: int) -> None:
+    """Add what a run's stages took to the workspace's record; of two runs that end at once, one is noted."""
+    held = _costs(space)
     of_task = held.setdefault(task, {})
     for name, work in stages.items():
         if work.computed:
             seconds, seen = of_task.get(name, (0.0, 0.0))
             share = work.computed / (work.computed + work.reused)
-            of_task[name] = (round(seconds + work.seconds, 3), round(seen + frames * share, 1))
-    write_json(path, held)
+            of_task[name] = [round(seconds + work.seconds, 3), round(seen + frames * share, 1)]
+    space.location.put(COSTS, (json.dumps(held, indent=2) + "\n").encode())
 
 
-def dry_run(task: str, clips: Path, workspace: Path, config: Path, workers: int) -> None:
+def _costs(space: Workspace) -> dict[str, dict[str, list[float]]]:
+    """What stages took in earlier runs of a workspace."""
+    try:
+        held: dict[str, dict[str, list[float]]] = json.loads(space.location.read(COSTS))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return held
+
+
+def dry_run(task: str, clips: str, workspace: str | Path, config: Path, workers: int) -> None:
     """Print what a run would do; computes and writes nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     built = build(load_config(task, config))
-    sources, console = built.find(clips), Console()
-    frames = source_frames(built, sources, Workspace(workspace))
+    sources, console, space = built.find(clips), Console(), Workspace(workspace)
+    frames = source_frames(built, sources.files, space)
     table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
     parts = parts_of(built)
     for part in parts:
         table.add_row(part.role, part.backend, part.model, part.revision, part.license)
     print_table(table)
-    path = workspace / COSTS
-    measured = json.loads(path.read_text()).get(task, {}) if path.is_file() else {}
+    measured = _costs(space).get(task, {})
     table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
     rows: list[tuple[str, float | None, str]] = [
         (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.engine import watchdog
 from curation.engine.progress import RunProgress
@@ -26,15 +27,19 @@ MAX_SILENCE = 30.0  # seconds without a result after which the run says what its
 
 
 def run_local(
-    files: list[str], config: TaskConfig, workspace: Path, progress: RunProgress
+    files: list[str], config: TaskConfig, workspace: str | Path, progress: RunProgress
 ) -> Generator[Outcome, None, None]:
     """All outcomes, one after the other in this process."""
-    worker = Worker(config, str(workspace), os.getcwd(), uuid.uuid4().hex[:8])  # noqa: PTH109
-    cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
-    cut = drop_duplicates(cut, worker.task.cut.screen)
-    progress.clips(cut)
-    for outcome in cut:
-        yield worker.process(outcome)
+    run = uuid.uuid4().hex[:8]
+    worker = Worker(config, str(workspace), os.getcwd(), run)  # noqa: PTH109
+    try:
+        cut = until_fault(progress.cutting(outcome for file in files for outcome in worker.cut(file)))
+        cut = drop_duplicates(cut, worker.task.cut.screen)
+        progress.clips(cut)
+        for outcome in cut:
+            yield worker.process(outcome)
+    finally:
+        Workspace(workspace).end_run(run)
 
 
 def until_fault(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -64,7 +69,7 @@ def drop_duplicates(outcomes: list[Outcome], limits: ClipFilter) -> list[Outcome
 def run_ray(
     files: list[str],
     config: TaskConfig,
-    workspace: Path,
+    workspace: str | Path,
     workers: int,
     gpus: float = 0.0,
     max_silence: float = MAX_SILENCE,
@@ -79,7 +84,8 @@ def run_ray(
     ray = _import_ray()
     run = uuid.uuid4().hex[:8]
     arguments = (config, str(workspace), os.getcwd(), run)  # noqa: PTH109
-    folder = attempts_of(workspace, run)
+    space = Workspace(workspace)
+    folder = attempts_of(space.local, run)
     try:
         _start_ray(workers)
         _need_gpus(gpus)
@@ -87,11 +93,11 @@ def run_ray(
         # A near duplicate is of any earlier clip, so all clips are known before any is worked on: the first
         # stage ends, with its workers, before the second begins.
         with watchdog.Watchdog(folder, max_silence) as dog:
-            cut = until_fault(progress.cutting(_outcomes(_cut(files, arguments, workers), dog, workspace)))
+            cut = until_fault(progress.cutting(_outcomes(_cut(files, arguments, workers), dog, space.local)))
         cut = drop_duplicates(cut, build(config).cut.screen)
         progress.clips(cut)
         with watchdog.Watchdog(folder, max_silence) as dog:
-            yield from _outcomes(_process(cut, arguments, workers, gpus), dog, workspace)
+            yield from _outcomes(_process(cut, space, arguments, workers, gpus), dog, space.local)
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise RunError(f"Ray: {one_line(error)}") from None
     finally:
@@ -99,6 +105,7 @@ def run_ray(
         # yield above. A second Ctrl-C must not leave Ray's processes behind.
         with uninterrupted():
             ray.shutdown()
+            space.end_run(run)
 
 
 def _import_ray() -> Any:
@@ -178,13 +185,15 @@ def _cut(files: list[str], arguments: tuple[Any, ...], workers: int) -> Any:
     )
 
 
-def _process(cut: list[Outcome], arguments: tuple[Any, ...], workers: int, gpus: float) -> Any:
+def _process(
+    cut: list[Outcome], space: Workspace, arguments: tuple[Any, ...], workers: int, gpus: float
+) -> Any:
     """The same outcomes with their candidates, as a lazy Ray data set."""
     import ray
     from ray.data import ActorPoolStrategy
 
     # One clip a block, so that the clips of one file spread over the workers.
-    rows = ray.data.from_items([o.to_row(Path(arguments[1])) for o in cut], override_num_blocks=len(cut))
+    rows = ray.data.from_items([o.to_row(space.local) for o in cut], override_num_blocks=len(cut))
     return rows.map(
         _ProcessStage,  # type: ignore[arg-type]  # the stub names functions only
         fn_constructor_args=arguments,

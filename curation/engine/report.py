@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 
 from shards.files import write_bytes
+from shards.location import Location
+from shards.manifest import MANIFEST
 from shards.media import MediaError, read_image, read_video
 from shards.reader import ShardSet
 
@@ -221,9 +223,9 @@ def write_gallery(path: Path, pairs: list[Pair], task: str, rejections: Rejectio
     media.sweep()
 
 
-def write_overview(path: Path, folders: dict[str, Path], most: int = 3) -> None:
+def write_overview(path: Path, folders: Mapping[str, str | Path], most: int = 3) -> None:
     """The page of several tasks, with up to `most` samples of each one's shards, spread over them."""
-    opened = {t: ShardSet(f) for t, f in folders.items() if (f / "manifest.jsonl").is_file()}
+    opened = {task: ShardSet(folder) for task, folder in folders.items() if _has_shards(folder)}
     records = {task: [shards[key] for key in spread(shards.keys, most)] for task, shards in opened.items()}
 
     def elements(record: Any) -> list[str]:
@@ -258,6 +260,13 @@ def write_overview(path: Path, folders: dict[str, Path], most: int = 3) -> None:
     body = f'<main class="cards">{"".join(parts)}</main>'
     write_bytes(path, PAGE.format(title="samples of every task", legend=legend, body=body).encode())
     media.sweep()
+
+
+def _has_shards(folder: str | Path) -> bool:
+    try:
+        return bool(Location(folder).read(MANIFEST))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _figure(media: Media, name: str, data: bytes, suffix: str, element: str, is_target: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,13 +18,14 @@ from curation.core.outcome import Outcome
 from curation.core.task import Task
 from curation.engine.dry_run import note_costs
 from curation.engine.executor import MAX_SILENCE, run_local, run_ray
+from curation.engine.output import Output
 from curation.engine.progress import RunProgress
 from curation.engine.report import Pair, Rejected, Rejections, Shown, write_contact_sheet, write_gallery
 from curation.engine.task_config import RunError, build, load_config
-from shards.files import exclusive, is_unused, write_bytes, write_json
+from shards.files import write_bytes, write_json
 from shards.hashing import digest
 from shards.sample import Step
-from shards.writer import Item, write_shards
+from shards.writer import Item
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Summary:
     refused_clips: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)  # files by suffix that are no videos
     samples: int = 0
     shards: int = 0
     seconds: float = 0.0
@@ -53,9 +54,9 @@ class Summary:
 
 def run(
     task: str,
-    clips: Path,
-    out: Path,
-    workspace: Path,
+    clips: str | Path,
+    out: str | Path,
+    workspace: str | Path,
     config_path: Path,
     workers: int,
     gpus: float = 0.0,
@@ -68,43 +69,47 @@ def run(
     steps = built.steps()  # names a missing model before any work
     if built.note:
         Console(stderr=True).print(f"{task}: {built.note}", highlight=False)
-    files = built.find(clips)
+    sources = built.find(str(clips))
+    if sources.told:
+        Console(stderr=True).print(f"{clips}: {sources.told}", highlight=False, soft_wrap=True)
+    files = list(sources.files)
     identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
-    _check_folder(out)
-    summary = Summary(task, identity, len(files))
-    with exclusive(out, "--out"), exclusive(workspace, "--workspace"):
-        _claim(out, task, identity)
-        Workspace(workspace).sweep()
+    output, space = Output(out), Workspace(workspace)
+    output.check()
+    summary = Summary(task, identity, len(files) + len(sources.unusable))
+    summary.left_out = dict(sources.left_out)
+    summary.quarantined = [str(unusable) for unusable in sources.unusable]
+    with output.held():
+        output.claim(task, identity)
+        space.sweep()
         with RunProgress(len(files)) as progress:
             outcomes = (
                 run_ray(files, config, workspace, workers, gpus, max_silence, progress=progress)
-                if workers
+                if workers and files
                 else run_local(files, config, workspace, progress)
             )
             with contextlib.closing(outcomes):
                 done = _collect(outcomes, summary, progress)
-        items, shown = _items(built, done, steps)
+        items, shown = _items(built, done, steps, space)
         summary.accepted = len(shown)
         summary.accepted_by_split = dict(sorted(Counter(pair.split for pair in shown).items()))
         if items:
             summary.samples = len(items)
-            summary.shards = len(write_shards(out, items))
-        _write_pictures(out, task, shown, done, summary)
-        shutil.rmtree(workspace / "attempts", ignore_errors=True)
-        note_costs(workspace, task, summary.stages, summary.source_frames)
+            summary.shards = len(output.write_shards(items))
+        _write_pictures(output.local, task, shown, done, summary)
+        note_costs(space, task, summary.stages, summary.source_frames)
         summary.seconds = round(time.perf_counter() - began, 2)
         summary.seconds_per_clip = round(summary.seconds / max(1, summary.clips), 2)
         cpu = sum(w.cpu_seconds for w in summary.stages.values())
         summary.work_ms_per_source_frame = round(1000 * cpu / max(1, summary.source_frames), 2)
-        write_bytes(
-            out / "quarantine.jsonl",
-            "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined).encode(),
-        )
-        write_json(out / "summary.json", asdict(summary))
+        lines = "".join(json.dumps({"reason": q}) + "\n" for q in summary.quarantined)
+        write_bytes(output.local / "quarantine.jsonl", lines.encode())
+        write_json(output.local / "summary.json", asdict(summary))
+        output.publish()
     return summary
 
 
-def print_table(summary: Summary, out: Path) -> None:
+def print_table(summary: Summary, out: str | Path) -> None:
     """The table at the end of a run, on stdout."""
     table = Table(
         title=f"{summary.task}: {summary.files} file(s), {summary.clips} clip(s)", show_header=False
@@ -128,25 +133,6 @@ def print_table(summary: Summary, out: Path) -> None:
     Console().print(table)
     if summary.accepted:
         Console().print(f"shards, contact.jpg, gallery.html, summary.json: {out}", soft_wrap=True)
-
-
-def _check_folder(out: Path) -> None:
-    """Raise RunError for a folder that is no run's, before a lock is left in it."""
-    if not is_unused(out) and not (out / "run.json").is_file():
-        raise RunError(f"{out}: is not empty and not the folder of an earlier run; choose another --out")
-
-
-def _claim(out: Path, task: str, identity: str) -> None:
-    """Make `out` this run's folder; RunError when it is another's."""
-    mark = out / "run.json"
-    if mark.is_file():
-        held = json.loads(mark.read_text())
-        if held != {"task": task, "config": identity}:
-            raise RunError(
-                f"{out}: holds a run of {held['task']} with another config; choose another --out or delete it"
-            )
-    else:
-        write_json(mark, {"task": task, "config": identity})
 
 
 def _collect(outcomes: Iterator[Outcome], summary: Summary, progress: RunProgress) -> list[Outcome]:
@@ -188,7 +174,9 @@ def _collect(outcomes: Iterator[Outcome], summary: Summary, progress: RunProgres
     return done
 
 
-def _items(task: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[Item], list[Pair]]:
+def _items(
+    task: Task, done: list[Outcome], steps: list[Step], space: Workspace
+) -> tuple[list[Item], list[Pair]]:
     """Samples with their files, and what the gallery shows of each accepted candidate."""
     items: list[Item] = []
     shown: list[Pair] = []
@@ -200,6 +188,7 @@ def _items(task: Task, done: list[Outcome], steps: list[Step]) -> tuple[list[Ite
         seen.add(clip.key)  # two files of the same bytes give one set of samples
         accepted = [c for c in outcome.candidates if not c.reason]
         for number, candidate in enumerate(accepted):
+            space.folder(space.reference(candidate.folder))  # fetches its files
             made = task.build_samples(clip, candidate, number, steps)
             items += made
             sample, files = made[0]

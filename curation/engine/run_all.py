@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from curation.engine.output import Output
 from curation.engine.report import write_overview
 from curation.engine.task_config import RunError, default_config, load_config, tasks
 from shards.command import nearest
@@ -125,43 +125,47 @@ def selected(planned: list[PlannedRun], only: list[str], path: Path) -> list[Pla
 
 
 def run_all(
-    planned: list[PlannedRun], clips: Path, root: Path, workspace: Path, more: list[str]
+    planned: list[PlannedRun], clips: str, root: Output, workspace: str, more: list[str]
 ) -> list[FinishedRun]:
     """Run tasks as commands with `more` arguments, print a table, write `all.json` and `all.html`.
+
+    Args:
+        root: below which each run has a folder or URL of its name.
 
     A task that makes nothing is in the table with its error; the others are run all the same.
     """
     finished = []
     for one in planned:
-        finished.append(_run_one(one, clips, root / one.name, workspace, more))
+        finished.append(_run_one(one, clips, root.path(one.name), workspace, more))
         Console(stderr=True).print(
             f"{one.name}: {finished[-1].seconds} s {finished[-1].error}", highlight=False
         )
     _print_table(finished)
-    write_json(root / "all.json", [run.to_json() for run in finished])
-    write_overview(root / "all.html", {run.name: root / run.name for run in finished if run.counts})
+    write_json(root.local / "all.json", [run.to_json() for run in finished])
+    write_overview(root.local / "all.html", {run.name: root.path(run.name) for run in finished if run.counts})
+    root.publish()
     return finished
 
 
-def _run_one(planned: PlannedRun, clips: Path, out: Path, workspace: Path, more: list[str]) -> FinishedRun:
+def _run_one(planned: PlannedRun, clips: str, out: str, workspace: str, more: list[str]) -> FinishedRun:
     """Run one task as a command."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "curation", "run", planned.task, "--clips", str(clips)]
-    command += ["--out", str(out), "--workspace", str(workspace), *more]
+    command = [sys.executable, "-m", "curation", "run", planned.task, "--clips", clips]
+    command += ["--out", out, "--workspace", workspace, *more]
     command += [] if planned.config is None else ["--config", str(planned.config)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     seconds = round(time.perf_counter() - began, 1)
     if "Traceback (most recent call last)" in done.stderr:  # a fault of ours, which one line does not tell
         print(done.stderr, file=sys.stderr)
     error = (done.stderr.strip().splitlines() or ["ended without a word"])[-1] if done.returncode else ""
-    return FinishedRun(planned.name, planned.task, seconds, error, _read_counts(out / "summary.json"))
+    return FinishedRun(planned.name, planned.task, seconds, error, _read_counts(out))
 
 
-def _read_counts(path: Path) -> RunCounts | None:
-    """The counts of a `summary.json`; None where there is none."""
-    if not path.is_file():
+def _read_counts(out: str) -> RunCounts | None:
+    """The counts of a run's `summary.json`; None where there is none."""
+    summary = Output(out).read_json("summary.json")
+    if summary is None:
         return None
-    summary = json.loads(path.read_text())
     made = {field.name: summary[field.name] for field in fields(RunCounts) if field.name != "computed"}
     return RunCounts(**made, computed=sum(stage["computed"] for stage in summary["stages"].values()))
 

@@ -23,7 +23,7 @@ from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.files import DISK_FAULTS, naming
 from shards.hashing import digest
-from shards.location import ShardError
+from shards.location import ShardError, StoreError
 from shards.media import MediaError
 
 RUN_FAULTS = DISK_FAULTS | {errno.EACCES, errno.EPERM}  # going on would only repeat them
@@ -39,7 +39,8 @@ class Worker:
         os.chdir(folder)  # paths in a config are relative to the folder of the command
         cv2.setNumThreads(1)
         cv2.ocl.setUseOpenCL(False)
-        self.root, self.run = Path(workspace), run
+        self.workspace, self.run = workspace, run
+        self.root = Workspace(workspace).local
         with self._noted("loading", "the task's models"):
             self.task = build(config)
 
@@ -94,7 +95,7 @@ class Worker:
     def _workspace(self, unit: str) -> Workspace:
         """A workspace whose stages are noted for the watchdog, as being of a file or clip."""
         folder = attempts_of(self.root, self.run)
-        return Workspace(self.root, begin=lambda stage: watchdog.note(folder, stage, unit))
+        return Workspace(self.workspace, begin=lambda stage: watchdog.note(folder, stage, unit))
 
     @contextlib.contextmanager
     def _noted(self, stage: str, unit: str) -> Iterator[None]:
@@ -129,6 +130,8 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
     try:
         attempt()
     except AssetError as error:
+        outcomes[0].fault = str(error)
+    except StoreError as error:  # of the workspace, or of parents: every other clip would meet it
         outcomes[0].fault = str(error)
     except (MediaError, ShardError) as error:
         outcomes[0].error = str(error)

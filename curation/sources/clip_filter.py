@@ -13,6 +13,7 @@ WIDTH = 320  # pixels at which sharpness is measured, whatever the clip's size
 BLACK = 12.0  # levels; a frame whose brightest hundredth is darker is black
 STILL = 0.25  # levels; mean difference of frames that are the same picture
 LOOKED_AT = 8  # frames
+BLOCK = 64  # frames that are measured at once
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,21 @@ class ClipStats:
 
 
 def measure(frames: np.ndarray, fps: float) -> Measures:
-    """What the thresholds are about, of frames uint8 [T, H, W, 3]."""
+    """What the thresholds are about, of frames uint8 [T, H, W, 3]; little more memory than these take."""
     import imagehash
     from PIL import Image
 
-    small = np.stack([cv2.resize(f, SMALL[::-1], interpolation=cv2.INTER_AREA) for f in frames])
-    small = small.astype(np.float32)
     apart = max(1, min(len(frames) - 1, round(fps / 2)))
-    repeats = np.abs(np.diff(small, axis=0)).mean((1, 2, 3)) < STILL
+    held = np.empty((0, *SMALL, 3), np.float32)  # small frames that later ones are compared with
+    moved, changed, black = list[float](), list[float](), list[bool]()
+    for first in range(0, len(frames), BLOCK):
+        block = frames[first : first + BLOCK]
+        small = np.stack([cv2.resize(f, SMALL[::-1], interpolation=cv2.INTER_AREA) for f in block])
+        black += (np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).tolist()
+        new, small = len(held), np.concatenate([held, small.astype(np.float32)])
+        changed += _differences(small[max(0, new - 1) :], 1)
+        moved += _differences(small[max(0, new - apart) :], apart)
+        held = small[-apart:]
     some = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
     height = max(1, round(frames.shape[1] * WIDTH / frames.shape[2]))
     grey = [
@@ -74,12 +82,18 @@ def measure(frames: np.ndarray, fps: float) -> Measures:
     ]
     marks = (0, len(frames) // 2, len(frames) - 1)
     return Measures(
-        motion=round(float(np.abs(small[apart:] - small[:-apart]).mean()), 3),
+        motion=round(float(np.mean(moved)) if moved else 0.0, 3),
         sharpness=round(float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in grey])), 2),
-        black=round(float((np.percentile(small.max(-1), 99, axis=(1, 2)) < BLACK).mean()), 4),
-        frozen=round(float(repeats.mean()) if len(repeats) else 1.0, 4),
+        black=round(float(np.mean(black)), 4),
+        frozen=round(float(np.mean(np.array(changed) < STILL)) if changed else 1.0, 4),
         hashes=[str(imagehash.phash(Image.fromarray(frames[t]))) for t in marks],
     )
+
+
+def _differences(small: np.ndarray, apart: int) -> list[float]:
+    """Mean difference of every frame from that `apart` frames earlier."""
+    differences: list[float] = np.abs(small[apart:] - small[:-apart]).mean((1, 2, 3)).tolist()
+    return differences
 
 
 def reason(stats: ClipStats, limits: ClipFilter) -> str:

@@ -9,8 +9,9 @@ import io
 import math
 import os
 import re
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from curation.vlm.interface import AnnotatorError, Backend, Rating
 from shards.errors import EditVerseError, first_line
 from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
 
+DOWN = (502, 503, 504)  # what a proxy says of a server that is not there
 ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no longer so once a body is read
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
@@ -89,6 +91,8 @@ class Endpoint:
         frames: pictures that a video is sampled to.
         tokens: of one answer at most.
         timeout: seconds of one request; retries: of one that failed.
+        patience: seconds to wait for an endpoint that has answered before and is down now (it refuses
+            connections, or says 502, 503 or 504), as while its server is started again.
         license: of the model, for the dry run.
         structured: the endpoint takes a JSON schema that its answers follow.
         prices: of a million tokens asked and answered, in whatever currency, to count what is spent.
@@ -108,10 +112,12 @@ class Endpoint:
         license: str = "as the endpoint's provider says",
         structured: bool = False,
         prices: tuple[float, float] | None = None,
+        patience: float = 900.0,
     ) -> None:
         self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
         self.timeout, self.retries, self.license = timeout, retries, license
-        self.structured, self.prices = structured, prices
+        self.structured, self.prices, self.patience = structured, prices, patience
+        self._has_answered = False  # one that never did is not waited for: its address is probably wrong
 
     def describe(self) -> Backend:
         """The model; where it runs is no part of what it says."""
@@ -190,10 +196,16 @@ class Endpoint:
         spend(requests=1)
         with self._named():
             # The client takes whatever comes for a completion, so the body is read and checked here.
-            raw = self._client.chat.completions.with_raw_response.create(
-                model=self.model, messages=messages, temperature=0, seed=0, **options
+            create = functools.partial(
+                self._client.chat.completions.with_raw_response.create,
+                model=self.model,
+                messages=messages,
+                temperature=0,
+                seed=0,
+                **options,
             )
-            body: bytes = raw.http_response.content
+            body: bytes = self._patiently(create).http_response.content
+            self._has_answered = True
         try:
             answer = Completion.model_validate(parse_json(body.decode(errors="replace"), "the answer"))
         except (EditVerseError, ValidationError):
@@ -207,6 +219,27 @@ class Endpoint:
         if not answer.choices:
             raise AnnotatorError(f"{self.model}: answered nothing")
         return answer.choices[0]
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """What `call` gives, called again while the endpoint is down, for as long as `patience` says."""
+        openai = hub.package("openai")
+        begin, wait = time.monotonic(), 1.0
+        while True:
+            try:
+                return call()
+            except openai.APIError as error:
+                down = getattr(error, "status_code", None) in DOWN or (
+                    isinstance(error, openai.APIConnectionError)
+                    and not isinstance(error, openai.APITimeoutError)
+                    and not isinstance(error.__cause__, AnnotatorError)  # of `_limited`
+                )
+                left = self.patience - (time.monotonic() - begin)
+                if not down or not self._has_answered or left <= 0:
+                    raise
+                if wait == 1.0:
+                    print(f"{self.url}: is down; waiting up to {left:.0f} s for it", file=sys.stderr)
+                time.sleep(min(wait, left))
+                wait = min(2 * wait, 30.0)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

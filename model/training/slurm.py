@@ -5,12 +5,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,12 +15,12 @@ from model.data.mixture import read_mixture
 from model.planner.balance import BalanceError, Cluster
 from model.training.config import FitConfig
 from model.training.setup import init_model
+from shards import slurm as slurm_jobs
 from shards.errors import ConfigError, SettingError
-from shards.resources import config_root
 from shards.serialization import to_dict
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("model", "shards")  # what training imports
+SCRIPT = "train.sbatch"
 
 
 @dataclass(frozen=True)
@@ -80,47 +75,14 @@ def submit(config: FitConfig, run: Path, slurm: SlurmConfig) -> tuple[str, Path]
         Cluster(slurm.nodes * slurm.devices, slurm.devices, degree, init_model(config).network.heads)
     except BalanceError as error:
         raise ConfigError(f"parallel.sequence_parallel {degree}: {error}") from error
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        raise ConfigError("sbatch: not found; submit from a machine of a SLURM cluster")
+    slurm_jobs.need_sbatch()
     folder = snapshot(config, run)
-    variables = {"SNAPSHOT": str(folder.resolve()), "PYTHON": sys.executable}
-    command = [
-        sbatch,
-        "--parsable",
-        "--export=ALL",
-        f"--output={variables['SNAPSHOT']}/logs/job.log",
-        *slurm.arguments(),
-        str(folder / "train.sbatch"),
-    ]
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    if done.returncode:
-        raise ConfigError(f"sbatch: {done.stderr.strip()} (the job's files are in {folder})")
-    return done.stdout.strip().partition(";")[0], folder
+    return slurm_jobs.submit(folder, SCRIPT, slurm.arguments()), folder
 
 
 def snapshot(config: FitConfig, run: Path) -> Path:
     """Copy code, configuration, mixture and job script to a new folder beside the run."""
-    folder = run.with_name(f"{run.name}.slurm") / time.strftime("%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ConfigError(f"{folder}: a job was submitted this second; wait for one") from error
-    (folder / "logs").mkdir()
-    for package in PACKAGES:
-        source = ROOT / package
-        shutil.copytree(
-            source, folder / "code" / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-        )
-    shutil.copy2(config_root() / "slurm" / "train.sbatch", folder / "train.sbatch")
+    folder = slurm_jobs.snapshot(run, PACKAGES, SCRIPT)
     if config.data.mixture is not None:
         # overlays refer to their bases by place, so the whole is written
         mixture = (folder / "mixture.yaml").resolve()

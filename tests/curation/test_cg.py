@@ -79,14 +79,14 @@ def test_a_relation_is_that_of_the_picture(
 
 def test_the_last_scenes_are_held_out(tmp_path: Path) -> None:
     task = CgRemoval(SMALL, scenes=5, first=10, heldout_fraction=0.4)
-    splits = [task.units(source, Workspace(tmp_path))[0].split for source in task.find(tmp_path)]
+    splits = [task.units(source, Workspace(tmp_path))[0].split for source in task.find("").files]
     assert splits == ["train"] * 3 + ["heldout"] * 2
 
 
 def test_removal_is_the_render_without_the_object(tmp_path: Path) -> None:
     task = CgRemoval(SMALL, scenes=2)
     accepted = 0
-    for source in task.find(tmp_path):
+    for source in task.find("").files:
         clip = task.units(source, Workspace(tmp_path))[0]
         scene = task.scene_of(source)
         poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
@@ -172,7 +172,7 @@ def test_pictures_follow_the_camera_s_path(movement: str, tmp_path: Path) -> Non
 
 def test_a_camera_pair_tells_its_poses(tmp_path: Path) -> None:
     task = CgCamera(SMALL, scenes=1, first=7)
-    clip = task.units(task.find(tmp_path)[0], Workspace(tmp_path))[0]
+    clip = task.units(task.find("").files[0], Workspace(tmp_path))[0]
     candidate = task.process(clip, Workspace(tmp_path))[0]
     scene = task.scene_of(clip.source)
     poses = trajectory(
@@ -209,7 +209,7 @@ def test_depth_is_exact_and_has_one_scale() -> None:
 def test_a_replacement_changes_one_object_s_colour_alone(tmp_path: Path) -> None:
     task = CgReplacement(SMALL, scenes=3)
     accepted = 0
-    for source in task.find(tmp_path):
+    for source in task.find("").files:
         clip = task.units(source, Workspace(tmp_path))[0]
         scene = task.scene_of(source)
         for number, thing in enumerate(scene.things):
@@ -242,7 +242,7 @@ def test_reserved_looks_are_seen_in_held_out_scenes_alone(tmp_path: Path) -> Non
     reserved = tuple(f"{colour} {shape}" for colour in ("red", "green") for shape in ("ball", "cube", "egg"))
     task = CgRemoval(SMALL, scenes=40, heldout_fraction=0.5, reserved=reserved)
     seen: dict[str, set[str]] = {"train": set(), "heldout": set()}
-    for source in task.find(tmp_path):
+    for source in task.find("").files:
         clip, scene = task.units(source, Workspace(tmp_path))[0], task.scene_of(source)
         seen[clip.split] |= {f"{t.colour} {t.shape}" for t in scene.things}
         if clip.split == "train":

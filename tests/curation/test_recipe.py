@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from curation.core.task import MediaWriter, SampleSpec, Task
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
 from shards.errors import SettingError
+from shards.sample import parse_sample
 
-CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout")
+CLIP = Clip("street.mp4", "a" * 64, "street.mp4", 100, 120, 10.0, 16, 16, "heldout", time=10.0)
 
 
 class Marker:
@@ -75,8 +76,19 @@ def test_a_sample_says_which_seconds_of_its_source_it_shows(tmp_path: Path) -> N
     ((sample, files),) = recipe.build_samples(CLIP, result, 0, recipe.steps())
     assert sample.provenance.clip.span == (10.4, 11.2)  # frames 4 to 12 of a clip that begins at frame 100
     assert sample.provenance.clip.sha256 == CLIP.sha256
+    assert (
+        b"mended" not in sample.to_json()
+    )  # samples of clips that were in order are the bytes that they were
     assert sample.split == "heldout"
     assert files["video1"].is_file()
+
+
+def test_a_sample_says_what_was_mended(tmp_path: Path) -> None:
+    recipe, clip = Grey(), replace(CLIP, mended=("rotated clockwise by 90 degrees", "audio dropped"))
+    (result,) = recipe.process(clip, Workspace(tmp_path))
+    ((sample, _),) = recipe.build_samples(clip, result, 0, recipe.steps())
+    again = parse_sample(sample.to_json(), "again")
+    assert again.provenance.clip.mended == ["rotated clockwise by 90 degrees", "audio dropped"]
 
 
 class Mute:

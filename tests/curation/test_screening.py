@@ -139,6 +139,6 @@ def test_a_file_goes_into_the_box_that_keeps_most(street: np.ndarray, tmp_path: 
     boxes = Cut(box=(120, 208), boxes=((208, 120), (160, 160)))
     write_video(tmp_path / "wide.mp4", street[:20, 45:315], 10.0)
     write_video(tmp_path / "high.mp4", street[:20, :, 100:302], 10.0)
-    assert cut(tmp_path / "wide.mp4", boxes)[0].width == fit_box(270, 480, (120, 208))[1]
-    high = cut(tmp_path / "high.mp4", boxes)[0]
+    assert cut(tmp_path / "wide.mp4", boxes, tmp_path)[0].width == fit_box(270, 480, (120, 208))[1]
+    high = cut(tmp_path / "high.mp4", boxes, tmp_path)[0]
     assert (high.height, high.width) == fit_box(360, 202, (208, 120))

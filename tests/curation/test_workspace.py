@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from curation.core.cache import Workspace, code_of, ledger
+from shards.files import OutsideError
 from shards.hashing import digest
+from shards.processes import own_name
 
 
 def test_a_result_is_computed_once_and_found_again(tmp_path: Path) -> None:
@@ -84,3 +88,65 @@ def test_keys_depend_on_values_and_code() -> None:
     assert digest({"a": 1, "b": [1.5]}) == digest({"b": [1.5], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert code_of(Workspace) != code_of(ledger)
+
+
+def test_sweeping_spares_what_other_runs_are_at(tmp_path: Path) -> None:
+    """A run in progress here, one on another machine, a dead one here, and one that nobody remembers."""
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    living = own_name()
+    names = {
+        "living": living,
+        "elsewhere": "another-host.example-1.1.aabbccdd",
+        "dead": living.replace(f".{os.getpid()}.", f".{dead.pid}."),
+        "old": "another-host.example-1.2.aabbccdd",
+    }
+    for name in names.values():
+        (tmp_path / "tmp" / name).mkdir(parents=True)
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(tmp_path / "tmp" / names["old"], (two_days_ago, two_days_ago))
+    Workspace(tmp_path).sweep()
+    left = {path.name for path in (tmp_path / "tmp").iterdir()}
+    assert left == {names["living"], names["elsewhere"]}
+
+
+def test_marks_of_attempts_are_those_of_the_run_and_unit(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from curation.core.cache import Workspace\n"
+        "print(Workspace(sys.argv[1]).begin_attempt('run', 'clip'), flush=True); os.kill(os.getpid(), 9)"
+    )
+    for earlier in range(2):
+        killed = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert (killed.returncode, killed.stdout) == (-9, f"{earlier}\n")
+    space = Workspace(tmp_path)
+    assert space.begin_attempt("other", "clip") == space.begin_attempt("run", "other") == 0
+    assert space.begin_attempt("run", "clip") == 2
+    space.end_attempt("run", "clip")
+    assert space.begin_attempt("run", "clip") == 0
+    space.end_run("run")
+    assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["other"]
+
+
+def test_a_folder_that_loses_the_race_gives_way_only_to_a_whole_result(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    folder, _ = space.cached("stage", 1, lambda folder: {"n": 1})
+    (folder / "result.json").rename(folder / "half")
+    with pytest.raises(OSError, match="not empty"):
+        space.cached("stage", 1, lambda folder: {"n": 1})
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_results_are_read_by_reference_and_references_stay_inside(tmp_path: Path) -> None:
+    space = Workspace(str(tmp_path))
+    folder, _ = space.cached("stage", 1, lambda folder: {"n": (folder / "a.bin").write_bytes(b"abc")})
+    reference = space.reference(folder)
+    assert space.read(reference) == {"n": 3}
+    assert space.folder(reference) == folder
+    assert space.path(f"{reference}/a.bin").read_bytes() == b"abc"
+    with pytest.raises(OutsideError):
+        space.folder("../elsewhere")

@@ -43,6 +43,7 @@ GROUPS = (
     "packing",
     "loading",
     "truth",
+    "clips",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
@@ -83,7 +84,7 @@ def perf(
 
     Args:
         only: groups to run: media, shards, metrics, report, suite, planning, sharing, index, model, step,
-            wan, packing, loading, truth; all when not given
+            wan, packing, loading, truth, clips; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

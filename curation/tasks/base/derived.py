@@ -9,9 +9,10 @@ from curation.core.cache import Workspace
 from curation.core.results import Candidate
 from curation.core.task import Task
 from curation.sources.clips import Clip
+from curation.sources.listing import Sources
 from shards.hashing import digest
 from shards.index import IndexEntry
-from shards.location import ShardError
+from shards.location import ShardError, StoreError
 from shards.manifest import read_manifest
 from shards.reader import Record, ShardSet
 from shards.sample import Provenance, Step
@@ -21,7 +22,7 @@ class DerivedTask(Task):
     """A task over finished samples of other tasks, whose media it uses again.
 
     Args:
-        parents: folders of shards of those tasks.
+        parents: folders or URLs of shards of those tasks.
         tasks: of the samples that are taken; subclasses have their own default.
         endings: of the keys of those samples; all where there are none.
     """
@@ -35,15 +36,17 @@ class DerivedTask(Task):
         super().__init__()
         self.parents, self.tasks, self.endings = tuple(parents), tuple(tasks), tuple(endings)
 
-    def find(self, clips: Path) -> list[str]:
+    def find(self, clips: str) -> Sources:
         """The parents' shards; ShardError for a parent that is not there."""
-        found = []
+        found: list[str] = []
         for folder in self.parents:
             try:
                 found += [f"{folder}/{row.shard}" for row in read_manifest(folder)]
+            except StoreError:
+                raise
             except ShardError as error:
                 raise ShardError(f"{error} `make curate TASK={Path(folder).name}` makes it") from None
-        return found
+        return Sources(tuple(found))
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The samples of a shard that are taken, as clips."""

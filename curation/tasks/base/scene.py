@@ -6,7 +6,6 @@ The ground truth is exact, whatever clips there are.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from curation import cg
@@ -16,6 +15,7 @@ from curation.core import cache
 from curation.core.cache import Workspace
 from curation.core.task import Task
 from curation.sources.clips import Clip
+from curation.sources.listing import Sources
 from shards.hashing import digest
 from shards.sample import Step
 
@@ -47,9 +47,9 @@ class SceneTask(Task):
         self.scene, self.scenes = scene or SceneSettings(), scenes
         self.first, self.heldout_fraction = first, heldout_fraction
 
-    def find(self, clips: Path) -> list[str]:
+    def find(self, clips: str) -> Sources:
         """One source per seed."""
-        return [f"seed {self.first + i}" for i in range(self.scenes)]
+        return Sources(tuple(f"seed {self.first + i}" for i in range(self.scenes)))
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The scene of a seed as a clip; its hash is that of the scene's description."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from curation.vlm.endpoint import Endpoint
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend, Rating
 from curation.vlm.qwen2_vl import Qwen2Vl
+from tests.curation.reference.answers import Answers
 
 
 def asked(url: str, **settings: Any) -> Endpoint:
@@ -186,3 +190,33 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     assert done.samples == 8
     assert done.stages["segment"].computed == 0  # kept from before
     assert done.stages["inpaint"].computed == 2
+
+
+def test_an_endpoint_that_is_down_for_a_while_is_waited_for(clip: np.ndarray) -> None:
+    """Its server is stopped after an answer and started again; one that never answered is told at once."""
+    first = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    port = first.server_address[1]
+    model = asked(f"http://127.0.0.1:{port}/v1", patience=30.0)
+    threading.Thread(target=first.serve_forever, daemon=True).start()
+    before = model.rate([clip[0]], "Grade it.")
+    first.shutdown()
+    first.server_close()
+    again: list[ThreadingHTTPServer] = []
+
+    def restart() -> None:
+        again.append(ThreadingHTTPServer(("127.0.0.1", port), Answers))
+        again[0].serve_forever()
+
+    timer = threading.Timer(1.5, restart)
+    timer.start()
+    begin = time.monotonic()
+    assert model.rate([clip[0]], "Grade it.") == before
+    assert time.monotonic() - begin > 1.4
+    again[0].shutdown()
+    again[0].server_close()
+
+    impatient = asked(f"http://127.0.0.1:{port}/v1", patience=30.0)
+    begin = time.monotonic()
+    with pytest.raises(AssetError, match="start it, or correct url"):
+        impatient.rate([clip[0]], "Grade it.")
+    assert time.monotonic() - begin < 10
