@@ -229,7 +229,8 @@ class Location:
         for number in range(TRIES):
             try:
                 # The name joins after the URL is taken apart, so that nothing in it is a protocol.
-                fs, root = url_to_fs(self.folder)
+                # Other processes write there too: a listing of before would hide what they wrote.
+                fs, root = url_to_fs(self.folder, use_listings_cache=False)
                 return call(fs, f"{root.rstrip('/')}/{name}" if root else name)
             except (FileNotFoundError, NotImplementedError):
                 raise

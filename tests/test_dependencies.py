@@ -30,6 +30,7 @@ UNSEEN = {
     "onnxruntime": "rtmlib",
     "pip": "opens a source archive",
     "pycocotools": "groundingdino",
+    "s3fs": "fsspec opens s3:// with it",
     "scikit-build": "opens a source archive",
     "setuptools": "opens a source archive",
     "tensorboard": "Lightning's logger",

@@ -15,7 +15,7 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.task import Task
 from curation.engine.task_config import build, load_config
-from curation.sources.listing import local_copy
+from curation.sources.listing import is_remote
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
 from shards.media import MediaError, probe
@@ -61,15 +61,16 @@ def parts_of(task: Task) -> list[Part]:
 
 
 def source_frames(task: Task, sources: Sequence[str], space: Workspace) -> int:
-    """Frames of all sources as their containers tell; those of scenes and samples counted."""
+    """Frames of all local sources as their containers tell; those of scenes and samples counted."""
     total = 0
     for source in sources:
+        if task.from_files and is_remote(source):
+            continue  # not fetched to be counted
         if not task.from_files:
             total += sum(unit.frames for unit in task.units(source, space))
             continue
         try:
-            with local_copy(source) as file:
-                total += probe(file.path).frames
+            total += probe(source).frames
         except MediaError:
             continue  # the run quarantines it
     return total
@@ -125,5 +126,7 @@ def dry_run(task: str, clips: str, workspace: str | Path, config: Path, workers:
         "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"
     )
     console.print(f"about {hours:.2f} hours with {max(1, workers)} workers{more}", highlight=False)
+    if remote := sum(built.from_files and is_remote(source) for source in sources.files):
+        console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
     for missing in dict.fromkeys(part.missing for part in parts if part.missing):
         console.print(f"missing: {missing}", highlight=False, soft_wrap=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.engine.task_config import RunError
-from shards.column_writer import PREFIX
-from shards.files import LOCK, InUseError, exclusive, is_unused, write_json
+from shards.column_writer import PREFIX, columns_name
+from shards.files import LOCK, InUseError, exclusive, is_unused, sha256_of, write_json
 from shards.hashing import digest
 from shards.index import index_name
 from shards.location import WEB, Location, written_to
@@ -131,10 +131,13 @@ class Output:
             if name not in there:  # the other run took it for a leaving of a killed one
                 self.location.put(name, self.local / name)
         left = {*older, *map(index_name, older)}
+        # Columns of the same manifest stay, even if this machine had them elsewhere and made none anew.
+        columns = columns_name(sha256_of(self.local / MANIFEST)) if rows else PREFIX
         for name in there:
-            # Where nothing was accepted the older shards stay, as they do in a folder.
             of_shards = name in left or PUBLISHED.fullmatch(name) or name.startswith(PREFIX)
-            if name not in files and ((rows and of_shards) or PAGES.fullmatch(name)):
+            # Where nothing was accepted the older shards stay, as they do in a folder.
+            stale = bool(rows) and of_shards and not name.startswith(f"{columns}/")
+            if name not in files and (stale or PAGES.fullmatch(name)):
                 self.location.remove(name)
 
     def _files(self) -> list[str]:

@@ -258,6 +258,7 @@ def load_frames(clip: Clip) -> np.ndarray:
     """The clip's frames out of its own file, uint8 RGB [T, height, width, 3]."""
     if not clip.path:
         raise MediaError(f"{clip.name}: the clip has no file of its own")
+    load_frames.cache_clear()  # before memory is taken for this one
     frames = np.empty((clip.frames, clip.height, clip.width, 3), np.uint8)
     count = 0
     with open_video(clip.path) as (container, stream):

@@ -80,7 +80,7 @@ def find_sources(clips: str) -> Sources:
     if suffix_of(clips) in LIST_SUFFIXES and not Path(clips).is_dir():
         return _listed(clips)
     found = _Found()
-    if URL.match(clips) and not Path(clips).exists():
+    if is_remote(clips):
         if suffix_of(clips) in VIDEO_SUFFIXES:
             return Sources((clips,))
         _search_store(Location(clips), found)
@@ -97,6 +97,11 @@ def find_sources(clips: str) -> Sources:
             f"{printable(clips)}: holds no video files ({known}){others}; try: python -m curation clips fetch"
         )
     return found.sources
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is a URL; a local file of that name wins."""
+    return URL.match(source) is not None and not Path(source).exists()
 
 
 def suffix_of(name: str) -> str:
@@ -296,7 +301,7 @@ class SourceFile:
 
     def __init__(self, source: str, scratch: Path) -> None:
         self.source, self._scratch = source, scratch
-        self.remote = URL.match(source) is not None and not Path(source).exists()
+        self.remote = is_remote(source)
         self.name = printable(Path(source).name)
         if self.remote:
             folder, _, self._rest = source.rpartition("/")

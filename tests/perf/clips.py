@@ -50,6 +50,7 @@ def run_step(step: str, source: Path, folder: Path, settings: Cut) -> dict[str, 
             frames = load_frames(replace(clip, path=str(folder / clip.file)))
             if step == "screen":
                 measure_clip(frames, clip.fps)
+            del frames
     seconds = time.process_time() - begin
     if step == "cut":
         notes.write_text(json.dumps([vars(clip) for clip in clips]))
