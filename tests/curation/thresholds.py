@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def with_threshold(config: dict[str, Any], place: Place, value: Any) -> dict[str
     return made
 
 
-def units(task: Task, sources: list[str], space: Workspace) -> list[Clip]:
+def units(task: Task, sources: Iterable[str], space: Workspace) -> list[Clip]:
     """The units of some sources."""
     return [unit for source in sources for unit in task.units(source, space)]
 
@@ -62,7 +62,7 @@ class Processed:
 def processed(config: dict[str, Any], clips: Path, root: Path) -> Processed:
     """Process all units in the workspace `root`."""
     task, space = build(config), Workspace(root)
-    found = units(task, task.find(clips), space)
+    found = units(task, task.find(str(clips)).files, space)
     reasons = [candidate.reason for unit in found for candidate in task.process(unit, space)]
     stages = {stage.name for stage in task.graph}
     work = {name: work for name, work in space.work.items() if name in stages}

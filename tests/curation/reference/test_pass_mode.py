@@ -64,7 +64,7 @@ def test_a_stage_s_process_holds_its_own_model_alone(
     built, space = build(config), Workspace(tmp_path)
     outcomes = [
         Outcome(source, unit, items=built.start(unit))
-        for source in built.find(little_clips)
+        for source in built.find(str(little_clips)).files
         for unit in built.units(source, space)
     ]
     rows = [outcome.to_row(space.local) for outcome in outcomes]
