@@ -17,7 +17,7 @@ from curation.core.stage import Stage
 from curation.core.task import Task
 from curation.engine.engine import EngineOptions, Plan, choose
 from curation.engine.task_config import build, load_config, read_limits
-from curation.engine.worker import CUT, SCREEN, stages_of
+from curation.engine.worker import CUT, SCREEN
 from curation.sources.listing import is_remote
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
@@ -125,7 +125,7 @@ def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options:
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     built = build(load_config(task, config))
     sources, console, space = built.find(clips).files, Console(), Workspace(workspace)
-    stages, workers = stages_of(built), options.workers
+    stages, workers = built.graph, options.workers
     limits = read_limits(config, [CUT, SCREEN, *(stage.name for stage in stages)])
     plan = Plan.of(stages, limits, options.gpus)
     print_graph(task, stages, plan, ", ".join(choose(options, plan, sources)))

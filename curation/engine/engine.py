@@ -68,8 +68,7 @@ class Plan:
         made = {CUT: Resources(), SCREEN: Resources()}
         for stage in stages:
             needs = stage.needs
-            wants = needs.gpus > 0 or stage.name == "process"
-            made[stage.name] = replace(needs, gpus=gpus if gpus and wants else needs.gpus)
+            made[stage.name] = replace(needs, gpus=gpus if gpus and needs.gpus else needs.gpus)
         for name, limit in limits.items():
             said = {"cpus": limit.cpus, "gpus": limit.gpus, "memory_gib": limit.memory_gib}
             known = {key: value for key, value in said.items() if value is not None}

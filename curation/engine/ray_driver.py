@@ -6,6 +6,7 @@ Rows of Ray Data carry an outcome as JSON: references and small values, never pi
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
+from curation.engine.cluster import answers, prepare_environment
 from curation.engine.local import THREADS, end_with_parent
 from curation.engine.task_config import RunError, StageLimits, one_line
 from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, begin_attempt, end_attempt, given_up
@@ -24,6 +26,7 @@ from shards.processes import background_processes, close_terminal_input
 
 STARTS = 3  # of Ray, which gives up after 30 seconds; a busy machine may need longer
 SPARE = 0.95  # of the cores, which all pools together may ask for at their smallest
+ROW_BYTES = 1500  # of a clip's row, about
 FILE_BLOCKS = 4  # of sources for each process of the cut, at least
 
 
@@ -86,8 +89,9 @@ def silence() -> None:
 
 def _connect(address: str, workers: int) -> None:
     """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
+    prepare_environment(address)
+    if address and not answers(address):
+        raise RunError(f"{address}: nothing listens there; start Ray, or correct --address or RAY_ADDRESS")
     import ray
     import ray.data
 
@@ -130,18 +134,23 @@ def _connect(address: str, workers: int) -> None:
 
 
 def fitted(
-    pools: Sequence[StagePool], there: Mapping[str, float], workers: int, cluster: bool, gpus: float
+    pools: Sequence[StagePool], nodes: Sequence[Mapping[str, float]], workers: int, cluster: bool, gpus: float
 ) -> tuple[list[StagePool], str]:
     """The pools with shares that Ray can give them all at once, and a line to be told ("" for none).
 
     All pools live at the same time, so that each must get its smallest number of processes. On one machine
     each may grow to `workers`; cores are then only counted, and shared by the kernel.
 
+    Args:
+        nodes: what each living node has, as Ray names it.
+
     Raises:
-        RunError: GPUs that are not there; Ray would wait for them for ever.
+        RunError: GPUs that are not there, or no core at all; Ray would wait for them for ever.
     """
     note, fit = "", list(pools)
-    gpus_there = there.get("GPU", 0.0)
+    gpus_there = sum(node.get("GPU", 0.0) for node in nodes)
+    if not any(node.get("CPU", 0.0) for node in nodes):
+        raise RunError("its nodes have no core to give; start them with --num-cpus")
     if gpus > gpus_there:
         where = "this cluster" if cluster else "this machine"
         raise RunError(f"--gpus {gpus:g}: no worker would ever start, {where} has {gpus_there:g} GPUs")
@@ -157,11 +166,31 @@ def fitted(
     if not cluster:
         fit = [replace(pool, limit=grown(pool.limit, workers)) for pool in fit]
     counted = [(pool.limit.min or 1) if cluster else (pool.limit.max or 1) for pool in fit]
-    most = sum(pool.needs.cpus * number for pool, number in zip(fit, counted, strict=True))
-    share = min(1.0, SPARE * there.get("CPU", 1.0) / max(most, 1e-9))
+    wanted_cpus = [pool.needs.cpus for pool, number in zip(fit, counted, strict=True) for _ in range(number)]
+    share = share_that_fits(wanted_cpus, [node.get("CPU", 0.0) for node in nodes])
     if share < 1.0:
-        fit = [replace(p, needs=replace(p.needs, cpus=round(p.needs.cpus * share, 4))) for p in fit]
+        cut = math.floor(share * 10_000) / 10_000  # Ray counts to four places
+        fit = [replace(p, needs=replace(p.needs, cpus=round(p.needs.cpus * cut, 4))) for p in fit]
     return fit, note
+
+
+def share_that_fits(wanted: Sequence[float], nodes: Sequence[float]) -> float:
+    """The largest share, at most 1, of what processes want of cores at which all find a node at once.
+
+    Args:
+        wanted: cores of each process; nodes: cores of each node. A process lies on one node.
+    """
+    share, ordered = 1.0, sorted(wanted, reverse=True)
+    while True:
+        free = [SPARE * cores for cores in sorted(nodes, reverse=True)]
+        for cores in ordered:  # first fit, the largest first
+            place = next((i for i, left in enumerate(free) if left >= cores * share), None)
+            if place is None:
+                break
+            free[place] -= cores * share
+        else:
+            return share
+        share *= 0.9
 
 
 def grown(limit: StageLimits, workers: int) -> StageLimits:
@@ -182,7 +211,8 @@ def stream(
     context.print_on_execution_start = False
     context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    pools, note = fitted(pools, ray.cluster_resources(), workers, cluster, gpus)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    pools, note = fitted(pools, nodes, workers, cluster, gpus)
     if note:
         yield "note", note
     root = Worker.root_of(job)
@@ -191,7 +221,10 @@ def stream(
         return
     # Few clips are handed out one by one, so that all processes have work; many in batches.
     most = pools[0].limit.max or int(ray.cluster_resources().get("CPU", 1))
-    size = max(1, min(pools[0].needs.batch, len(items) // (FILE_BLOCKS * most)))
+    size = max(1, min(*(pool.needs.batch for pool in pools), len(items) // (FILE_BLOCKS * most)))
+    # A file may give many clips: what the cut puts out is split by its bytes. Not by `repartition`, whose
+    # tasks want a core of their own, which the pools may have taken.
+    context.target_max_block_size = size * ROW_BYTES
     rows: Any = ray.data.from_items(items, override_num_blocks=-(-len(items) // size))
     for pool in pools:
         actor = type(pool.stage, (StageActor,), {"stage": pool.stage})
@@ -208,11 +241,7 @@ def stream(
         }
         if pool.stage == CUT:
             rows = rows.flat_map(actor, **options)
-            rows = rows.repartition(target_num_rows_per_block=size)  # a file may give many clips
         else:
-            if pool.needs.batch < size:
-                size = pool.needs.batch
-                rows = rows.repartition(target_num_rows_per_block=size)
             rows = rows.map(actor, **options)
     for row in rows.iter_rows():
         yield "row", row["outcome"]

@@ -37,7 +37,7 @@ from curation.engine.report import (
 from curation.engine.store import OutcomeStore
 from curation.engine.summary import Summary
 from curation.engine.task_config import RunError, build, load_config, read_limits
-from curation.engine.worker import Job, open_workspace, stages_of
+from curation.engine.worker import Job, open_workspace
 from shards.files import write_bytes, write_json
 from shards.hashing import digest
 from shards.sample import SampleError, Step, parse_sample
@@ -74,7 +74,7 @@ def _run(
     config = load_config(task, config_path)
     built = build(config)
     steps = built.steps()  # names a missing model before any work
-    stages = stages_of(built)
+    stages = built.graph
     limits = read_limits(config_path, ["cut", "screen", *(stage.name for stage in stages)])
     plan = Plan.of(stages, limits, engine.options.gpus)
     if built.note:

@@ -13,12 +13,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
-from curation.core.stage import Resources, Stage
-from curation.core.task import Task
 from curation.engine import watchdog
 from curation.engine.task_config import TaskConfig, build, one_line
 from curation.sources import clip_filter
@@ -73,16 +70,6 @@ def end_attempt(job: Job, key: str) -> None:
     open_workspace(job.workspace).end_attempt(job.run, key)
 
 
-def stages_of(task: Task) -> tuple[Stage, ...]:
-    """The stages of a task; one that does not declare any is a single one."""
-    try:
-        return task.graph
-    except NotImplementedError:
-        uses = list(task.annotators().values())
-        whole: Any = task.process
-        return (Stage(name="process", run=whole, annotators=uses, resources=Resources(batch=1)),)
-
-
 class Worker:
     """One process of the run: cuts files, takes clips through stages; models load at their first use."""
 
@@ -95,7 +82,7 @@ class Worker:
         self.job = job
         with self._noted("loading", "the task"):
             self.task = build(job.config)
-        self.stages = {stage.name: stage for stage in stages_of(self.task)}
+        self.stages = {stage.name: stage for stage in self.task.graph}
 
     @staticmethod
     def root_of(job: Job) -> Path:
@@ -170,9 +157,6 @@ class Worker:
         return done
 
     def _advance(self, stage: str, clip: Clip, done: Outcome, space: Workspace, first: bool) -> None:
-        if stage == "process":  # of a task that declares no stages
-            done.candidates = self.task.process(clip, space)
-            return
         if first:
             done.items = self.task.start(clip)
         self.task.advance(self.stages[stage], done, space)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
 from curation.engine.engine import Engine, EngineOptions, Plan, choose
-from curation.engine.ray_driver import StagePool, fitted
+from curation.engine.ray_driver import StagePool, fitted, share_that_fits
 from curation.engine.run import run
 from curation.engine.store import NEAR, SAME_BYTES, OutcomeStore
 from curation.engine.summary import Summary
@@ -231,21 +231,40 @@ def test_all_pools_fit_at_once_or_the_run_is_refused() -> None:
         StagePool(stage, Resources(cpus=1.0, gpus=gpus), StageLimits())
         for stage, gpus in (("cut", 0.0), ("ground", 0.5), ("judge", 0.5))
     ]
-    fit, note = fitted(pools, {"CPU": 2.0, "GPU": 1.0}, 2, False, 0.0)
+    fit, note = fitted(pools, [{"CPU": 2.0, "GPU": 1.0}], 2, False, 0.0)
     assert not note
     assert sum(p.needs.cpus * (p.limit.max or 0) for p in fit) <= 2.0
     assert [p.limit.max for p in fit] == [2, 2, 2]
     assert [p.needs.gpus for p in fit] == [0.0, 0.5, 0.5]
-    fit, _ = fitted(pools, {"CPU": 64.0, "GPU": 1.0}, 2, True, 0.0)
+    fit, _ = fitted(pools, [{"CPU": 64.0, "GPU": 1.0}], 2, True, 0.0)
     assert [(p.needs.cpus, p.limit.max) for p in fit] == [(1.0, None)] * 3
-    fit, note = fitted(pools, {"CPU": 2.0}, 2, True, 0.0)
+    fit, note = fitted(pools, [{"CPU": 2.0}], 2, True, 0.0)
     assert "no GPU here" in note
     assert not any(p.needs.gpus for p in fit)
     with pytest.raises(RunError, match="--gpus 1: no worker would ever start, this machine has 0 GPUs"):
-        fitted(pools, {"CPU": 2.0}, 2, False, 1.0)
+        fitted(pools, [{"CPU": 2.0}], 2, False, 1.0)
     twice = [*pools, StagePool("edit", Resources(gpus=0.5), StageLimits(min=2))]
     with pytest.raises(RunError, match="want 2 GPUs at once, there are 1; use --engine passes"):
-        fitted(twice, {"CPU": 2.0, "GPU": 1.0}, 2, False, 0.0)
+        fitted(twice, [{"CPU": 2.0, "GPU": 1.0}], 2, False, 0.0)
+
+
+@given(
+    wanted=st.lists(st.sampled_from([0.5, 1.0, 2.0, 8.0]), min_size=1, max_size=12),
+    nodes=st.lists(st.integers(1, 64).map(float), min_size=1, max_size=6),
+)
+def test_every_process_finds_a_node_of_its_own_share(wanted: list[float], nodes: list[float]) -> None:
+    """A stage whose first process lies on no node would wait for ever, however much is free in all."""
+    share = share_that_fits(wanted, nodes)
+    assert 0 < share <= 1
+    free = sorted(nodes)
+    for cores in sorted(wanted, reverse=True):
+        place = next(i for i in reversed(range(len(free))) if free[i] >= cores * share)
+        free[place] -= cores * share
+        free.sort()
+    # nothing is given away without need: were all of the size of the largest, a slightly larger share fails
+    if share < 1:
+        largest = max(wanted) * share / 0.9
+        assert sum(int(0.95 * cores / largest - 1e-9) for cores in nodes) < len(wanted)
 
 
 def test_resources_of_a_file_change_no_result_and_are_checked(clips: Path, tmp_path: Path) -> None:
