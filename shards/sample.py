@@ -82,7 +82,7 @@ class ClipRef(Strict):
     name: str
     span: tuple[float, float]
     license: str = "unknown"
-    mended: list[str] = []
+    mended: tuple[str, ...] = ()
 
 
 class Step(Strict):

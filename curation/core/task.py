@@ -223,7 +223,7 @@ class Task:
             name=clip.name,
             span=(round(span[0], 4), round(span[1], 4)),
             license=self.license(clip),
-            mended=list(clip.mended),
+            mended=clip.mended,
         )
         return Provenance(clip=reference, steps=steps)
 
