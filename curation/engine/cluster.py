@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from curation.engine.task_config import RunError, one_line
@@ -39,17 +38,31 @@ def answers(address: str) -> bool:
         return False
 
 
-def prepare_environment(address: str) -> None:
-    """Set what Ray reads of its environment while it is imported; what is set already stays.
-
-    The head of `ray start` accepts none without its token, which a client sends only when it is told to. A
-    cluster without tokens takes no notice of one.
-    """
+def prepare_environment() -> None:
+    """Set what Ray reads of its environment while it is imported; what is set already stays."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own notes; faults come as exceptions
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if address and (given or Path("~/.ray/auth_token").expanduser().is_file()):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def refusal(address: str, error: BaseException) -> RunError:
+    """Why a cluster could not be joined, and what to do.
+
+    Not done for the user: a client with a token is let in by a head without tokens, but the two then drop
+    each other's actors.
+    """
+    chain, each = list[str](), error
+    while each is not None:
+        chain.append(str(each))
+        each = each.__cause__ or each.__context__  # type: ignore[assignment]
+    if any("AuthToken" in text or "Unauthenticated" in text for text in chain):
+        return RunError(
+            f"--address {address}: asks for its token, as `ray start` has it; set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN_PATH unless the token is in ~/.ray/auth_token"
+        )
+    return RunError(
+        f"--address {address}: no Ray cluster can be reached there ({one_line(error)[:200]}); start one with "
+        "`ray start --head`, or leave --address and RAY_ADDRESS out"
+    )
 
 
 def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) -> list[Node]:
@@ -63,13 +76,13 @@ def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) ->
         if time.monotonic() > deadline:
             raise RunError(f"--address {address}: nothing listens there; start Ray, or correct it")
         time.sleep(1.0)
-    prepare_environment(address)
+    prepare_environment()
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:  # Ray has no class of its own for this
-        raise RunError(f"--address {address}: no Ray answers there; {one_line(error)}") from None
+        raise refusal(address, error) from None
     try:
         while True:
             found = [_node(node) for node in ray.nodes() if node["Alive"]]

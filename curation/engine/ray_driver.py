@@ -17,7 +17,7 @@ from typing import Any
 
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
-from curation.engine.cluster import answers, prepare_environment
+from curation.engine.cluster import answers, prepare_environment, refusal
 from curation.engine.local import THREADS, end_with_parent
 from curation.engine.task_config import RunError, StageLimits, one_line
 from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, begin_attempt, end_attempt, given_up
@@ -89,9 +89,9 @@ def silence() -> None:
 
 def _connect(address: str, workers: int) -> None:
     """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
-    prepare_environment(address)
+    prepare_environment()
     if address and not answers(address):
-        raise RunError(f"{address}: nothing listens there; start Ray, or correct --address or RAY_ADDRESS")
+        raise RunError(f"--address {address}: nothing listens there; start Ray, or correct it")
     import ray
     import ray.data
 
@@ -107,10 +107,7 @@ def _connect(address: str, workers: int) -> None:
         try:
             ray.init(address=address, **common)
         except Exception as error:  # no such host, no such cluster, another version  # noqa: BLE001
-            raise RunError(
-                f"{address}: no Ray cluster can be reached there ({one_line(error)[:200]}); start one with "
-                "`ray start --head`, or leave --address and RAY_ADDRESS out"
-            ) from None
+            raise refusal(address, error) from None
         return
     for _ in range(STARTS):
         try:
@@ -210,6 +207,9 @@ def stream(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0  # a lost block is an error, never a shorter result
+    # Of actors that die while they start: a node is lost, or Ray Data itself takes back one that it no longer
+    # needs. What fails in their own start is a fault that they report.
+    context.max_consecutive_actor_init_deaths = 2 * ATTEMPTS
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     pools, note = fitted(pools, nodes, workers, cluster, gpus)

@@ -35,15 +35,17 @@ def test_a_cluster_with_a_token_says_what_it_has(cli: Cli, tmp_path: Path) -> No
     command = [sys.executable, "-m", "curation", "cluster", "--address", f"127.0.0.1:{port}"]
     command += ["--patience", "60"]
     try:
-        knowing = {k: v for k, v in given.items() if k != "RAY_AUTH_MODE"}
-        asked = subprocess.Popen(command, cwd=ROOT, env=knowing, stdout=subprocess.PIPE, text=True)
-        out, _ = asked.communicate(timeout=150)
+        asked = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=150)
+        without = {k: v for k, v in given.items() if k != "RAY_AUTH_MODE"}
+        refused = subprocess.run(command, cwd=ROOT, env=without, capture_output=True, text=True, timeout=150)
     finally:
         head.terminate()
         head.wait(timeout=60)
-    assert asked.returncode == 0
-    (row,) = [line for line in out.splitlines() if "│" in line]
+    assert asked.returncode == 0, asked.stderr
+    (row,) = [line for line in asked.stdout.splitlines() if "│" in line]
     assert row.replace("│", " ").split()[1:3] == ["3", "0"]
+    assert refused.returncode == 2
+    assert "asks for its token, as `ray start` has it; set RAY_AUTH_MODE=token" in refused.stderr
 
 
 @pytest.mark.parametrize(

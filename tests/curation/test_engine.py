@@ -195,6 +195,41 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_on_two_nodes_each_stage_has_actors_of_its_own(
+    expected: tuple[dict[str, str], Summary], clips: Path, tmp_path: Path
+) -> None:
+    """Two raylets of one core: no stage waits for another's, and Ray itself says whose actors there are."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        where = ["--clips", clips, "--out", tmp_path / "out", "--workspace", tmp_path / "workspace"]
+        arguments = ["run", "sketch_to_video", "--config", configured(tmp_path), *where]
+        driver = subprocess.Popen(
+            command(*arguments, "--address", cluster.address),
+            cwd=ROOT,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=40)
+        seen: set[str] = set()
+        while driver.poll() is None:
+            seen |= {actor["ActorClassName"] for actor in ray._private.state.actors().values()}
+            time.sleep(0.2)
+        assert driver.returncode == 0, driver.communicate()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    pools = {"FlatMap(cut)", "Map(screen)", "Map(sketch)", "Map(caption)"}
+    assert {name[10:-1] for name in seen if name.startswith("MapWorker(")} == pools
+    assert digests(tmp_path / "out") == expected[0]
+
+
+@pytest.mark.slow
 def test_an_address_where_nobody_answers_is_one_line(
     cli: Callable[..., subprocess.CompletedProcess[str]], clips: Path, tmp_path: Path
 ) -> None:
