@@ -164,7 +164,9 @@ def fitted(
         fit = [replace(pool, limit=grown(pool.limit, workers)) for pool in fit]
     counted = [(pool.limit.min or 1) if cluster else (pool.limit.max or 1) for pool in fit]
     wanted_cpus = [pool.needs.cpus for pool, number in zip(fit, counted, strict=True) for _ in range(number)]
-    share = share_that_fits(wanted_cpus, [node.get("CPU", 0.0) for node in nodes])
+    cores = sorted(node.get("CPU", 0.0) for node in nodes)
+    # Also when a node is lost: a stage whose last process was there must find room on the others.
+    share = share_that_fits(wanted_cpus, cores[:-1] if any(cores[:-1]) else cores)
     if share < 1.0:
         cut = math.floor(share * 10_000) / 10_000  # Ray counts to four places
         fit = [replace(p, needs=replace(p.needs, cpus=round(p.needs.cpus * cut, 4))) for p in fit]
@@ -187,7 +189,7 @@ def share_that_fits(wanted: Sequence[float], nodes: Sequence[float]) -> float:
             free[place] -= cores * share
         else:
             return share
-        share *= 0.9
+        share *= 0.98
 
 
 def grown(limit: StageLimits, workers: int) -> StageLimits:
