@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -215,7 +216,7 @@ def test_on_two_nodes_each_stage_has_actors_of_its_own(
             stderr=subprocess.PIPE,
             text=True,
         )
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=40)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         seen: set[str] = set()
         while driver.poll() is None:
             seen |= {actor["ActorClassName"] for actor in ray._private.state.actors().values()}
