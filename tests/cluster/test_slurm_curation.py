@@ -121,7 +121,7 @@ def test_two_nodes_make_the_shards_of_one_process(
     assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
     assert slurm.state(job)["Restarts"] == "0"
     assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == expected
-    assert not list(processes_of("n1", job)), "something of the job goes on"
+    wait_until(lambda: not any(processes_of("n1", job)), folder, seconds=60)  # nothing of the job goes on
 
 
 def test_a_job_that_is_told_to_stop_comes_back(
