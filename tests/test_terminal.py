@@ -642,7 +642,6 @@ def commands(folder: Path, base: Path) -> dict[str, tuple[Path, list[object]]]:
         ),
         "curate": (base / "out", curate(folder, base, 0)),
         "all": (base / "all", ["curation", "all", "--out", base / "all", "--workspace", base / "other"]),
-        "workspace": (base / "workspace", curate(folder, base, 0)),
     }
 
 
