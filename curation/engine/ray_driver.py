@@ -9,8 +9,9 @@ import logging
 import math
 import os
 import threading
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +28,7 @@ from shards.processes import background_processes, close_terminal_input
 STARTS = 3  # of Ray, which gives up after 30 seconds; a busy machine may need longer
 SPARE = 0.95  # of the cores, which all pools together may ask for at their smallest
 ROW_BYTES = 1500  # of a clip's row, about
+LOOK = 2.0  # seconds between two looks at the nodes
 FILE_BLOCKS = 4  # of sources for each process of the cut, at least
 
 
@@ -54,6 +56,12 @@ def serve(pipe: Any, address: str, workers: int) -> None:
         except (EOFError, OSError):
             _leave()  # whatever is under way
 
+    lock = threading.Lock()
+
+    def tell(kind: str, text: str) -> None:
+        with lock:
+            pipe.send((kind, text))
+
     threading.Thread(target=listen, name="requests", daemon=True).start()
     connected = False
     while True:
@@ -62,13 +70,30 @@ def serve(pipe: Any, address: str, workers: int) -> None:
             if not connected:
                 _connect(address, workers)
                 connected = True
+                threading.Thread(target=watch_nodes, args=(tell,), name="nodes", daemon=True).start()
             for kind, text in stream(job, pools, sources, workers, gpus, bool(address)):
-                pipe.send((kind, text))
-            pipe.send(("done", ""))
+                tell(kind, text)
+            tell("done", "")
         except RunError as error:
-            pipe.send(("error", str(error)))
+            tell("error", str(error))
         except Exception as error:  # Ray's are of many classes; the run ends with the line  # noqa: BLE001
-            pipe.send(("error", one_line(error)))
+            tell("error", one_line(error))
+
+
+def watch_nodes(tell: Callable[[str, str], None]) -> None:
+    """Tell of every node of the cluster that is lost."""
+    import ray
+
+    known: dict[str, str] = {}
+    while True:
+        try:
+            living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        except Exception:  # Ray's are of many classes: it is shut down, or its head is gone  # noqa: BLE001
+            return
+        for node in known.keys() - living.keys():
+            tell("lost", known[node])
+        known = living
+        time.sleep(LOOK)
 
 
 def _leave() -> None:
@@ -199,9 +224,14 @@ def grown(limit: StageLimits, workers: int) -> StageLimits:
 
 
 def stream(
-    job: Job, pools: Sequence[StagePool], sources: Sequence[str], workers: int, gpus: float, cluster: bool
+    job: Job,
+    pools: Sequence[StagePool],
+    sources: Mapping[int, str],
+    workers: int,
+    gpus: float,
+    cluster: bool,
 ) -> Any:
-    """Messages (kind, text) of a run: notes, and rows of finished outcomes."""
+    """Messages (kind, text) of a run over sources by their numbers: notes, and rows of finished outcomes."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -218,7 +248,7 @@ def stream(
     if note:
         yield "note", note
     root = Worker.root_of(job)
-    items = [Outcome(source, number=(number, 0)).to_row(root) for number, source in enumerate(sources)]
+    items = [Outcome(source, number=(number, 0)).to_row(root) for number, source in sources.items()]
     if not items:
         return
     # Few clips are handed out one by one, so that all processes have work; many in batches.

@@ -7,6 +7,7 @@ then says so in one line, and keeps nothing of a run in memory.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 from curation.core.outcome import Outcome
@@ -20,6 +21,27 @@ from shards.processes import background_processes, uninterrupted
 
 LOST = "Ray: its driver, or the head or raylet that it needs, has ended; repeat the command to go on"
 PATIENCE = 20.0  # seconds for Ray to shut down
+# Seconds without a result after a node was lost: where nobody works, and where somebody may.
+SHORT_WAIT, LONG_WAIT = 60.0, 600.0
+
+
+class Unfinished:
+    """Sources of which outcomes are missing, by their numbers."""
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self.sources = dict(enumerate(sources))
+        self._places: dict[int, set[int]] = {}  # clips that came of those
+
+    def takes(self, outcome: Outcome) -> bool:
+        """Whether an outcome is one that did not come before."""
+        number, place = outcome.number
+        if number not in self.sources or place in self._places.get(number, ()):
+            return False
+        places = self._places.setdefault(number, set())
+        places.add(place)
+        if len(places) >= max(1, outcome.siblings):
+            del self.sources[number], self._places[number]
+        return True
 
 
 class Ray:
@@ -44,25 +66,22 @@ class Ray:
         max_silence: float,
         gpus: float,
     ) -> Generator[Outcome, None, None]:
-        """All outcomes as they are ready, in whatever order."""
-        self._start()
-        root = open_workspace(job.workspace).local
+        """All outcomes as they are ready, in whatever order.
+
+        Ray Data may wait for ever for what was on a node that is lost. Every result is kept, so that what is
+        missing then is asked for once more, of a new driver.
+        """
+        root, unfinished = open_workspace(job.workspace).local, Unfinished(sources)
         finished = False
         try:
-            self._pipe.send(("run", job, list(pools), list(sources), gpus))
             with Watchdog(job.notes, max_silence) as dog:
-                while (message := self._receive())[0] != "done":
-                    kind, text = message
-                    if kind == "error":
-                        raise RunError(f"Ray: {text}")
-                    if kind == "note":
-                        progress.note(text)
-                        continue
-                    dog.beat()
-                    outcome = Outcome.from_row({"outcome": text}, root)
-                    progress.arrived(outcome)
-                    yield outcome
-            finished = True
+                while not finished:
+                    self._start()
+                    self._pipe.send(("run", job, list(pools), dict(unfinished.sources), gpus))
+                    finished = yield from self._outcomes(root, unfinished, progress, dog)
+                    if not finished:
+                        self.close()
+                        progress.note("Ray: waits for what was on a lost node; what is missing is done again")
         except (BrokenPipeError, ConnectionError):
             raise RunError(LOST) from None
         finally:
@@ -71,8 +90,41 @@ class Ray:
             if not finished:
                 self.close()
 
-    def _receive(self) -> tuple[str, str]:
+    def _outcomes(
+        self, root: Path, unfinished: Unfinished, progress: RunProgress, dog: Watchdog
+    ) -> Generator[Outcome, None, bool]:
+        """The outcomes of one driver; returns False when a lost node has it wait or fail."""
+        is_lost = False
+        while True:
+            message = self._receive(1.0 if is_lost else None)
+            if message is None:
+                if dog.silence > (LONG_WAIT if dog.sees_work() else SHORT_WAIT):
+                    return False
+                continue
+            kind, text = message
+            if kind == "done":
+                return True
+            if kind == "error":
+                if is_lost:
+                    return False
+                raise RunError(f"Ray: {text}")
+            if kind == "lost":
+                is_lost = True
+                progress.note(f"Ray: the node at {text} is lost")
+            elif kind == "note":
+                progress.note(text)
+            else:
+                dog.beat()
+                outcome = Outcome.from_row({"outcome": text}, root)
+                if unfinished.takes(outcome):
+                    progress.arrived(outcome)
+                    yield outcome
+
+    def _receive(self, seconds: float | None) -> tuple[str, str] | None:
+        """The next message; None when none comes within so many seconds."""
         try:
+            if not self._pipe.poll(seconds):
+                return None
             message: tuple[str, str] = self._pipe.recv()
             return message
         except EOFError:

@@ -119,6 +119,19 @@ class Watchdog:
         """A result came."""
         self._last, self._wait = time.monotonic(), self.patience
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the last result."""
+        return time.monotonic() - self._last
+
+    def sees_work(self) -> bool:
+        """Whether a worker says that it is at work; one of another machine is believed."""
+        for path in self.folder.glob(NOTE.format("*", "*")):
+            host = path.stem.removeprefix("worker-").rpartition(".")[0]
+            if host != HOST or Path(f"/proc/{process_of(path)}").exists():
+                return True
+        return False
+
     def _watch(self) -> None:
         while not self._end.wait(min(1.0, self.patience / 4)):
             silent = time.monotonic() - self._last

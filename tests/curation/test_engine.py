@@ -29,6 +29,7 @@ from curation.engine.engine import Engine, EngineOptions, Plan, choose
 from curation.engine.ray_driver import StagePool, fitted, share_that_fits
 from curation.engine.run import run
 from curation.engine.store import NEAR, SAME_BYTES, OutcomeStore
+from curation.engine.streaming import Unfinished
 from curation.engine.summary import Summary
 from curation.engine.task_config import RunError, StageLimits
 from curation.sources.clip_filter import ClipStats, Measures
@@ -368,6 +369,18 @@ def test_a_store_of_a_dead_process_goes_and_one_of_a_living_stays(tmp_path: Path
     with OutcomeStore(tmp_path, 4):
         pass
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted([living, other])
+
+
+def test_what_is_asked_for_again_is_what_did_not_come() -> None:
+    unfinished = Unfinished(["a", "b", "c"])
+    first = Outcome("a", number=(0, 0), siblings=2)
+    assert unfinished.takes(first)
+    assert not unfinished.takes(first)  # of a second driver, which was asked for the other clip
+    assert unfinished.takes(Outcome("c", number=(2, 0)))  # could not be cut
+    assert unfinished.sources == {0: "a", 1: "b"}
+    assert unfinished.takes(Outcome("a", number=(0, 1), siblings=2))
+    assert not unfinished.takes(first)
+    assert unfinished.sources == {1: "b"}
 
 
 def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:
