@@ -17,6 +17,9 @@ DEVICES ?= 8
 # the shipped weights by name; or a folder, such as $(RUN)
 CHECKPOINT ?= nano
 BENCH ?= runs/bench
+BENCH_DATA ?= data/shards/object_removal
+# more of `python -m benchmark run`'s, for slurm-bench
+BENCH_OPTIONS ?=
 OUT ?= edit.mp4
 # true: first find the region that the words are about (removals and replacements by the shipped editor)
 GROUND ?= false
@@ -93,7 +96,7 @@ slurm-curate: $(READY) ## submit a curation job: make slurm-curate TASK=object_r
 	$(PY) -m curation submit $(TASK) --clips $(CLIPS) --preset $(PRESET) --workspace $(WORKSPACE) $(if $(SHARDS),--out $(SHARDS)) --slurm.nodes $(NODES) --slurm.options="$(SLURM)" $(ARGS)
 
 slurm-bench: $(READY) ## submit a scoring job: make slurm-bench CHECKPOINT=runs/mine BENCH=runs/mine/bench SLURM="--partition=gpu"
-	$(PY) -m benchmark submit --arguments="--suite heldout --data data/shards/object_removal --checkpoint $(CHECKPOINT)" --out $(BENCH) --slurm.options="$(SLURM)" $(ARGS)
+	$(PY) -m benchmark submit --arguments="--suite heldout --data $(BENCH_DATA) --checkpoint $(CHECKPOINT) $(BENCH_OPTIONS)" --out $(BENCH) --slurm.options="$(SLURM)" $(ARGS)
 
 edit: $(READY) ## edit one video: make edit VIDEO=in.mp4 TEXT="<video1> Remove the red ball." OUT=out.mp4 [GROUND=true]
 	$(PY) -m model edit --checkpoint $(CHECKPOINT) --text "$(TEXT)" --video1 "$(VIDEO)" --out "$(OUT)" --ground $(GROUND)

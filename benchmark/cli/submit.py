@@ -13,7 +13,11 @@ PACKAGES = ("benchmark", "model", "curation", "shards")
 SCRIPT = "bench.sbatch"
 
 
-def submit(arguments: str, out: str = "runs/bench", slurm: JobRequest = JobRequest()) -> None:  # noqa: B008
+def submit(
+    arguments: str = "--suite heldout",
+    out: str = "runs/bench",
+    slurm: JobRequest = JobRequest(),  # noqa: B008 (frozen)
+) -> None:
     """Submit a scoring run to SLURM; it goes on by itself when its time is up.
 
     Args:

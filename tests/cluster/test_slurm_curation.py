@@ -145,12 +145,11 @@ def test_a_scoring_job_leaves_its_report(
     (tmp_path / "media").mkdir()
     shards, out = tmp_path / "shards", tmp_path / "bench"
     write_shards(shards, make_items(tmp_path / "media", pairs=3, frames=5, height=96, width=128))
-    told = f"--data {shards} --checkpoint nano --steps 1"
     job, folder = submit(
         slurm,
         "slurm-bench",
-        *("CHECKPOINT=nano", f"BENCH={out}"),
-        f"ARGS=--slurm.cpus=1 --arguments='{told}'",
+        *("CHECKPOINT=nano", f"BENCH={out}", f"BENCH_DATA={shards}", "BENCH_OPTIONS=--steps 1"),
+        "ARGS=--slurm.cpus=1",
     )
     wait_until(lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder)
     assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
