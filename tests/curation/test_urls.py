@@ -203,13 +203,13 @@ def make(folder: Path) -> dict[str, int]:
 def test_another_machine_finds_results_and_fetches_what_it_needs(
     bucket: str, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Workspace(f"{bucket}/work")
+    first = Workspace(f"{bucket}/workspace")
     folder, result = first.cached("stage", {"clip": "a"}, make)
     reference = first.reference(folder)
     uploads = [request.rpartition("/")[2] for request in server.requests if request.startswith("PUT")]
     assert uploads == ["pixels.bin", "result.json"]  # the last one is the commit
     monkeypatch.setenv("EDITVERSE_CACHE", str(tmp_path / "another"))
-    second = Workspace(f"{bucket}/work")
+    second = Workspace(f"{bucket}/workspace")
     assert second.local != first.local
     server.requests.clear()
     again, found = second.cached("stage", {"clip": "a"}, make, files=False)
@@ -226,7 +226,7 @@ def test_another_machine_finds_results_and_fetches_what_it_needs(
 
 
 def test_a_result_that_was_deleted_at_the_store_is_made_again(bucket: str) -> None:
-    space = Workspace(f"{bucket}/work")
+    space = Workspace(f"{bucket}/workspace")
     folder, _ = space.cached("stage", 1, make)
     space.location.remove(f"{space.reference(folder)}/result.json")
     space.cached("stage", 1, make)
@@ -235,7 +235,7 @@ def test_a_result_that_was_deleted_at_the_store_is_made_again(bucket: str) -> No
 
 
 def test_an_upload_that_is_cut_short_is_no_result(bucket: str, server: S3Server) -> None:
-    space = Workspace(f"{bucket}/work")
+    space = Workspace(f"{bucket}/workspace")
     server.refuse = lambda method, path: method == "PUT" and path.endswith("result.json")
     with pytest.raises(StoreError, match=r"result\.json: "):
         space.cached("stage", 1, make)
@@ -252,7 +252,7 @@ def test_refused_requests_are_tried_again(bucket: str, server: S3Server) -> None
         return seen[method + path] == 1
 
     server.refuse = every_first
-    space = Workspace(f"{bucket}/work")
+    space = Workspace(f"{bucket}/workspace")
     folder, result = space.cached("stage", 1, make)
     assert result == {"answer": 42}
     assert any(count > 1 for count in seen.values())
@@ -367,7 +367,7 @@ def test_a_run_from_store_to_store_gives_the_samples_of_a_local_one(
         store.put(f"clips/{path.name}", path)
     store.put("clips/readme.md", b"text")
     store.put("clips/broken.mp4", b"no video")
-    places = (f"{bucket}/clips", f"{bucket}/out", f"{bucket}/work")
+    places = (f"{bucket}/clips", f"{bucket}/out", f"{bucket}/workspace")
     summary = run("sketch_to_video", *places, config, 0)
     assert "left out: 1 .md" in capsys.readouterr().err
     assert json.loads(store.read("out/summary.json"))["left_out"] == {".md": 1}
@@ -390,8 +390,8 @@ def test_a_run_from_store_to_store_gives_the_samples_of_a_local_one(
 def test_a_store_that_stays_down_ends_the_run_with_one_line(
     bucket: str, server: S3Server, good_clips: Path, tmp_path: Path
 ) -> None:
-    server.refuse = lambda method, path: method == "PUT" and "/work/" in path
-    places = ("--clips", good_clips, "--out", tmp_path / "out", "--workspace", f"{bucket}/work")
+    server.refuse = lambda method, path: method == "PUT" and "/workspace/" in path
+    places = ("--clips", good_clips, "--out", tmp_path / "out", "--workspace", f"{bucket}/workspace")
     done = subprocess.run(
         command("run", "sketch_to_video", *places, "--workers", 0),
         cwd=ROOT,
@@ -400,5 +400,5 @@ def test_a_store_that_stays_down_ends_the_run_with_one_line(
         text=True,
     )
     assert done.returncode == 2
-    assert f"{bucket}/work/" in done.stderr.strip().splitlines()[-1]
+    assert f"{bucket}/workspace/" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
