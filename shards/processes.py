@@ -89,15 +89,18 @@ def own_name() -> str:
     return f"{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
-def sweep_leavings(folder: Path) -> None:
-    """Remove folders named by `own_name` of dead processes of this machine, and whatever is a day old.
+def sweep_leavings(folder: Path, max_age: float = DAY) -> None:
+    """Remove folders named by `own_name` of dead processes of this machine, and whatever is `max_age` old.
 
     Others may be at work in it, here and on other machines.
+
+    Args:
+        max_age: seconds since anything was added; infinite where a process may be silent for longer.
     """
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(folder.iterdir()):
             host, pid = [*path.name.rsplit(".", 2), "", ""][:2]
-            if (host == _host() and pid.isdigit() and not _lives(int(pid))) or age(path) > DAY:
+            if (host == _host() and pid.isdigit() and not _lives(int(pid))) or age(path) > max_age:
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from curation.engine.progress import RunProgress
 from curation.engine.store import OutcomeStore
 from curation.engine.task_config import RunError
 from curation.engine.watchdog import Watchdog
-from curation.engine.worker import ATTEMPTS, SCREEN, Job, Worker, given_up, open_workspace
+from curation.engine.worker import ATTEMPTS, SCREEN, Job, Worker, given_up
 from shards.errors import EditVerseError
 from shards.files import naming
 from shards.processes import background_processes, close_terminal_input, uninterrupted
@@ -152,7 +152,7 @@ def _work(job: Job, stage: str, before: Path, made: Path, done: int, faults: Any
     """What the process of a pass does: every row of `before` but the first `done`."""
     close_terminal_input()
     end_with_parent()
-    root = open_workspace(job.workspace).local
+    root = job.root
     try:
         worker = Worker(job)
         with before.open() as rows, made.open("a") as out, naming(made):

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
+from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
 from curation.engine.cluster import answers, prepare_environment, refusal
 from curation.engine.local import THREADS, end_with_parent
 from curation.engine.task_config import RunError, StageLimits, one_line
-from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, begin_attempt, end_attempt, given_up
+from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, given_up
 from shards.errors import EditVerseError
 from shards.processes import background_processes, close_terminal_input
 
@@ -247,7 +248,7 @@ def stream(
     pools, note = fitted(pools, nodes, workers, cluster, gpus)
     if note:
         yield "note", note
-    root = Worker.root_of(job)
+    root = job.root
     items = [Outcome(source, number=(number, 0)).to_row(root) for number, source in sources.items()]
     if not items:
         return
@@ -292,17 +293,20 @@ class StageActor:
         # An actor keeps its number when Ray starts it again. Two clips may kill it, and no more, before
         # it has any result.
         self.name = f"stage-{self.stage}-{ray.get_runtime_context().get_actor_id()}"
-        deaths = begin_attempt(job, self.name)
-        if deaths > 2 * ATTEMPTS:
-            self.fault = f"stage {self.stage}: its processes died {deaths} times before any result"
-            return
+        self.space = Workspace(job.workspace)
         try:
+            os.chdir(job.folder)  # to which the workspace may be relative; on another node Ray is elsewhere
+            # Work is tried again only when its process was lost, so that the marks of others are deaths.
+            deaths = self.space.begin_attempt(job.run, self.name)
+            if deaths > 2 * ATTEMPTS:
+                self.fault = f"stage {self.stage}: its processes died {deaths} times before any result"
+                return
             self.worker = Worker(job)
         except (EditVerseError, OSError) as error:
             self.fault = f"stage {self.stage}: {error}"
 
     def __call__(self, row: Mapping[str, str]) -> Any:
-        root = Worker.root_of(self.job)
+        root = self.space.local
         rows = [outcome.to_row(root) for outcome in self._step(Outcome.from_row(row, root))]
         return rows if self.stage == CUT else rows[0]
 
@@ -312,13 +316,13 @@ class StageActor:
         if self.stage != CUT and not outcome.goes_on:
             return [outcome]
         key = f"{self.stage}-{outcome.number[0]}-{outcome.number[1]}"
-        deaths = begin_attempt(self.job, key)
+        deaths = self.space.begin_attempt(self.job.run, key)
         if deaths >= ATTEMPTS:
             made = [given_up(outcome, deaths)]
         else:
             made = self.worker.step(self.stage, outcome)
-        end_attempt(self.job, key)
+        self.space.end_attempt(self.job.run, key)
         if self.first:
-            end_attempt(self.job, self.name)
+            self.space.end_attempt(self.job.run, self.name)
             self.first = False
         return made

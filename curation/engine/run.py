@@ -37,7 +37,7 @@ from curation.engine.report import (
 from curation.engine.store import OutcomeStore
 from curation.engine.summary import Summary
 from curation.engine.task_config import RunError, build, load_config, read_limits
-from curation.engine.worker import Job, open_workspace
+from curation.engine.worker import Job
 from shards.files import write_bytes, write_json
 from shards.hashing import digest
 from shards.sample import SampleError, Step, parse_sample
@@ -89,7 +89,7 @@ def _run(
     summary = Summary(task, identity, len(sources) + len(found.unusable), name)
     summary.left_out = dict(found.left_out)
     summary.quarantined = [str(unusable) for unusable in found.unusable]
-    space = open_workspace(str(workspace))
+    space = Workspace(workspace)
     job = Job(config, str(workspace), str(Path.cwd()), uuid.uuid4().hex[:8])
     with output.held(), OutcomeStore(space.local, built.cut.screen.alike) as store:
         output.claim(task, identity)

@@ -6,11 +6,10 @@ They are read back in the order of their sources, whoever was first, and then to
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-import socket
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Generic, Self, TypeVar
 
 from curation.core.outcome import Outcome
 from curation.sources.clip_filter import alike, bands_of
+from shards.processes import own_name, sweep_leavings
 
 SAME_BYTES, NEAR = "same bytes as another file", "near duplicate of another clip"
 SCHEMA = """
@@ -45,8 +45,8 @@ class OutcomeStore:
     def __init__(self, root: Path, bits: int) -> None:
         self.root, self.bits = root, bits
         scratch = root / "runs"
-        sweep(scratch)
-        self.folder = scratch / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        sweep_leavings(scratch, max_age=math.inf)  # a run may take days
+        self.folder = scratch / own_name()
         self.folder.mkdir(parents=True)
         # A database without a name is the process's own: in memory while it is small, then in a file here.
         os.environ["SQLITE_TMPDIR"] = str(self.folder)
@@ -170,22 +170,3 @@ class StoredList(Sequence[Value], Generic[Value]):
         if found is None:
             raise IndexError(number)
         return self._read(found[0])
-
-
-def sweep(scratch: Path) -> None:
-    """Remove the stores of this machine's processes that are dead."""
-    for folder in scratch.glob(f"{socket.gethostname()}.*.*"):
-        pid = folder.name.rsplit(".", 2)[1]
-        if pid.isdigit() and not is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there, whoever's it is."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

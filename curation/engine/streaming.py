@@ -16,7 +16,7 @@ from curation.engine.progress import RunProgress
 from curation.engine.ray_driver import StagePool, serve
 from curation.engine.task_config import RunError
 from curation.engine.watchdog import Watchdog
-from curation.engine.worker import Job, open_workspace
+from curation.engine.worker import Job
 from shards.processes import background_processes, uninterrupted
 
 LOST = "Ray: its driver, or the head or raylet that it needs, has ended; repeat the command to go on"
@@ -71,7 +71,7 @@ class Ray:
         Ray Data may wait for ever for what was on a node that is lost. Every result is kept, so that what is
         missing then is asked for once more, of a new driver.
         """
-        root, unfinished = open_workspace(job.workspace).local, Unfinished(sources)
+        root, unfinished = job.root, Unfinished(sources)
         finished = False
         try:
             with Watchdog(job.notes, max_silence) as dog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
@@ -83,10 +83,6 @@ class Summary:
         for work in self.stages.values():
             work.cpu_seconds, work.seconds = round(work.cpu_seconds, 3), round(work.seconds, 3)
         self.stages = dict(sorted(self.stages.items()))
-
-    def to_json(self) -> dict[str, object]:
-        """As `summary.json` holds it."""
-        return asdict(self)
 
 
 def print_table(summary: Summary, out: object) -> None:

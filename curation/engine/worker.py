@@ -46,28 +46,14 @@ class Job:
     run: str
 
     @property
+    def root(self) -> Path:
+        """Where results lie on this machine."""
+        return Workspace(self.workspace).local
+
+    @property
     def notes(self) -> Path:
         """Where the processes of the run note what they are at."""
-        return open_workspace(self.workspace).local / "attempts" / self.run
-
-
-def open_workspace(root: str, begin: Callable[[str], None] = lambda stage: None) -> Workspace:
-    """The workspace at a path or URL."""
-    return Workspace(root, begin=begin)
-
-
-def begin_attempt(job: Job, key: str) -> int:
-    """Mark that work begins; how many processes began it before in this run and did not end it.
-
-    A process that is killed can say nothing any more, so each leaves a mark before it begins. Work is tried
-    again only when its process was lost, so the marks are deaths.
-    """
-    return open_workspace(job.workspace).begin_attempt(job.run, key)
-
-
-def end_attempt(job: Job, key: str) -> None:
-    """Take all marks of work away: it is done."""
-    open_workspace(job.workspace).end_attempt(job.run, key)
+        return self.root / "attempts" / self.run
 
 
 class Worker:
@@ -83,11 +69,6 @@ class Worker:
         with self._noted("loading", "the task"):
             self.task = build(job.config)
         self.stages = {stage.name: stage for stage in self.task.graph}
-
-    @staticmethod
-    def root_of(job: Job) -> Path:
-        """Where results lie on this machine."""
-        return open_workspace(job.workspace).local
 
     def step(self, stage: str, outcome: Outcome) -> list[Outcome]:
         """The outcomes of one stage, which are several where a file is cut."""
@@ -164,7 +145,7 @@ class Worker:
     def _workspace(self, unit: str) -> Workspace:
         """A workspace whose stages are noted for the watchdog, as being of a file or clip."""
         notes = self.job.notes
-        return open_workspace(self.job.workspace, lambda stage: watchdog.note(notes, stage, unit))
+        return Workspace(self.job.workspace, begin=lambda stage: watchdog.note(notes, stage, unit))
 
     @contextlib.contextmanager
     def _noted(self, stage: str, unit: str) -> Iterator[None]:

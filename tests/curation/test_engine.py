@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from curation.engine.task_config import RunError, StageLimits
 from curation.sources.clip_filter import ClipStats, Measures
 from curation.sources.clips import Clip
 from shards.media import write_video
+from shards.processes import own_name
 from tests.curation.conftest import command, environment
 
 ROOT = Path(__file__).parents[2]
@@ -361,7 +361,7 @@ def test_which_clip_is_a_duplicate_does_not_depend_on_who_is_first(
 def test_a_store_of_a_dead_process_goes_and_one_of_a_living_stays(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    host = socket.gethostname()
+    host = own_name().rsplit(".", 2)[0]
     dead, living, other = (f"{host}.{ended.pid}.ab", f"{host}.{os.getpid()}.ab", f"{host}2.{ended.pid}.ab")
     for folder in (dead, living, other):
         (tmp_path / "runs" / folder).mkdir(parents=True)
