@@ -65,11 +65,15 @@ def refusal(address: str, error: BaseException) -> RunError:
     )
 
 
-def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) -> list[Node]:
-    """The living nodes, once there are `at_least`, or those that came within `patience` seconds.
+def join(address: str, patience: float = 0.0, **options: Any) -> None:
+    """Connect this process to the Ray at an address.
+
+    Args:
+        patience: seconds in which something may begin to listen there.
+        options: of `ray.init`.
 
     Raises:
-        RunError: nothing answers at the address.
+        RunError: nothing listens or answers there, or it wants a token.
     """
     deadline = time.monotonic() + patience
     while not answers(address):
@@ -80,9 +84,21 @@ def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) ->
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # Ray has no class of its own for this
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # no such cluster, another version: Ray has no class for it  # noqa: BLE001
         raise refusal(address, error) from None
+
+
+def living_nodes(address: str, at_least: int = 1, patience: float = PATIENCE) -> list[Node]:
+    """The living nodes, once there are `at_least`, or those that came within `patience` seconds.
+
+    Raises:
+        RunError: nothing answers at the address.
+    """
+    deadline = time.monotonic() + patience
+    join(address, patience)
+    import ray
+
     try:
         while True:
             found = [_node(node) for node in ray.nodes() if node["Alive"]]

@@ -19,7 +19,7 @@ from typing import Any
 from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
-from curation.engine.cluster import answers, prepare_environment, refusal
+from curation.engine.cluster import join, prepare_environment
 from curation.engine.local import THREADS, end_with_parent
 from curation.engine.task_config import RunError, StageLimits, one_line
 from curation.engine.worker import ATTEMPTS, CUT, Job, Worker, given_up
@@ -116,24 +116,14 @@ def silence() -> None:
 def _connect(address: str, workers: int) -> None:
     """Join the cluster at an address, or start a Ray on this machine; RunError when it does not come up."""
     prepare_environment()
-    if address and not answers(address):
-        raise RunError(f"--address {address}: nothing listens there; start Ray, or correct it")
     import ray
     import ray.data
 
     # Ray 2.60 has no named parameter yet for what it asks to name (max_restarts).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-    common: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-        "runtime_env": {"env_vars": dict(THREADS)},
-    }
+    common: dict[str, Any] = {"configure_logging": True, "runtime_env": {"env_vars": dict(THREADS)}}
     if address:
-        try:
-            ray.init(address=address, **common)
-        except Exception as error:  # no such host, no such cluster, another version  # noqa: BLE001
-            raise refusal(address, error) from None
+        join(address, **common)
         return
     for _ in range(STARTS):
         try:
@@ -143,6 +133,8 @@ def _connect(address: str, workers: int) -> None:
                     num_cpus=workers,
                     include_dashboard=False,
                     object_store_memory=128 << 20,  # rows are small
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
                     **common,
                 )
             return

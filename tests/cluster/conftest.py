@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=2 RealMemory=8
 PartitionName=low Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime=60 MaxTime=INFINITE State=UP
 PartitionName=high Nodes=n1,n2 PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
 """
+ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 
 
@@ -130,3 +132,33 @@ def cluster_idle(cluster: Slurm) -> int:
         check=False,
     )
     return int(done.stdout.strip() or 0)
+
+
+def submit(slurm: Slurm, target: str, *variables: str) -> tuple[str, Path]:
+    """`make TARGET VARIABLE=...`; the job's number and the snapshot's folder."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", target, *variables],
+        cwd=ROOT,
+        env=slurm.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"job (\d+): .* are in (.*)", done.stdout)
+    assert found, done.stdout
+    return found[1], Path(found[2])
+
+
+def logs(folder: Path) -> str:
+    """All logs of a snapshot's folder."""
+    return "".join(f"== {p.name}\n{p.read_text()}" for p in sorted((folder / "logs").iterdir()))
+
+
+def wait_until(what: Callable[[], bool], folder: Path, seconds: float = 150) -> None:
+    """Until something holds; the end of the job's logs when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, logs(folder)[-6000:]
+        time.sleep(0.1)

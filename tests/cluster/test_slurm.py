@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 
 from model.cli import STOPPED
 from shards.writer import Item, write_shards
-from tests.cluster.conftest import Slurm, free_port
+from tests.cluster.conftest import ROOT, Slurm, free_port, logs, submit, wait_until
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
 
 
@@ -62,41 +61,16 @@ def uninterrupted(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-def submit(slurm: Slurm, shards: Path, run: Path, options: str) -> tuple[str, Path]:
+def submit_training(slurm: Slurm, shards: Path, run: Path, options: str) -> tuple[str, Path]:
     """`make slurm-train` on two nodes; the job's number and the snapshot's folder."""
     arguments = " ".join(f"'{a}'" for a in settings(shards, run))
-    done = subprocess.run(
-        [
-            *("make", "--no-print-directory", "slurm-train", "NODES=2", "DEVICES=1", f"SLURM={options}"),
-            f"ARGS={arguments} --slurm.gpus=false --slurm.cpus=1",
-        ],
-        cwd=ROOT,
-        env=slurm.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"job (\d+): .* are in (.*)", done.stdout)
-    assert found, done.stdout
-    return found[1], Path(found[2])
+    given = f"ARGS={arguments} --slurm.gpus=false --slurm.cpus=1"
+    return submit(slurm, "slurm-train", "NODES=2", "DEVICES=1", f"SLURM={options}", given)
 
 
 def rows(run: Path) -> list[dict[str, str]]:
     path = run / "curve.csv"
     return list(csv.DictReader(path.open())) if path.is_file() else []
-
-
-def logs(folder: Path) -> str:
-    return "".join(f"== {p.name}\n{p.read_text()}" for p in sorted((folder / "logs").iterdir()))
-
-
-def wait_until(what: Callable[[], bool], folder: Path, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, logs(folder)[-6000:]
-        time.sleep(0.1)
 
 
 def restarted(slurm: Slurm, job: str, folder: Path, times: int) -> None:
@@ -112,7 +86,7 @@ def test_gives_way_and_goes_on(slurm: Slurm, shards: Path, uninterrupted: Path, 
     is where two processes that nobody stopped are.
     """
     run = tmp_path / "run"
-    job, folder = submit(slurm, shards, run, "--partition=low")
+    job, folder = submit_training(slurm, shards, run, "--partition=low")
     wait_until(lambda: len(rows(run)) >= 3, folder)
     slurm("scancel", "--signal=TERM", job)
     restarted(slurm, job, folder, 1)
@@ -146,7 +120,7 @@ def test_gives_way_and_goes_on(slurm: Slurm, shards: Path, uninterrupted: Path, 
 def test_snapshot_is_what_runs(slurm: Slurm, shards: Path, tmp_path: Path) -> None:
     """A job runs the code and configuration that were submitted; a cancelled one does not come back."""
     run = tmp_path / "run"
-    job, folder = submit(slurm, shards, run, "--partition=low --hold")
+    job, folder = submit_training(slurm, shards, run, "--partition=low --hold")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["train"]["steps"] == STEPS
     # the line shows that the snapshot's code is used, and that of the checkout is not

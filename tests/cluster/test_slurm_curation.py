@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +15,9 @@ import pytest
 
 from shards.media import write_video
 from shards.writer import Item, write_shards
-from tests.cluster.conftest import Slurm
+from tests.cluster.conftest import ROOT, Slurm, logs, submit, wait_until
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 16
 
 
@@ -49,34 +46,6 @@ def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (base / "out" / "manifest.jsonl").read_bytes()
 
 
-def submit(slurm: Slurm, target: str, *variables: str) -> tuple[str, Path]:
-    """`make TARGET`; the job's number and the snapshot's folder."""
-    done = subprocess.run(
-        ["make", "--no-print-directory", target, "SLURM=--partition=low", *variables],
-        cwd=ROOT,
-        env=slurm.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"job (\d+): .* are in (.*)", done.stdout)
-    assert found, done.stdout
-    return found[1], Path(found[2])
-
-
-def logs(folder: Path) -> str:
-    return "".join(f"== {p.name}\n{p.read_text()[-3000:]}" for p in sorted((folder / "logs").iterdir()))
-
-
-def wait_until(what: Callable[[], bool], folder: Path, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, logs(folder)
-        time.sleep(0.1)
-
-
 def processes_of(node: str, job: str) -> Iterator[int]:
     """The processes that a job has on a node."""
     for entry in Path("/proc").iterdir():
@@ -93,7 +62,7 @@ def curate(slurm: Slurm, clips: Path, base: Path) -> tuple[str, Path]:
         slurm,
         "slurm-curate",
         *("TASK=sketch_to_video", f"CLIPS={clips}", f"SHARDS={base}/out", f"WORKSPACE={base}/workspace"),
-        *("NODES=2", "ARGS=--slurm.cpus=1"),
+        *("NODES=2", "SLURM=--partition=low", "ARGS=--slurm.cpus=1"),
     )
 
 
@@ -109,16 +78,16 @@ def test_two_nodes_make_the_shards_of_one_process(
         return any(path.exists() and b"MapWorker" in path.read_bytes() for path in names)
 
     try:
-        wait_until(lambda: works_on("n2") and any(sketches.glob("*/*/result.json")), folder)
+        wait_until(lambda: works_on("n2") and any(sketches.glob("*/*/result.json")), folder, seconds=240)
         slurm("scontrol", "update", "nodename=n2", "state=down", "reason=lost")
         for pid in processes_of("n2", job):
             os.kill(pid, signal.SIGKILL)
         assert len(list(sketches.glob("*/*/result.json"))) < CLIPS, "it was done before the node was lost"
-        wait_until(lambda: slurm.state(job)["JobState"] not in ("RUNNING", "COMPLETING"), folder)
+        wait_until(lambda: slurm.state(job)["JobState"] not in ("RUNNING", "COMPLETING"), folder, seconds=240)
     finally:
         if slurm("sinfo", "--noheader", "--nodes=n2", "--format=%T").startswith("down"):
             slurm("scontrol", "update", "nodename=n2", "state=resume")  # unless it is back by itself
-    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
+    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)[-6000:]
     assert slurm.state(job)["Restarts"] == "0"
     assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == expected
     wait_until(lambda: not any(processes_of("n1", job)), folder, seconds=60)  # nothing of the job goes on
@@ -130,11 +99,13 @@ def test_a_job_that_is_told_to_stop_comes_back(
     """SIGUSR1, as before its time is up: it is requeued, and computes what is missing."""
     job, folder = curate(slurm, clips, tmp_path)
     sketches = tmp_path / "workspace" / "sketch"
-    wait_until(lambda: any(sketches.glob("*/*/result.json")), folder)
+    wait_until(lambda: any(sketches.glob("*/*/result.json")), folder, seconds=240)
     slurm("scancel", "--signal=USR1", "--batch", job)
-    wait_until(lambda: slurm.state(job)["Restarts"] == "1", folder)
-    wait_until(lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder)
-    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
+    wait_until(lambda: slurm.state(job)["Restarts"] == "1", folder, seconds=240)
+    wait_until(
+        lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder, seconds=240
+    )
+    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)[-6000:]
     assert (folder / "logs" / "job.log").read_text().count("start ") == 2
     assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == expected
 
@@ -149,9 +120,11 @@ def test_a_scoring_job_leaves_its_report(
         slurm,
         "slurm-bench",
         *("CHECKPOINT=nano", f"BENCH={out}", f"BENCH_DATA={shards}", "BENCH_OPTIONS=--steps 1"),
-        "ARGS=--slurm.cpus=1",
+        *("SLURM=--partition=low", "ARGS=--slurm.cpus=1"),
     )
-    wait_until(lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder)
-    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)
+    wait_until(
+        lambda: slurm.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), folder, seconds=240
+    )
+    assert slurm.state(job)["JobState"] == "COMPLETED", logs(folder)[-6000:]
     assert json.loads((out / "summary.json").read_text())["counts"]["edits_made"] == 1
     assert (out / "report.html").is_file()
