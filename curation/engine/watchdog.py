@@ -51,6 +51,11 @@ class Process:
     seconds: float  # of processor time
 
 
+def host_of(note: Path) -> str:
+    """The machine whose process a note is of."""
+    return note.stem.removeprefix("worker-").rpartition(".")[0]
+
+
 def process_of(note: Path) -> int:
     """The number of the process that a note is of."""
     return int(note.stem.rpartition(".")[2])
@@ -127,8 +132,7 @@ class Watchdog:
     def sees_work(self) -> bool:
         """Whether a worker says that it is at work; one of another machine is believed."""
         for path in self.folder.glob(NOTE.format("*", "*")):
-            host = path.stem.removeprefix("worker-").rpartition(".")[0]
-            if host != HOST or Path(f"/proc/{process_of(path)}").exists():
+            if host_of(path) != HOST or Path(f"/proc/{process_of(path)}").exists():
                 return True
         return False
 
@@ -162,8 +166,7 @@ class Watchdog:
             doing = f"is at work ({spent:.0f} s of processor time)" if spent >= 0.1 else "is silent"
             lines.append(f"worker {pid}: {doing}; {_work(path)}")
         for path in sorted(self.folder.glob(NOTE.format("*", "*"))):
-            host = path.stem.removeprefix("worker-").rpartition(".")[0]
-            if host != HOST:
+            if (host := host_of(path)) != HOST:
                 lines.append(f"worker {process_of(path)} on {host}: {_work(path)}")
         return lines or ["no worker has begun anything: they are still being started"]
 
