@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources, Stage
 from curation.engine import local, passes, streaming
@@ -116,6 +117,7 @@ class Engine:
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self._ray: streaming.Ray | None = None
+        self._ray_jobs: list[Job] = []
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +128,9 @@ class Engine:
         if self._ray is not None:
             self._ray.close()
             self._ray = None
+            # An actor that was still starting when its run ended may have left a mark since.
+            for job in self._ray_jobs:
+                Workspace(job.workspace).end_run(job.run)
 
     def outcomes(
         self,
@@ -145,6 +150,7 @@ class Engine:
         if name == "passes":
             stages = list(plan.stages)
             return passes.run_passes(job, stages, sources, store, progress, options.max_silence)
+        self._ray_jobs.append(job)
         if self._ray is None:
             self._ray = streaming.Ray(options.cluster, options.workers)
         pools = [
