@@ -133,12 +133,14 @@ class GeneratedFill:
         """The generator, and the mask's treatment."""
         return self.generator.describe().also(grow=self.grow, feather=self.feather)
 
-    def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
-        """The frames, and inside mask [T, H, W] what `prompt` says."""
+    def inpaint(
+        self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The frames, and inside mask [T, H, W] what `prompt` says; nothing changes outside of it."""
         hole = np.stack([dilate(m, self.grow) for m in mask])
         grey = np.where(hole[..., None], np.uint8(GREY), frames)
         made = self.generator.generate(grey, hole, prompt)
-        return blended(frames, made, mask, self.feather)
+        return blended(frames, made, mask, self.feather), mask
 
 
 def blended(frames: np.ndarray, made: np.ndarray, mask: np.ndarray, feather: int) -> np.ndarray:

@@ -203,10 +203,15 @@ class Inpainter(Annotator, Protocol):
 
     prompted: bool
 
-    def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
-        """uint8 [T, H, W, 3]: frames, and inside mask bool [T, H, W] what `prompt` says or the background.
+    def inpaint(
+        self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fill mask bool [T, H, W] with what `prompt` says or the background.
 
-        Outside the mask nothing changes, to the bit.
+        Returns:
+            The frames uint8 [T, H, W, 3], and the mask bool [T, H, W] of all that may have changed: it
+            contains the given one and an inpainter's own rim, over which it blends. Outside the returned mask
+            the frames are as given, to the bit.
         """
         ...
 

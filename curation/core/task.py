@@ -261,6 +261,14 @@ def located(clip: Clip, space: Workspace) -> Clip:
     return replace(clip, path=str(space.path(clip.file))) if clip.file else clip
 
 
+def seed_of(clip: Clip, *values: object) -> int:
+    """The seed of a candidate's noise: 31 bits of the clip's key and the values that tell it from others.
+
+    It is the same in every run and on every machine, so a result that is computed again is the same one.
+    """
+    return int(digest([clip.key, *values])[:8], 16) & 0x7FFFFFFF
+
+
 def _digest_of(file: SourceFile, space: Workspace) -> str:
     """The sha256 of a source; of a remote one that has not changed since, without fetching it again."""
     if not (version := file.version):

@@ -18,7 +18,7 @@ import numpy as np
 from curation.core.interfaces import Detections, Inpainter, ObjectFinder, TrackedObject
 from curation.core.results import Candidate, StageResult, refused
 from curation.core.stage import Item, Results, Stage
-from curation.core.task import MediaWriter, Task
+from curation.core.task import MediaWriter, Task, seed_of
 from curation.ops import masks
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
@@ -272,12 +272,13 @@ class GroundedTask(Task):
     ) -> Candidate:
         frames, thing = load_frames(clip)[slice(*span)], segment.things[number]
         hole = np.stack([masks.dilate(m, self.grow) for m in segment.mask(number)])
-        edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
+        seed = seed_of(clip, span, number)
+        edited, changed = self.inpainter.inpaint(frames, hole, clip.fps, prompt, seed)
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", frames)
         writer.video("target", edited)
-        writer.mask("mask", hole)
-        scores = {"confidence": thing.score, **compared(frames, edited, hole)}
+        writer.mask("mask", changed)
+        scores = {"confidence": thing.score, **compared(frames, edited, hole, changed)}
         return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
 
     # ---- what is decided on it ----------------------------------------------------------------------------
@@ -346,9 +347,14 @@ def measured(thing: TrackedObject) -> ObjectMeasures:
     )
 
 
-def compared(source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """PSNR in dB outside mask [T, H, W] (at most 100) and the mean absolute difference in levels inside."""
+def compared(
+    source: np.ndarray, target: np.ndarray, mask: np.ndarray, changed: np.ndarray
+) -> dict[str, float]:
+    """How a pair differs: PSNR in dB outside of `changed` (at most 100), mean levels inside of `mask`.
+
+    Both are bool [T, H, W]: `mask` the hole that was to be filled, `changed` all that may differ.
+    """
     apart = source.astype(np.float32) - target
-    outside = float((apart[~mask] ** 2).mean()) if (~mask).any() else 0.0
+    outside = float((apart[~changed] ** 2).mean()) if (~changed).any() else 0.0
     inside = float(np.abs(apart[mask]).mean()) if mask.any() else 0.0
     return {"outside_psnr": round(min(100.0, psnr(outside, peak=255)), 3), "inside_change": round(inside, 3)}
