@@ -11,6 +11,7 @@ import numpy as np
 
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 
 LICENSE = "that of the checkpoint: Qwen-Image-Edit Apache-2.0, FLUX.1 Kontext [dev] non-commercial"
 
@@ -55,6 +56,10 @@ class DiffusersEditor:
         }
         settings |= {"options": self.options, "dtype": self.dtype}
         return Backend("diffusers", "image-editor", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """The parts that the pipeline's model_index.json names."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     @functools.cached_property
     def _loaded(self) -> Any:

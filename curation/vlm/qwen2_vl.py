@@ -12,6 +12,7 @@ import numpy as np
 from curation.vlm import client, hub
 from curation.vlm.client import expected
 from curation.vlm.interface import AnnotatorError, Backend, Rating
+from curation.vlm.weights import Weights, checkpoint_weights
 
 MODEL = "Qwen2-VL"
 LICENSE = "Apache-2.0 (2B, 7B), Qwen licence (72B)"
@@ -51,6 +52,10 @@ class Qwen2Vl:
         hub.package("qwen_vl_utils")
         settings = {"tokens": self.tokens, "pixels": self.pixels, "dtype": self.dtype}
         return Backend("transformers", "qwen2-vl", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """The model."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     def ask(self, media: Sequence[np.ndarray], text: str) -> str:
         """Its answer, greedy. Raises AnnotatorError when it is empty."""
