@@ -19,6 +19,7 @@ from curation.ops import canvas
 from curation.ops.canvas import SizeRule, closest_size, place, stable_sizes
 from curation.vlm import hub
 from curation.vlm.interface import AnnotatorError, Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 
 LICENSE = "that of the checkpoint: Qwen-Image-Edit Apache-2.0, FLUX.1 Kontext [dev] non-commercial"
 QWEN_AREA, QWEN_MULTIPLE = 1024 * 1024, 32  # `calculate_dimensions` of diffusers' Qwen-Image-Edit
@@ -70,6 +71,10 @@ class DiffusersEditor:
         }
         settings |= {"options": self.options, "dtype": self.dtype}
         return Backend("diffusers", "image-editor", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """The parts that the pipeline's model_index.json names."""
+        return checkpoint_weights(self.checkpoint, self.dtype, offload=self.offload)
 
     @functools.cached_property
     def _loaded(self) -> Any:

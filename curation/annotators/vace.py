@@ -13,6 +13,7 @@ from curation.core.interfaces import VideoGenerator
 from curation.ops.masks import dilate
 from curation.vlm import hub
 from curation.vlm.interface import Annotator, AnnotatorError, Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 from shards.errors import SettingError
 
 LICENSE = "Apache-2.0"
@@ -63,6 +64,10 @@ class WanVace:
         settings = {"steps": self.steps, "guidance": self.guidance, "negative": self.negative}
         settings |= {"seed": self.seed, "shift": self.shift, "dtype": self.dtype}
         return Backend("diffusers", "wan-vace", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """Transformer, text encoder and VAE, whose weights stay in float32."""
+        return checkpoint_weights(self.checkpoint, self.dtype, {"vae": "float32"}, self.offload)
 
     def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str, seed: int = 0) -> np.ndarray:
         """uint8 [T, H, W, 3]: where mask [T, H, W] is False like control, elsewhere by it and the prompt.
