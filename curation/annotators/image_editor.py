@@ -74,7 +74,7 @@ class DiffusersEditor:
 
     def weights(self) -> list[Weights]:
         """The parts that the pipeline's model_index.json names."""
-        return checkpoint_weights(self.checkpoint, self.dtype, offload=self.offload)
+        return checkpoint_weights(self.checkpoint, self.dtype, offloaded=self.offload)
 
     @functools.cached_property
     def _loaded(self) -> Any:
