@@ -16,24 +16,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curation.core.interfaces import Segmenter
+from curation.core.interfaces import Inpainter, ObjectFinder, Segmenter
 from curation.core.results import Candidate, StageResult, refused
 from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.ops import garments
+from curation.ops.mask_augmentation import MODES
 from curation.ops.masks import bounds
-from curation.sources.clips import Clip
+from curation.sources.clips import Clip, Cut
 from curation.tasks.base.derived import DerivedTask
-from curation.tasks.base.grounded import GroundedTask, Worded
+from curation.tasks.base.grounded import GroundedTask, ObjectGates, Worded
 from curation.text import templates
 from curation.text.templates import colour_name, draw
+from curation.text.vlm_captions import Writer
+from curation.text.vlm_filter import Judge
+from shards.errors import SettingError
 from shards.media import read_mask
 from shards.video_writer import write_mask
 
 NO_POSE = "joints not seen"
 SMALL_PERSON = "person too small"
 SMALL = "garment too small"
-UNCLEAR = "top and trousers look alike"
 PARTS = "part of the garment not recognised"
 SPILLS = "head, hands or feet in the garment"
 UNSTEADY = "garment's area jumps"
@@ -52,6 +55,13 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "orange": (63, 40, 64),
 }
 RISE = 46  # lightness by which cloth can be lifted before its noise shows
+# A smaller object still has to cover the old one; another shape gets the room around its outline.
+MASK_MODES = {
+    "smaller": "original",
+    "similar": "original_expand",
+    "larger": "bbox_expand",
+    "other": "hull_expand",
+}
 WORDINGS = (
     "Change the colour of the {garment} of {who} to {colour}.",
     "Give {who} {one}.",
@@ -311,21 +321,20 @@ class ObjectReplacement(DerivedTask):
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """With and without the mask in the text; the mask is where source and target differ."""
         details, made = candidate.details(Recoloured), []
-        length = "top" if details.garment == "top" else details.garment
-        plural = details.garment != "top"
+        garment, plural = details.garment, details.garment != "top"
         article = "" if plural else "an " if details.colour[0] in "aeiou" else "a "
         for ending, wordings in (("", WORDINGS), ("mask", MASKED)):
             key = key_of(clip, self.name, number, ending)
             text = draw(wordings, key, "form").format(
                 who=f"the {details.captions['object']}",
-                garment=length,
+                garment=garment,
                 old=details.old,
                 colour=details.colour,
-                one=f"{article}{details.colour} {length}",
+                one=f"{article}{details.colour} {garment}",
             )
             told = {
                 "source": details.captions["source"],
-                "target": f"{details.captions['source'][:-1]}, whose {length} "
+                "target": f"{details.captions['source'][:-1]}, whose {garment} "
                 f"{'are' if plural else 'is'} {details.colour}.",
                 "object": details.captions["object"],
             }
@@ -335,17 +344,48 @@ class ObjectReplacement(DerivedTask):
 
 
 class GroundedReplacement(GroundedTask):
-    """The task with the paper's models.
+    """The task with the paper's models; the inpainter must follow a prompt.
 
-    `grow` makes room for another shape, the same in every frame; the inpainter must follow a prompt.
+    Args:
+        mask_modes: for each size that the language model may name of the new object ("smaller", "similar",
+            "larger", "other"), how the old one's mask is widened: one of `mask_augmentation.MODES`. Those of
+            `MASK_MODES` when left out. Raises SettingError for other sizes or modes.
+
+    The other arguments are those of `GroundedTask`.
     """
 
     name, stage = "object_replacement", "replace"
+
+    def __init__(
+        self,
+        finder: ObjectFinder,
+        inpainter: Inpainter,
+        writer: Writer,
+        judge: Judge,
+        cut: Cut | None = None,
+        gates: ObjectGates | None = None,
+        names: tuple[str, ...] = (),
+        length: int = 81,
+        most: int = 2,
+        grow: int = 8,
+        mask_modes: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(finder, inpainter, writer, judge, cut, gates, names, length, most, grow)
+        self.mask_modes = MASK_MODES if mask_modes is None else mask_modes
+        if self.mask_modes.keys() != MASK_MODES.keys() or not set(self.mask_modes.values()) <= set(MODES):
+            raise SettingError(
+                f"mask_modes: {self.mask_modes}; give each of {', '.join(MASK_MODES)} "
+                f"one of {', '.join(MODES)}"
+            )
 
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
         """The model suggests what comes instead."""
         told = self.writer.replacement(frames, mask, label).model_dump()
         return {**told, "instruction": told["replace"]}
+
+    def mask_mode(self, words: dict[str, str]) -> str:
+        """By the size that the model gives the new object."""
+        return self.mask_modes[words["size"]]
 
     def prompt(self, words: dict[str, str]) -> str:
         """The caption of the result, not the instruction: so the generator was trained."""
