@@ -1,4 +1,4 @@
-"""Who rewrites instructions for `editverse edit --enhance`: Qwen2-VL, or a model behind an endpoint."""
+"""Who rewrites instructions for `editverse edit --enhance`: Qwen-VL, or a model behind an endpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.endpoint import Endpoint
 from curation.vlm.interface import Vlm
-from curation.vlm.qwen2_vl import Qwen2Vl, release
+from curation.vlm.qwen_vl import QwenVl, release
 from model.inference.enhance import MAX_CHARACTERS, Enhancer
 from shards.errors import SettingError
 
@@ -26,8 +26,8 @@ def make_enhancer(where: str, model: str | None) -> Enhancer:
     """An enhancer that asks until an answer fits, three times at most.
 
     Args:
-        where: a folder or hub id of Qwen2-VL, whose weights leave the memory after each answer, or the URL of
-            an OpenAI-compatible endpoint, up to /v1.
+        where: a folder or hub id of Qwen2-VL, Qwen2.5-VL or Qwen3-VL, whose weights leave the memory after
+            each answer, or the URL of an OpenAI-compatible endpoint, up to /v1.
         model: its name at the endpoint.
 
     Raises:
@@ -41,7 +41,7 @@ def make_enhancer(where: str, model: str | None) -> Enhancer:
             if remote
             else f"--enhance_model {model}: is for an endpoint; --enhance {where} is no URL"
         )
-    vlm: Vlm = Endpoint(where, model or "") if remote else Qwen2Vl(where)
+    vlm: Vlm = Endpoint(where, model or "") if remote else QwenVl(where)
     vlm.describe()
 
     def enhance(media: Sequence[np.ndarray], question: str) -> str:

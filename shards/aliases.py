@@ -15,9 +15,10 @@ MOVED = {
     "benchmark.metrics.hit.EditHit": "benchmark.metrics.edit_success.EditHit",
     "benchmark.metrics.pictures.PictureJudge": "benchmark.metrics.image_judge.PictureJudge",
     "curation.annotators.endpoint.Endpoint": "curation.vlm.endpoint.Endpoint",
-    "curation.annotators.qwen2_vl.Qwen2Vl": "curation.vlm.qwen2_vl.Qwen2Vl",
+    "curation.annotators.qwen2_vl.Qwen2Vl": "curation.vlm.qwen_vl.QwenVl",
     "curation.describing.Measured": "curation.text.heuristic_captions.HeuristicCaptioner",
     "curation.judging.Judge": "curation.text.vlm_filter.Judge",
+    "curation.vlm.qwen2_vl.Qwen2Vl": "curation.vlm.qwen_vl.QwenVl",
     "curation.writing.Writer": "curation.text.vlm_captions.Writer",
 }
 

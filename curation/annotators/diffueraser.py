@@ -12,6 +12,7 @@ import numpy as np
 from curation.annotators.external import Program
 from curation.annotators.service import service_of
 from curation.vlm.interface import AnnotatorError, Backend
+from curation.vlm.weights import Weights
 from shards.media import write_video
 
 LICENSE = (
@@ -72,6 +73,10 @@ class DiffuEraser:
         self.program.check("DiffuEraser", LICENSE, WHERE, [f"{WEIGHTS}/{name}" for name in FILES])
         settings = {"dilate": self.dilate, "fps": FPS, "blend": "own", "seeded": self.program.service}
         return Backend("program", "diffueraser", self.revision, settings)
+
+    def weights(self) -> list[Weights]:
+        """The authors' peak at 960x540, the next size above 832x480 that they publish."""
+        return [Weights("DiffuEraser", peak_gib=20.0, source="the authors' README, 250 frames of 960x540")]
 
     def inpaint(
         self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str = "", seed: int = 0

@@ -34,7 +34,7 @@ CRITERIA = {
         PAIRED,
         "How well does the edit do what was asked, all of it?",
     ),
-    "content_preservation": (PAIRED, "How well is everything preserved that the edit should not touch?"),
+    "context_preservation": (PAIRED, "How well is everything preserved that the edit should not touch?"),
     "sharpness": (PAIRED, "How sharp are the edited frames, compared with those before?"),
     "temporal_consistency": (AFTER, "How steady is the video, without flicker, jumps and drifting shapes?"),
     "artifacts": (CLOSE, "How free is it of artifacts: smears, ghosts, seams, leftovers, broken textures?"),
@@ -42,6 +42,7 @@ CRITERIA = {
     "aesthetics": (AFTER, "How pleasing is it to look at?"),
     "physical_plausibility": (AFTER, "How plausible are light, shadows, contacts and motion?"),
 }
+RENAMED = {"content_preservation": "context_preservation"}  # the paper's word
 SCALE = "Grade it from 0 (not at all) to 10 (perfectly). Answer with the number alone."
 
 
@@ -66,6 +67,8 @@ class Judge:
     def __init__(self, vlm: Vlm, thresholds: dict[str, float] | None = None, frames: int = 4) -> None:
         self.vlm, self.thresholds, self.frames = vlm, thresholds or {}, frames
         for name, least in self.thresholds.items():
+            if name in RENAMED:
+                raise SettingError(f"thresholds: {name} is called {RENAMED[name]} now")
             in_range(f"thresholds: {name}", least, 0, 10)
         if unknown := sorted(set(self.thresholds) - set(CRITERIA)):
             raise SettingError(f"thresholds: {unknown[0]!r} is none of {', '.join(CRITERIA)}")

@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from curation.vlm import client, hub
-from curation.vlm.client import expected, sampled, spend
+from curation.vlm.client import LEAST_MASS, expected, sampled, spend
 from curation.vlm.errors import AssetError
-from curation.vlm.interface import AnnotatorError, Backend, Rating
+from curation.vlm.interface import AnnotatorError, Backend, NoAnswerError, Rating
 from shards.errors import EditVerseError, first_line
 from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
 
@@ -141,29 +141,46 @@ class Endpoint:
             ),
         )
 
-    def ask(self, media: Sequence[np.ndarray], text: str, schema: JsonSchema | None = None) -> str:
-        """Its answer, by a JSON schema if the endpoint takes one.
+    def ask(
+        self,
+        media: Sequence[np.ndarray],
+        text: str,
+        schema: JsonSchema | None = None,
+        *,
+        system: str = "",
+        times: Sequence[Sequence[float]] = (),
+    ) -> str:
+        """Its answer, by a JSON schema if the endpoint takes one; see `Vlm`.
 
-        Raises AnnotatorError when it is empty, or refused.
+        Raises NoAnswerError when it is empty, or refused.
         """
         options: dict[str, Any] = {}  # keywords of the client's call
         if schema is not None and self.structured:
             whole = schema | {"required": [*schema["properties"]]}  # strict ones have no optional fields
             named = {"name": "answer", "strict": True, "schema": whole}
             options["response_format"] = {"type": "json_schema", "json_schema": named}
-        choice = self._complete(media, text, max_tokens=self.tokens, **options)
+        messages = self._messages(media, text, system, times)
+        choice = self._complete(messages, max_tokens=self.tokens, **options)
         told = _printable(choice.message.content or "").strip()
         if choice.message.refusal or choice.finish_reason == "content_filter":
-            raise AnnotatorError(f"{self.model}: refused to answer")
+            raise NoAnswerError(f"{self.model}: refused to answer")
         if not told:
-            raise AnnotatorError(f"{self.model}: answered nothing")
+            raise NoAnswerError(f"{self.model}: answered nothing")
         if len(told) > MAX_ANSWER:
             raise AnnotatorError(f"{self.model}: answered {len(told)} characters, {MAX_ANSWER} are read")
         return told
 
-    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
+    def rate(
+        self,
+        media: Sequence[np.ndarray],
+        text: str,
+        *,
+        system: str = "",
+        times: Sequence[Sequence[float]] = (),
+    ) -> Rating:
         """The mean grade by the probabilities of all where the endpoint tells them, else its word."""
-        choice = self._complete(media, text, max_tokens=4, logprobs=True, top_logprobs=20)
+        messages = self._messages(media, text, system, times)
+        choice = self._complete(messages, max_tokens=4, logprobs=True, top_logprobs=20)
         told = _printable(choice.message.content or "")[:200].strip()
         listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
         if listed:
@@ -176,23 +193,45 @@ class Endpoint:
                 after = sum(math.exp(o.logprob) for o in listed[1].top_logprobs if o.token.strip() == "0")
                 weights[10] += weights[1] * after
                 weights[1] *= 1 - after
-            if weights.sum() > 0:
+            if weights.sum() >= LEAST_MASS:  # else its words tell what it would say
                 rating = expected(weights)
                 return Rating(rating.value, rating.entropy, told)
-        said = re.fullmatch(r"\D{0,20}?(10|\d)(?:\.\d+)?(?:\s*/\s*10)?\W*", told)
+        said = re.fullmatch(r"[^\d-]{0,20}?(10(?:\.0+)?|\d(?:\.\d+)?)(?:\s*/\s*10)?\W*", told)
         if not said:
-            raise AnnotatorError(f"{self.model}: {told[:80]!r} holds no grade from 0 to 10")
+            raise NoAnswerError(f"{self.model}: {told[:80]!r} holds no grade from 0 to 10")
         return Rating(float(said[1]), None, told)
 
-    def _complete(self, media: Sequence[np.ndarray], text: str, **options: Any) -> Choice:
-        pictures: list[np.ndarray] = []
+    def _messages(
+        self, media: Sequence[np.ndarray], text: str, system: str, times: Sequence[Sequence[float]]
+    ) -> list[dict[str, Any]]:
+        """The raw JSON of a conversation: the role, if any; then pictures, and videos as pictures with times.
+
+        A video without times is sampled to `frames` pictures; of one with times all frames are sent.
+        """
+        content: list[dict[str, Any]] = []
+        count = {3: 0, 4: 0}  # pictures and videos
+        videos = any(one.ndim == 4 for one in media)
         for one in media:
-            pictures += [one] if one.ndim == 3 else list(one[sampled(len(one), self.frames)])
-        content: list[dict[str, Any]] = [  # raw JSON of a message
-            {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_jpeg(p)}"}}
-            for p in pictures
-        ]
-        messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+            count[one.ndim] += 1
+            if one.ndim == 3:
+                labelled = [(f"Picture {count[3]}:", one)]
+            elif times:
+                seconds = times[count[4] - 1]
+                labelled = [
+                    (f"Video {count[4]}, {t:.2f} s:", frame) for t, frame in zip(seconds, one, strict=True)
+                ]
+            else:
+                some = one[sampled(len(one), self.frames)]
+                labelled = [(f"Video {count[4]}, {n} of {len(some)}:", f) for n, f in enumerate(some, 1)]
+            for label, picture in labelled:
+                if videos:
+                    content.append({"type": "text", "text": label})
+                url = f"data:image/jpeg;base64,{_jpeg(picture)}"
+                content.append({"type": "image_url", "image_url": {"url": url}})
+        role = [{"role": "system", "content": system}] if system else []
+        return [*role, {"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+    def _complete(self, messages: list[dict[str, Any]], **options: Any) -> Choice:
         spend(requests=1)
         with self._named():
             # The client takes whatever comes for a completion, so the body is read and checked here.
@@ -217,7 +256,7 @@ class Endpoint:
             if self.prices is not None:  # tokens x price per million = millionths
                 spend(cost_millionths=round(sum(n * p for n, p in zip(told, self.prices, strict=True))))
         if not answer.choices:
-            raise AnnotatorError(f"{self.model}: answered nothing")
+            raise NoAnswerError(f"{self.model}: answered nothing")
         return answer.choices[0]
 
     def _patiently(self, call: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,48 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         why = "the hub's cache lacks it, none is fetched" if offline else first_line(error)
         raise AssetError(f"{said}, or a repository of the hub ({why})") from None
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@functools.cache
+def check_complete(folder: Path, what: str) -> None:
+    """Refuse a folder whose weights are not all there, as of a download that was cut off.
+
+    Raises AssetError when no file of weights is there, when one is missing that the index names, or when a
+    safetensors file is shorter than its header says.
+    """
+    said = f"{folder}: the checkpoint of {what} is incomplete"
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise AssetError(f"{said}: {INDEX} is damaged; fetch it again") from None
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            lack = f"{len(missing)} of {len(names)} files of weights are missing, {missing[0]} first"
+            raise AssetError(f"{said}: {lack}; fetch them again")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not any(folder.glob("pytorch_model*.bin")):
+        raise AssetError(f"{said}: it holds no weights, neither safetensors nor pytorch_model.bin")
+    for path in files:
+        if path.stat().st_size < _least_bytes(path):
+            raise AssetError(f"{said}: {path.name} is cut off; fetch it again")
+
+
+def _least_bytes(path: Path) -> int:
+    """The bytes that a safetensors file must have by its own header: 8 of a length, JSON, the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return length
+        try:
+            header = json.loads(file.read(length))
+            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise AssetError(f"{path}: is no safetensors file") from None
+    return 8 + length + max(ends, default=0)
 
 
 def file_of(path: str, what: str, license: str, where: str) -> Path:
@@ -147,3 +190,11 @@ def dtype_of(dtype: str, device: str) -> Any:
     if not isinstance(found, torch.dtype):
         raise SettingError(f"dtype: {dtype!r} is none of torch's; use float32, bfloat16 or auto")
     return found
+
+
+def on_device(pipe: Any, device: str, offload: bool) -> Any:
+    """A diffusers pipeline on `device`; with `offload` on a GPU its idle parts stay in main memory."""
+    if offload and device != "cpu":
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)

@@ -18,6 +18,10 @@ class AnnotatorError(EditVerseError, RuntimeError):
     """A backend could not do its work on this input; one line. The candidate or clip is quarantined."""
 
 
+class NoAnswerError(AnnotatorError):
+    """A language model said nothing, refused, or gave no grade: it may be asked again in other words."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """What an annotator is, for provenance and for the workspace key: no path of any machine in it."""
@@ -57,12 +61,34 @@ class Annotator(Protocol):
 
 
 class Vlm(Annotator, Protocol):
-    """A language model that looks at pictures [H, W, 3] and videos [T, H, W, 3]."""
+    """A language model that looks at pictures [H, W, 3] and videos [T, H, W, 3].
 
-    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
-        """Its answer. Raises AnnotatorError when there is none."""
+    Media come before the text, each kind counted from 1 ("Picture 1", "Video 1") when there are several.
+    `system` is the role, said before everything. `times` holds, for each video among the media, the seconds
+    of its frames; who tells them has chosen the frames, and all of them are shown.
+    """
+
+    def ask(
+        self,
+        media: Sequence[np.ndarray],
+        text: str,
+        *,
+        system: str = "",
+        times: Sequence[Sequence[float]] = (),
+    ) -> str:
+        """Its answer. Raises NoAnswerError when it says nothing or refuses, AnnotatorError when it fails."""
         ...
 
-    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
-        """A grade from 0 to 10. Raises AnnotatorError when the answer holds none."""
+    def rate(
+        self,
+        media: Sequence[np.ndarray],
+        text: str,
+        *,
+        system: str = "",
+        times: Sequence[Sequence[float]] = (),
+    ) -> Rating:
+        """A grade from 0 to 10.
+
+        Raises NoAnswerError when the answer holds none, AnnotatorError when the model fails.
+        """
         ...

@@ -20,3 +20,5 @@ def test_a_grade_below_its_threshold_refuses_the_pair() -> None:
     assert judge.reason({**good, "artifacts": 0.0}) == ""  # has no threshold
     with pytest.raises(ValueError, match="'beauty' is none of"):
         Judge(nobody, {"beauty": 5.0})
+    with pytest.raises(ValueError, match="content_preservation is called context_preservation now"):
+        Judge(nobody, {"content_preservation": 5.0})

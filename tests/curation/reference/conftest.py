@@ -136,7 +136,7 @@ def small(tiny: Callable[[str], str], server: str, checkout: Path) -> Callable[.
             "Sam2Hub": {"checkpoint": tiny("sam2")},
             "GroundedSam2": {"every": 8, "most": 2},
             "DepthAnything": {"checkpoint": tiny("depth_anything")},
-            "Qwen2Vl": {"checkpoint": tiny("qwen2_vl")},
+            "QwenVl": {"checkpoint": tiny("qwen2_vl"), "pixels": 4 * 28 * 28},
             "WanVace": {"checkpoint": tiny("wan_vace"), "steps": 2},
             "DiffusersEditor": {
                 "checkpoint": tiny("image_editor"),

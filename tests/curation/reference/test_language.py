@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +18,12 @@ import yaml
 from curation.engine.run import run
 from curation.text.vlm_captions import Writer
 from curation.text.vlm_filter import CRITERIA, Judge
+from curation.vlm import hub
 from curation.vlm.client import expected, sampled
 from curation.vlm.endpoint import Endpoint
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend, Rating
-from curation.vlm.qwen2_vl import Qwen2Vl
+from curation.vlm.qwen_vl import QwenVl, scaled
 from tests.curation.reference.answers import Answers
 
 
@@ -28,14 +31,77 @@ def asked(url: str, **settings: Any) -> Endpoint:
     return Endpoint(url, "m", **{"timeout": 1.0, "retries": 0, **settings})
 
 
-def test_qwen2_vl_answers_and_grades(tiny: Callable[[str], str], clip: np.ndarray) -> None:
-    model = Qwen2Vl(tiny("qwen2_vl"), tokens=6)
-    assert model.ask([clip[0], clip], "What is it?")
-    one = model.rate([clip[0], clip[8]], "Grade it.")
-    assert 0 <= one.value <= 10
-    assert 0 < (one.entropy or 0) <= np.log(11) + 1e-6
-    assert one == model.rate([clip[0], clip[8]], "Grade it.")
-    assert one.value != model.rate([clip], "Grade it.").value
+def test_every_generation_of_qwen_vl_answers_and_grades(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    """Its own patch size, a role, videos with their times; a text without media after one with."""
+    frames, quick, slow = clip[:, :32, :64], np.arange(9) / 25, np.arange(9) / 2.5
+    for name, family in (("qwen2_vl", "qwen2-vl"), ("qwen2_5_vl", "qwen2.5-vl"), ("qwen3_vl", "qwen3-vl")):
+        model = QwenVl(tiny(name), tokens=6, pixels=2 * 4 * 28 * 28)
+        assert model.describe().model == family
+        assert model.ask([clip[0], clip], "What is it?")
+        alone = model.rate([], "Grade it.")
+        one = model.rate([clip[0], clip[8]], "Grade it.")
+        assert 0 <= one.value <= 10
+        assert 0 < (one.entropy or 0) <= np.log(11) + 1e-6
+        assert one == model.rate([clip[0], clip[8]], "Grade it.")
+        assert alone == model.rate([], "Grade it.")
+        told = model.rate([frames, frames], "Grade it.", times=[quick, slow])
+        assert told == model.rate([frames, frames], "Grade it.", times=[quick, slow])
+        assert told != model.rate(
+            [frames, frames], "Grade it.", times=[quick, slow], system="You are strict."
+        )
+        later = model.rate([frames, frames], "Grade it.", times=[slow, slow])
+        assert (told == later) == (name == "qwen2_vl"), "from 2.5 on the model is told the times"
+
+
+def test_a_checkpoint_that_is_another_s_or_not_whole_is_named(
+    tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Each is one line that names the folder: before any work, or at the latest when weights are loaded."""
+    older, newer = Path(tiny("qwen2_vl")), Path(tiny("qwen2_5_vl"))
+
+    def copy(name: str, source: Path = older, **changes: Any) -> Path:
+        folder = shutil.copytree(source, tmp_path / name)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        return folder
+
+    def refused(folder: Path, said: str) -> None:
+        with pytest.raises(AssetError, match=said) as error:
+            QwenVl(str(folder)).describe()
+        assert str(folder) in str(error.value)
+        assert "\n" not in str(error.value)
+
+    refused(copy("text", model_type="qwen2"), "holds a qwen2; Qwen2-VL, Qwen2.5-VL or Qwen3-VL is wanted")
+    refused(copy("nameless", model_type=None), "holds a None|names no model")
+    half = copy("half")
+    weights = (half / "model.safetensors").read_bytes()
+    (half / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused(half, "incomplete: model.safetensors is cut off")
+    (half / "model.safetensors").unlink()
+    refused(half, "incomplete: it holds no weights")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (half / names["a"]).write_bytes(weights)
+    (half / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    hub.check_complete.cache_clear()
+    refused(half, "1 of 2 files of weights are missing, model-00002-of-00002.safetensors first")
+    mixed = copy("mixed")
+    (mixed / "model.safetensors").write_bytes((newer / "model.safetensors").read_bytes())
+    with pytest.raises(AssetError, match=r"mixed: its weights are not those of the qwen2-vl that its config"):
+        QwenVl(str(mixed)).ask([], "Hello")
+    bare = copy("bare")
+    for file in (*bare.glob("*processor*"), *bare.glob("tokenizer*")):
+        file.unlink()
+    with pytest.raises(AssetError, match="bare: no processor of qwen2-vl"):
+        QwenVl(str(bare)).ask([], "Hello")
+
+
+def test_frames_are_scaled_to_whole_patches() -> None:
+    """480x832 within 512 tokens as authors scale it; a sliver is enlarged, what fits is left as it is."""
+    frames = np.zeros((2, 480, 832, 3), np.uint8)
+    assert scaled(frames, 28, 512 * 28 * 28).shape == (2, 476, 840, 3)
+    assert scaled(frames, 32, 400 * 32 * 32).shape == (2, 480, 832, 3)
+    assert scaled(frames, 28, 64 * 28 * 28).shape == (2, 168, 280, 3)
+    assert scaled(frames[:, :5, :5], 28, 9 * 28 * 28).shape == (2, 56, 56, 3)
 
 
 def test_ten_is_told_from_one() -> None:
@@ -49,7 +115,7 @@ def test_ten_is_told_from_one() -> None:
 
 
 def test_a_model_that_talks_nonsense_is_given_up(tiny: Callable[[str], str], clip: np.ndarray) -> None:
-    writer = Writer(Qwen2Vl(tiny("qwen2_vl"), tokens=6), attempts=2)
+    writer = Writer(QwenVl(tiny("qwen2_vl"), tokens=6), attempts=2)
     with pytest.raises(AnnotatorError, match="qwen2-vl: no usable answer in 2 attempts"):
         writer.names(clip)
 

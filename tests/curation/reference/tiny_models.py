@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,14 +197,9 @@ def depth_anything(folder: Path) -> Path:
     return folder
 
 
-def qwen2_vl(folder: Path) -> Path:
-    from transformers import (
-        Qwen2VLConfig,
-        Qwen2VLForConditionalGeneration,
-        Qwen2VLImageProcessor,
-        Qwen2VLProcessor,
-        Qwen2VLVideoProcessor,
-    )
+def qwen_vl(folder: Path, generation: str) -> Path:
+    """Qwen2-VL, 2.5 or 3 ("2", "2.5", "3"), with the chat template's numbering of pictures and videos."""
+    import transformers as hf
 
     specials = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
     specials = (*specials, "<|video_pad|>", "<|endoftext|>")
@@ -210,36 +207,56 @@ def qwen2_vl(folder: Path) -> Path:
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"
     number = tokenizer.convert_tokens_to_ids
-    config = Qwen2VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
-            "eos_token_id": number("<|im_end|>"),
-            "bos_token_id": number("<|endoftext|>"),
-        },
-        vision_config={"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
-    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+        "eos_token_id": number("<|im_end|>"),
+        "bos_token_id": number("<|endoftext|>"),
+    }
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    whole = {"vision_config": vision, "text_config": text}
+    whole |= {"image_token_id": number("<|image_pad|>"), "video_token_id": number("<|video_pad|>")}
+    whole["vision_start_token_id"] = number("<|vision_start|>")
+    whole["vision_end_token_id"] = number("<|vision_end|>")
+    patch = {"patch_size": 14}
     torch.manual_seed(4)
-    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    if generation == "2":
+        whole["vision_config"] = {
+            "depth": 1,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+        }
+        model, video = hf.Qwen2VLForConditionalGeneration(hf.Qwen2VLConfig(**whole)), hf.Qwen2VLVideoProcessor
+        joined: Callable[..., Any] = hf.Qwen2VLProcessor
+    elif generation == "2.5":
+        vision |= {"intermediate_size": 64, "fullatt_block_indexes": [0]}
+        model = hf.Qwen2_5_VLForConditionalGeneration(hf.Qwen2_5_VLConfig(**whole))
+        video, joined = hf.Qwen2VLVideoProcessor, hf.Qwen2_5_VLProcessor
+    else:
+        text |= {"head_dim": 8}
+        vision |= {"intermediate_size": 64, "deepstack_visual_indexes": [0], "num_position_embeddings": 64}
+        model = hf.Qwen3VLForConditionalGeneration(hf.Qwen3VLConfig(**whole))
+        video, joined, patch = hf.Qwen3VLVideoProcessor, hf.Qwen3VLProcessor, {"patch_size": 16}
+    model.save_pretrained(folder)
     template = (
+        "{% set image = namespace(n=0) %}{% set video = namespace(n=0) %}"
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-        "{% elif c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+        "{% if c['type'] == 'image' %}{% set image.n = image.n + 1 %}"
+        "{% if add_vision_id %}Picture {{ image.n }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>"
+        "{% elif c['type'] == 'video' %}{% set video.n = video.n + 1 %}"
+        "{% if add_vision_id %}Video {{ video.n }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>"
         "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    size = {"shortest_edge": 28 * 28, "longest_edge": 4 * 28 * 28}
-    pictures, videos = Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size)
-    Qwen2VLProcessor(pictures, tokenizer, videos, chat_template=template).save_pretrained(folder)
+    pictures, videos = hf.Qwen2VLImageProcessor(**patch), video(**patch)
+    joined(pictures, tokenizer, videos, chat_template=template).save_pretrained(folder)
     return folder
 
 
@@ -384,7 +401,9 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "grounding_dino": grounding_dino,
     "sam2": sam2,
     "depth_anything": depth_anything,
-    "qwen2_vl": qwen2_vl,
+    "qwen2_vl": partial(qwen_vl, generation="2"),
+    "qwen2_5_vl": partial(qwen_vl, generation="2.5"),
+    "qwen3_vl": partial(qwen_vl, generation="3"),
     "wan_vace": wan_vace,
     "image_editor": image_editor,
     "rtmpose": rtmpose,
