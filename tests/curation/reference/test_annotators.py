@@ -327,6 +327,38 @@ def test_nobody_is_no_person(tiny: Callable[[str], str], clip: np.ndarray) -> No
     assert poses.poses(clip[0], poses.people.people(clip[0])).shape == (0, 17, 3)
 
 
+def test_rtmpose_sees_red_where_it_was_trained_to(tiny: Callable[[str], str]) -> None:
+    """The first of the network's channels is red, with red's mean, as mmpose's `bgr_to_rgb=True` has it."""
+    import onnxruntime
+
+    colour, box = np.array([200, 30, 90]), np.array([[40, 40, 58, 64]], np.float32)
+    frame = np.broadcast_to(colour.astype(np.uint8), (128, 128, 3)).copy()
+    path = tiny("rtmpose")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixel = (colour - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    picture = np.broadcast_to(pixel[:, None, None], (1, 3, 64, 48)).astype(np.float32)
+    across = session.run(["simcc_x"], {"input": picture})[0][0].argmax(-1) / 2
+    expected = across / 48 * 18 * 1.25 + 49 - 18 * 1.25 / 2
+    detector = GroundingDino(tiny("grounding_dino"))
+    assert RtmPose(detector, path, (48, 64)).poses(frame, box)[0, :, 0] == pytest.approx(expected, abs=1e-3)
+    other = RtmPose(detector, path, (48, 64), channels="bgr")
+    swapped = other.poses(np.ascontiguousarray(frame[..., ::-1]), box)
+    assert swapped[0, :, 0] == pytest.approx(expected, abs=1e-3)
+    assert other.poses(frame, box)[0, :, 0] != pytest.approx(expected, abs=1)
+
+
+def test_rtmpose_says_what_it_runs_on(
+    tiny: Callable[[str], str], clip: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = GroundingDino(tiny("grounding_dino"))
+    RtmPose(detector, tiny("rtmpose"), (48, 64)).poses(clip[0], BOXES)
+    said = capsys.readouterr()
+    assert not said.out
+    assert "RTMPose: runs on onnxruntime's CPUExecutionProvider" in said.err
+    with pytest.raises(AssetError, match=r"onnxruntime-gpu .* or set device: cpu"):
+        RtmPose(detector, tiny("rtmpose"), (48, 64), device="cuda").poses(clip[0], BOXES)
+
+
 # ---- what is missing --------------------------------------------------------------------------------------
 
 
