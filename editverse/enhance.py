@@ -26,8 +26,8 @@ def make_enhancer(where: str, model: str | None) -> Enhancer:
     """An enhancer that asks until an answer fits, three times at most.
 
     Args:
-        where: a folder or hub id of Qwen2-VL, Qwen2.5-VL or Qwen3-VL, whose weights leave the memory after each
-            answer, or the URL of an OpenAI-compatible endpoint, up to /v1.
+        where: a folder or hub id of Qwen2-VL, Qwen2.5-VL or Qwen3-VL, whose weights leave the memory after
+            each answer, or the URL of an OpenAI-compatible endpoint, up to /v1.
         model: its name at the endpoint.
 
     Raises:
