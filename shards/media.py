@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,9 +245,15 @@ def probe(source: Source) -> VideoInfo:
 
 
 def iter_frames(
-    source: Source, start: int = 0, stop: int | None = None, size: Size | None = None
+    source: Source,
+    start: int = 0,
+    stop: int | None = None,
+    size: Size | None = None,
+    only: Collection[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield frames `start` to `stop` (exclusive) as uint8 RGB [H, W, 3], upright, at the constant rate.
+
+    With `only`, the frames of these numbers alone: the others are decoded, but their colours not converted.
 
     A variable-rate file is resampled: frame k shows what a player shows at time k / fps. `size` (height,
     width) resizes with `resize`. Raises MediaError naming the file where a frame is damaged or the file ends
@@ -271,11 +277,11 @@ def iter_frames(
             repeats = int(shown[decoded]) if decoded < len(shown) else 1
             decoded += 1
             first, position = position, position + repeats
-            if position <= start or not repeats:
-                continue
-            picture = _picture(frame, size, name)
-            for index in range(max(first, start), min(position, stop)):
-                yield picture if index == first else picture.copy()
+            wanted = [n for n in range(max(first, start), min(position, stop)) if only is None or n in only]
+            if wanted:
+                picture = _picture(frame, size, name)
+                yield picture
+                yield from (picture.copy() for _ in wanted[1:])
             if position >= stop:
                 return
         if position < stop:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shards.errors import EditVerseError
+from shards.processes import peak_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE = 10.0  # seconds after an alarm that Python could not act on, before the subprocess is killed
@@ -174,10 +175,7 @@ def _call(function: Callable[[str], object], case: str, seconds: float) -> Outco
         kind = "slow"
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to see it
         kind, message = "raised", f"{type(error).__name__}: {error}"
-    # Not ru_maxrss: a process inherits that of the one that started it, here a pytest of some gigabytes.
-    high = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # noqa: SIM115, PTH123
-    peak = int(high.split()[1]) / 1024
-    return Outcome(case, kind, message, time.perf_counter() - begin, peak)
+    return Outcome(case, kind, message, time.perf_counter() - begin, peak_memory() / 2**20)
 
 
 def _main(function: str, seconds: str, memory: str) -> None:

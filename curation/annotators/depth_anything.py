@@ -10,6 +10,7 @@ import numpy as np
 
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 
 LICENSE = "Apache-2.0 (Small), CC-BY-NC-4.0 (Base, Large)"
 
@@ -43,6 +44,10 @@ class DepthAnything:
         """Checkpoint and precision."""
         revision = hub.revision_of(self.folder)
         return Backend("transformers", "depth-anything-v2", revision, {"dtype": self.dtype})
+
+    def weights(self) -> list[Weights]:
+        """The model."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:

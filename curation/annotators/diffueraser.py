@@ -47,7 +47,9 @@ class DiffuEraser:
         self.program.check("DiffuEraser", LICENSE, WHERE)
         return Backend("program", "diffueraser", self.revision, {"dilate": self.dilate})
 
-    def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str = "") -> np.ndarray:
+    def inpaint(
+        self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str = "", seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The frames with the background in the mask [T, H, W]; the program blends over its dilated edge."""
         count, height, width = frames.shape[:3]
         if count < LEAST:
@@ -74,4 +76,4 @@ class DiffuEraser:
             self.program.run("DiffuEraser", arguments, home / "log")
             result = home / "out" / "diffueraser_result.mp4"
             made = self.program.result("DiffuEraser", result, padded.shape, home / "log")
-        return np.where(mask[..., None], made[:, :height, :width], frames)
+        return np.where(mask[..., None], made[:, :height, :width], frames), mask

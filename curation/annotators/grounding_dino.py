@@ -19,6 +19,7 @@ from curation.core.interfaces import Detections
 from curation.ops import masks
 from curation.vlm import hub
 from curation.vlm.interface import AnnotatorError, Backend
+from curation.vlm.weights import Weights, checkpoint_weights, file_weights
 from shards.errors import SettingError
 
 LICENSE = "Apache-2.0"
@@ -108,6 +109,10 @@ class GroundingDino:
         settings = {"threshold": self.threshold, "overlap": self.overlap}
         return Backend("transformers", "grounding-dino", hub.revision_of(self.folder), settings)
 
+    def weights(self) -> list[Weights]:
+        """The model, in float32."""
+        return checkpoint_weights(self.checkpoint)
+
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoProcessor, GroundingDinoForObjectDetection
@@ -155,22 +160,26 @@ class GroundingDinoPackage:
         side: int = 800,
         device: str = "auto",
     ) -> None:
-        self.weights, self.config, self.text_encoder = weights, config, text_encoder
+        self.weights_file, self.config, self.text_encoder = weights, config, text_encoder
         self.threshold, self.overlap, self.side, self.device = threshold, overlap, side, device
 
     def describe(self) -> Backend:
         """Checkpoint and thresholds."""
         hub.package("groundingdino")
-        path = hub.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "Grounding DINO", LICENSE, WHERE)
         settings = {"config": self.config, "side": self.side}
         settings |= {"threshold": self.threshold, "overlap": self.overlap}
         return Backend("groundingdino-py", "grounding-dino", hub.revision_of(path), settings)
+
+    def weights(self) -> list[Weights]:
+        """The model, by the size of its file."""
+        return file_weights(self.weights_file)
 
     @functools.cached_property
     def _loaded(self) -> Any:
         hub.note_loaded("Grounding DINO")
         model = self.build()
-        path = hub.file_of(self.weights, "Grounding DINO", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "Grounding DINO", LICENSE, WHERE)
         # a buffer that older versions of transformers stored, and a table that only the training used
         spare = ("bert.embeddings.position_ids", "label_enc.weight")
         hub.load_exactly(model, path, "Grounding DINO", spare)

@@ -13,6 +13,7 @@ import numpy as np
 from curation.annotators.external import Program
 from curation.cg.camera import MOVEMENTS
 from curation.vlm.interface import AnnotatorError, Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 from shards.media import write_video
 
 LICENSE = "MIT; its base Wan 2.1: Apache-2.0"
@@ -51,6 +52,13 @@ class ReCamMaster:
         settings: dict[str, object] = {"checkpoint": Path(self.checkpoint).name, "size": list(self.size)}
         settings |= {"frames": self.frames, "guidance": self.guidance}
         return Backend("program", "recammaster", self.revision, settings)
+
+    def weights(self) -> list[Weights]:
+        """Those of its base, all in bfloat16 on the GPU; the authors publish no peak."""
+        # and a projection of the camera, 12 -> 1536, and one of 1536 -> 1536 in each of 30 blocks
+        added = 30 * (12 * 1536 + 1536 + 1536 * 1536 + 1536)
+        camera = Weights(self.checkpoint, "camera", added, "bfloat16", source="inference_recammaster.py")
+        return [*checkpoint_weights("Wan-AI/Wan2.1-T2V-1.3B", "bfloat16"), camera]
 
     def movements(self) -> tuple[str, ...]:
         """Its cam_type 1 to 10."""

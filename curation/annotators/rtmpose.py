@@ -12,6 +12,7 @@ from curation.annotators.people import PeopleDetector
 from curation.core.interfaces import Detector, OpenDetector
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights, file_weights
 
 LICENSE = "Apache-2.0"
 WHERE = "github.com/open-mmlab/mmpose, projects/rtmpose (the ONNX files)"
@@ -39,20 +40,24 @@ class RtmPose:
         device: str = "auto",
     ) -> None:
         self.people = PeopleDetector(detector, most)
-        self.weights, self.size, self.device = weights, size, device
+        self.weights_file, self.size, self.device = weights, size, device
 
     def describe(self) -> Backend:
         """The checkpoint; the detector is another stage's."""
         hub.package("rtmlib")
-        path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "RTMPose", LICENSE, WHERE)
         return Backend("rtmlib", "rtmpose", hub.revision_of(path), {"size": list(self.size)})
+
+    def weights(self) -> list[Weights]:
+        """The joints' model; the detector is another stage's."""
+        return file_weights(self.weights_file, 13_590_000, "RTMPose-m: mmpose, projects/rtmpose/README.md")
 
     @functools.cached_property
     def _loaded(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         from rtmlib import RTMPose
 
         hub.note_loaded("RTMPose")
-        path = hub.file_of(self.weights, "RTMPose", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "RTMPose", LICENSE, WHERE)
         device = hub.device_of(self.device)
         return RTMPose(str(path), tuple(self.size), backend="onnxruntime", device=device)
 

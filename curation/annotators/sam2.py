@@ -16,6 +16,7 @@ import numpy as np
 
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights, checkpoint_weights, file_weights
 from shards.media import write_image
 
 LICENSE = "Apache-2.0"
@@ -50,6 +51,10 @@ class Sam2Hub:
         """Checkpoint and precision."""
         revision = hub.revision_of(self.folder)
         return Backend("transformers", "sam2-video", revision, {"dtype": self.dtype})
+
+    def weights(self) -> list[Weights]:
+        """The model."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -109,14 +114,19 @@ class Sam2Package:
         overrides: tuple[str, ...] = (),
         device: str = "auto",
     ) -> None:
-        self.weights, self.config, self.overrides, self.device = weights, config, tuple(overrides), device
+        self.weights_file, self.config, self.overrides = weights, config, tuple(overrides)
+        self.device = device
 
     def describe(self) -> Backend:
         """Checkpoint and configuration."""
         hub.package("sam2")
-        path = hub.file_of(self.weights, "SAM 2", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "SAM 2", LICENSE, WHERE)
         settings = {"config": self.config, "overrides": list(self.overrides)}
         return Backend("sam2", "sam2-video", hub.revision_of(path), settings)
+
+    def weights(self) -> list[Weights]:
+        """The model, by the size of its file."""
+        return file_weights(self.weights_file)
 
     def build(self) -> Any:
         """The predictor without weights."""
@@ -131,7 +141,7 @@ class Sam2Package:
     def _loaded(self) -> Any:
         hub.note_loaded("SAM 2")
         model = self.build()
-        path = hub.file_of(self.weights, "SAM 2", LICENSE, WHERE)
+        path = hub.file_of(self.weights_file, "SAM 2", LICENSE, WHERE)
         hub.load_exactly(model, path, "SAM 2")
         return model
 

@@ -203,10 +203,15 @@ class Inpainter(Annotator, Protocol):
 
     prompted: bool
 
-    def inpaint(self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str) -> np.ndarray:
-        """uint8 [T, H, W, 3]: frames, and inside mask bool [T, H, W] what `prompt` says or the background.
+    def inpaint(
+        self, frames: np.ndarray, mask: np.ndarray, fps: float, prompt: str, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fill mask bool [T, H, W] with what `prompt` says or the background.
 
-        Outside the mask nothing changes, to the bit.
+        Returns:
+            The frames uint8 [T, H, W, 3], and the mask bool [T, H, W] of all that may have changed: it
+            contains the given one and an inpainter's own rim, over which it blends. Outside the returned mask
+            the frames are as given, to the bit.
         """
         ...
 
@@ -214,7 +219,7 @@ class Inpainter(Annotator, Protocol):
 class VideoGenerator(Annotator, Protocol):
     """Generates a video from another one, of which parts are kept and parts guide it."""
 
-    def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str) -> np.ndarray:
+    def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str, seed: int = 0) -> np.ndarray:
         """uint8 [T, H, W, 3] by a caption.
 
         Args:
@@ -222,6 +227,7 @@ class VideoGenerator(Annotator, Protocol):
                 sketch), or is grey for nothing.
             mask: bool [T, H, W], True is generated.
             prompt: what the whole video shows.
+            seed: of the noise, another one for each candidate.
         """
         ...
 
@@ -229,8 +235,8 @@ class VideoGenerator(Annotator, Protocol):
 class ImageEditor(Annotator, Protocol):
     """Edits a picture by an instruction."""
 
-    def edit(self, image: np.ndarray, instruction: str) -> np.ndarray:
-        """uint8 [H, W, 3], of the size of image [H, W, 3]."""
+    def edit(self, image: np.ndarray, instruction: str, seed: int = 0) -> np.ndarray:
+        """uint8 [H, W, 3], of the size of image [H, W, 3] and in registration with it."""
         ...
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from curation.ops.masks import bounds
 from shards.frames import evenly_spaced
-from shards.media import read_image, read_video, write_image
+from shards.media import iter_frames, probe, read_image, write_image
 
 COLUMNS = 4  # frames shown
 CELL = (180, 240)  # height and width of one whole frame in the preview
@@ -28,12 +28,16 @@ def write_preview(path: Path, source: np.ndarray, target: np.ndarray, mask: np.n
 
 def write_strips(path: Path, media: list[Path]) -> None:
     """PNG with `COLUMNS` moments of each video, one strip below the other; pictures alone are shown once."""
+    counts = [1 if file.suffix == ".png" else probe(file).frames for file in media]
+    columns = min(COLUMNS, max(counts))
     rows = []
-    clips = [read_image(file)[None] if file.suffix == ".png" else read_video(file)[0] for file in media]
-    columns = min(COLUMNS, max(len(frames) for frames in clips))
-    for frames in clips:
-        moments = evenly_spaced(len(frames), columns)
-        rows.append(np.hstack([_fit(frames[t]) for t in moments]))
+    for file, count in zip(media, counts, strict=True):
+        moments = evenly_spaced(count, columns).tolist()
+        if file.suffix == ".png":
+            shown = {0: read_image(file)}
+        else:
+            shown = dict(zip(sorted(set(moments)), iter_frames(file, only=set(moments)), strict=True))
+        rows.append(np.hstack([_fit(shown[t]) for t in moments]))
     write_image(path, np.vstack(rows))
 
 

@@ -98,6 +98,8 @@ class Stage:
         decide: what follows from the results: further items, or finished candidates. Without it a candidate
             with a reason is finished and everything else goes on.
         resources: of one process; by what the annotators ask for when None.
+        recipe: the class that `run` belongs to, where several tasks share a stage and so its results; the
+            task's own class when None.
 
     The key of a result is made of all of them but `decide` and `resources`.
     """
@@ -111,6 +113,7 @@ class Stage:
     settings: Mapping[str, object] = field(default_factory=dict)
     decide: Decision | None = None
     resources: Resources | None = None
+    recipe: type | None = None
 
     @property
     def needs(self) -> Resources:

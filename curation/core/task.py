@@ -146,7 +146,7 @@ class Task:
             "uses": stage.backends,
             "values": values,
             "settings": stage.settings,
-            "code": self.code_version(stage.annotators),
+            "code": self.code_version(stage),
             "inputs": {name: item.results[name] for name in stage.inputs},
         }
 
@@ -182,9 +182,9 @@ class Task:
         """Numbers by which stages decide, as the task's arguments name them; no part of any result's key."""
         return {}
 
-    def code_version(self, uses: Sequence[Annotator]) -> str:
-        """The version of the code that a result of these annotators depends on."""
-        return code_of_task(type(self), uses)
+    def code_version(self, stage: Stage) -> str:
+        """The version of the code that a stage's results depend on."""
+        return code_of_task(stage.recipe or type(self), stage.annotators)
 
     def preview(self, folder: Path, candidate: Candidate) -> None:
         """Write preview.png of a new candidate; by default moments of the first two media but masks."""
@@ -261,6 +261,14 @@ def located(clip: Clip, space: Workspace) -> Clip:
     return replace(clip, path=str(space.path(clip.file))) if clip.file else clip
 
 
+def seed_of(clip: Clip, *values: object) -> int:
+    """The seed of a candidate's noise: 31 bits of the clip's key and the values that tell it from others.
+
+    It is the same in every run and on every machine, so a result that is computed again is the same one.
+    """
+    return int(digest([clip.key, *values])[:8], 16) & 0x7FFFFFFF
+
+
 def _digest_of(file: SourceFile, space: Workspace) -> str:
     """The sha256 of a source; of a remote one that has not changed since, without fetching it again."""
     if not (version := file.version):
@@ -277,13 +285,13 @@ def classes_of(annotators: Iterable[Any]) -> list[type]:
     return found
 
 
-def code_of_task(task: type[Task], uses: Iterable[Annotator]) -> str:
+def code_of_task(task: type, uses: Iterable[Annotator]) -> str:
     """Code version of a task: its classes up to `Task`, what it calls, and the annotators' classes."""
-    return _code(task, *classes_of(uses))  # type: ignore[arg-type]  # classes hash
+    return _code(task, *classes_of(uses))
 
 
 @functools.cache
-def _code(task: type[Task], *classes: type) -> str:
+def _code(task: type, *classes: type) -> str:
     own = [c for c in task.__mro__ if issubclass(c, Task) and c is not Task]
     modules = [inspect.getmodule(c) for c in (*own, *classes)]
     called = [thing for c in (*own, *classes) for thing in c.__dict__.get("code", ())]

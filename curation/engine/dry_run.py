@@ -1,26 +1,37 @@
-"""`python -m curation run ... --dry-run`: the stages, the models with their licences, the hours to expect."""
+"""`python -m curation run ... --dry-run`: the stages, the models with their licences, memory and hours."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
-from curation.core.stage import Stage
+from curation.core.stage import Resources, Stage
 from curation.core.task import Task
-from curation.engine.engine import EngineOptions, Plan, choose
+from curation.engine.engine import EngineOptions, Plan, choose, visible_gpus
+from curation.engine.memory import (
+    ALLOWANCE,
+    LEAST_ALLOWANCE,
+    GpuMemory,
+    TaskMemory,
+    stage_weights,
+    task_memory,
+)
+from curation.engine.ray_driver import NO_GPU
 from curation.engine.task_config import build, load_config, read_limits
 from curation.engine.worker import CUT, SCREEN
 from curation.sources.listing import is_remote
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights
 from shards.media import MediaError, probe
 from shards.terminal import print_table
 
@@ -120,40 +131,117 @@ def print_graph(task: str, stages: Sequence[Stage], plan: Plan, engine: str) -> 
     Console().print(f"engine: {engine}", highlight=False, soft_wrap=True)
 
 
+def print_memory(memory: TaskMemory, held: Mapping[str, Sequence[Weights]]) -> None:
+    """Weights of each stage that has any, the smallest card for it, and what each engine needs."""
+    table = Table("stage", "model", "part", "parameters, billions", "dtype", "GiB", title="weights on a GPU")
+    for stage, weights in held.items():
+        for one in weights:
+            count = "not known" if one.parameters is None else f"{one.parameters / 1e9:.2f}"
+            gib = "not known" if one.gib is None else f"{one.gib:.1f}"
+            if one.peak_gib is not None:
+                count, gib = one.source, f"{gib} at its peak"
+            dtype = one.dtype + (", takes turns" if one.offloaded else "")
+            table.add_row(stage, one.model, one.part, count, dtype, gib)
+    if not table.rows:
+        return
+    print_table(table)
+    table = Table("process of", "weights, GiB", "with activations, GiB", "smallest card", title="GPU memory")
+    rows = {name: need for name, need in memory.stages.items() if held[name]}
+    rows |= {"--engine passes: the largest stage": memory.passes, "--engine local: all stages": memory.local}
+    for name, need in rows.items():
+        alone, whole = (f"{_least(need)}{gib:.1f}" for gib in (need.weights, need.total))
+        table.add_row(name, alone, whole, _least(need) + need.card_name)
+    ray, shares = memory.ray, f"Ray: {memory.gpus:g} GPUs at once, the fullest at worst"
+    table.add_row(shares, "", f"{_least(ray)}{ray.total:.1f}", _least(ray) + ray.card_name)
+    print_table(table)
+    print(
+        f"Activations are not measured: {ALLOWANCE:.0%} of the weights, {LEAST_ALLOWANCE:g} GiB at least, "
+        "stand for them. What a program's authors publish has them in it, at their size."
+    )
+
+
+def _least(need: GpuMemory) -> str:
+    return "at least " if need.unknown else ""
+
+
+def print_hours(
+    parts: Sequence[Part],
+    measured: Mapping[str, Sequence[float]],
+    frames: int,
+    processes: Callable[[str], int],
+) -> None:
+    """What each stage takes for a source frame, as far as anybody knows, and the hours of all.
+
+    Args:
+        measured: stage -> [seconds, source frames] of earlier runs in this workspace.
+        processes: of a stage by its name, at the same time.
+    """
+    table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
+    rows: list[tuple[str, float | None, str]] = [
+        (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()
+    ] or sorted(((p.role, *(p.speed or (None, ""))) for p in parts), key=lambda row: row[1] is None)
+    hours, unknown = dict[str, float](), False
+    for name, each, origin in rows:
+        if each is None:
+            table.add_row(name, "not known", "", "not known")
+            unknown = True
+            continue
+        hours[name] = each * frames / 3600 / processes(name.partition(":")[0])
+        table.add_row(name, f"{each:.4f}", origin, f"{hours[name]:.3f}")
+    print_table(table)
+    known = ", ".join(f"{of:.2g} for {name}" for name, of in hours.items())
+    total = f"{sum(hours.values()):.2g}" if hours and not unknown else "not known"
+    more = f" (but {known})" if unknown and hours else ""
+    how = "" if measured else "; run a few clips in this workspace and repeat, to have them measured"
+    Console().print(f"hours: {total}{more}{how}", highlight=False, soft_wrap=True, markup=False)
+    if not measured and hours:
+        print("Published speeds hold for the size and card that they name, and leave out loading the models.")
+
+
+def processes_of(engine: str, plan: Plan, options: EngineOptions, gpus: int) -> Callable[[str], int]:
+    """How many processes of a stage work at the same time, by the stage's name.
+
+    Args:
+        engine: as `choose` names it; gpus: of this machine.
+    """
+    workers = max(1, options.workers)
+
+    def count(stage: str) -> int:
+        if engine in ("here", "passes"):
+            return 1
+        if engine == "pool":
+            return plan.pool_size(workers, gpus)
+        limit, needs = plan.limits.get(stage), plan.stages.get(stage, Resources())
+        most = (limit.max if limit else None) or workers
+        return max(1, min(most, int(gpus / needs.gpus + 1e-6))) if needs.gpus and gpus else most
+
+    return count
+
+
 def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions) -> None:
     """Print what a run would do; computes and writes nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
     built = build(load_config(task, config))
     sources, console, space = built.find(clips).files, Console(), Workspace(workspace)
-    stages, workers = built.graph, options.workers
+    stages = built.graph
     limits = read_limits(config, [CUT, SCREEN, *(stage.name for stage in stages)])
     plan = Plan.of(stages, limits, options.gpus)
-    print_graph(task, stages, plan, ", ".join(choose(options, plan, sources)))
+    engine, why = choose(options, plan, sources)
+    print_graph(task, stages, plan, f"{engine}, {why}")
+    if plan.wants_gpu and not visible_gpus() and not options.cluster:
+        console.print(NO_GPU)
     frames = source_frames(built, sources, space)
     table = Table("role", "backend", "model", "revision", "licence", title=f"{task}: models")
     parts = parts_of(built)
     for part in parts:
-        table.add_row(part.role, part.backend, part.model, part.revision, part.license)
+        told = (part.role, part.backend, part.model, part.revision, part.license)
+        table.add_row(*map(escape, told))  # "[dev]" is no markup
     print_table(table)
-    measured = _costs(space).get(task, {})
-    table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
-    rows: list[tuple[str, float | None, str]] = [
-        (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()
-    ] or sorted(((p.role, *(p.speed or (None, ""))) for p in parts), key=lambda row: row[1] is None)
-    hours = 0.0
-    for name, each, origin in rows:
-        if each is None:
-            table.add_row(name, "not known", "", "")
-            continue
-        cost = each * frames / 3600 / max(1, workers)
-        hours += cost
-        table.add_row(name, f"{each:.4f}", origin, f"{cost:.3f}")
-    print_table(table)
-    more = (
-        "" if measured else "; what is not known is not in it: run a few clips in this workspace and repeat"
-    )
-    console.print(f"about {hours:.2f} hours with {max(1, workers)} workers{more}", highlight=False)
+    held = {stage.name: stage_weights(stage) for stage in stages}
+    print_memory(task_memory(stages, plan.stages, limits), held)
+    processes = processes_of(engine, plan, options, len(visible_gpus()))
+    print_hours(parts, _costs(space).get(task, {}), frames, processes)
     if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
     for missing in dict.fromkeys(part.missing for part in parts if part.missing):
-        console.print(f"missing: {missing}", highlight=False, soft_wrap=True)
+        console.print(f"missing: {missing}", highlight=False, soft_wrap=True, markup=False)

@@ -82,9 +82,26 @@ class Plan:
         """Whether a stage asks for a GPU."""
         return any(needs.gpus for needs in self.stages.values())
 
+    @property
+    def gpus_at_once(self) -> float:
+        """GPUs that the smallest pools of all stages take together."""
+        least = {name: limit.min or 1 for name, limit in self.limits.items()}
+        return sum(needs.gpus * least.get(name, 1) for name, needs in self.stages.items())
 
-def choose(options: EngineOptions, plan: Plan, sources: Sequence[str]) -> tuple[str, str]:
-    """The engine of a run ("here", "pool", "ray" or "passes"), and why in a few words."""
+    def pool_size(self, workers: int, gpus: int) -> int:
+        """Processes of a pool without Ray, each of which loads every model: one a GPU where any is wanted."""
+        return min(workers, gpus) if self.wants_gpu and gpus else workers
+
+
+def choose(
+    options: EngineOptions, plan: Plan, sources: Sequence[str], gpus: int | None = None
+) -> tuple[str, str]:
+    """The engine of a run ("here", "pool", "ray" or "passes"), and why in a few words.
+
+    Args:
+        gpus: of this machine; counted when None.
+    """
+    gpus = len(visible_gpus()) if gpus is None else gpus
     if options.engine == "passes":
         return "passes", "one stage after the other, each in a process of its own"
     if options.engine == "ray" or (options.engine == "auto" and options.cluster and options.workers):
@@ -92,12 +109,17 @@ def choose(options: EngineOptions, plan: Plan, sources: Sequence[str]) -> tuple[
     if not options.workers:
         return "here", "in this process: --workers 0"
     small = len(sources) <= FEW and size_of(sources) <= SMALL
-    if options.engine == "auto" and ((plan.wants_gpu and has_gpu()) or options.gpus):
+    too_few = 0 < gpus < plan.gpus_at_once - 1e-6
+    if options.engine == "auto" and too_few and not options.gpus:
+        wanted = f"all stages at once want {plan.gpus_at_once:g} GPUs, this machine has {gpus}"
+        return "passes", f"{wanted}: one stage after the other on one GPU"
+    if options.engine == "auto" and ((plan.wants_gpu and gpus) or options.gpus):
         return "ray", "stages want a GPU"
     if options.engine == "auto" and not small:
         return "ray", f"more than {FEW} sources or {SMALL >> 30} GiB"
     why = "asked for" if options.engine == "local" else "small enough for this machine; --engine ray for Ray"
-    return "pool", f"{options.workers} process{'es' if options.workers > 1 else ''} without Ray, {why}"
+    count = plan.pool_size(options.workers, gpus)
+    return "pool", f"{count} process{'es' if count > 1 else ''} without Ray, {why}"
 
 
 def size_of(sources: Sequence[str]) -> int:
@@ -106,9 +128,13 @@ def size_of(sources: Sequence[str]) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def has_gpu() -> bool:
-    """Whether this machine has a GPU that CUDA may use."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that CUDA may use, as CUDA_VISIBLE_DEVICES names them."""
+    devices = sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number, _ in enumerate(devices)]
+    return [name.strip() for name in chosen.split(",") if name.strip()] if devices else []
 
 
 class Engine:
@@ -146,7 +172,9 @@ class Engine:
         if name == "here":
             return local.run_here(job, sources, store, progress)
         if name == "pool":
-            return local.run_pool(job, sources, store, progress, options.workers, options.max_silence)
+            gpus = visible_gpus() if plan.wants_gpu else []
+            size = plan.pool_size(options.workers, len(gpus))
+            return local.run_pool(job, sources, store, progress, size, options.max_silence, gpus)
         if name == "passes":
             stages = list(plan.stages)
             return passes.run_passes(job, stages, sources, store, progress, options.max_silence)

@@ -57,10 +57,11 @@ def run_pool(
     progress: RunProgress,
     workers: int,
     max_silence: float,
+    gpus: Sequence[str] = (),
 ) -> Generator[Outcome, None, None]:
-    """All outcomes as they are ready, from `workers` processes."""
+    """All outcomes as they are ready, from `workers` processes, each with one of `gpus` if there are any."""
     with Watchdog(job.notes, max_silence) as dog:
-        pool = Pool(job, workers)
+        pool = Pool(job, workers, gpus)
         try:
             for work, results in pool.results(_works(sources)):
                 dog.beat()
@@ -90,8 +91,8 @@ class Pool:
     is tried again one after the other, so that only the guilty one counts `ATTEMPTS`.
     """
 
-    def __init__(self, job: Job, workers: int) -> None:
-        self.job, self.workers = job, workers
+    def __init__(self, job: Job, workers: int, gpus: Sequence[str] = ()) -> None:
+        self.job, self.workers, self.gpus = job, workers, gpus
         self.waiting: deque[Work] = deque()  # clips, before further files are cut
         self._suspects: deque[Work] = deque()
         self._deaths: dict[tuple[bool, tuple[int, int]], int] = {}
@@ -160,8 +161,15 @@ class Pool:
             self._suspects.appendleft(work)
 
     def _start(self) -> ProcessPoolExecutor:
+        context = forkserver()
+        gpus = context.SimpleQueue()
+        for gpu in self.gpus:
+            gpus.put(gpu)
         return ProcessPoolExecutor(
-            self.workers, mp_context=forkserver(), initializer=_begin, initargs=(self.job,)
+            self.workers,
+            mp_context=context,
+            initializer=_begin,
+            initargs=(self.job, gpus if self.gpus else None),
         )
 
     def kill(self) -> None:
@@ -204,10 +212,13 @@ def end_with_parent() -> None:
 _worker: Worker | str = "no worker"  # of a process of the pool; a text says why it could not be built
 
 
-def _begin(job: Job) -> None:
+def _begin(job: Job, gpus: Any) -> None:
+    """Make this process's worker; with a queue of GPUs it takes one of them and sees no other."""
     global _worker
     close_terminal_input()
     end_with_parent()
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
     try:
         _worker = Worker(job)
     except (EditVerseError, OSError) as error:

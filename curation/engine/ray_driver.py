@@ -28,6 +28,7 @@ from shards.processes import background_processes, close_terminal_input
 
 STARTS = 3  # of Ray, which gives up after 30 seconds; a busy machine may need longer
 SPARE = 0.95  # of the cores, which all pools together may ask for at their smallest
+NO_GPU = "no GPU here: stages that want one work on processor cores"
 ROW_BYTES = 1500  # of a clip's row, about
 LOOK = 2.0  # seconds between two looks at the nodes
 FILE_BLOCKS = 4  # of sources for each process of the cut, at least
@@ -170,7 +171,7 @@ def fitted(
         where = "this cluster" if cluster else "this machine"
         raise RunError(f"--gpus {gpus:g}: no worker would ever start, {where} has {gpus_there:g} GPUs")
     if not gpus_there and any(pool.needs.gpus for pool in fit):
-        note = "no GPU here: stages that want one work on processor cores"
+        note = NO_GPU
         fit = [replace(pool, needs=replace(pool.needs, gpus=0.0)) for pool in fit]
     wanted = sum(pool.needs.gpus * (pool.limit.min or 1) for pool in fit)
     if wanted > gpus_there + 1e-6:
@@ -180,6 +181,7 @@ def fitted(
         )
     if not cluster:
         fit = [replace(pool, limit=grown(pool.limit, workers)) for pool in fit]
+        fit = [replace(pool, limit=within_gpus(pool, gpus_there - wanted)) for pool in fit]
     counted = [(pool.limit.min or 1) if cluster else (pool.limit.max or 1) for pool in fit]
     wanted_cpus = [pool.needs.cpus for pool, number in zip(fit, counted, strict=True) for _ in range(number)]
     cores = sorted(node.get("CPU", 0.0) for node in nodes)
@@ -214,6 +216,15 @@ def grown(limit: StageLimits, workers: int) -> StageLimits:
     """The limits of a stage on one machine: as many processes as there are workers, unless said otherwise."""
     least = limit.min or 1
     return StageLimits(min=least, max=limit.max or max(workers, least))
+
+
+def within_gpus(pool: StagePool, spare: float) -> StageLimits:
+    """The limits of a pool that finds no more GPUs than what its least takes and `spare`."""
+    if not pool.needs.gpus:
+        return pool.limit
+    least = pool.limit.min or 1
+    most = least + math.floor(max(0.0, spare) / pool.needs.gpus + 1e-6)
+    return replace(pool.limit, max=min(pool.limit.max or most, most))
 
 
 def stream(
@@ -288,6 +299,8 @@ class StageActor:
         self.space = Workspace(job.workspace)
         try:
             os.chdir(job.folder)  # to which the workspace may be relative; on another node Ray is elsewhere
+            if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""  # or all that ask for none would be on the first one
             # Work is tried again only when its process was lost, so that the marks of others are deaths.
             deaths = self.space.begin_attempt(job.run, self.name)
             if deaths > 2 * ATTEMPTS:

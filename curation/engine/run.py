@@ -20,9 +20,10 @@ from curation.core.results import Candidate
 from curation.core.task import Task
 from curation.engine import report
 from curation.engine.dry_run import note_costs
-from curation.engine.engine import Engine, EngineOptions, Plan, choose
+from curation.engine.engine import Engine, EngineOptions, Plan, choose, visible_gpus
 from curation.engine.output import Output
 from curation.engine.progress import RunProgress
+from curation.engine.ray_driver import NO_GPU
 from curation.engine.report import (
     EXAMPLES,
     Group,
@@ -97,6 +98,8 @@ def _run(
         try:
             with RunProgress(len(sources)) as progress:
                 progress.note(f"engine: {name}, {why}")
+                if plan.wants_gpu and name != "ray" and not visible_gpus():
+                    progress.note(NO_GPU)
                 outcomes = engine.outcomes(name, job, plan, sources, store, progress)
                 with contextlib.closing(outcomes):
                     _collect(outcomes, store, progress, summary)

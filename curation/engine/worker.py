@@ -16,11 +16,13 @@ from pathlib import Path
 
 from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
+from curation.core.stage import Stage
 from curation.engine import watchdog
+from curation.engine.memory import out_of_memory
 from curation.engine.task_config import TaskConfig, build, one_line
 from curation.sources import clip_filter
 from curation.sources.clips import Clip
-from curation.vlm.errors import AssetError
+from curation.vlm.errors import AssetError, is_out_of_memory
 from curation.vlm.interface import AnnotatorError
 from shards.files import DISK_FAULTS
 from shards.location import ShardError, StoreError
@@ -133,7 +135,7 @@ class Worker:
             self._advance(stage, clip, done, space, first)
 
         with self._noted(stage, unit):
-            _guarded(attempt, [done])
+            _guarded(attempt, [done], self.stages[stage])
         done.work = {**outcome.work, **space.work}
         return done
 
@@ -171,8 +173,8 @@ def given_up(outcome: Outcome, deaths: int) -> Outcome:
     )
 
 
-def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
-    """Run `attempt`; what it raises becomes the first outcome's error or fault.
+def _guarded(attempt: Callable[[], None], outcomes: list[Outcome], stage: Stage | None = None) -> None:
+    """Run `attempt` of a stage; what it raises becomes the first outcome's error or fault.
 
     Nothing may be raised through an engine: it would end the run, or be tried again without end.
     """
@@ -185,7 +187,10 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
     except (MediaError, ShardError) as error:
         outcomes[0].error = str(error)
     except AnnotatorError as error:
-        outcomes[0].error = f"{outcomes[0].file}: {error}"
+        if stage and is_out_of_memory(error):
+            outcomes[0].fault = out_of_memory(stage.name, stage.annotators, error)
+        else:
+            outcomes[0].error = f"{outcomes[0].file}: {error}"
     except OSError as error:
         reason = f"{error.filename or outcomes[0].file}: {error.strerror or error}"
         if error.errno in RUN_FAULTS:
@@ -193,6 +198,9 @@ def _guarded(attempt: Callable[[], None], outcomes: list[Outcome]) -> None:
         else:
             outcomes[0].error = reason
     except Exception as error:  # recorded: the clip goes to quarantine with this reason  # noqa: BLE001
+        if stage and is_out_of_memory(error):
+            outcomes[0].fault = out_of_memory(stage.name, stage.annotators, error)
+            return
         what = f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
         outcomes[0].error = f"{outcomes[0].file}: {what}"
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curation.cg import words
-from curation.cg.camera import MOVEMENTS, orbit_pose, trajectory
+from curation.cg.camera import MOVEMENTS, trajectory
 from curation.cg.render import Renderer
 from curation.core.results import Candidate
 from curation.core.stage import Item, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
-from curation.tasks.base.scene import SceneTask
+from curation.tasks.base.scene import SceneTask, still_pose
 from curation.text.templates import draw
 
 WORDINGS = (
@@ -48,16 +48,16 @@ class CgCamera(SceneTask):
         return [Item(values={"movement": MOVEMENTS[seed % len(MOVEMENTS)]})]
 
     def stages(self) -> list[Stage]:
-        """One candidate per scene."""
-        return [Stage(name="render", run=self._render, values=("movement",))]
+        """The still view, then one candidate per scene."""
+        moving = Stage(name="render", run=self._render, values=("movement",), inputs=("source",))
+        return [self.still_stage(), moving]
 
-    def _render(self, clip: Clip, folder: Path, movement: str) -> Candidate:
+    def _render(self, clip: Clip, folder: Path, movement: str, source: Candidate) -> Candidate:
         """Both views, and the moving camera's poses."""
         scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
-        start = orbit_pose(scene.azimuth, scene.elevation, scene.distance)
-        poses = trajectory(start, movement, clip.frames)
+        poses = trajectory(still_pose(scene), movement, clip.frames)
+        writer.take("source", source, "source")
         with Renderer(scene) as renderer:
-            writer.video("source", renderer.frames(trajectory(start, None, clip.frames)))
             writer.video("target", renderer.frames(poses))
         told = [(p.position.round(5).tolist(), p.rotation.round(6).tolist(), round(p.fovy, 4)) for p in poses]
         return writer.done(CameraPath(movement, told))

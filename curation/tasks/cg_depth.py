@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curation.cg import words
-from curation.cg.camera import orbit_pose, trajectory
+from curation.cg.camera import trajectory
 from curation.cg.render import Renderer
 from curation.core.results import Candidate
 from curation.core.stage import Stage
@@ -14,7 +14,7 @@ from curation.ops.control_signals import depth_video
 from curation.sources.clips import Clip
 from curation.tasks.base import control
 from curation.tasks.base.control import from_video, to_video
-from curation.tasks.base.scene import SceneTask
+from curation.tasks.base.scene import SceneTask, still_pose
 
 
 class CgDepth(SceneTask):
@@ -24,15 +24,15 @@ class CgDepth(SceneTask):
     code = (control,)
 
     def stages(self) -> list[Stage]:
-        """One candidate per scene."""
-        return [Stage(name="render", run=self._render)]
+        """The still view, then one candidate per scene."""
+        return [self.still_stage(), Stage(name="render", run=self._render, inputs=("source",))]
 
-    def _render(self, clip: Clip, folder: Path) -> Candidate:
+    def _render(self, clip: Clip, folder: Path, source: Candidate) -> Candidate:
         scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
-        poses = trajectory(orbit_pose(scene.azimuth, scene.elevation, scene.distance), None, clip.frames)
         with Renderer(scene) as renderer:
-            writer.video("control", depth_video(renderer.depth(poses)))
-            writer.video("video", renderer.frames(poses))
+            depth = renderer.depth(trajectory(still_pose(scene), None, clip.frames))
+        writer.video("control", depth_video(depth))
+        writer.take("video", source, "source")
         return writer.done()
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:

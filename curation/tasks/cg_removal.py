@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from curation.cg import words
-from curation.cg.camera import Pose, orbit_pose, trajectory
+from curation.cg.camera import trajectory
 from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings
 from curation.core.results import Candidate, refused
 from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
 from curation.sources.clips import Clip
-from curation.tasks.base.scene import SceneTask
+from curation.tasks.base.scene import SceneTask, still_pose
 from curation.text import templates
 from curation.text.templates import draw
 
@@ -95,10 +95,13 @@ class CgRemoval(SceneTask):
         return numbers | {name: False for name, allowed in allowances.items() if not allowed}
 
     def stages(self) -> list[Stage]:
-        """What there is in the scene, the source (once for all its objects), then a pair per object."""
+        """What there is in the scene, the source (once for all its objects), then a pair per object.
+
+        The first two are shared with replacement.
+        """
         return [
-            Stage(name="scene", run=self._measure, decide=self._choose),
-            Stage(name="source", run=self._source, decide=lambda clip, item, results: [item]),
+            Stage(name="scene", run=self._measure, recipe=CgRemoval, decide=self._choose),
+            self.still_stage(),
             Stage(
                 name="render",
                 run=self._render,
@@ -112,7 +115,7 @@ class CgRemoval(SceneTask):
         """The masks of all objects, and what it is decided by which of them are taken."""
         scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
         with Renderer(scene) as renderer:
-            masks = renderer.masks(trajectory(viewed(scene), None, clip.frames))
+            masks = renderer.masks(trajectory(still_pose(scene), None, clip.frames))
             for number, mask in enumerate(masks):
                 writer.mask(f"mask{number}", mask)
             touched = [bool(touched) for touched in renderer.motion.touched]
@@ -125,7 +128,7 @@ class CgRemoval(SceneTask):
         rejected: list[Item | Candidate] = []
         chosen: list[Item | Candidate] = []
         for number in np.argsort(-np.array(seen.areas)).tolist():
-            positions, pose = np.array(seen.positions), viewed(scene)
+            positions, pose = np.array(seen.positions), still_pose(scene)
             names = words.names(scene, number, positions, pose, self.relations, self.shapes_alone)
             if seen.areas[number] < self.least_area:
                 rejected.append(refused(HIDDEN))
@@ -136,12 +139,6 @@ class CgRemoval(SceneTask):
             elif len(chosen) < self.per_scene:
                 chosen.append(item.also(number=number, names=[*names]))
         return [*rejected, *chosen]
-
-    def _source(self, clip: Clip, folder: Path) -> Candidate:
-        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
-        with Renderer(scene) as renderer:
-            writer.frames("source", renderer.frames(trajectory(viewed(scene), None, clip.frames)))
-        return writer.done()
 
     def _render(
         self, clip: Clip, folder: Path, number: int, scene: Candidate, source: Candidate
@@ -159,13 +156,8 @@ class CgRemoval(SceneTask):
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The other video, uint8 [T, H, W, 3]: here the scene without the object."""
         with Renderer(scene) as renderer:
-            poses = trajectory(viewed(scene), None, scene.settings.frames)
+            poses = trajectory(still_pose(scene), None, scene.settings.frames)
             return renderer.frames(poses, (scene.things[number].name,))
-
-    def preview(self, folder: Path, candidate: Candidate) -> None:
-        """As every task, of pairs alone: what is measured of a scene has no target."""
-        if "target" in candidate.files:
-            super().preview(folder, candidate)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text."""
@@ -191,8 +183,3 @@ class CgRemoval(SceneTask):
                 )
             )
         return [spec.as_image(candidate.files) for spec in made]
-
-
-def viewed(scene: Scene) -> Pose:
-    """Where the still camera of a scene stands."""
-    return orbit_pose(scene.azimuth, scene.elevation, scene.distance)

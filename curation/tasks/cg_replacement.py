@@ -16,7 +16,8 @@ from curation.cg.scene import COLOURS, Scene
 from curation.core.results import Candidate
 from curation.core.task import SampleSpec, key_of
 from curation.sources.clips import Clip
-from curation.tasks.cg_removal import CgRemoval, ChosenObject, viewed
+from curation.tasks.base.scene import still_pose
+from curation.tasks.cg_removal import CgRemoval, ChosenObject
 from curation.text.templates import draw
 
 WORDINGS = (
@@ -41,7 +42,7 @@ class CgReplacement(CgRemoval):
     def other(self, scene: Scene, number: int) -> np.ndarray:
         """The scene with the object in another colour, uint8 [T, H, W, 3]."""
         with Renderer(recoloured(scene, number)) as renderer:
-            return renderer.frames(trajectory(viewed(scene), None, scene.settings.frames))
+            return renderer.frames(trajectory(still_pose(scene), None, scene.settings.frames))
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """With and without the mask in the text."""

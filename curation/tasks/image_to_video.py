@@ -45,7 +45,7 @@ class ImageToVideo(DerivedTask):
     def write_media(self, writer: MediaWriter, clip: Clip, element: str) -> None:
         """The first frame and the video."""
         record = self.record(clip)
-        writer.image("first", record.video(element)[0][0])
+        writer.image("first", record.pixels(element, 0, 1)[0])
         writer.copy("video", record.bytes(element), record.sample.media[element])
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:

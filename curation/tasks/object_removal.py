@@ -6,7 +6,7 @@ measure, and the gates decide on what they measured. `GroundedRemoval` is the pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -49,7 +49,6 @@ from curation.sources.clips import Clip, Cut, load_frames
 from curation.tasks.base.grounded import GroundedTask, Worded
 from curation.text import templates
 from curation.text.templates import Appearance, captions, instruction
-from curation.vlm.interface import Annotator
 from shards import media
 from shards.media import read_mask
 from shards.video_writer import write_mask
@@ -341,9 +340,9 @@ class ObjectRemoval(Task):
             )
         return made
 
-    def code_version(self, uses: Sequence[Annotator]) -> str:
+    def code_version(self, stage: Stage) -> str:
         """That of removal for its subclass too, so that addition finds the results of removal."""
-        return code_of_task(ObjectRemoval, uses)
+        return code_of_task(ObjectRemoval, stage.annotators)
 
     def thresholds(self) -> Mapping[str, object]:
         """What is compared with stored measures."""
@@ -360,9 +359,9 @@ class GroundedRemoval(GroundedTask):
     name, stage = "object_removal", "inpaint"
     forms = FORMS
 
-    def code_version(self, uses: Sequence[Annotator]) -> str:
+    def code_version(self, stage: Stage) -> str:
         """That of removal for its subclass too, so that addition finds the results of removal."""
-        return code_of_task(GroundedRemoval, uses)
+        return code_of_task(GroundedRemoval, stage.annotators)
 
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
         """The words of removal, and of the same pair read as an addition."""

@@ -15,17 +15,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from curation.core.interfaces import Inpainter, ObjectFinder
 from curation.core.results import Candidate, StageResult, refused
 from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, key_of
-from curation.sources.clips import Clip
+from curation.ops.mask_augmentation import MODES
+from curation.sources.clips import Clip, Cut
 from curation.tasks.base.derived import DerivedTask
-from curation.tasks.base.grounded import GroundedTask, Worded
+from curation.tasks.base.grounded import GroundedTask, ObjectGates, Worded
 from curation.text import templates
 from curation.text.templates import draw
+from curation.text.vlm_captions import Writer
+from curation.text.vlm_filter import Judge
+from shards.errors import SettingError
 
 TOO_SMALL = "hardly any of the object differs from the background"
 COLOURS = {"red": (62, 42), "green": (-45, 38), "blue": (12, -60), "yellow": (2, 72)}  # a, b of CIELAB
+# A smaller object still has to cover the old one; another shape gets the room around its outline.
+MASK_MODES = {
+    "smaller": "original",
+    "similar": "original_expand",
+    "larger": "bbox_expand",
+    "other": "hull_expand",
+}
 WORDINGS = (
     "Change the clothes of {who} to {colour}.",
     "Dress {who} in {colour}.",
@@ -128,17 +140,48 @@ class ObjectReplacement(DerivedTask):
 
 
 class GroundedReplacement(GroundedTask):
-    """The task with the paper's models.
+    """The task with the paper's models; the inpainter must follow a prompt.
 
-    `grow` makes room for another shape, the same in every frame; the inpainter must follow a prompt.
+    Args:
+        mask_modes: for each size that the language model may name of the new object ("smaller", "similar",
+            "larger", "other"), how the old one's mask is widened: one of `mask_augmentation.MODES`. Those of
+            `MASK_MODES` when left out. Raises SettingError for other sizes or modes.
+
+    The other arguments are those of `GroundedTask`.
     """
 
     name, stage = "object_replacement", "replace"
+
+    def __init__(
+        self,
+        finder: ObjectFinder,
+        inpainter: Inpainter,
+        writer: Writer,
+        judge: Judge,
+        cut: Cut | None = None,
+        gates: ObjectGates | None = None,
+        names: tuple[str, ...] = (),
+        length: int = 81,
+        most: int = 2,
+        grow: int = 8,
+        mask_modes: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(finder, inpainter, writer, judge, cut, gates, names, length, most, grow)
+        self.mask_modes = MASK_MODES if mask_modes is None else mask_modes
+        if self.mask_modes.keys() != MASK_MODES.keys() or not set(self.mask_modes.values()) <= set(MODES):
+            raise SettingError(
+                f"mask_modes: {self.mask_modes}; give each of {', '.join(MASK_MODES)} "
+                f"one of {', '.join(MODES)}"
+            )
 
     def words(self, frames: np.ndarray, mask: np.ndarray, label: str) -> dict[str, str]:
         """The model suggests what comes instead."""
         told = self.writer.replacement(frames, mask, label).model_dump()
         return {**told, "instruction": told["replace"]}
+
+    def mask_mode(self, words: dict[str, str]) -> str:
+        """By the size that the model gives the new object."""
+        return self.mask_modes[words["size"]]
 
     def prompt(self, words: dict[str, str]) -> str:
         """The caption of the result, not the instruction: so the generator was trained."""

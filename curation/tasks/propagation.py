@@ -42,11 +42,11 @@ class Propagation(DerivedTask):
 
     def _first_frame(self, clip: Clip, folder: Path) -> Candidate:
         record = self.record(clip)
-        target, fps = record.video("video2")
-        writer = MediaWriter(folder, fps)
-        writer.copy("source", record.bytes("video1"), record.sample.media["video1"])
-        writer.copy("target", record.bytes("video2"), record.sample.media["video2"])
-        writer.image("first", target[0])
+        media = record.sample.media
+        writer = MediaWriter(folder, media["video2"].fps or 1.0)
+        writer.copy("source", record.bytes("video1"), media["video1"])
+        writer.copy("target", record.bytes("video2"), media["video2"])
+        writer.image("first", record.pixels("video2", 0, 1)[0])
         return writer.done(Edited(record.sample.task))
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:

@@ -16,7 +16,7 @@ import numpy as np
 from curation.core.interfaces import DepthEstimator, ImageEditor, Stylizer, VideoGenerator
 from curation.core.results import Candidate, StageResult
 from curation.core.stage import Item, Results, Stage
-from curation.core.task import MediaWriter, SampleSpec, Task, key_of
+from curation.core.task import MediaWriter, SampleSpec, Task, key_of, seed_of
 from curation.ops import control_signals, flicker
 from curation.ops.control_signals import grey_video
 from curation.ops.flicker import flicker_of
@@ -230,7 +230,8 @@ class PropagatedStyleTransfer(StyledTask):
 
     def _edit(self, clip: Clip, folder: Path, span: tuple[int, int], look: str) -> Painted:
         first = load_frames(clip)[span[0]]
-        edited = self.editor.edit(first, f"Turn it into {look}. Keep the composition.")
+        prompt, seed = f"Turn it into {look}. Keep the composition.", seed_of(clip, span, look)
+        edited = self.editor.edit(first, prompt, seed)
         write_image(folder / "first.png", edited)
         return Painted()
 
@@ -253,5 +254,5 @@ class PropagatedStyleTransfer(StyledTask):
         control[0] = read_image(first_frame.folder / "first.png")
         mask = np.ones(control.shape[:3], bool)
         mask[0] = False
-        painted = self.generator.generate(control, mask, f"The scene as {look}.")
+        painted = self.generator.generate(control, mask, f"The scene as {look}.", seed_of(clip, span, look))
         return self.written(clip, folder, painted, span, style)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from curation.vlm import client as asking
 from curation.vlm.client import Answer, Sentence, ask_json, sampled
 from curation.vlm.interface import Backend, Vlm
 from shards.hashing import digest
 
-VERSION = 1  # of the prompts; their text is part of the provenance too
+VERSION = 2  # of the prompts; their text is part of the provenance too
 
 NAMES = """These are frames of one video. Name up to six kinds of distinct, clearly visible objects \
 that could be cut out: people, animals, vehicles, things; no background, no parts. Singular nouns."""
@@ -29,7 +29,8 @@ without_object: one sentence that describes the video without the object, not me
 REPLACEMENT = """The first pictures are frames of a video, the last ones the same frames with one object \
 outlined in red. It was found as "{label}".
 object: a short noun phrase that fits this object and no other one in the video.
-replacement: a noun phrase for another object of about its size and shape that is plausible in its place.
+replacement: a noun phrase for another object that is plausible in its place.
+size: smaller, similar, larger or other (of another shape): the replacement, compared with the object.
 replace: an instruction to replace the object by the replacement, in one imperative sentence.
 source_caption: one sentence that describes the video.
 target_caption: one sentence that describes the video with the replacement instead of the object."""
@@ -56,11 +57,17 @@ class RemovalWords(Answer):
     without_object: Sentence
 
 
+def _size(text: object) -> object:
+    """A size as it was asked for, however it is written: "Larger.", "other shape"."""
+    return text.lower().strip(" .\"'").removesuffix(" shape") if isinstance(text, str) else text
+
+
 class ReplacementWords(Answer):
-    """What a replacement pair needs."""
+    """What a replacement pair needs; `size` is how the new object's outline compares with the old one's."""
 
     object: Sentence
     replacement: Sentence
+    size: Annotated[Literal["smaller", "similar", "larger", "other"], BeforeValidator(_size)] = "similar"
     replace: Sentence
     source_caption: Sentence
     target_caption: Sentence

@@ -190,3 +190,11 @@ def dtype_of(dtype: str, device: str) -> Any:
     if not isinstance(found, torch.dtype):
         raise SettingError(f"dtype: {dtype!r} is none of torch's; use float32, bfloat16 or auto")
     return found
+
+
+def on_device(pipe: Any, device: str, offload: bool) -> Any:
+    """A diffusers pipeline on `device`; with `offload` on a GPU its idle parts stay in main memory."""
+    if offload and device != "cpu":
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)

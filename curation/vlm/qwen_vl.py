@@ -15,6 +15,7 @@ from curation.vlm import client, hub
 from curation.vlm.client import expected
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend, NoAnswerError, Rating
+from curation.vlm.weights import Weights, checkpoint_weights
 from shards.errors import first_line
 
 MODEL = "Qwen-VL"
@@ -67,6 +68,10 @@ class QwenVl:
         folder = self.folder
         settings = {"tokens": self.tokens, "pixels": self.pixels, "dtype": self.dtype}
         return Backend("transformers", family_of(folder), hub.revision_of(folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """The model."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     def ask(
         self,

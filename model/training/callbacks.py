@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import time
 from dataclasses import replace
@@ -33,6 +32,7 @@ from model.training.run_dir import MetricsCsv
 from model.training.setup import load_init_weights
 from model.training.validation import Rendered, render_pairs
 from shards.files import write_json
+from shards.processes import peak_memory as resident_peak
 
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -145,7 +145,7 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: allocated on a CUDA device, resident in memory otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident_peak()
 
 
 def render(folder: Path, module: EditModule, heldout: EditDataset, samples: int) -> Rendered:

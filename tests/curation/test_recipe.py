@@ -12,7 +12,7 @@ import pytest
 from curation.core.cache import Workspace
 from curation.core.results import Candidate, StageResult, refused
 from curation.core.stage import Item, Results, Stage
-from curation.core.task import MediaWriter, SampleSpec, Task
+from curation.core.task import MediaWriter, SampleSpec, Task, seed_of
 from curation.sources.clips import Clip
 from curation.vlm.interface import AnnotatorError, Backend
 from shards.errors import SettingError
@@ -212,3 +212,15 @@ def test_a_value_or_result_that_nobody_gave_is_named(tmp_path: Path) -> None:
     task = Steps(stages=[early, Stage(name="b", run=of_number, values=("number",))])
     with pytest.raises(SettingError, match="stage 'b': its result was asked for before it ran"):
         task.process(CLIP, Workspace(tmp_path))
+
+
+def test_the_seed_of_a_candidate_is_its_own_and_the_same_on_every_machine() -> None:
+    seed = seed_of(CLIP, (0, 81), 1)
+    assert seed == seed_of(replace(CLIP, source="elsewhere.mp4"), [0, 81], 1) == 1721535032
+    others = [
+        seed_of(CLIP, (0, 81), 2),
+        seed_of(CLIP, (81, 162), 1),
+        seed_of(replace(CLIP, sha256="b" * 64), (0, 81), 1),
+    ]
+    assert len({seed, *others}) == 4
+    assert all(0 <= one < 2**31 for one in [seed, *others])

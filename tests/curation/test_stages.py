@@ -146,6 +146,16 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "cg_removal"
 
 
+def test_the_still_view_of_a_scene_is_rendered_once_for_all_tasks(parent: Path, tmp_path: Path) -> None:
+    for task in ("cg_camera", "cg_depth", "cg_replacement"):
+        config = tmp_path / f"{task}.yaml"
+        config.write_text(yaml.safe_dump(config_of(task, **SCENES)))
+        done = run(task, tmp_path, tmp_path / task, parent.parent / "space", config)
+        assert (done.stages["source"].computed, done.stages["source"].reused > 0) == (0, True)
+        assert done.stages["render"].computed
+    assert done.stages["scene"].computed == 0
+
+
 @pytest.mark.parametrize("task", OTHERS)
 def test_a_threshold_of_derived_tasks_computes_nothing(task: str, parent: Path, tmp_path: Path) -> None:
     config = config_of(task, parents=[str(parent)])

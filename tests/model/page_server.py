@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shards.processes import peak_memory
 
 ROOT = Path(__file__).parents[2]
 SESSION = "testsession"
@@ -46,8 +47,7 @@ class PageServer:
 
     def peak_memory(self) -> int:
         """Largest resident size so far, in bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+        return peak_memory(self.process.pid)
 
     def stored(self) -> list[Path]:
         """Files of the folder of uploads and results."""

@@ -7,7 +7,6 @@ long as they may get. `cut` writes the clips, `load` reads their frames, `screen
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 
 from curation.sources.clip_filter import measure as measure_clip
 from curation.sources.clips import Clip, Cut, cut, load_frames
+from shards.processes import peak_memory
 from shards.video_writer import write_video
 from tests.perf.measure import Figure
 
@@ -54,7 +54,7 @@ def run_step(step: str, source: Path, folder: Path, settings: Cut) -> dict[str, 
     seconds = time.process_time() - begin
     if step == "cut":
         notes.write_text(json.dumps([vars(clip) for clip in clips]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory() / 2**20
     return {"seconds": seconds, "peak": peak, "frames": sum(c.frames for c in clips), "clips": len(clips)}
 
 

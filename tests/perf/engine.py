@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from shards.media import write_video
+from shards.processes import peak_memory
 from tests.conftest import moving_square
 from tests.perf.measure import Figure
 
@@ -111,7 +112,6 @@ def alone(scratch: Path, clips: str, engine: str, workers: int) -> dict[str, Any
 
 def one_run(scratch: Path, clips: str, engine: Any, workers: int) -> dict[str, Any]:
     """The run itself, with an empty workspace."""
-    import resource
 
     from curation.engine.engine import Engine, EngineOptions
     from curation.engine.run import run
@@ -129,7 +129,7 @@ def one_run(scratch: Path, clips: str, engine: Any, workers: int) -> dict[str, A
         "seconds": seconds,
         "work": sum(stage.seconds for stage in summary.stages.values()),
         "shards": (out / "manifest.jsonl").read_text(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_mb": peak_memory() / 1e6,
     }
 
 

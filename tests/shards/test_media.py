@@ -122,6 +122,8 @@ def test_variable_rate_is_resampled_to_what_a_player_shows(tmp_path: Path, squar
     assert all(psnr(read[k], frames[s]) > 30 for k, s in enumerate(shown))
     assert np.array_equal(read[3], read[5])
     assert np.array_equal(read[4:8], np.stack(list(iter_frames(tmp_path / "v.mkv", 4, 8))))
+    some = np.stack(list(iter_frames(tmp_path / "v.mkv", 1, only={0, 3, 5, 11})))
+    assert np.array_equal(read[[3, 5, 11]], some)
 
 
 def test_rotation_is_applied(tmp_path: Path, square: Square) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from curation.core.interfaces import Detections, Inpainter, ObjectFinder, TrackedObject
 from curation.core.results import Candidate, StageResult, refused
 from curation.core.stage import Item, Results, Stage
-from curation.core.task import MediaWriter, Task
-from curation.ops import masks
+from curation.core.task import MediaWriter, Task, seed_of
+from curation.ops import mask_augmentation, masks
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.vlm_captions import Writer
 from curation.text.vlm_filter import Judge, judge_stage
@@ -134,7 +134,7 @@ class GroundedTask(Task):
         grow: pixels that the mask is grown by before the edit.
     """
 
-    code: ClassVar[tuple[Any, ...]] = (masks,)
+    code: ClassVar[tuple[Any, ...]] = (masks, mask_augmentation)
     stage: ClassVar[str]  # the edit's, in the workspace
 
     def __init__(
@@ -166,6 +166,10 @@ class GroundedTask(Task):
     def prompt(self, words: dict[str, str]) -> str:
         """What the inpainter is told of the result, of all `words`."""
         raise NotImplementedError
+
+    def mask_mode(self, words: dict[str, str]) -> str:
+        """How the object's mask is widened for the edit, one of `mask_augmentation.MODES`."""
+        return "original"
 
     # ---- the recipe ---------------------------------------------------------------------------------------
 
@@ -224,7 +228,7 @@ class GroundedTask(Task):
                 name=self.stage,
                 run=self._edit,
                 annotators=[self.inpainter],
-                values=("span", "number", "prompt"),
+                values=("span", "number", "prompt", "mask_mode"),
                 inputs=("segment",),
                 settings={"grow": self.grow},
                 decide=self._check,
@@ -268,17 +272,34 @@ class GroundedTask(Task):
         span: tuple[int, int],
         number: int,
         prompt: str,
+        mask_mode: str,
         segment: FoundObjects,
     ) -> Candidate:
         frames, thing = load_frames(clip)[slice(*span)], segment.things[number]
-        hole = np.stack([masks.dilate(m, self.grow) for m in segment.mask(number)])
-        edited = self.inpainter.inpaint(frames, hole, clip.fps, prompt)
+        hole = self.hole(segment, number, mask_mode)
+        seed = seed_of(clip, span, number)
+        edited, changed = self.inpainter.inpaint(frames, hole, clip.fps, prompt, seed)
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", frames)
         writer.video("target", edited)
-        writer.mask("mask", hole)
-        scores = {"confidence": thing.score, **compared(frames, edited, hole)}
+        writer.mask("mask", changed)
+        scores = {"confidence": thing.score, **compared(frames, edited, hole, changed)}
         return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
+
+    def hole(self, segment: FoundObjects, number: int, mode: str) -> np.ndarray:
+        """What the edit may fill, bool [T, H, W]: the object's mask, grown, and widened to `mode`.
+
+        Where widening would take of another object, that stays as it is.
+        """
+        own = segment.mask(number)
+        grown = np.stack([masks.dilate(m, self.grow) for m in own])
+        if mode == "original":
+            return grown
+        widened = mask_augmentation.augment(own, mode)
+        for other in range(len(segment.things)):
+            if other != number:
+                widened &= ~segment.mask(other)
+        return grown | widened
 
     # ---- what is decided on it ----------------------------------------------------------------------------
 
@@ -293,7 +314,8 @@ class GroundedTask(Task):
     def _worded(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         words = results["write"].words
         prompt = self.prompt(words) if self.inpainter.prompted else ""
-        return [item.also(prompt=prompt, instruction=words["instruction"])]
+        said = {"prompt": prompt, "instruction": words["instruction"]}
+        return [item.also(**said, mask_mode=self.mask_mode(words))]
 
     def _check(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         reason = self.pair_reason(results[self.stage].scores)
@@ -346,9 +368,14 @@ def measured(thing: TrackedObject) -> ObjectMeasures:
     )
 
 
-def compared(source: np.ndarray, target: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """PSNR in dB outside mask [T, H, W] (at most 100) and the mean absolute difference in levels inside."""
+def compared(
+    source: np.ndarray, target: np.ndarray, mask: np.ndarray, changed: np.ndarray
+) -> dict[str, float]:
+    """How a pair differs: PSNR in dB outside of `changed` (at most 100), mean levels inside of `mask`.
+
+    Both are bool [T, H, W]: `mask` the hole that was to be filled, `changed` all that may differ.
+    """
     apart = source.astype(np.float32) - target
-    outside = float((apart[~mask] ** 2).mean()) if (~mask).any() else 0.0
+    outside = float((apart[~changed] ** 2).mean()) if (~changed).any() else 0.0
     inside = float(np.abs(apart[mask]).mean()) if mask.any() else 0.0
     return {"outside_psnr": round(min(100.0, psnr(outside, peak=255)), 3), "inside_change": round(inside, 3)}

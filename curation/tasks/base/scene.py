@@ -6,14 +6,19 @@ The ground truth is exact, whatever clips there are.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from curation import cg
 from curation.cg import camera, render, scene, screen, words
+from curation.cg.camera import Pose, orbit_pose, trajectory
+from curation.cg.render import Renderer
 from curation.cg.scene import Scene, SceneSettings, as_dict, scene_of
 from curation.core import cache
 from curation.core.cache import Workspace
-from curation.core.task import Task
+from curation.core.results import Candidate
+from curation.core.stage import Stage
+from curation.core.task import MediaWriter, Task
 from curation.sources.clips import Clip
 from curation.sources.listing import Sources
 from shards.hashing import digest
@@ -64,6 +69,26 @@ class SceneTask(Task):
         settings = self.scene if self._held(seed) else replace(self.scene, without=self.reserved)
         return scene_of(seed, settings)
 
+    def still_stage(self) -> Stage:
+        """The stage "source": the scene seen by a camera at rest. It is rendered once for all tasks."""
+        return Stage(
+            name="source",
+            run=self._render_still,
+            recipe=SceneTask,
+            decide=lambda clip, item, results: [item],
+        )
+
+    def _render_still(self, clip: Clip, folder: Path) -> Candidate:
+        scene, writer = self.scene_of(clip.source), MediaWriter(folder, clip.fps)
+        with Renderer(scene) as renderer:
+            writer.frames("source", renderer.frames(trajectory(still_pose(scene), None, clip.frames)))
+        return writer.done()
+
+    def preview(self, folder: Path, candidate: Candidate) -> None:
+        """As every task, but of pairs alone: neither masks nor a source are one."""
+        if sum(medium.kind != "mask" for medium in candidate.files.values()) > 1:
+            super().preview(folder, candidate)
+
     def _held(self, seed: int) -> bool:
         return seed - self.first >= round(self.scenes * (1 - self.heldout_fraction))
 
@@ -78,3 +103,8 @@ class SceneTask(Task):
         made = f"scenes {cache.code_of(*SceneTask.code)}"
         rendered = Step(stage="render", backend="mujoco", model=made, revision=mujoco.__version__)
         return [rendered, *super().steps()]
+
+
+def still_pose(scene: Scene) -> Pose:
+    """Where the still camera of a scene stands."""
+    return orbit_pose(scene.azimuth, scene.elevation, scene.distance)

@@ -29,6 +29,8 @@ class Answers(BaseHTTPRequestHandler):
         answer: dict[str, Any] = {f: f"The {f.replace('_', ' ')} in words." for f in fields}
         if "objects" in answer:
             answer["objects"] = ["person", "red ball"]
+        if "size" in answer:
+            answer["size"] = "Larger."
         text = {
             "prose": "It is a nice video.",
             "refusal": "I'm sorry, but I can't help with that.",

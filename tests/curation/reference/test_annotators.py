@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
+from diffusers.pipelines.flux import pipeline_flux_kontext as kontext
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen_edit_plus
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,16 +21,18 @@ from curation.annotators.diffueraser import DiffuEraser
 from curation.annotators.external import Program
 from curation.annotators.grounded_sam2 import GroundedSam2
 from curation.annotators.grounding_dino import GroundingDino, GroundingDinoPackage, caption_of, choose
-from curation.annotators.image_editor import DiffusersEditor
+from curation.annotators.image_editor import DiffusersEditor, drawing_size
 from curation.annotators.recammaster import ReCamMaster
 from curation.annotators.rtmpose import RtmPose
 from curation.annotators.sam2 import Sam2Hub, Sam2Package
-from curation.annotators.vace import GeneratedFill, WanVace
+from curation.annotators.vace import GeneratedFill, WanVace, scheduler_of
 from curation.cg.camera import MOVEMENTS
 from curation.core.interfaces import Detections
+from curation.ops.canvas import place
 from curation.ops.control_signals import grey_video
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError, Backend
+from shards.errors import SettingError
 from tests.curation.reference.tiny_models import SAM2
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -202,7 +208,7 @@ def long(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_diffueraser_changes_the_hole_alone(clip: np.ndarray) -> None:
     frames, mask = long(clip)
-    made = DiffuEraser(program("run_diffueraser.py")).inpaint(frames, mask, 29.97, "")
+    made, _ = DiffuEraser(program("run_diffueraser.py")).inpaint(frames, mask, 29.97, "")
     assert made.shape == frames.shape
     assert np.array_equal(made[~mask], frames[~mask])
     assert np.abs(made[mask].astype(int) - frames[mask]).mean() > 1
@@ -264,11 +270,47 @@ def test_vace_keeps_lengths_and_what_lies_outside(tiny: Callable[[str], str], cl
         vace.generate(np.concatenate([clip, clip]), np.concatenate([everything, everything]), "a ball")
     mask = np.zeros(clip.shape[:3], bool)
     mask[:, 20:40, 20:50] = True
-    filled = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
-    assert np.array_equal(filled[~mask], clip[~mask])
+    filled, changed = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
+    assert np.array_equal(filled[~changed], clip[~changed])
+    assert changed[mask].all()
     assert not np.array_equal(filled[mask], clip[mask])
-    again = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
+    again, _ = GeneratedFill(vace, grow=4, feather=3).inpaint(clip, mask, 10.0, "a ball")
     assert np.array_equal(filled, again)
+
+
+def test_vace_samples_as_its_authors_do(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    """Noise levels within 0.01 of those of FlowUniPCMultistepScheduler.set_timesteps, shift 16.
+
+    diffusers starts at 1 and ends at 1/1000 before the shift, the authors start at 0.999 and end at 0.
+    """
+    steps, shift = 50, 16.0
+    levels = np.linspace(1 - 1 / 1000, 0, steps + 1)[:-1]
+    levels = shift * levels / (1 + (shift - 1) * levels)
+    scheduler = scheduler_of(shift)
+    scheduler.set_timesteps(steps)
+    assert np.allclose(scheduler.sigmas, [*levels, 0], atol=0.01)
+    assert not np.allclose(
+        scheduler.sigmas, [*np.linspace(1, 0.02, steps), 0], atol=0.2
+    )  # shift 1 is far off
+    saved = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    checkpoint = UniPCMultistepScheduler(**saved).config
+    differing = {name for name in checkpoint if checkpoint[name] != scheduler.config[name]}
+    assert differing - {"_use_default_values"} == {"flow_shift"}
+
+    everything = np.ones(clip[:1].shape[:3], bool)
+
+    def drawn(call: int, **settings: Any) -> np.ndarray:
+        vace = WanVace(tiny("wan_vace"), steps=2, **settings)
+        return vace.generate(clip[:1], everything, "a ball", call)
+
+    first = drawn(3)
+    assert np.array_equal(first, drawn(2, seed=1))  # the setting's and the call's are added
+    assert not np.array_equal(first, drawn(4))
+    low = drawn(3, shift=3.0)
+    assert not np.array_equal(first, low)
+    assert np.array_equal(drawn(3, shift=None), low)  # the checkpoint's own
+    described = {WanVace(tiny("wan_vace"), shift=s).describe().settings["shift"] for s in (16.0, 3.0, None)}
+    assert len(described) == 3
 
 
 def test_the_generator_never_sees_the_object(clip: np.ndarray) -> None:
@@ -276,24 +318,63 @@ def test_the_generator_never_sees_the_object(clip: np.ndarray) -> None:
         def describe(self) -> Backend:
             return Backend("sees")
 
-        def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str) -> np.ndarray:
-            self.control, self.mask = control, mask
-            return control
+        def generate(self, control: np.ndarray, mask: np.ndarray, prompt: str, seed: int = 0) -> np.ndarray:
+            self.control, self.mask, self.seed = control, mask, seed
+            return np.full_like(control, 240)
 
     mask = np.zeros(clip.shape[:3], bool)
     mask[:, 20:40, 20:50] = True
-    generator = Sees()
-    GeneratedFill(generator, grow=4).inpaint(clip, mask, 10.0, "a ball")
+    grey, generator = np.full_like(clip, 90), Sees()
+    filled, changed = GeneratedFill(generator, grow=6, feather=5).inpaint(grey, mask, 10.0, "a ball", 7)
     assert (generator.control[generator.mask] == 127).all()
-    assert (generator.mask & mask).sum() == mask.sum() < generator.mask.sum()
+    assert generator.seed == 7
+    assert np.array_equal(changed, generator.mask)
+    assert (filled[mask] == 240).all()  # nothing of the old object is mixed in
+    assert (filled[~changed] == 90).all()
+    # over the rim it fades out: no step is larger than a fifth, and what is returned as changed has changed
+    assert np.abs(np.diff(filled[0, :, 35, 0].astype(int))).max() == 30
+    assert (filled[changed] > 90).all()
+    for grow, feather in ((4, 4), (0, 1), (4, -1)):
+        with pytest.raises(SettingError, match=f"feather: {feather} pixels"):
+            GeneratedFill(generator, grow, feather)
 
 
 def test_an_edited_picture_keeps_its_size(tiny: Callable[[str], str], clip: np.ndarray) -> None:
     options = {"guidance_scale": 2.5, "max_area": 64 * 96, "_auto_resize": False}
-    editor = DiffusersEditor(tiny("image_editor"), steps=2, size=(32, 48), options=options)
-    picture = editor.edit(clip[0, :62, :90], "Make it blue.")
+    editor = DiffusersEditor(tiny("image_editor"), steps=2, options=options)
+    picture = editor.edit(clip[0, :62, :90], "Make it blue.", seed=1)
     assert picture.shape == (62, 90, 3)
     assert picture.std() > 0
+    assert np.array_equal(picture, editor.edit(clip[0, :62, :90], "Make it blue.", seed=1))
+    assert not np.array_equal(picture, editor.edit(clip[0, :62, :90], "Make it blue.", seed=2))
+    other = DiffusersEditor(tiny("image_editor"), steps=1, size=(32, 48), options=options)
+    with pytest.raises(AnnotatorError, match="drew 96x64 and was asked for 48x32"):
+        other.edit(clip[0], "Make it blue.")
+
+
+@pytest.mark.parametrize("shape", [(468, 832), (480, 832), (832, 468), (480, 640), (360, 480), (512, 512)])
+def test_an_edited_picture_stays_where_it_was(shape: tuple[int, int]) -> None:
+    """A pipeline sees and draws its canvas at one size, the picture fills nearly all of it, unstretched."""
+    shares = {"QwenImageEditPlusPipeline": 0.98, "FluxKontextPipeline": 0.9, "OtherPipeline": 0.96}
+    for name, smallest in shares.items():
+        pipe = type(name, (), {"vae_scale_factor": 8})()
+        size = drawing_size(pipe, shape, {})
+        ratio = size[1] / size[0]
+        if name.startswith("Qwen"):
+            width, height = qwen_edit_plus.calculate_dimensions(qwen_edit_plus.VAE_IMAGE_SIZE, ratio)
+            assert size == (height, width) == tuple(side // 16 * 16 for side in (height, width))
+        if name.startswith("Flux"):
+            closest = min(kontext.PREFERRED_KONTEXT_RESOLUTIONS, key=lambda wh: abs(ratio - wh[0] / wh[1]))
+            drawn = [round((1024**2 / ratio) ** 0.5), round((1024**2 * ratio) ** 0.5)]
+            assert size == closest[::-1] == tuple(side // 16 * 16 for side in drawn)
+        image = np.zeros((*shape, 3), np.uint8)
+        image[shape[0] // 4, :] = image[:, shape[1] // 3] = 255
+        placed = place(image, size)
+        assert placed.height * placed.width / (size[0] * size[1]) > smallest
+        back = placed.restore(placed.canvas)
+        assert back.shape == image.shape
+        for axis, line in ((1, shape[0] // 4), (0, shape[1] // 3)):
+            assert np.argmax(back[..., 0].mean(axis)) == line
 
 
 def test_depth_has_one_scale_for_the_clip(tiny: Callable[[str], str], clip: np.ndarray) -> None:
