@@ -150,7 +150,7 @@ def small(tiny: Callable[[str], str], server: str, checkout: Path) -> Callable[.
                 "frames": LENGTH,
                 "size": [64, 96],
             },
-            "Judge": {"thresholds": {}, "frames": 2},
+            "Judge": {"thresholds": {}, "frames": 2, "run": 2},
             "PropagatedStyleTransfer": {"flicker": 1e9},
             "PoseToVideo": {"least": 0.0},
             "Customization": {"least": 1, "apart": 0.0, "side": 64},
