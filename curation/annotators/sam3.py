@@ -18,6 +18,7 @@ from curation.annotators.sam2 import Sam2Hub
 from curation.core.interfaces import ClipDetector, Detections, ObjectFollower, TrackedObject
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from curation.vlm.weights import Weights, checkpoint_weights
 
 LICENSE = "SAM License"
 CHECKPOINT = "facebook/sam3"
@@ -49,6 +50,10 @@ class Sam3Detector:
         """Checkpoint, threshold and precision."""
         settings = {"threshold": self.threshold, "dtype": self.dtype}
         return Backend("transformers", "sam3-image", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """All of the checkpoint, of which it holds nearly everything."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -161,6 +166,10 @@ class Sam3Follower:
         """Checkpoint, what is kept of its objects, and precision."""
         settings = {"most": self.most, "overlap": self.overlap, "dtype": self.dtype}
         return Backend("transformers", "sam3-video", hub.revision_of(self.folder), settings)
+
+    def weights(self) -> list[Weights]:
+        """Detector and tracker, which share their picture encoder."""
+        return checkpoint_weights(self.checkpoint, self.dtype)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
