@@ -95,7 +95,7 @@ class Worker:
             ] or made
 
         with self._noted(CUT, file):
-            _guarded(attempt, made)
+            guarded(attempt, made)
         made[0].work = space.work
         return made
 
@@ -112,7 +112,7 @@ class Worker:
             done.refused = clip_filter.reason(stats, self.task.cut.screen) if stats else ""
 
         with self._noted(SCREEN, unit):
-            _guarded(attempt, [done])
+            guarded(attempt, [done])
         done.work = {**outcome.work, **space.work}
         return done
 
@@ -135,7 +135,7 @@ class Worker:
             self._advance(stage, clip, done, space, first)
 
         with self._noted(stage, unit):
-            _guarded(attempt, [done], self.stages[stage])
+            guarded(attempt, [done], self.stages[stage])
         done.work = {**outcome.work, **space.work}
         return done
 
@@ -173,7 +173,7 @@ def given_up(outcome: Outcome, deaths: int) -> Outcome:
     )
 
 
-def _guarded(attempt: Callable[[], None], outcomes: list[Outcome], stage: Stage | None = None) -> None:
+def guarded(attempt: Callable[[], None], outcomes: list[Outcome], stage: Stage | None = None) -> None:
     """Run `attempt` of a stage; what it raises becomes the first outcome's error or fault.
 
     Nothing may be raised through an engine: it would end the run, or be tried again without end.
