@@ -17,16 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.annotators.depth_anything import DepthAnything
-from curation.annotators.diffueraser import DiffuEraser
-from curation.annotators.external import Program
 from curation.annotators.grounded_sam2 import GroundedSam2
 from curation.annotators.grounding_dino import GroundingDino, GroundingDinoPackage, caption_of, choose
 from curation.annotators.image_editor import DiffusersEditor, drawing_size
-from curation.annotators.recammaster import ReCamMaster
 from curation.annotators.rtmpose import RtmPose
 from curation.annotators.sam2 import Sam2Hub, Sam2Package
 from curation.annotators.vace import GeneratedFill, WanVace, scheduler_of
-from curation.cg.camera import MOVEMENTS
 from curation.core.interfaces import Detections
 from curation.ops.canvas import place
 from curation.ops.control_signals import grey_video
@@ -35,7 +31,6 @@ from curation.vlm.interface import AnnotatorError, Backend
 from shards.errors import SettingError
 from tests.curation.reference.tiny_models import SAM2
 
-PROGRAMS = Path(__file__).parent / "programs"
 BOXES = np.array([[10, 10, 40, 40], [30, 20, 60, 60]], np.float32)
 
 
@@ -189,72 +184,6 @@ def test_stock_sam2_has_the_official_layout(tmp_path: Path) -> None:
     loaded = segmenter._loaded.state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
-
-
-# ---- programs ---------------------------------------------------------------------------------------------
-
-
-def program(script: str, **environment: str) -> Program:
-    return Program(str(PROGRAMS), sys.executable, script, timeout=20, environment=environment)
-
-
-def long(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """24 frames of 90x62, whose sides are no multiples of 8, and a hole in them."""
-    frames = np.concatenate([clip] * 3)[:24, :62, :90]
-    mask = np.zeros(frames.shape[:3], bool)
-    mask[:, 20:40, 20:50] = True
-    return frames, mask
-
-
-def test_diffueraser_changes_the_hole_alone(clip: np.ndarray) -> None:
-    frames, mask = long(clip)
-    made, _ = DiffuEraser(program("run_diffueraser.py")).inpaint(frames, mask, 29.97, "")
-    assert made.shape == frames.shape
-    assert np.array_equal(made[~mask], frames[~mask])
-    assert np.abs(made[mask].astype(int) - frames[mask]).mean() > 1
-
-
-@pytest.mark.parametrize(
-    ("fail", "said"),
-    [
-        ("crash", "ended with status 1: RuntimeError: CUDA out of memory"),
-        ("hang", "did not end within 4 s and was stopped: loading"),
-        ("nothing", "ended well but wrote no diffueraser_result.mp4"),
-        ("garbage", "wrote a video that does not decode"),
-        ("size", "wrote frames of 48x32, not 96x64"),
-        ("count", "wrote 12 frames, not 24"),
-    ],
-)
-def test_every_failure_of_a_program_is_told(clip: np.ndarray, fail: str, said: str) -> None:
-    frames, mask = long(clip)
-    wait = 4 if fail == "hang" else 20
-    inner = Program(str(PROGRAMS), sys.executable, "run_diffueraser.py", wait, {"FAIL": fail})
-    with pytest.raises(AnnotatorError) as told:
-        DiffuEraser(inner).inpaint(frames, mask, 10.0, "")
-    assert f"DiffuEraser: {said}" in str(told.value)
-
-
-def test_short_clips_and_missing_programs_are_refused(clip: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(AnnotatorError, match="9 frames, it needs at least 22"):
-        DiffuEraser(program("run_diffueraser.py")).inpaint(clip, clip[..., 0] > 200, 10.0, "")
-    for inner in (Program(str(tmp_path), sys.executable, "run_diffueraser.py"), program("none.py")):
-        with pytest.raises(AssetError, match=r"no such program; clone github.com/lixiaowen-xw/DiffuEraser"):
-            DiffuEraser(inner).describe()
-    with pytest.raises(AssetError, match=r"/no/python: no such interpreter"):
-        DiffuEraser(Program(str(PROGRAMS), "/no/python", "run_diffueraser.py")).describe()
-
-
-def test_recammaster_keeps_source_and_result_in_step(clip: np.ndarray) -> None:
-    frames, _ = long(clip)
-    inner = program("inference_recammaster.py", FRAMES="24", SIZE="48x80")
-    mover = ReCamMaster(inner, frames=24, size=(48, 80))
-    assert mover.movements() == MOVEMENTS
-    source, moved = mover.move(frames, "Tilt Up", 12.0, "A red ball.")
-    assert source.shape == moved.shape == (24, 48, 80, 3)
-    shifted = np.stack([np.roll(frame, 3 * t, axis=1) for t, frame in enumerate(source)])  # cam_type 3
-    assert np.abs(shifted.astype(int) - moved).mean() < 12
-    with pytest.raises(AnnotatorError, match="9 frames, it takes exactly 24"):
-        mover.move(clip, "Tilt Up", 12.0, "A red ball.")
 
 
 # ---- generators, depth, poses -----------------------------------------------------------------------------
