@@ -16,7 +16,7 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
 from curation.core.task import Task
-from curation.engine.engine import EngineOptions, Plan, choose, visible_gpus
+from curation.engine.engine import EngineOptions, Plan, choose
 from curation.engine.memory import (
     ALLOWANCE,
     LEAST_ALLOWANCE,
@@ -24,6 +24,7 @@ from curation.engine.memory import (
     TaskMemory,
     stage_weights,
     task_memory,
+    visible_gpus,
 )
 from curation.engine.preflight import preflight
 from curation.engine.ray_driver import NO_GPU

@@ -25,12 +25,12 @@ from rich.table import Table
 from curation.core.outcome import Outcome
 from curation.core.stage import Stage
 from curation.core.task import Task
-from curation.engine.engine import visible_gpus
 from curation.engine.local import end_with_parent, forkserver
+from curation.engine.memory import visible_gpus
 from curation.engine.task_config import RunError, TaskConfig, build
 from curation.engine.worker import guarded
 from curation.vlm.weights import GIB
-from shards.processes import background_processes, close_terminal_input, uninterrupted
+from shards.processes import background_processes, close_terminal_input, peak_memory, uninterrupted
 from shards.terminal import print_table
 
 RATE = 30000 / 1001  # of the clip: the frames per second of much real footage, which a program may refuse
@@ -255,7 +255,7 @@ def try_part(stage: Stage, part: Any, clip: Noise) -> Checked:
     with gpu_peak() as peak:
         guarded(attempt, [outcome], stage)
     error = outcome.fault or outcome.error.removeprefix(f"{NOISE}: ")
-    done = replace(done, error=error, memory=peak_memory(), gpu=peak[0] if peak else None)
+    done = replace(done, error=error, memory=most_memory(), gpu=peak[0] if peak else None)
     if probe is None:
         return replace(done, note="described, not run: of an interface that is not known here")
     if error:
@@ -265,10 +265,15 @@ def try_part(stage: Stage, part: Any, clip: Noise) -> Checked:
     return replace(done, seconds=each, loading=loading, note="" if loading is not None else "with loading")
 
 
-def peak_memory() -> float:
-    """GiB of main memory that this process, or a program that it ran to its end, has had at most."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024 / GIB
+def most_memory() -> float:
+    """GiB of main memory that this process has had at most, or a program of its own, ended or not."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    running = [0]
+    for thread in Path("/proc/self/task").glob("*/children"):
+        for child in thread.read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # has just ended
+                running.append(peak_memory(int(child)))
+    return max(peak_memory(), ended, *running) / GIB
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def test_all_that_fails_is_told_at_once(
     finder["segmenter"] = {
         "class_path": "tests.curation.deadly.DeadlySegmenter",
     }
-    arguments["inpainter"]["init_args"]["program"]["environment"] = {"FAIL": "crash"}
+    arguments["inpainter"]["init_args"]["program"]["environment"] = {"FAIL": "memory"}
     arguments["judge"]["init_args"]["vlm"] = arguments["writer"]["init_args"]["vlm"]
     with pytest.raises(RunError, match=r"object_removal: 3 of 6 parts do not work"):
         preflight("object_removal", config)
