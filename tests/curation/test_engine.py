@@ -46,7 +46,7 @@ LOCAL = [
     EngineOptions(2),
     EngineOptions(2, engine="passes"),
 ]
-RAY = [pytest.param(EngineOptions(workers, engine="ray"), marks=pytest.mark.slow) for workers in (1, 2)]
+RAY = [pytest.param(EngineOptions(2, engine="ray"), marks=pytest.mark.slow)]
 CONFIG: dict[str, Any] = {
     "class_path": "curation.tasks.sketch_to_video.SketchToVideo",
     "init_args": {
@@ -118,7 +118,7 @@ def test_every_engine_gives_the_same(
     assert not list((tmp_path / "workspace" / "attempts").iterdir())
 
 
-@pytest.mark.parametrize("options", [*LOCAL, *RAY[1:]], ids=name)
+@pytest.mark.parametrize("options", [*LOCAL, *RAY], ids=name)
 def test_a_clip_that_kills_its_process_is_left_out_and_harms_nobody(
     clips: Path, tmp_path: Path, options: EngineOptions
 ) -> None:
