@@ -72,6 +72,7 @@ def run(
     address: str | None = None,
     max_silence: float = MAX_SILENCE,
     dry_run: bool = False,
+    load: bool = False,
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
 
@@ -89,13 +90,16 @@ def run(
             actors per stage, between which clips stream; passes: stage after stage, one model at a time.
         address: of a Ray cluster to work on (auto, ray://host:port, host:port); RAY_ADDRESS when left out.
         max_silence: seconds without a result after which it is said what the workers do.
-        dry_run: only print the stages, the models with their licences, and the hours to expect.
+        dry_run: only print the stages, the models with licences, the GPU memory and the hours to expect.
+        load: with --dry-run: also load every part and run it on a clip of noise, one after the other.
     """
     options = engine_options(workers, gpus, engine, address, max_silence)
     out = out or str(shards_of(preset) / task)
     config = config or default_config(task, preset)
+    if load and not dry_run:
+        raise SettingError("--load: goes with --dry-run, which it makes load every part")
     if dry_run:
-        tell(task, clips, workspace, config, options)
+        tell(task, clips, workspace, config, options, load)
         return
     with Engine(options) as started:
         summary = run_task(task, clips, out, workspace, config, engine=started)
