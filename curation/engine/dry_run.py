@@ -16,7 +16,7 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
 from curation.core.task import Task
-from curation.engine.engine import EngineOptions, Plan, choose, visible_gpus
+from curation.engine.engine import EngineOptions, Plan, choose
 from curation.engine.memory import (
     ALLOWANCE,
     LEAST_ALLOWANCE,
@@ -24,7 +24,9 @@ from curation.engine.memory import (
     TaskMemory,
     stage_weights,
     task_memory,
+    visible_gpus,
 )
+from curation.engine.preflight import preflight
 from curation.engine.ray_driver import NO_GPU
 from curation.engine.task_config import build, load_config, read_limits
 from curation.engine.worker import CUT, SCREEN
@@ -218,10 +220,20 @@ def processes_of(engine: str, plan: Plan, options: EngineOptions, gpus: int) -> 
     return count
 
 
-def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions) -> None:
-    """Print what a run would do; computes and writes nothing."""
+def dry_run(
+    task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions, load: bool = False
+) -> None:
+    """Print what a run would do; writes nothing.
+
+    Args:
+        load: load every part and run it on a clip of noise, too; see `curation.engine.preflight`.
+
+    Raises:
+        RunError: a part does not work that was to be loaded.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
-    built = build(load_config(task, config))
+    values = load_config(task, config)
+    built = build(values)
     sources, console, space = built.find(clips).files, Console(), Workspace(workspace)
     stages = built.graph
     limits = read_limits(config, [CUT, SCREEN, *(stage.name for stage in stages)])
@@ -243,5 +255,8 @@ def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options:
     print_hours(parts, _costs(space).get(task, {}), frames, processes)
     if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
+    if load:
+        preflight(task, values)
+        return
     for missing in dict.fromkeys(part.missing for part in parts if part.missing):
         console.print(f"missing: {missing}", highlight=False, soft_wrap=True, markup=False)

@@ -7,10 +7,10 @@ them in it.
 from __future__ import annotations
 
 import math
-import sys
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from curation.core.stage import Resources, Stage
 from curation.engine.task_config import StageLimits
@@ -189,7 +189,19 @@ def out_of_memory(stage: str, annotators: Sequence[Annotator], error: BaseExcept
 
 def _gib_of_gpu() -> float:
     """GiB of the GPU that this process works on; 0 where it works on none."""
-    torch: Any = sys.modules.get("torch")  # without it this process has no GPU in use
-    if torch is None or not torch.cuda.is_available():
+    if not visible_gpus():
         return 0.0
-    return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIB)
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIB
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that CUDA may use, as CUDA_VISIBLE_DEVICES names them."""
+    devices = sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number, _ in enumerate(devices)]
+    return [name.strip() for name in chosen.split(",") if name.strip()] if devices else []

@@ -281,7 +281,7 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     path.write_text(yaml.safe_dump(config))
     broken = run("object_removal", little_clips, tmp_path / "out2", tmp_path / "workspace", path, 0)
     assert len(broken.quarantined) == broken.candidates == 2
-    assert all("DiffuEraser: ended with status 1" in reason for reason in broken.quarantined)
+    assert all("DiffuEraser: RuntimeError: CUDA error" in reason for reason in broken.quarantined)
     path.write_text(good)
     done = again()
     assert not done.quarantined
