@@ -120,7 +120,7 @@ def test_a_model_that_talks_nonsense_is_given_up(tiny: Callable[[str], str], cli
         writer.names(clip)
 
 
-@pytest.mark.parametrize("mode", ["", "fenced"])
+@pytest.mark.parametrize("mode", ["", "fenced", "draft"])
 def test_answers_are_taken_from_json(endpoint: tuple[str, Any], clip: np.ndarray, mode: str) -> None:
     url, server = endpoint
     server.mode = mode
@@ -159,6 +159,37 @@ def test_refusals_and_faults_quarantine(endpoint: tuple[str, Any], clip: np.ndar
     server.mode = mode
     with pytest.raises(AnnotatorError, match=r"^m: "):
         Writer(asked(url), attempts=2).caption(clip)
+    assert len(server.asked) == (2 if mode in ("refusal", "nothing") else 1), (
+        "what it says is asked for again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("objects", "names"),
+    [
+        ('["A Person.", "the red ball", "red ball", "person"]', ["person", "red ball"]),
+        ("[]", []),
+        ('["dog. cat"]', ["dog cat"]),  # a full stop divides what Grounding DINO reads
+        ('["\u72d7"]', None),
+        ('["..."]', None),
+        ('["' + "very " * 9 + 'long"]', None),
+        (json.dumps([f"thing {n}" for n in range(13)]), None),
+        ('"person"', None),
+        ("[1]", None),
+    ],
+)
+def test_names_are_such_as_a_detector_reads(
+    endpoint: tuple[str, Any], clip: np.ndarray, objects: str, names: list[str] | None
+) -> None:
+    url, server = endpoint
+    server.mode = f"names {objects}"
+    if names is None:
+        with pytest.raises(
+            AnnotatorError, match="no usable answer in 2 attempts; the last was wrong in 'objects"
+        ):
+            Writer(asked(url), attempts=2).names(clip)
+    else:
+        assert Writer(asked(url), attempts=2).names(clip) == names
 
 
 def test_an_endpoint_that_is_not_there_stops_the_run(endpoint: tuple[str, Any], clip: np.ndarray) -> None:
@@ -270,6 +301,10 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     def again() -> Any:
         return run("object_removal", little_clips, tmp_path / "out", tmp_path / "workspace", path, 0)
 
+    server.mode = "names []"
+    empty = run("object_removal", little_clips, tmp_path / "none", tmp_path / "empty", path, 0)
+    assert empty.rejected == {"no object named": 1}
+    assert not empty.quarantined
     server.mode = "prose"
     first = cli(*command)
     assert first.returncode == 2
