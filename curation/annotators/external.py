@@ -18,6 +18,7 @@ import numpy as np
 from curation.vlm import hub
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
+from shards.errors import first_line
 from shards.media import MediaError, read_video
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # stands where a file was not downloaded
@@ -136,6 +137,20 @@ class Program:
         if fps is not None and abs(rate - fps) > 0.01:
             raise AnnotatorError(f"{name}: wrote {rate:g} frames a second, not {fps:g}")
         return frames
+
+
+def array_of(name: str, path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The array that a program wrote as .npy. Raises AnnotatorError for none, or another shape or dtype."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise AnnotatorError(f"{name}: wrote no array ({first_line(error)})") from None
+    if array.shape != tuple(shape) or array.dtype != dtype:
+        sizes = [f"{'x'.join(map(str, one))}" for one in (array.shape, shape)]
+        raise AnnotatorError(f"{name}: wrote {array.dtype} of {sizes[0]}, not {dtype} of {sizes[1]}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise AnnotatorError(f"{name}: wrote numbers that are not finite")
+    return array
 
 
 def third_party(name: str, script: str) -> Program:
