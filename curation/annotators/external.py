@@ -55,7 +55,8 @@ class Program:
             name: of the program, for the error.
             license: of program and weights, for the error.
             where: the program comes from, for the error.
-            weights: patterns of files, in the checkout unless absolute; one of each must be there and whole.
+            weights: files, in the checkout unless absolute, their names perhaps patterns; one of each must be
+                there and whole.
         """
         folder = Path(self.folder)
         if not (folder / self.script).is_file():
@@ -65,10 +66,10 @@ class Program:
         if shutil.which(self.python) is None:
             raise AssetError(f"{self.python}: no such interpreter; make an environment for {name}: {where}")
         for pattern in weights:
-            files = [Path(pattern)] if Path(pattern).is_absolute() else folder.glob(pattern)
-            if not any(map(_is_whole, files)):
+            path = folder / pattern  # an absolute one stays as it is
+            if not any(map(_is_whole, path.parent.glob(path.name))):
                 raise AssetError(
-                    f"{folder / pattern}: missing, or not downloaded to its end; get the weights of {name} "
+                    f"{path}: missing, or not downloaded to its end; get the weights of {name} "
                     f"({license}) as {where} says"
                 )
 

@@ -88,13 +88,15 @@ def test_step1x_edit_says_how_it_failed(program: Programs, kept: bool, fail: str
         editor.edit(np.zeros((64, 64, 3), np.uint8), "Invert it.")
 
 
-def test_step1x_edit_says_what_is_missing(program: Programs, tmp_path: Path) -> None:
+def test_step1x_edit_says_what_is_missing(program: Programs, checkout: Path, tmp_path: Path) -> None:
     editor = Step1XEdit(program("inference.py", service=False, FAIL="nothing"), size_level=64)
     with pytest.raises(AnnotatorError, match="Step1X-Edit: wrote no picture: average time"):
         editor.edit(np.zeros((64, 64, 3), np.uint8), "Invert it.")
     with pytest.raises(AssetError, match=r"vae.safetensors: missing, or not downloaded"):
         Step1XEdit(program("inference.py"), weights=str(tmp_path)).describe()
     assert Step1XEdit(program("inference.py")).describe().settings["size_level"] == 1024
+    outside = str(checkout.absolute() / "weights/step1x-edit")
+    assert Step1XEdit(program("inference.py"), weights=outside).describe().model == "step1x-edit"
     assert [
         Step1XEdit(program("inference.py"), size_level=level, offload=kept).weights()[0].peak_gib
         for level, kept in (*PEAKS, (700, False))
@@ -180,6 +182,7 @@ def test_minimax_remover_fills_the_hole_and_blends(
     remover = MiniMaxRemover(program("pipeline_minimax_remover.py"), weights=remover_weights)
     with pytest.raises(AssetError, match="missing, or not downloaded"):
         MiniMaxRemover(program("pipeline_minimax_remover.py"), weights="no").describe()
+    remover.describe()  # weights may lie outside of the checkout
     for count, seed in ((22, 160), (5, 161)):
         made, changed = remover.inpaint(frames[:count], mask[:count], 29.97, "", seed)
         assert made.shape == frames[:count].shape
