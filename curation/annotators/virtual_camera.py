@@ -39,7 +39,7 @@ class VirtualCamera:
         return tuple(MOVEMENTS)
 
     def move(
-        self, frames: np.ndarray, movement: str, fps: float, caption: str
+        self, frames: np.ndarray, movement: str, fps: float, caption: str, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the still camera and the moving one see of frames [T, H, W, 3]."""
         return self.views(frames, None), self.views(frames, movement)

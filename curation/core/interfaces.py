@@ -256,7 +256,7 @@ class CameraMover(Annotator, Protocol):
         ...
 
     def move(
-        self, frames: np.ndarray, movement: str, fps: float, caption: str
+        self, frames: np.ndarray, movement: str, fps: float, caption: str, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """The clip as its own camera sees it, cut to fit, and as the moving one does: uint8 [T, H, W, 3]."""
         ...

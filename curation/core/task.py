@@ -28,6 +28,7 @@ from curation.sources.assets import license_of
 from curation.sources.clip_filter import ClipStats
 from curation.sources.clips import Clip, Cut, cut, load_frames
 from curation.sources.listing import SourceFile, Sources, find_sources, local_copy
+from curation.vlm.errors import is_out_of_memory
 from curation.vlm.interface import Annotator, AnnotatorError
 from shards import media
 from shards.hashing import digest
@@ -122,6 +123,8 @@ class Task:
             try:
                 reference = self.compute(stage, clip, item, Results(item, kinds, space), space)
             except AnnotatorError as error:
+                if is_out_of_memory(error):
+                    raise  # the same awaits every other item and clip
                 following = [Candidate(reason="quarantined", error=str(error))]
             else:
                 item = replace(item, results={**item.results, stage.name: reference})

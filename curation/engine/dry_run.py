@@ -16,15 +16,19 @@ from rich.table import Table
 from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
 from curation.core.task import Task
-from curation.engine.engine import EngineOptions, Plan, choose, visible_gpus
+from curation.engine.engine import EngineOptions, Plan, choose
 from curation.engine.memory import (
     ALLOWANCE,
     LEAST_ALLOWANCE,
     GpuMemory,
     TaskMemory,
+    gib_of_gpu,
     stage_weights,
     task_memory,
+    verdict,
+    visible_gpus,
 )
+from curation.engine.preflight import preflight
 from curation.engine.ray_driver import NO_GPU
 from curation.engine.task_config import build, load_config, read_limits
 from curation.engine.worker import CUT, SCREEN
@@ -136,7 +140,7 @@ def print_memory(memory: TaskMemory, held: Mapping[str, Sequence[Weights]]) -> N
     table = Table("stage", "model", "part", "parameters, billions", "dtype", "GiB", title="weights on a GPU")
     for stage, weights in held.items():
         for one in weights:
-            count = "not known" if one.parameters is None else f"{one.parameters / 1e9:.2f}"
+            count = f"not known: {one.source}" if one.parameters is None else f"{one.parameters / 1e9:.2f}"
             gib = "not known" if one.gib is None else f"{one.gib:.1f}"
             if one.peak_gib is not None:
                 count, gib = one.source, f"{gib} at its peak"
@@ -218,10 +222,20 @@ def processes_of(engine: str, plan: Plan, options: EngineOptions, gpus: int) -> 
     return count
 
 
-def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions) -> None:
-    """Print what a run would do; computes and writes nothing."""
+def dry_run(
+    task: str, clips: str, workspace: str | Path, config: Path, options: EngineOptions, load: bool = False
+) -> None:
+    """Print what a run would do; writes nothing.
+
+    Args:
+        load: load every part and run it on a clip of noise, too; see `curation.engine.preflight`.
+
+    Raises:
+        RunError: a part does not work that was to be loaded.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched to be counted
-    built = build(load_config(task, config))
+    values = load_config(task, config)
+    built = build(values)
     sources, console, space = built.find(clips).files, Console(), Workspace(workspace)
     stages = built.graph
     limits = read_limits(config, [CUT, SCREEN, *(stage.name for stage in stages)])
@@ -238,10 +252,16 @@ def dry_run(task: str, clips: str, workspace: str | Path, config: Path, options:
         table.add_row(*map(escape, told))  # "[dev]" is no markup
     print_table(table)
     held = {stage.name: stage_weights(stage) for stage in stages}
-    print_memory(task_memory(stages, plan.stages, limits), held)
+    memory = task_memory(stages, plan.stages, limits)
+    print_memory(memory, held)
+    if memory.local.total and (gib := gib_of_gpu()):
+        console.print(verdict(memory, len(visible_gpus()), gib), highlight=False, soft_wrap=True)
     processes = processes_of(engine, plan, options, len(visible_gpus()))
     print_hours(parts, _costs(space).get(task, {}), frames, processes)
     if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
+    if load:
+        preflight(task, values)
+        return
     for missing in dict.fromkeys(part.missing for part in parts if part.missing):
         console.print(f"missing: {missing}", highlight=False, soft_wrap=True, markup=False)

@@ -16,6 +16,7 @@ from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources, Stage
 from curation.engine import local, passes, streaming
+from curation.engine.memory import visible_gpus
 from curation.engine.progress import RunProgress
 from curation.engine.ray_driver import StagePool
 from curation.engine.store import OutcomeStore
@@ -126,15 +127,6 @@ def size_of(sources: Sequence[str]) -> int:
     """Bytes of the sources that are files of this machine."""
     paths = (Path(source) for source in sources)
     return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs of this machine that CUDA may use, as CUDA_VISIBLE_DEVICES names them."""
-    devices = sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return [str(number) for number, _ in enumerate(devices)]
-    return [name.strip() for name in chosen.split(",") if name.strip()] if devices else []
 
 
 class Engine:

@@ -20,7 +20,8 @@ from curation.core.results import Candidate
 from curation.core.task import Task
 from curation.engine import report
 from curation.engine.dry_run import note_costs
-from curation.engine.engine import Engine, EngineOptions, Plan, choose, visible_gpus
+from curation.engine.engine import Engine, EngineOptions, Plan, choose
+from curation.engine.memory import visible_gpus
 from curation.engine.output import Output
 from curation.engine.progress import RunProgress
 from curation.engine.ray_driver import NO_GPU

@@ -95,7 +95,7 @@ class Worker:
             ] or made
 
         with self._noted(CUT, file):
-            _guarded(attempt, made)
+            guarded(attempt, made)
         made[0].work = space.work
         return made
 
@@ -112,7 +112,7 @@ class Worker:
             done.refused = clip_filter.reason(stats, self.task.cut.screen) if stats else ""
 
         with self._noted(SCREEN, unit):
-            _guarded(attempt, [done])
+            guarded(attempt, [done])
         done.work = {**outcome.work, **space.work}
         return done
 
@@ -135,7 +135,7 @@ class Worker:
             self._advance(stage, clip, done, space, first)
 
         with self._noted(stage, unit):
-            _guarded(attempt, [done], self.stages[stage])
+            guarded(attempt, [done], self.stages[stage])
         done.work = {**outcome.work, **space.work}
         return done
 
@@ -173,36 +173,37 @@ def given_up(outcome: Outcome, deaths: int) -> Outcome:
     )
 
 
-def _guarded(attempt: Callable[[], None], outcomes: list[Outcome], stage: Stage | None = None) -> None:
+def guarded(attempt: Callable[[], None], outcomes: list[Outcome], stage: Stage | None = None) -> None:
     """Run `attempt` of a stage; what it raises becomes the first outcome's error or fault.
 
     Nothing may be raised through an engine: it would end the run, or be tried again without end.
     """
     try:
         attempt()
-    except AssetError as error:
-        outcomes[0].fault = str(error)
-    except StoreError as error:  # of the workspace, or of parents: every other clip would meet it
-        outcomes[0].fault = str(error)
-    except (MediaError, ShardError) as error:
-        outcomes[0].error = str(error)
-    except AnnotatorError as error:
-        if stage and is_out_of_memory(error):
+    except Exception as error:  # recorded: the clip goes to quarantine with it, or the run ends  # noqa: BLE001
+        if stage and is_out_of_memory(error) and not isinstance(error, MediaError | ShardError | OSError):
             outcomes[0].fault = out_of_memory(stage.name, stage.annotators, error)
         else:
-            outcomes[0].error = f"{outcomes[0].file}: {error}"
-    except OSError as error:
-        reason = f"{error.filename or outcomes[0].file}: {error.strerror or error}"
+            _record(error, outcomes[0])
+
+
+def _record(error: Exception, outcome: Outcome) -> None:
+    """Make an exception the outcome's error, or its fault where every other clip would meet it too."""
+    if isinstance(error, AssetError | StoreError):  # a model, the workspace, parents
+        outcome.fault = str(error)
+    elif isinstance(error, MediaError | ShardError):
+        outcome.error = str(error)
+    elif isinstance(error, AnnotatorError):
+        outcome.error = f"{outcome.file}: {error}"
+    elif isinstance(error, OSError):
+        reason = f"{error.filename or outcome.file}: {error.strerror or error}"
         if error.errno in RUN_FAULTS:
-            outcomes[0].fault = reason
+            outcome.fault = reason
         else:
-            outcomes[0].error = reason
-    except Exception as error:  # recorded: the clip goes to quarantine with this reason  # noqa: BLE001
-        if stage and is_out_of_memory(error):
-            outcomes[0].fault = out_of_memory(stage.name, stage.annotators, error)
-            return
+            outcome.error = reason
+    else:
         what = f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
-        outcomes[0].error = f"{outcomes[0].file}: {what}"
+        outcome.error = f"{outcome.file}: {what}"
 
 
 def place_of(error: Exception) -> str:

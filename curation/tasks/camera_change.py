@@ -13,7 +13,7 @@ from pathlib import Path
 from curation.core.interfaces import CameraMover, Captioner
 from curation.core.results import Candidate, CaptionResult
 from curation.core.stage import Item, Results, Stage
-from curation.core.task import MediaWriter, SampleSpec, Task, key_of
+from curation.core.task import MediaWriter, SampleSpec, Task, key_of, seed_of
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.heuristic_captions import HeuristicCaptioner
 from curation.text.templates import draw
@@ -91,7 +91,8 @@ class CameraChange(Task):
         self, clip: Clip, folder: Path, span: tuple[int, int], movement: str, caption: str
     ) -> Candidate:
         frames = load_frames(clip)[slice(*span)]
-        source, moved = self.mover.move(frames, movement, clip.fps, caption)
+        seed = seed_of(clip, span, movement)
+        source, moved = self.mover.move(frames, movement, clip.fps, caption, seed)
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", source)
         writer.video("target", moved)

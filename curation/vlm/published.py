@@ -218,6 +218,8 @@ PUBLISHED: dict[str, dict[str, Layout]] = {
             {"backbone_config": {**_SWIN, "image_size": 224, "window_size": 7}},
         )
     },
+    # transformers' defaults are those of the published model
+    "facebook/sam3": {"model": ("transformers.Sam3VideoModel", {})},
     # github.com/facebookresearch/sam2, sam2/configs/sam2.1/sam2.1_hiera_l.yaml
     "facebook/sam2.1-hiera-large": {
         "model": (

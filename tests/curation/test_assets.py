@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from curation.sources.assets import CLIPS, MODELS, fetch, license_of, need_model
+from curation.engine.task_config import default_config
+from curation.sources.assets import (
+    CLIPS,
+    MODELS,
+    REFERENCE_MODELS,
+    UrlAsset,
+    fetch,
+    fetch_urls,
+    license_of,
+    need_model,
+)
 from curation.vlm.errors import AssetError
 from shards.files import sha256_of
 
@@ -46,3 +60,31 @@ def test_licences_follow_the_content() -> None:
 def test_a_missing_model_says_which_command_brings_it(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="models fetch"):
         need_model(tmp_path / "nothing.pb")
+
+
+def test_a_model_on_the_web_is_fetched_once_and_checked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "models.zip", "w") as archive:
+        archive.writestr("20230831/pose/end2end.onnx", b"a network")
+    whole, inner = (
+        hashlib.sha256(b).hexdigest() for b in ((tmp_path / "models.zip").read_bytes(), b"a network")
+    )
+    url = (tmp_path / "models.zip").as_uri()
+    asset = UrlAsset("pose.onnx", url, whole, "end2end.onnx", inner, "Apache-2.0")
+    folder = tmp_path / "models"
+    assert fetch_urls((asset,), folder) == {"pose.onnx": "fetched"}
+    assert (folder / "pose.onnx").read_bytes() == b"a network"
+    assert fetch_urls((replace(asset, url="file:///nowhere.zip"),), folder) == {"pose.onnx": "present"}
+    for wrong, said in (
+        ({"archive_sha256": inner}, "expected " + inner),
+        ({"sha256": whole}, "expected " + whole),
+        ({"member": "other.onnx", "sha256": whole}, "holds no other.onnx"),
+        ({"url": "file:///nowhere.zip"}, "could not be fetched"),
+    ):
+        with pytest.raises(AssetError, match=said):
+            fetch_urls((replace(asset, name="other.onnx", **wrong),), folder)
+    assert [path.name for path in folder.iterdir()] == ["pose.onnx"]
+
+
+def test_the_reference_preset_s_pose_model_is_the_one_that_is_fetched() -> None:
+    weights = yaml.safe_load(default_config("pose_to_video", "reference").read_text())["init_args"]["poses"]
+    assert weights["init_args"]["weights"] == f"data/models/{REFERENCE_MODELS[0].name}"

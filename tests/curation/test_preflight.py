@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from curation.__main__ import run
 from curation.annotators.vace import WanVace
-from curation.vlm.errors import AssetError
+from curation.core.stage import Resources, Stage
+from curation.core.task import Task
+from curation.engine.dry_run import dry_run
+from curation.engine.engine import EngineOptions, Plan
+from curation.engine.memory import task_memory, verdict
+from curation.engine.task_config import StageLimits, build, default_config, load_config, read_limits
+from curation.vlm.interface import Backend
 from curation.vlm.weights import Weights, checkpoint_weights, gib_on_gpu
+from shards.errors import SettingError
+from shards.media import write_video
+from shards.resources import config_root
 
 # billions of parameters, as the papers, model cards and an earlier count of the real repositories have them
 KNOWN = {
@@ -53,10 +65,121 @@ def test_offloaded_parts_take_turns_and_precision_counts() -> None:
     assert checkpoint_weights("somebody/else")[0].gib is None
 
 
-def test_a_configuration_that_no_library_knows_is_told(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["NoSuchModel"]}))
-    with pytest.raises(AssetError, match=r"its parameters cannot be counted \(.*NoSuchModel"):
-        checkpoint_weights(str(tmp_path))
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(AssetError, match="cannot be counted"):
-        checkpoint_weights(str(tmp_path))
+@pytest.mark.parametrize(
+    ("config", "said"), [('{"architectures": ["NoSuchModel"]}', "NoSuchModel"), ("{", "Expecting")]
+)
+def test_a_configuration_that_no_library_knows_is_not_known(tmp_path: Path, config: str, said: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    (unknown,) = checkpoint_weights(str(tmp_path))
+    assert unknown.gib is None
+    assert said in unknown.source
+
+
+def test_a_precision_that_weights_do_not_come_in_is_refused() -> None:
+    assert WanVace(dtype="half").weights()[0].gib == WanVace(dtype="bfloat16").weights()[0].gib
+    with pytest.raises(SettingError, match="dtype: 'complex64' is none"):
+        WanVace(dtype="complex64").weights()
+
+
+# ---- cards ------------------------------------------------------------------------------------------------
+
+
+def plan_of(path: Path) -> tuple[Task, Plan]:
+    """The task of a file, and what its stages take."""
+    task = build(load_config(path.name.partition(".")[0], path))
+    limits = read_limits(path, ["cut", "screen", *(stage.name for stage in task.graph)])
+    return task, Plan.of(task.graph, limits, 0.0)
+
+
+def test_every_file_of_the_reference_preset_says_which_card_it_needs() -> None:
+    wrong = []
+    for path in sorted((config_root() / "curation").glob("*.reference.yaml")):
+        task, plan = plan_of(path)
+        line = f"# {task_memory(task.graph, plan.stages, plan.limits).sentence}"
+        if line not in path.read_text().partition("class_path")[0].splitlines():
+            wrong.append(f"{path.name} lacks the line: {line}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_engine_holds_what_its_processes_hold() -> None:
+    """Numbers by hand: two language models of 15 GiB share a GPU on Ray, and are one in one process."""
+    vlm = Weights("vlm", parameters=15 * 2**29, dtype="bfloat16")
+    video = Weights("video", parameters=32 * 2**29, dtype="bfloat16")
+    program = Weights("program", peak_gib=20.0)
+
+    class Holds:
+        def __init__(self, *held: Weights) -> None:
+            self.held = held
+
+        def describe(self) -> Backend:
+            return Backend("holds")
+
+        def weights(self) -> list[Weights]:
+            return list(self.held)
+
+    def stage(name: str, gpus: float, *held: Weights) -> Stage:
+        return Stage(
+            name=name,
+            run=lambda clip, folder: None,
+            annotators=[Holds(*held)],
+            resources=Resources(gpus=gpus),
+        )
+
+    stages = [
+        stage("write", 0.5, vlm),
+        stage("edit", 1.0, video),
+        stage("remove", 0.5, program),
+        stage("judge", 0.5, vlm),
+    ]
+    plan = Plan.of(stages, {}, 0.0)
+    memory = task_memory(stages, plan.stages, {})
+    assert [m.total for m in memory.stages.values()] == [18.75, 40.0, 20.0, 18.75]
+    assert (memory.passes.total, memory.passes.card) == (40.0, 80)
+    assert memory.local.total == 15 + 32 + 20 + 8
+    assert (memory.ray.total, memory.gpus) == (40.0, 2.5)
+    assert verdict(memory, 1, 79.1).endswith(
+        "1 GPU of 79.1 GiB, enough for --engine passes, local by these counts"
+    )
+    assert verdict(memory, 3, 44.0).endswith("enough for --engine passes, ray by these counts")
+    assert verdict(memory, 8, 22.0).endswith("too small for every engine by these counts")
+    one_each = {name: StageLimits(max=1) for name in ("write", "remove", "judge")}
+    whole = [stage("edit", 1.0, vlm), *stages[2:]]
+    assert task_memory(whole, Plan.of(whole, {}, 0.0).stages, {}).ray.total == 40.0
+    assert task_memory(whole, Plan.of(whole, {}, 0.0).stages, one_each).ray.total == 38.75
+    unknown = [*stages, stage("mystery", 0.1, Weights("mystery"))]
+    sentence = task_memory(unknown, Plan.of(unknown, {}, 0.0).stages, {}).sentence
+    assert sentence == (
+        "Needs a GPU of 80 GB with --engine passes, 80 GB with --engine local, 3 of 80 GB with Ray; "
+        "not counted: mystery."
+    )
+
+
+@pytest.mark.parametrize("task", ["style_transfer", "object_removal"])
+def test_a_dry_run_tells_memory_and_claims_no_hours(
+    task: str, square: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mp4", square(20, 64, 96)[0], 10.0)
+    config = default_config(task, "reference")
+    dry_run(task, str(tmp_path), tmp_path / "workspace", config, EngineOptions(2))
+    printed = capsys.readouterr().out
+    assert "weights on a GPU" in printed
+    assert "Activations are not measured" in printed
+    assert not (tmp_path / "workspace").exists()
+    assert "0.00 hours" not in printed
+    (hours,) = [line for line in printed.splitlines() if line.startswith("hours: ")]
+    if task == "style_transfer":
+        assert hours.startswith("hours: not known;")
+        assert re.search(
+            r"first_frame +│ Qwen/Qwen-Image-Edit +│ transformer +│ 20.43 +│ bfloat16 +│ 38.1", printed
+        )
+        assert re.search(r"--engine local: all stages +│ 112.6 +│ 126.0 +│ 141 GB", printed)
+        assert "FLUX.1 Kontext [dev] non-commercial" in printed
+    else:
+        assert re.match(r"hours: not known \(but [\d.]+ for inpaint\);", hours)
+        assert "leave out loading the models" in printed
+        assert re.search(r"inpaint +│ 20.0 +│ 20.0 +│ 24 GB", printed)
+
+
+def test_loading_goes_with_a_dry_run() -> None:
+    with pytest.raises(SettingError, match="--load: goes with --dry-run"):
+        run("sketch_to_video", load=True)

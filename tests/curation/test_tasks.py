@@ -151,11 +151,17 @@ def test_recolouring_leaves_the_rest(runner: Runner, work: Path) -> None:
         assert any(f" {colour}" in record.sample.text for colour in COLOURS)
 
 
-def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finished) -> None:
+def test_derived_tasks_use_their_parents_media(runner: Runner, finished: Finished, work: Path) -> None:
     parent = {r.sample.key: r for r in ShardSet(finished[0])}
     videos = {r.bytes("video1") for r in parent.values()}
     runner("cg_removal")
+    runner("object_replacement")
     _, masks = runner("mask_detection")
+    ready = [r.sample for name in ("object_replacement", "cg_removal") for r in ShardSet(work / name)]
+    ready += [r.sample for r in parent.values()]
+    plain = [sample for sample in ready if "<mask>" not in sample.text]
+    assert {sample.task for sample in plain} == {"object_removal", "object_addition", "object_replacement"}
+    assert len(masks) == len(plain)
     for record in masks:
         assert record.sample.text.startswith("<video1> I want to ")
         assert record.sample.text.endswith(". Detect the region that needs to be edited <video2>")

@@ -303,7 +303,6 @@ def test_an_adapter_s_run_goes_on_as_if_it_had_not_stopped(
         ("nf4", 1, 0.1),
         pytest.param("bfloat16", 1, 0.01, marks=pytest.mark.slow),
         pytest.param("int8", 1, 0.02, marks=pytest.mark.slow),
-        pytest.param("bfloat16", 2, 0.01, marks=pytest.mark.slow),
         pytest.param("nf4", 2, 0.1, marks=pytest.mark.slow),
     ],
 )

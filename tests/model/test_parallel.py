@@ -240,12 +240,6 @@ def test_two_ranks_without_sharding(config: FitConfig, alone: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_two_ranks_share_some_sequences(config: FitConfig, alone: Path, tmp_path: Path) -> None:
-    run_ranks(parallel(config, sequence_parallel=2), tmp_path / "run", 2)
-    same(alone, tmp_path / "run")
-
-
-@pytest.mark.slow
 def test_two_nodes(config: FitConfig, alone: Path, tmp_path: Path) -> None:
     """Weights are shared out within a node and copied to the other; so are sequences."""
     run_nodes(parallel(config, sequence_parallel=2, sharding="hybrid"), tmp_path / "run", 4, nodes=2)

@@ -24,11 +24,12 @@ class Answers(BaseHTTPRequestHandler):
             time.sleep(3)
         if self.mode in ("401", "404", "500"):
             return self._send(int(self.mode), {"error": {"message": "no"}})
-        prompt = request["messages"][0]["content"][-1]["text"]
+        prompt = request["messages"][-1]["content"][-1]["text"]
         fields = re.findall(r'"(\w+)"', prompt.rpartition("with the fields")[2].partition(", and nothing")[0])
         answer: dict[str, Any] = {f: f"The {f.replace('_', ' ')} in words." for f in fields}
         if "objects" in answer:
-            answer["objects"] = ["person", "red ball"]
+            named = self.mode.partition("names ")[2]
+            answer["objects"] = json.loads(named) if named else ["person", "red ball"]
         if "size" in answer:
             answer["size"] = "Larger."
         text = {
@@ -36,16 +37,18 @@ class Answers(BaseHTTPRequestHandler):
             "refusal": "I'm sorry, but I can't help with that.",
             "nothing": "",
             "wrong": json.dumps({"foo": 1}),
+            "draft": f"I think {{'a': 1}}, or {json.dumps({'a': 1})}. So: {json.dumps(answer)}. Done.",
             "fenced": f"Here it is:\n```json\n{json.dumps(answer)}\n```",
         }.get(self.mode, json.dumps(answer))
         message: dict[str, Any] = {"role": "assistant", "content": text}
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
         if request.get("logprobs"):
-            message["content"] = {"prose": "nice", "words": "Grade: 8/10"}.get(self.mode, "7")
+            spoken = {"prose": "nice", "words": "Grade: 8/10", "nothing": ""}
+            message["content"] = spoken.get(self.mode, self.mode.partition("says ")[2] or "7")
             options = [
                 {"token": t, "logprob": math.log(p), "bytes": None} for t, p in (("7", 0.75), ("9", 0.25))
             ]
-            if self.mode not in ("prose", "words"):
+            if self.mode in ("", "fenced"):
                 first = {**options[0], "top_logprobs": options}
                 choice["logprobs"] = {"content": [first], "refusal": None}
         return self._send(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from curation.annotators import diffueraser, recammaster, step1x_edit
 from curation.annotators.grounding_dino import GroundingDinoPackage
 from curation.annotators.sam2 import Sam2Package
 from curation.engine.task_config import default_config
@@ -97,17 +100,31 @@ def endpoint(server: str) -> Iterator[tuple[str, type[Answers]]]:
     Answers.mode = ""
 
 
-PROGRAMS = Path(__file__).parent / "programs"
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of all stand-ins for programs, with files where their weights lie."""
+    folder = tmp_path_factory.mktemp("programs") / "checkout"
+    shutil.copytree(Path(__file__).parent / "programs", folder)
+    weights = [f"{diffueraser.WEIGHTS}/{name}" for name in diffueraser.FILES]
+    weights += [*recammaster.FILES, "models/ReCamMaster/checkpoints/step20000.ckpt"]
+    weights += [f"weights/step1x-edit/{name}" for name in step1x_edit.FILES]
+    for name in weights:
+        path = folder / name.replace("*", "x")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    cameras = {"frame0": {f"cam{number:02d}": number for number in range(1, 11)}}
+    (folder / "example_test_data/cameras/camera_extrinsics.json").write_text(json.dumps(cameras))
+    return folder
 
 
 @pytest.fixture(scope="session")
-def small(tiny: Callable[[str], str], server: str) -> Callable[..., dict[str, Any]]:
+def small(tiny: Callable[[str], str], server: str, checkout: Path) -> Callable[..., dict[str, Any]]:
     """`small(task, root)` -> the reference configuration of a task, with tiny models and open gates.
 
     Its structure is the published file's; only checkpoints, sizes and thresholds are others. Writers and
     captioners ask the endpoint, judges a tiny Qwen2-VL.
     """
-    program = {"folder": str(PROGRAMS), "python": sys.executable, "timeout": 60}
+    program = {"folder": str(checkout), "python": sys.executable, "timeout": 60}
     endpoint = {
         "class_path": "curation.vlm.endpoint.Endpoint",
         "init_args": {"url": server, "model": "m", "timeout": 5, "retries": 0},
@@ -134,7 +151,7 @@ def small(tiny: Callable[[str], str], server: str) -> Callable[..., dict[str, An
                 "frames": LENGTH,
                 "size": [64, 96],
             },
-            "Judge": {"thresholds": {}, "frames": 2},
+            "Judge": {"thresholds": {}, "frames": 2, "run": 2},
             "PropagatedStyleTransfer": {"flicker": 1e9},
             "PoseToVideo": {"least": 0.0},
             "Customization": {"least": 1, "apart": 0.0, "side": 64},

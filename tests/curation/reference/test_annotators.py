@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.annotators.depth_anything import DepthAnything
-from curation.annotators.diffueraser import DiffuEraser
-from curation.annotators.external import Program
 from curation.annotators.grounded_sam2 import GroundedSam2
 from curation.annotators.grounding_dino import GroundingDino, GroundingDinoPackage, caption_of, choose
 from curation.annotators.image_editor import DiffusersEditor, drawing_size
-from curation.annotators.recammaster import ReCamMaster
 from curation.annotators.rtmpose import RtmPose
 from curation.annotators.sam2 import Sam2Hub, Sam2Package
+from curation.annotators.sam3 import Sam3, Sam3Detector, Sam3Tracker
 from curation.annotators.vace import GeneratedFill, WanVace, scheduler_of
-from curation.cg.camera import MOVEMENTS
 from curation.core.interfaces import Detections
 from curation.ops.canvas import place
 from curation.ops.control_signals import grey_video
@@ -35,7 +33,6 @@ from curation.vlm.interface import AnnotatorError, Backend
 from shards.errors import SettingError
 from tests.curation.reference.tiny_models import SAM2
 
-PROGRAMS = Path(__file__).parent / "programs"
 BOXES = np.array([[10, 10, 40, 40], [30, 20, 60, 60]], np.float32)
 
 
@@ -95,6 +92,37 @@ def test_both_sam2s_go_both_ways(tiny: Callable[[str], str], sam2_file: Path, cl
         assert masks.dtype == bool
         assert masks.any((2, 3)).all()  # before the seed, too
         assert ((present > 0.5) & (present <= 1)).all()
+
+
+def test_sam_3_takes_the_place_of_each_and_of_both(tiny: Callable[[str], str], clip: np.ndarray) -> None:
+    """One checkpoint, in the layout that is published, serves the detector, the tracker and the whole."""
+    detector = Sam3Detector(tiny("sam3"), threshold=0.0)
+    found = detector.find(clip[0], ["person", "red ball."])
+    assert set(found.labels) == {"person", "red ball."}
+    assert (np.diff(found.scores) <= 0).all()
+    assert ((found.boxes >= 0) & (found.boxes <= [96, 64, 96, 64])).all()
+    assert Sam3Detector(tiny("sam3"), threshold=1.1).find(clip[0], ["person"]).boxes.shape == (0, 4)
+    with pytest.raises(ValueError, match="names"):
+        detector.find(clip[0], [" . "])
+
+    masks, present = Sam3Tracker(tiny("sam3")).propagate(clip[:5], 2, BOXES)
+    assert masks.shape == (2, 5, 64, 96)
+    assert masks.any((2, 3)).all()  # before the seed, too
+    assert ((present > 0.5) & (present <= 1)).all()
+
+    finder = Sam3(tiny("sam3"), every=4, threshold=0.0, most=3)
+    keyframes, follower = finder.annotators()
+    detected = keyframes.detect(clip[:5], ["person", "red ball."])
+    assert sorted(detected) == [0, 4]
+    things = follower.follow(clip[:5], detected)
+    assert 0 < len(things) <= 3
+    assert {thing.label for thing in things} <= {"person", "red ball."}
+    for thing in things:
+        assert thing.masks.shape == (5, 64, 96)
+        assert thing.masks.any((1, 2)).sum() == thing.seen > 0
+    for a, b in itertools.combinations(things, 2):  # noise finds the same thing many times
+        assert (a.masks & b.masks).sum() < 0.7 * (a.masks | b.masks).sum()
+    assert follower.follow(clip, {0: Detections(np.zeros((0, 4)), np.zeros(0), ())}) == []
 
 
 class Boxes:
@@ -189,72 +217,6 @@ def test_stock_sam2_has_the_official_layout(tmp_path: Path) -> None:
     loaded = segmenter._loaded.state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
-
-
-# ---- programs ---------------------------------------------------------------------------------------------
-
-
-def program(script: str, **environment: str) -> Program:
-    return Program(str(PROGRAMS), sys.executable, script, timeout=20, environment=environment)
-
-
-def long(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """24 frames of 90x62, whose sides are no multiples of 8, and a hole in them."""
-    frames = np.concatenate([clip] * 3)[:24, :62, :90]
-    mask = np.zeros(frames.shape[:3], bool)
-    mask[:, 20:40, 20:50] = True
-    return frames, mask
-
-
-def test_diffueraser_changes_the_hole_alone(clip: np.ndarray) -> None:
-    frames, mask = long(clip)
-    made, _ = DiffuEraser(program("run_diffueraser.py")).inpaint(frames, mask, 29.97, "")
-    assert made.shape == frames.shape
-    assert np.array_equal(made[~mask], frames[~mask])
-    assert np.abs(made[mask].astype(int) - frames[mask]).mean() > 1
-
-
-@pytest.mark.parametrize(
-    ("fail", "said"),
-    [
-        ("crash", "ended with status 1: RuntimeError: CUDA out of memory"),
-        ("hang", "did not end within 4 s and was stopped: loading"),
-        ("nothing", "ended well but wrote no diffueraser_result.mp4"),
-        ("garbage", "wrote a video that does not decode"),
-        ("size", "wrote frames of 48x32, not 96x64"),
-        ("count", "wrote 12 frames, not 24"),
-    ],
-)
-def test_every_failure_of_a_program_is_told(clip: np.ndarray, fail: str, said: str) -> None:
-    frames, mask = long(clip)
-    wait = 4 if fail == "hang" else 20
-    inner = Program(str(PROGRAMS), sys.executable, "run_diffueraser.py", wait, {"FAIL": fail})
-    with pytest.raises(AnnotatorError) as told:
-        DiffuEraser(inner).inpaint(frames, mask, 10.0, "")
-    assert f"DiffuEraser: {said}" in str(told.value)
-
-
-def test_short_clips_and_missing_programs_are_refused(clip: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(AnnotatorError, match="9 frames, it needs at least 22"):
-        DiffuEraser(program("run_diffueraser.py")).inpaint(clip, clip[..., 0] > 200, 10.0, "")
-    for inner in (Program(str(tmp_path), sys.executable, "run_diffueraser.py"), program("none.py")):
-        with pytest.raises(AssetError, match=r"no such program; clone github.com/lixiaowen-xw/DiffuEraser"):
-            DiffuEraser(inner).describe()
-    with pytest.raises(AssetError, match=r"/no/python: no such interpreter"):
-        DiffuEraser(Program(str(PROGRAMS), "/no/python", "run_diffueraser.py")).describe()
-
-
-def test_recammaster_keeps_source_and_result_in_step(clip: np.ndarray) -> None:
-    frames, _ = long(clip)
-    inner = program("inference_recammaster.py", FRAMES="24", SIZE="48x80")
-    mover = ReCamMaster(inner, frames=24, size=(48, 80))
-    assert mover.movements() == MOVEMENTS
-    source, moved = mover.move(frames, "Tilt Up", 12.0, "A red ball.")
-    assert source.shape == moved.shape == (24, 48, 80, 3)
-    shifted = np.stack([np.roll(frame, 3 * t, axis=1) for t, frame in enumerate(source)])  # cam_type 3
-    assert np.abs(shifted.astype(int) - moved).mean() < 12
-    with pytest.raises(AnnotatorError, match="9 frames, it takes exactly 24"):
-        mover.move(clip, "Tilt Up", 12.0, "A red ball.")
 
 
 # ---- generators, depth, poses -----------------------------------------------------------------------------
@@ -398,6 +360,38 @@ def test_nobody_is_no_person(tiny: Callable[[str], str], clip: np.ndarray) -> No
     assert poses.poses(clip[0], poses.people.people(clip[0])).shape == (0, 17, 3)
 
 
+def test_rtmpose_sees_red_where_it_was_trained_to(tiny: Callable[[str], str]) -> None:
+    """The first of the network's channels is red, with red's mean, as mmpose's `bgr_to_rgb=True` has it."""
+    import onnxruntime
+
+    colour, box = np.array([200, 30, 90]), np.array([[40, 40, 58, 64]], np.float32)
+    frame = np.broadcast_to(colour.astype(np.uint8), (128, 128, 3)).copy()
+    path = tiny("rtmpose")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixel = (colour - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    picture = np.broadcast_to(pixel[:, None, None], (1, 3, 64, 48)).astype(np.float32)
+    across = session.run(["simcc_x"], {"input": picture})[0][0].argmax(-1) / 2
+    expected = across / 48 * 18 * 1.25 + 49 - 18 * 1.25 / 2
+    detector = GroundingDino(tiny("grounding_dino"))
+    assert RtmPose(detector, path, (48, 64)).poses(frame, box)[0, :, 0] == pytest.approx(expected, abs=1e-3)
+    other = RtmPose(detector, path, (48, 64), channels="bgr")
+    swapped = other.poses(np.ascontiguousarray(frame[..., ::-1]), box)
+    assert swapped[0, :, 0] == pytest.approx(expected, abs=1e-3)
+    assert other.poses(frame, box)[0, :, 0] != pytest.approx(expected, abs=1)
+
+
+def test_rtmpose_says_what_it_runs_on(
+    tiny: Callable[[str], str], clip: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = GroundingDino(tiny("grounding_dino"))
+    RtmPose(detector, tiny("rtmpose"), (48, 64)).poses(clip[0], BOXES)
+    said = capsys.readouterr()
+    assert not said.out
+    assert "RTMPose: runs on onnxruntime's CPUExecutionProvider" in said.err
+    with pytest.raises(AssetError, match=r"onnxruntime-gpu .* or set device: cpu"):
+        RtmPose(detector, tiny("rtmpose"), (48, 64), device="cuda").poses(clip[0], BOXES)
+
+
 # ---- what is missing --------------------------------------------------------------------------------------
 
 
@@ -408,6 +402,8 @@ def test_missing_checkpoints_are_named_with_their_licence(
     for annotator, model, license in (
         (GroundingDino(str(tmp_path)), "Grounding DINO", "Apache-2.0"),
         (Sam2Hub(str(tmp_path / "none")), "SAM 2", "Apache-2.0"),
+        (Sam3Tracker("facebook/sam3"), "SAM 3", "SAM License"),
+        (Sam3("facebook/sam3").follower, "SAM 3", "SAM License"),
         (DepthAnything("depth-anything/not-here"), "Depth Anything V2", "CC-BY-NC"),
         (WanVace("./here"), "Wan VACE", "Apache-2.0"),
         (DiffusersEditor("some/where"), "an image editor", "non-commercial"),

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import yaml
 
 from curation.engine.run import run
 from curation.text.vlm_captions import Writer
-from curation.text.vlm_filter import CRITERIA, Judge
+from curation.text.vlm_filter import CRITERIA, ROLE, Judge
 from curation.vlm import hub
 from curation.vlm.client import expected, sampled
 from curation.vlm.endpoint import Endpoint
 from curation.vlm.errors import AssetError
-from curation.vlm.interface import AnnotatorError, Backend, Rating
+from curation.vlm.interface import AnnotatorError, NoAnswerError, Rating
 from curation.vlm.qwen_vl import QwenVl, scaled
 from tests.curation.reference.answers import Answers
 
@@ -120,7 +120,7 @@ def test_a_model_that_talks_nonsense_is_given_up(tiny: Callable[[str], str], cli
         writer.names(clip)
 
 
-@pytest.mark.parametrize("mode", ["", "fenced"])
+@pytest.mark.parametrize("mode", ["", "fenced", "draft"])
 def test_answers_are_taken_from_json(endpoint: tuple[str, Any], clip: np.ndarray, mode: str) -> None:
     url, server = endpoint
     server.mode = mode
@@ -128,8 +128,8 @@ def test_answers_are_taken_from_json(endpoint: tuple[str, Any], clip: np.ndarray
     assert writer.names(clip) == ["person", "red ball"]
     words = writer.removal(clip, mask, "ball")
     assert words.remove == "The remove in words."
-    assert 'found as "ball"' in server.asked[-1]["messages"][0]["content"][-1]["text"]
-    assert len(server.asked[-1]["messages"][0]["content"]) == 3 + 3 + 1
+    assert 'found as "ball"' in server.asked[-1]["messages"][-1]["content"][-1]["text"]
+    assert len(server.asked[-1]["messages"][-1]["content"]) == 3 + 3 + 1
     assert writer.caption(clip) == "The caption in words."
 
 
@@ -147,7 +147,7 @@ def test_a_wrong_answer_is_asked_again_and_told_why(
     server.mode = mode
     with pytest.raises(AnnotatorError, match=said):
         Writer(asked(url), attempts=3).caption(clip)
-    prompts = [r["messages"][0]["content"][-1]["text"] for r in server.asked]
+    prompts = [r["messages"][-1]["content"][-1]["text"] for r in server.asked]
     assert len(prompts) == 3
     assert "Your last answer" not in prompts[0]
     assert "Your last answer" in prompts[1]
@@ -159,6 +159,37 @@ def test_refusals_and_faults_quarantine(endpoint: tuple[str, Any], clip: np.ndar
     server.mode = mode
     with pytest.raises(AnnotatorError, match=r"^m: "):
         Writer(asked(url), attempts=2).caption(clip)
+    assert len(server.asked) == (2 if mode in ("refusal", "nothing") else 1), (
+        "what it says is asked for again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("objects", "names"),
+    [
+        ('["A Person.", "the red ball", "red ball", "person"]', ["person", "red ball"]),
+        ("[]", []),
+        ('["dog. cat"]', ["dog cat"]),  # a full stop divides what Grounding DINO reads
+        ('["\u72d7"]', None),
+        ('["..."]', None),
+        ('["' + "very " * 9 + 'long"]', None),
+        (json.dumps([f"thing {n}" for n in range(13)]), None),
+        ('"person"', None),
+        ("[1]", None),
+    ],
+)
+def test_names_are_such_as_a_detector_reads(
+    endpoint: tuple[str, Any], clip: np.ndarray, objects: str, names: list[str] | None
+) -> None:
+    url, server = endpoint
+    server.mode = f"names {objects}"
+    if names is None:
+        with pytest.raises(
+            AnnotatorError, match="no usable answer in 2 attempts; the last was wrong in 'objects"
+        ):
+            Writer(asked(url), attempts=2).names(clip)
+    else:
+        assert Writer(asked(url), attempts=2).names(clip) == names
 
 
 def test_an_endpoint_that_is_not_there_stops_the_run(endpoint: tuple[str, Any], clip: np.ndarray) -> None:
@@ -183,34 +214,66 @@ def test_grades_by_probability_or_by_word(endpoint: tuple[str, Any], clip: np.nd
         asked(url).rate([clip[0]], "Grade it.")
 
 
-class Counts:
-    """A model that grades by what it is shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[tuple[int, str]] = []
-
-    def describe(self) -> Backend:
-        return Backend("counts")
-
-    def ask(self, media: Sequence[np.ndarray], text: str) -> str:
-        raise NotImplementedError
-
-    def rate(self, media: Sequence[np.ndarray], text: str) -> Rating:
-        self.shown.append((len(media), text))
-        return Rating(6.0, None, "6")
-
-
-def test_one_question_per_criterion(clip: np.ndarray) -> None:
-    model = Counts()
-    judge = Judge(model, {"sharpness": 6.5, "artifacts": 3.0}, frames=3)
-    grades = judge.grades(clip, clip[::-1].copy(), "Remove the ball.", clip[..., 0] > 200)
-    assert list(grades) == list(CRITERIA)
-    assert len(model.shown) == 8
-    assert all("Remove the ball." in text for _, text in model.shown)
-    assert model.shown[0][0] == 6  # pairs
+def test_a_judge_behind_an_endpoint_sees_all_frames_with_their_times(
+    endpoint: tuple[str, Any], clip: np.ndarray
+) -> None:
+    """Role, labels, every frame of every video whatever the endpoint's own limit; and its grades."""
+    url, server = endpoint
+    video = np.concatenate([clip, clip, clip])
+    judge = Judge(asked(url, frames=2), {"sharpness": 8.0}, run=3)
+    grades = judge.grades(video, video[::-1].copy(), "Remove the ball.", 10.0, video[..., 0] > 200)
+    assert [name for name in grades if not name.endswith("_entropy")] == list(CRITERIA)
     assert judge.reason(grades) == "judged low on sharpness"
-    with pytest.raises(ValueError, match="'beauty' is none of"):
-        Judge(model, {"beauty": 1.0})
+    assert len(server.asked) == len(CRITERIA)
+    shown = judge.shown(len(video), 10.0)
+    for request, criterion in zip(server.asked, CRITERIA.values(), strict=True):
+        role, user = request["messages"]
+        assert role == {"role": "system", "content": ROLE}
+        texts = [part["text"] for part in user["content"] if part["type"] == "text"]
+        pictures = [part for part in user["content"] if part["type"] == "image_url"]
+        assert len(texts) == len(pictures) + 1
+        assert "Remove the ball." in texts[-1]
+        assert texts[0] == "Video 1, 0.00 s:"
+        if criterion.views == "whole":
+            assert len(pictures) == 2 * len(shown.whole)
+            assert texts[-2] == "Video 2, 2.60 s:"
+
+
+@pytest.mark.parametrize(("mode", "said"), [("prose", "'nice' holds no grade"), ("nothing", "'' holds no")])
+def test_a_judge_that_gives_no_grade_is_asked_thrice(
+    endpoint: tuple[str, Any], clip: np.ndarray, mode: str, said: str
+) -> None:
+    """Then it is a reason, no grade of 0 and no end of the run."""
+    url, server = endpoint
+    server.mode = mode
+    with pytest.raises(AnnotatorError, match=f"^m: {said}.*3 attempts"):
+        Judge(asked(url)).grades(clip, clip, "Remove the ball.", 10.0)
+    prompts = [request["messages"][-1]["content"][-1]["text"] for request in server.asked]
+    assert len(prompts) == 3
+    assert ["held no grade" in prompt for prompt in prompts] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("told", "grade"),
+    [("8", 8.0), ("8.5", 8.5), ("Grade: 10/10.", 10.0), ("10.5", None), ("11", None), ("-3", None)],
+)
+def test_a_grade_in_words_is_a_number_from_0_to_10(
+    endpoint: tuple[str, Any], clip: np.ndarray, told: str, grade: float | None
+) -> None:
+    url, server = endpoint
+    server.mode = f"says {told}"
+    if grade is None:
+        with pytest.raises(NoAnswerError, match="holds no grade from 0 to 10"):
+            asked(url).rate([clip[0]], "Grade it.")
+    else:
+        assert asked(url).rate([clip[0]], "Grade it.") == Rating(grade, None, told)
+
+
+def test_grades_that_are_hardly_likely_are_none() -> None:
+    """A model that would go on in prose gives digits what is left; that is no grade."""
+    with pytest.raises(NoAnswerError, match=r"^Qwen-VL: 'I' is no grade: .* probability 0\.0055"):
+        expected(np.full(11, 0.0005), "Qwen-VL: 'I'")
+    assert expected(np.full(11, 0.002)).value == pytest.approx(5)
 
 
 def test_frames_are_sampled_evenly() -> None:
@@ -238,6 +301,10 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     def again() -> Any:
         return run("object_removal", little_clips, tmp_path / "out", tmp_path / "workspace", path, 0)
 
+    server.mode = "names []"
+    empty = run("object_removal", little_clips, tmp_path / "none", tmp_path / "empty", path, 0)
+    assert empty.rejected == {"no object named": 1}
+    assert not empty.quarantined
     server.mode = "prose"
     first = cli(*command)
     assert first.returncode == 2
@@ -249,7 +316,7 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     path.write_text(yaml.safe_dump(config))
     broken = run("object_removal", little_clips, tmp_path / "out2", tmp_path / "workspace", path, 0)
     assert len(broken.quarantined) == broken.candidates == 2
-    assert all("DiffuEraser: ended with status 1" in reason for reason in broken.quarantined)
+    assert all("DiffuEraser: RuntimeError: CUDA error" in reason for reason in broken.quarantined)
     path.write_text(good)
     done = again()
     assert not done.quarantined

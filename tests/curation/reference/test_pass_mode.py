@@ -96,7 +96,7 @@ def test_a_stage_s_process_holds_its_own_model_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["object_removal", "style_transfer"])  # one of each recipe
+@pytest.mark.parametrize("task", ["object_removal"])
 def test_a_threshold_computes_nothing(
     task: str, parents: Callable[[str], dict[str, Any]], little_clips: Path, tmp_path: Path
 ) -> None:

@@ -1,15 +1,10 @@
-"""Stands in for DiffuEraser's program: the same command line, files and demands; fills the hole with its rim.
-
-FAIL in the environment makes it crash, hang, or write nothing or something wrong.
-"""
+"""Stands in for DiffuEraser's program: the same command line, files and demands."""
 
 import argparse
 import os
-import sys
-import time
 
-import cv2
-import numpy as np
+from diffueraser.diffueraser import DiffuEraser
+from propainter.inference import Propainter, get_device
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--input_video", type=str, default="examples/example3/video.mp4")
@@ -25,46 +20,25 @@ parser.add_argument("--base_model_path", type=str, default="weights/stable-diffu
 parser.add_argument("--vae_path", type=str, default="weights/sd-vae-ft-mse")
 parser.add_argument("--diffueraser_path", type=str, default="weights/diffuEraser")
 parser.add_argument("--propainter_model_dir", type=str, default="weights/propainter")
-args = parser.parse_args()
-fail = os.environ.get("FAIL", "")
 
-
-def read(path: str) -> tuple[float, np.ndarray]:
-    capture, frames = cv2.VideoCapture(path), []
-    while True:
-        more, frame = capture.read()
-        if not more:
-            return capture.get(cv2.CAP_PROP_FPS), np.stack(frames)
-        frames.append(frame)
-
-
-(fps, video), (mask_fps, mask) = read(args.input_video), read(args.input_mask)
-if fps != mask_fps:
-    raise ValueError("The frame rate of all input videos needs to be consistent.")
-if not 256 < args.max_img_size <= 1920:
-    raise ValueError("The max_img_size must be larger than 256, smaller than 1920.")
-count = min(int(args.video_length * fps), len(video))
-if count < 22:
-    raise ValueError("The effective video duration is too short.")
-hole = mask.max(-1) > 0
-assert set(np.unique(mask)) <= {0, 255}, "the mask rings"
-if fail == "crash":
-    sys.exit("RuntimeError: CUDA out of memory")
-if fail == "hang":
-    print("loading", flush=True)
-    time.sleep(600)
-os.makedirs(args.save_path, exist_ok=True)  # noqa: PTH103
-size = (video.shape[2] // 8 * 8, video.shape[1] // 8 * 8)
-if fail == "size":
-    size = (size[0] // 2, size[1] // 2)
-path = os.path.join(args.save_path, "diffueraser_result.mp4")  # noqa: PTH118
-if fail == "garbage":
-    with open(path, "wb") as handle:  # noqa: PTH123
-        handle.write(b"no video" * 100)
-    sys.exit()
-if fail != "nothing":
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
-    for frame, where in list(zip(video, hole, strict=True))[: count // 2 if fail == "count" else count]:
-        filled = cv2.inpaint(frame, where.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-        writer.write(cv2.resize(filled, size))
-    writer.release()
+if __name__ == "__main__":
+    args = parser.parse_args()
+    os.makedirs(args.save_path, exist_ok=True)  # noqa: PTH103
+    prior = os.path.join(args.save_path, "priori.mp4")  # noqa: PTH118
+    result = os.path.join(args.save_path, "diffueraser_result.mp4")  # noqa: PTH118
+    eraser = DiffuEraser(
+        get_device(), args.base_model_path, args.vae_path, args.diffueraser_path, ckpt="2-Step"
+    )
+    inputs = (args.input_video, args.input_mask)
+    Propainter(args.propainter_model_dir, device=get_device()).forward(
+        *inputs, prior, video_length=args.video_length, mask_dilation=args.mask_dilation_iter
+    )
+    eraser.forward(
+        *inputs,
+        prior,
+        result,
+        max_img_size=args.max_img_size,
+        video_length=args.video_length,
+        mask_dilation_iter=args.mask_dilation_iter,
+        guidance_scale=None,
+    )
