@@ -22,8 +22,10 @@ from curation.engine.memory import (
     LEAST_ALLOWANCE,
     GpuMemory,
     TaskMemory,
+    gib_of_gpu,
     stage_weights,
     task_memory,
+    verdict,
     visible_gpus,
 )
 from curation.engine.preflight import preflight
@@ -138,7 +140,7 @@ def print_memory(memory: TaskMemory, held: Mapping[str, Sequence[Weights]]) -> N
     table = Table("stage", "model", "part", "parameters, billions", "dtype", "GiB", title="weights on a GPU")
     for stage, weights in held.items():
         for one in weights:
-            count = "not known" if one.parameters is None else f"{one.parameters / 1e9:.2f}"
+            count = f"not known: {one.source}" if one.parameters is None else f"{one.parameters / 1e9:.2f}"
             gib = "not known" if one.gib is None else f"{one.gib:.1f}"
             if one.peak_gib is not None:
                 count, gib = one.source, f"{gib} at its peak"
@@ -250,7 +252,10 @@ def dry_run(
         table.add_row(*map(escape, told))  # "[dev]" is no markup
     print_table(table)
     held = {stage.name: stage_weights(stage) for stage in stages}
-    print_memory(task_memory(stages, plan.stages, limits), held)
+    memory = task_memory(stages, plan.stages, limits)
+    print_memory(memory, held)
+    if memory.local.total and (gib := gib_of_gpu()):
+        console.print(verdict(memory, len(visible_gpus()), gib), highlight=False, soft_wrap=True)
     processes = processes_of(engine, plan, options, len(visible_gpus()))
     print_hours(parts, _costs(space).get(task, {}), frames, processes)
     if remote := sum(built.from_files and is_remote(source) for source in sources):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from curation.core.stage import Resources, Stage
 from curation.engine.task_config import StageLimits
-from curation.vlm.errors import AssetError
 from curation.vlm.interface import Annotator
 from curation.vlm.weights import GIB, Weights, gib_on_gpu, weights_of
 from shards.errors import first_line
@@ -75,11 +74,7 @@ def memory_of(weights: Iterable[Weights]) -> GpuMemory:
 
 
 def stage_weights(stage: Stage) -> list[Weights]:
-    """The weights that a process of a stage holds.
-
-    Raises:
-        AssetError: a checkpoint's configuration is none that can be counted.
-    """
+    """The weights that a process of a stage holds, each part of a model once."""
     return list(dict.fromkeys(one for annotator in stage.annotators for one in weights_of(annotator)))
 
 
@@ -163,11 +158,8 @@ def out_of_memory(stage: str, annotators: Sequence[Annotator], error: BaseExcept
     Args:
         stage: that failed; annotators: of it.
     """
-    try:
-        need = memory_of(one for annotator in annotators for one in weights_of(annotator))
-    except AssetError:
-        need = GpuMemory()
-    there = _gib_of_gpu()
+    need = memory_of(one for annotator in annotators for one in weights_of(annotator))
+    there = gib_of_gpu()
     facts = [f"stage {stage}: the GPU's memory is used up ({first_line(error)[:120]})"]
     if need.total:
         parts = f"{need.weights:.1f} GiB for weights and about {need.allowance:.1f} for activations"
@@ -187,7 +179,21 @@ def out_of_memory(stage: str, annotators: Sequence[Annotator], error: BaseExcept
     return "; ".join([*filter(None, facts), advice])
 
 
-def _gib_of_gpu() -> float:
+def verdict(memory: TaskMemory, gpus: int, gib: float) -> str:
+    """One line: under which engines a machine's GPUs are large enough, and enough.
+
+    Args:
+        gpus: their number; gib: of the first of them.
+    """
+    engines = {"passes": memory.passes, "local": memory.local, "ray": memory.ray}
+    enough = [name for name, need in engines.items() if need.total <= gib]
+    if memory.gpus > gpus + 1e-6 and "ray" in enough:
+        enough.remove("ray")
+    fits = f"enough for --engine {', '.join(enough)}" if enough else "too small for every engine"
+    return f"this machine: {gpus} GPU{'s' if gpus > 1 else ''} of {gib:.1f} GiB, {fits} by these counts"
+
+
+def gib_of_gpu() -> float:
     """GiB of the GPU that this process works on; 0 where it works on none."""
     if not visible_gpus():
         return 0.0

@@ -373,7 +373,10 @@ class GroundedRemoval(GroundedTask):
         return words["without_object"]
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
-        """Removal and addition, with and without the mask in the text; all share the same three files."""
+        """Removal and addition, with and without the mask in the text; all share the same files.
+
+        `mask` is all that differs, `mask2` the object alone.
+        """
         words, made = candidate.details(Worded).words, []
         for ending, direction, masked in self.forms:
             removes = direction == "removal"
@@ -383,7 +386,7 @@ class GroundedRemoval(GroundedTask):
                 " The place is marked in <mask>." if masked else ""
             )
             captions = dict(zip(("source", "target"), told if removes else told[::-1], strict=True))
-            media = {"video1": source, "video2": target, "mask": "mask"}
+            media = {"video1": source, "video2": target, "mask": "mask", "mask2": "object"}
             captions["object"] = words["object"]
             made.append(
                 SampleSpec(

@@ -395,7 +395,7 @@ class GroundedReplacement(GroundedTask):
         """With and without the mask in the text."""
         words, media = (
             candidate.details(Worded).words,
-            {"video1": "source", "video2": "target", "mask": "mask"},
+            {"video1": "source", "video2": "target", "mask": "mask", "mask2": "object"},
         )
         told = {"source": words["source_caption"], "target": words["target_caption"]}
         told["object"] = words["object"]

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from curation.vlm import hub
 from curation.vlm.errors import AssetError
 from curation.vlm.published import PUBLISHED, Layout
-from shards.errors import first_line
+from shards.errors import SettingError, first_line
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
+BYTES |= {"double": 8, "float": 4, "half": 2}  # torch's other names
 GIB = float(1 << 30)
 
 
@@ -92,7 +94,12 @@ def gib_on_gpu(weights: Iterable[Weights]) -> tuple[float, list[Weights]]:
 
 
 def dtype_on_gpu(dtype: str) -> str:
-    """What a `dtype` setting is on a GPU: bfloat16 for "auto" (see `hub.dtype_of`)."""
+    """What a `dtype` setting is on a GPU: bfloat16 for "auto" (see `hub.dtype_of`).
+
+    Raises SettingError for one that weights do not come in.
+    """
+    if dtype != "auto" and dtype not in BYTES:
+        raise SettingError(f"dtype: {dtype!r} is none that weights come in; use float32, bfloat16 or auto")
     return "bfloat16" if dtype == "auto" else dtype
 
 
@@ -113,19 +120,23 @@ def checkpoint_weights(
         but: parts that are not loaded.
 
     Returns:
-        One for each part; one without a number when neither the checkpoint is here nor its layout published.
+        One for each part; one without a number, which says why in its `source`, when the checkpoint is not
+        here and its layout not published, or when its configuration is none that these libraries can build.
 
     Raises:
-        AssetError: the checkpoint's configuration is none that transformers or diffusers can build.
+        SettingError: a dtype that weights do not come in.
     """
     folder, name = folder_on_disk(checkpoint), checkpoint.partition("@")[0]
-    counts = dict[str, int]()
-    if folder is not None:
-        counts, source = _counts_in(folder), "its config.json"
-    elif name in PUBLISHED:
-        counts, source = _counts_published(name), "its published config.json"
+    counts, source = dict[str, int](), "no checkpoint here, and no published layout"
+    try:
+        if folder is not None:
+            counts, source = _counts_in(folder), "its config.json"
+        elif name in PUBLISHED:
+            counts, source = _counts_published(name), "its published config.json"
+    except AssetError as error:
+        source = str(error)
     if not counts:
-        return [Weights(name, source="no checkpoint here, and no published layout known")]
+        return [Weights(name, source=source)]
     return [
         Weights(name, part, count, dtype_on_gpu((dtypes or {}).get(part, dtype)), offloaded, source=source)
         for part, count in counts.items()
@@ -190,31 +201,25 @@ def _counts_in(folder: Path) -> dict[str, int]:
             if isinstance(named, list) and named[0] and (folder / part / "config.json").is_file()
         }
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, ImportError) as error:
-        raise AssetError(f"{folder}: its parameters cannot be counted ({first_line(error)[:160]})") from None
+        raise AssetError(
+            f"its configuration is none that can be counted: {first_line(error)[:120]}"
+        ) from None
 
 
 def _count_folder(library: str, name: str, folder: Path) -> int:
     """Parameters of the class `name` of a library with the configuration in `folder`."""
-    import diffusers
-    import transformers
-
+    kind = getattr(hub.package(library), name)
     if library == "diffusers":
-        kind = getattr(diffusers, name)
         return _count(lambda: kind.from_config(kind.load_config(folder)))
-    kind = getattr(transformers, name)
     return _count(lambda: kind(kind.config_class.from_pretrained(folder)))
 
 
 def _count_layout(layout: Layout) -> int:
     """Parameters of a published layout."""
-    import diffusers
-    import transformers
-
     (library, _, name), config = layout[0].partition("."), dict(layout[1])
+    kind = getattr(hub.package(library), name)
     if library == "diffusers":
-        kind = getattr(diffusers, name)
         return _count(lambda: kind.from_config(config))
-    kind = getattr(transformers, name)
     return _count(lambda: kind(kind.config_class(**config)))
 
 

@@ -283,6 +283,7 @@ class GroundedTask(Task):
         writer.video("source", frames)
         writer.video("target", edited)
         writer.mask("mask", changed)
+        writer.mask("object", segment.mask(number))
         scores = {"confidence": thing.score, **compared(frames, edited, hole, changed)}
         return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
 

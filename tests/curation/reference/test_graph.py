@@ -106,6 +106,24 @@ def test_judged_tasks_keep_the_grades(made: Callable[..., Summary]) -> None:
     assert scores["instruction_adherence_entropy"] > 0
 
 
+def test_the_mask_of_a_removal_is_all_that_differs_and_the_objects_own_lies_in_it(
+    made: Callable[..., Summary],
+) -> None:
+    """The inpainter's own rim is part of the first; mask detection is to find the second."""
+    made("object_removal")
+    shards = ShardSet(made.root / "shards" / "object_removal")  # type: ignore[attr-defined]
+    for key in shards.keys:
+        changed, own = shards[key].mask("mask"), shards[key].mask("mask2")
+        assert changed[own].all()
+        assert own.sum() < changed.sum()
+    made("mask_detection")
+    marked = ShardSet(made.root / "shards" / "mask_detection")  # type: ignore[attr-defined]
+    shown = [marked[key].video("video2")[0][..., 0] > 127 for key in marked.keys]
+    assert {int(mask.sum()) for mask in shown} <= {
+        int(shards[key].mask("mask2").sum()) for key in shards.keys
+    }
+
+
 def test_a_threshold_computes_nothing_anew(
     made: Callable[..., Summary], small: Callable[..., dict[str, Any]]
 ) -> None:
