@@ -31,30 +31,53 @@ _WAN_VAE: Layout = ("diffusers.AutoencoderKLWan", {})
 _WAN_14B = {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
 _WAN_1_3B = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
 
-# Qwen2-VL and Qwen2.5-VL, 7B: the same language model, another vision tower each (their config.json)
-_QWEN_7B = {
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "tie_word_embeddings": False,
-}
-_QWEN2_5_VL_7B: Layout = (
-    "transformers.Qwen2_5_VLForConditionalGeneration",
-    {
-        "text_config": _QWEN_7B,
-        "vision_config": {
-            "depth": 32,
-            "hidden_size": 1280,
-            "intermediate_size": 3420,
-            "num_heads": 16,
-            "out_hidden_size": 3584,
-        },
-        "tie_word_embeddings": False,
-    },
-)
+# Qwen-VL, by the config.json of each (github.com/QwenLM/Qwen3-VL): language model, vision tower, tied or not
+_QWEN2_VISION = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
+_QWEN2_5_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+
+
+def _language(hidden: int, inner: int, layers: int, heads: int, pairs: int, words: int) -> dict[str, int]:
+    """A language model: widths, layers, heads, pairs of keys and values, and words."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": pairs,
+        "vocab_size": words,
+    }
+
+
+def _qwen_vl(name: str, language: Mapping[str, int], vision: Mapping[str, Any], tied: bool) -> Layout:
+    """A Qwen-VL; `tied`: the words in and out share their weights."""
+    config = {
+        "text_config": {**language, "tie_word_embeddings": tied},
+        "vision_config": vision,
+        "tie_word_embeddings": tied,
+    }
+    return f"transformers.{name}ForConditionalGeneration", config
+
+
+_QWEN_7B = _language(3584, 18944, 28, 28, 4, 152064)
+_QWEN2_5_VL_7B = _qwen_vl("Qwen2_5_VL", _QWEN_7B, {**_QWEN2_5_VISION, "out_hidden_size": 3584}, False)
+
+
+def _qwen3_vl(
+    language: Mapping[str, int], depth: int, hidden: int, inner: int, taps: list[int], tied: bool
+) -> Layout:
+    """A Qwen3-VL; `taps`: layers of the vision tower that the language model sees."""
+    vision = {
+        "depth": depth,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_heads": 16,
+        "out_hidden_size": language["hidden_size"],
+        "deepstack_visual_indexes": taps,
+        "num_position_embeddings": 2304,
+    }
+    return _qwen_vl("Qwen3VL", {**language, "head_dim": 128}, vision, tied)
+
+
 _QWEN_IMAGE_VAE: Layout = ("diffusers.AutoencoderKLQwenImage", {})
 _T5_XXL: Layout = (
     "transformers.T5EncoderModel",
@@ -154,47 +177,30 @@ PUBLISHED: dict[str, dict[str, Layout]] = {
         ),
     },
     "Qwen/Qwen2-VL-7B-Instruct": {
-        "model": (
-            "transformers.Qwen2VLForConditionalGeneration",
-            {
-                "text_config": _QWEN_7B,
-                "vision_config": {
-                    "depth": 32,
-                    "embed_dim": 1280,
-                    "hidden_size": 3584,
-                    "num_heads": 16,
-                    "mlp_ratio": 4,
-                },
-                "tie_word_embeddings": False,
-            },
+        "model": _qwen_vl("Qwen2VL", _QWEN_7B, {**_QWEN2_VISION, "hidden_size": 3584}, False)
+    },
+    "Qwen/Qwen2-VL-2B-Instruct": {
+        "model": _qwen_vl(
+            "Qwen2VL",
+            _language(1536, 8960, 28, 12, 2, 151936),
+            {**_QWEN2_VISION, "hidden_size": 1536},
+            True,
         )
     },
     "Qwen/Qwen2.5-VL-7B-Instruct": {"model": _QWEN2_5_VL_7B},
-    "Qwen/Qwen3-VL-8B-Instruct": {
-        "model": (
-            "transformers.Qwen3VLForConditionalGeneration",
-            {
-                "text_config": {
-                    "hidden_size": 4096,
-                    "intermediate_size": 12288,
-                    "num_hidden_layers": 36,
-                    "num_attention_heads": 32,
-                    "num_key_value_heads": 8,
-                    "head_dim": 128,
-                    "vocab_size": 151936,
-                },
-                "vision_config": {
-                    "depth": 27,
-                    "hidden_size": 1152,
-                    "intermediate_size": 4304,
-                    "num_heads": 16,
-                    "out_hidden_size": 4096,
-                    "deepstack_visual_indexes": [8, 16, 24],
-                    "num_position_embeddings": 2304,
-                },
-                "tie_word_embeddings": False,
-            },
+    "Qwen/Qwen2.5-VL-3B-Instruct": {
+        "model": _qwen_vl(
+            "Qwen2_5_VL",
+            _language(2048, 11008, 36, 16, 2, 151936),
+            {**_QWEN2_5_VISION, "out_hidden_size": 2048},
+            True,
         )
+    },
+    "Qwen/Qwen3-VL-8B-Instruct": {
+        "model": _qwen3_vl(_language(4096, 12288, 36, 32, 8, 151936), 27, 1152, 4304, [8, 16, 24], tied=False)
+    },
+    "Qwen/Qwen3-VL-4B-Instruct": {
+        "model": _qwen3_vl(_language(2560, 9728, 36, 32, 8, 151936), 24, 1024, 4096, [5, 11, 17], tied=True)
     },
     # github.com/IDEA-Research/GroundingDINO, groundingdino/config
     "IDEA-Research/grounding-dino-base": {

@@ -58,10 +58,8 @@ class QwenVl:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint is, all of it. Raises AssetError when it is not."""
-        folder = hub.folder_of(self.checkpoint, MODEL, LICENSE)
-        hub.check_complete(folder, MODEL)
-        return folder
+        """Where the checkpoint is. Raises AssetError when it is not, or not all of it."""
+        return hub.folder_of(self.checkpoint, MODEL, LICENSE)
 
     def describe(self) -> Backend:
         """Generation, revision and limits. Raises AssetError for a checkpoint of another model."""

@@ -12,7 +12,6 @@ import pytest
 from curation.engine.preflight import preflight
 from curation.engine.task_config import RunError
 from tests.curation.reference.conftest import LENGTH
-from tests.curation.reference.test_pass_mode import TASKS
 
 
 def rows(printed: str) -> dict[str, list[str]]:
@@ -24,8 +23,8 @@ def rows(printed: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_every_part_of_every_task_loads_and_runs(
+@pytest.mark.parametrize("task", ["camera_change", "object_removal", "pose_to_video", "style_transfer"])
+def test_every_part_loads_and_runs(
     task: str, small: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     preflight(task, small(task, tmp_path))

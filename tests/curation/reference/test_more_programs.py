@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from curation.annotators import service
 from curation.annotators.external import Program
@@ -106,16 +105,10 @@ def test_step1x_edit_says_what_is_missing(program: Programs, checkout: Path, tmp
 # ---- Video-Depth-Anything ---------------------------------------------------------------------------------
 
 
-def depth_checkpoint(checkout: Path, name: str = "vits", features: int = 64) -> None:
-    """Weights of the stand-in in the layout of the published file."""
-    path = checkout / "checkpoints" / f"video_depth_anything_{name}.pth"
-    path.parent.mkdir(exist_ok=True)
-    head = torch.nn.Linear(features, 48 + 96 + 192 + 384)
-    torch.save({f"head.{key}": value for key, value in head.state_dict().items()}, path)
-
-
-def test_video_depth_is_of_all_frames(clip: np.ndarray, program: Programs, checkout: Path) -> None:
-    depth_checkpoint(checkout)
+def test_video_depth_is_of_all_frames(
+    clip: np.ndarray, program: Programs, checkout: Path, depth_weights: Callable[..., None]
+) -> None:
+    depth_weights()
     estimator = VideoDepthAnything(program("run.py"))
     estimator.describe()
     for count in (1, 4, 9):  # also clips shorter than its 32 frames
@@ -138,37 +131,23 @@ def test_video_depth_is_of_all_frames(clip: np.ndarray, program: Programs, check
     ],
 )
 def test_wrong_depths_are_refused(
-    clip: np.ndarray, program: Programs, checkout: Path, fail: str, said: str
+    clip: np.ndarray, program: Programs, depth_weights: Callable[..., None], fail: str, said: str
 ) -> None:
-    depth_checkpoint(checkout)
+    depth_weights()
     with pytest.raises(AnnotatorError, match=f"Video-Depth-Anything: wrote {said}"):
         VideoDepthAnything(program("run.py", FAIL=fail)).inverse_depth(clip)
 
 
 @pytest.mark.slow
-def test_weights_of_another_size_do_not_load(clip: np.ndarray, program: Programs, checkout: Path) -> None:
-    depth_checkpoint(checkout, "vits", features=128)
+def test_weights_of_another_size_do_not_load(
+    clip: np.ndarray, program: Programs, depth_weights: Callable[..., None]
+) -> None:
+    depth_weights(features=128)
     with pytest.raises(AssetError, match="Video-Depth-Anything: it does not load"):
         VideoDepthAnything(program("run.py")).inverse_depth(clip)
 
 
 # ---- MiniMax-Remover --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def remover_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny Wan VAE and its scheduler in diffusers' layout, and files where the transformer lies."""
-    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
-
-    folder = tmp_path_factory.mktemp("minimax")
-    vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-    vae.save_pretrained(folder / "vae")
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    scheduler.save_pretrained(folder / "scheduler")
-    (folder / "transformer").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (folder / "transformer" / name).write_text("{}")
-    return str(folder)
 
 
 @pytest.mark.slow
