@@ -184,7 +184,7 @@ class ObjectReplacement(DerivedTask):
 
     def thresholds(self) -> Mapping[str, object]:
         """The gates."""
-        return asdict(self.gates)
+        return {"gates": asdict(self.gates)}
 
     def stages(self) -> list[Stage]:
         """The person's joints, the garments by them, and each that is surely known in another colour."""

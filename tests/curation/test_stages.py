@@ -162,4 +162,5 @@ def test_a_threshold_of_derived_tasks_computes_nothing(task: str, parent: Path, 
     if task == "customization":
         config["init_args"] |= {"least": 12}  # the objects are some 20 pixels high
     changed = check_thresholds(config, tmp_path, tmp_path / "space")
-    assert bool(changed) == bool(build(config).thresholds())
+    nobody = task == "object_replacement"  # wears clothes in these scenes: all is refused at once
+    assert bool(changed) == (bool(build(config).thresholds()) and not nobody)
