@@ -52,7 +52,7 @@ def test_all_that_fails_is_told_at_once(
     }
     arguments["inpainter"]["init_args"]["program"]["environment"] = {"FAIL": "memory"}
     arguments["judge"]["init_args"]["vlm"] = arguments["writer"]["init_args"]["vlm"]
-    with pytest.raises(RunError, match=r"object_removal: 3 of 6 parts do not work"):
+    with pytest.raises(RunError, match=r"object_removal: 3 of 4 parts do not work"):
         preflight("object_removal", config)
     printed = capsys.readouterr()
     table = rows(printed.out)
