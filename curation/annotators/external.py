@@ -18,6 +18,7 @@ import numpy as np
 from curation.vlm import hub
 from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
+from shards.errors import first_line
 from shards.media import MediaError, read_video
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # stands where a file was not downloaded
@@ -54,7 +55,8 @@ class Program:
             name: of the program, for the error.
             license: of program and weights, for the error.
             where: the program comes from, for the error.
-            weights: patterns of files, in the checkout unless absolute; one of each must be there and whole.
+            weights: files, in the checkout unless absolute, their names perhaps patterns; one of each must be
+                there and whole.
         """
         folder = Path(self.folder)
         if not (folder / self.script).is_file():
@@ -64,10 +66,10 @@ class Program:
         if shutil.which(self.python) is None:
             raise AssetError(f"{self.python}: no such interpreter; make an environment for {name}: {where}")
         for pattern in weights:
-            files = [Path(pattern)] if Path(pattern).is_absolute() else folder.glob(pattern)
-            if not any(map(_is_whole, files)):
+            path = folder / pattern  # an absolute one stays as it is
+            if not any(map(_is_whole, path.parent.glob(path.name))):
                 raise AssetError(
-                    f"{folder / pattern}: missing, or not downloaded to its end; get the weights of {name} "
+                    f"{path}: missing, or not downloaded to its end; get the weights of {name} "
                     f"({license}) as {where} says"
                 )
 
@@ -136,6 +138,20 @@ class Program:
         if fps is not None and abs(rate - fps) > 0.01:
             raise AnnotatorError(f"{name}: wrote {rate:g} frames a second, not {fps:g}")
         return frames
+
+
+def array_of(name: str, path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The array that a program wrote as .npy. Raises AnnotatorError for none, or another shape or dtype."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise AnnotatorError(f"{name}: wrote no array ({first_line(error)})") from None
+    if array.shape != tuple(shape) or array.dtype != dtype:
+        sizes = [f"{'x'.join(map(str, one))}" for one in (array.shape, shape)]
+        raise AnnotatorError(f"{name}: wrote {array.dtype} of {sizes[0]}, not {dtype} of {sizes[1]}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise AnnotatorError(f"{name}: wrote numbers that are not finite")
+    return array
 
 
 def third_party(name: str, script: str) -> Program:

@@ -55,10 +55,12 @@ class FilterStylizer:
 
 
 def _watercolor(frame: np.ndarray) -> np.ndarray:
-    soft = cv2.stylization(frame, sigma_s=20, sigma_r=0.35)
+    """Flat washes on white paper, darker where they end."""
+    soft = cv2.edgePreservingFilter(frame, flags=cv2.RECURS_FILTER, sigma_s=40, sigma_r=0.35)
     hls = cv2.cvtColor(soft, cv2.COLOR_RGB2HLS).astype(np.float32)
-    hls[..., 2] = np.clip(hls[..., 2] * 1.4, 0, 255)
-    hls[..., 1] = np.clip(hls[..., 1] * 0.9 + 30, 0, 255)
+    rim = cv2.absdiff(soft, cv2.GaussianBlur(soft, (0, 0), 2)).max(-1)
+    hls[..., 1] = np.clip(255 - (255 - hls[..., 1]) * 0.72 - 1.2 * rim, 0, 255)
+    hls[..., 2] = np.clip(hls[..., 2] * 1.15, 0, 255)
     return cv2.cvtColor(hls.astype(np.uint8), cv2.COLOR_HLS2RGB)
 
 
@@ -71,17 +73,24 @@ def _pencil(frame: np.ndarray) -> np.ndarray:
 
 def _cartoon(frame: np.ndarray) -> np.ndarray:
     flat = cv2.bilateralFilter(frame, 9, 60, 7)
-    grey = cv2.medianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 5)
-    lines = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 9, 5)
+    grey = cv2.medianBlur(cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY), 5)
+    lines = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 9, 6)
     lines = cv2.GaussianBlur(lines, (0, 0), 0.7).astype(np.float32)[..., None] / 255
-    return (flat * (0.25 + 0.75 * lines)).astype(np.uint8)
+    hls = cv2.cvtColor(flat, cv2.COLOR_RGB2HLS).astype(np.float32)
+    hls[..., 1], hls[..., 2] = np.clip(hls[..., 1] * 1.1 + 8, 0, 255), np.clip(hls[..., 2] * 1.5, 0, 255)
+    bright = cv2.cvtColor(hls.astype(np.uint8), cv2.COLOR_HLS2RGB)
+    return (bright * (0.25 + 0.75 * lines)).astype(np.uint8)
 
 
 def _poster(frame: np.ndarray) -> np.ndarray:
-    flat = cv2.bilateralFilter(frame, 9, 50, 7).astype(np.float32)
-    level = flat / 51  # five steps with soft edges, so that noise does not flicker across them
+    """Four steps of light with soft edges, so that noise does not flicker across them, in strong colours."""
+    flat = cv2.bilateralFilter(cv2.bilateralFilter(frame, 9, 50, 7), 9, 50, 7)
+    hls = cv2.cvtColor(flat, cv2.COLOR_RGB2HLS).astype(np.float32)
+    level = hls[..., 1] / 64
     whole = np.floor(level)
-    return (51 * (whole + 1 / (1 + np.exp(-8 * (level - whole - 0.5))))).clip(0, 255).astype(np.uint8)
+    hls[..., 1] = 22 + 62 * (whole + 1 / (1 + np.exp(-10 * (level - whole - 0.5))))
+    hls[..., 2] = np.clip(hls[..., 2] * 1.6, 0, 255)
+    return cv2.cvtColor(np.clip(hls, 0, 255).astype(np.uint8), cv2.COLOR_HLS2RGB)
 
 
 def _sepia(frame: np.ndarray) -> np.ndarray:
@@ -93,8 +102,9 @@ def _sepia(frame: np.ndarray) -> np.ndarray:
 
 
 def _night(frame: np.ndarray) -> np.ndarray:
-    light = (frame.astype(np.float32) / 255) ** 1.5
-    return np.clip(light * np.array([0.35, 0.45, 0.75]) * 255, 0, 255).astype(np.uint8)
+    """Blue light; what is dark by day is dimmed less, so that something is seen."""
+    light = (frame.astype(np.float32) / 255) ** (1.1 + 0.4 * min(1.0, float(frame.mean()) / 100))
+    return np.clip(light * np.array([0.4, 0.5, 0.85]) * 255, 0, 255).astype(np.uint8)
 
 
 _FILTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

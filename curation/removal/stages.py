@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from curation.core.interfaces import Track
 from curation.core.results import StageResult
+from curation.ops.appearance import Lab
 from curation.removal.background_subtraction import BodyMeasures, FollowedFrame
 
 
@@ -29,12 +31,21 @@ class StoredTrack(NamedTuple):
     score: float
 
 
+class Look(NamedTuple):
+    """Median colours of a person's trunk and legs in a frame, None of one not seen; a list in JSON."""
+
+    frame: int
+    upper: Lab | None
+    lower: Lab | None
+
+
 class MeasuredTrack(NamedTuple):
     """A track and what is decided on of it; a list in JSON.
 
     Attributes:
         boxes: of the frames from `start` on; `bodies` in them, None where a frame has no plate.
         before, after: how far it can be followed beyond its first and its last frame.
+        looks: of the person, in some of its frames.
     """
 
     id: int
@@ -44,6 +55,7 @@ class MeasuredTrack(NamedTuple):
     bodies: list[BodyMeasures | None]
     before: list[FollowedFrame]
     after: list[FollowedFrame]
+    looks: Sequence[Look] = ()
 
 
 class FrameMeasures(NamedTuple):
@@ -119,14 +131,12 @@ class CutOut(StageResult):
         outside: largest change outside the mask, in levels.
         mask_share: of the pixels of the window.
         in_plate: whether a person that is seen in the plate lies in the mask.
-        appearance: what the person looks like, as `Appearance` has it; None of one that was not there.
     """
 
     frames: list[FrameMeasures]
     outside: int = 0
     mask_share: float = 0.0
     in_plate: bool = False
-    appearance: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,9 @@ class MaskDetection(DerivedTask):
         writer = MediaWriter(folder, sample.media["mask"].fps or 1.0)
         first = next(name for name in ("video1", "image1") if name in sample.media)
         writer.copy("source", record.bytes(first), sample.media[first])
-        writer.frames("marked", np.repeat(record.mask("mask")[..., None].astype(np.uint8) * 255, 3, axis=-1))
+        # the object's own where there is one: the other is all that an edit may have changed around it
+        mask = record.mask("mask2" if "mask2" in sample.media else "mask")
+        writer.frames("marked", np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1))
         return writer.done(Asked(sample.text))
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:

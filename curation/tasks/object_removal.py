@@ -25,9 +25,9 @@ from curation.core.interfaces import (
 from curation.core.results import Candidate, refused
 from curation.core.stage import Item, Results, Stage
 from curation.core.task import MediaWriter, SampleSpec, Task, code_of_task, key_of
-from curation.ops import masks
+from curation.ops import appearance, masks
 from curation.removal import background_subtraction as foreground
-from curation.removal import compositing, decisions, measuring, plates, stages
+from curation.removal import bystanders, compositing, decisions, measuring, plates, stages
 from curation.removal import filters as gates
 from curation.removal.background_subtraction import ForegroundSettings
 from curation.removal.filters import GateSettings
@@ -47,8 +47,9 @@ from curation.removal.stages import (
 from curation.sources import clips
 from curation.sources.clips import Clip, Cut, load_frames
 from curation.tasks.base.grounded import GroundedTask, Worded
-from curation.text import templates
-from curation.text.templates import Appearance, captions, instruction
+from curation.text import heuristic_captions, templates
+from curation.text.heuristic_captions import setting
+from curation.text.people import Description, captions, describe_person, instruction
 from shards import media
 from shards.media import read_mask
 from shards.video_writer import write_mask
@@ -83,18 +84,29 @@ class PlainWindow(TypedDict):
 
 
 @dataclass(frozen=True)
-class RemovedPerson:
-    """Details of a candidate: the number of its track, and what the person looks like."""
+class PairSettings:
+    """What source and target show beside people, as the beginnings of their captions."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class RemovedPerson(PairSettings):
+    """Details of a candidate: also the number of its track, and words for the person."""
 
     track: int
-    appearance: Appearance
+    words: Description
 
 
 class ObjectRemoval(Task):
     """The task. Annotators come from the YAML file by class_path."""
 
     name = "object_removal"
-    code = (clips, foreground, media, templates, compositing, measuring, plates, preview, masks, stages)
+    code = (
+        *(clips, foreground, media, templates, heuristic_captions, appearance),
+        *(compositing, measuring, plates, preview, masks, stages),
+    )
     forms = FORMS
 
     def __init__(
@@ -263,7 +275,6 @@ class ObjectRemoval(Task):
             outside=pair.outside,
             mask_share=float(pair.mask.mean()),
             in_plate=compositing.overlaps(np.asarray(pair.mask.any(0)), people),
-            appearance=asdict(templates.measure(pair.source, pair.body, boxes)),
         )
 
     def _look_again(self, clip: Clip, folder: Path, window: PlainWindow, cut_out: CutOut) -> LeftoverResult:
@@ -278,7 +289,8 @@ class ObjectRemoval(Task):
         writer.video("target", target)
         writer.mask("mask", mask)
         preview.write_preview(folder / "preview.png", source, target, mask)
-        return writer.done(first=window["first"], stop=window["first"] + len(mask))
+        settings = PairSettings(setting(source), setting(target))
+        return writer.done(settings, first=window["first"], stop=window["first"] + len(mask))
 
     def preview(self, folder: Path, candidate: Candidate) -> None:
         """Nothing: `_pair` writes it, of frames before they are encoded, with the mask's outline."""
@@ -306,7 +318,13 @@ class ObjectRemoval(Task):
     def _accept(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         pair, cut_out, score = results["pair"], results["cut_out"], item.values["score"]
         scores = {"detector_confidence": round(float(score), 4), **decisions.scores_of(cut_out)}  # type: ignore[arg-type]  # a float
-        about = {"track": item.values["track"], "appearance": cut_out.appearance}
+        track: Any = item.values["track"]
+        window: Any = item.values["window"]
+        person, others = bystanders.people_in(
+            results["bodies"].tracks, results["detect"].found, track, window["first"], window["boxes"]
+        )
+        words = describe_person(person, others, (clip.height, clip.width), len(window["boxes"]))
+        about = {**pair.about, "track": track, "words": asdict(words)}
         return [replace(pair, scores=scores, about=about)]
 
     @staticmethod
@@ -320,19 +338,22 @@ class ObjectRemoval(Task):
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """Removal and addition, with and without the mask in the text; all share the same three files."""
-        appearance = candidate.details(RemovedPerson).appearance
-        with_person, without = captions(appearance)
-        made = []
+        details = candidate.details(RemovedPerson)
+        words, made = details.words, []
+        with_person, without = captions(details.source, details.target, words)
         for ending, direction, masked in self.forms:
             removes = direction == "removal"
             source, target = ("source", "target") if removes else ("target", "source")
             key = key_of(clip, f"object_{direction}", number, ending)
-            told = {"source": with_person, "target": without, "object": appearance.phrases()[-1]}
+            text = instruction(key, words, direction, masked)
+            if not text:  # nothing but the mask says who is meant
+                continue
+            told = {"source": with_person, "target": without, "object": words.name(key)}
             made.append(
                 SampleSpec(
                     ending,
                     f"object_{direction}",
-                    f"<video1> {instruction(key, appearance, direction, masked)} <video2>",
+                    f"<video1> {text} <video2>",
                     ("video2",),
                     {"video1": source, "video2": target, "mask": "mask"},
                     told if removes else {**told, "source": without, "target": with_person},
@@ -373,7 +394,10 @@ class GroundedRemoval(GroundedTask):
         return words["without_object"]
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
-        """Removal and addition, with and without the mask in the text; all share the same three files."""
+        """Removal and addition, with and without the mask in the text; all share the same files.
+
+        `mask` is all that differs, `mask2` the object alone.
+        """
         words, made = candidate.details(Worded).words, []
         for ending, direction, masked in self.forms:
             removes = direction == "removal"
@@ -383,7 +407,7 @@ class GroundedRemoval(GroundedTask):
                 " The place is marked in <mask>." if masked else ""
             )
             captions = dict(zip(("source", "target"), told if removes else told[::-1], strict=True))
-            media = {"video1": source, "video2": target, "mask": "mask"}
+            media = {"video1": source, "video2": target, "mask": "mask", "mask2": "object"}
             captions["object"] = words["object"]
             made.append(
                 SampleSpec(

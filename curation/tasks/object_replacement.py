@@ -319,11 +319,17 @@ class ObjectReplacement(DerivedTask):
     # ---- samples ----------------------------------------------------------------------------------------
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
-        """With and without the mask in the text; the mask is where source and target differ."""
+        """With and without the mask in the text; the mask is where source and target differ.
+
+        Without it only if the parent's words fit the person alone.
+        """
         details, made = candidate.details(Recoloured), []
         garment, plural = details.garment, details.garment != "top"
         article = "" if plural else "an " if details.colour[0] in "aeiou" else "a "
-        for ending, wordings in (("", WORDINGS), ("mask", MASKED)):
+        named = self.is_named(clip)
+        unnamed = [form for form in MASKED if "{who}" not in form]
+        forms = [("", list(WORDINGS)), ("mask", list(MASKED))] if named else [("mask", unnamed)]
+        for ending, wordings in forms:
             key = key_of(clip, self.name, number, ending)
             text = draw(wordings, key, "form").format(
                 who=f"the {details.captions['object']}",
@@ -395,7 +401,7 @@ class GroundedReplacement(GroundedTask):
         """With and without the mask in the text."""
         words, media = (
             candidate.details(Worded).words,
-            {"video1": "source", "video2": "target", "mask": "mask"},
+            {"video1": "source", "video2": "target", "mask": "mask", "mask2": "object"},
         )
         told = {"source": words["source_caption"], "target": words["target_caption"]}
         told["object"] = words["object"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from curation.core.interfaces import DepthEstimator, ImageEditor, Stylizer, VideoGenerator
@@ -27,6 +28,7 @@ from shards.media import read_image, read_video, write_image
 from shards.video_writer import write_lossless
 
 FLICKERS = "flickers more than its source"
+HARDLY_VISIBLE = "style is hardly visible"
 STYLES = {
     "watercolor": "a watercolor painting with soft bleeding edges",
     "oil": "an oil painting with thick brush strokes",
@@ -66,14 +68,18 @@ class StyledTask(Task):
         length: frames of a window; most: windows of a clip.
         flicker: times that the result may flicker as much as the source.
         judge: grades pairs; nobody when left out.
+        change: least mean difference of source and result in CIELAB; a style below it is hardly seen.
     """
 
     name = "style_transfer"
     code: ClassVar[tuple[Any, ...]] = (flicker,)
 
-    def __init__(self, cut: Cut | None, length: int, most: int, flicker: float, judge: Judge | None) -> None:
+    def __init__(
+        self, cut: Cut | None, length: int, most: int, flicker: float, judge: Judge | None, change: float
+    ) -> None:
         super().__init__(cut)
-        self.length, self.most, self.flicker, self.judge = length, most, flicker, judge
+        self.length, self.most, self.judge = length, most, judge
+        self.flicker, self.change = flicker, change
 
     def styles(self) -> dict[str, str]:
         """Names of the styles, and each in words that follow "turn it into"."""
@@ -85,7 +91,11 @@ class StyledTask(Task):
 
     def thresholds(self) -> Mapping[str, object]:
         """The gates."""
-        return {"flicker": self.flicker, "grades": self.judge.thresholds if self.judge else {}}
+        return {
+            "flicker": self.flicker,
+            "change": self.change,
+            "grades": self.judge.thresholds if self.judge else {},
+        }
 
     def start(self, clip: Clip) -> list[Item]:
         """The windows of a clip; the styles take turns."""
@@ -103,20 +113,23 @@ class StyledTask(Task):
         return [*self.painting(), *([judge_stage(self.judge, "style")] if self.judge else [])]
 
     def accept_steady(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
-        """Refuse what flickers."""
+        """Refuse what flickers, and what nobody would call another style."""
         pair: Candidate = results["style"]
+        if pair.scores["change"] < self.change:
+            return [replace(pair, reason=HARDLY_VISIBLE)]
         return [replace(pair, reason=FLICKERS) if pair.scores["flicker"] > self.flicker else item]
 
     def written(
         self, clip: Clip, folder: Path, painted: np.ndarray, span: tuple[int, int], style: str
     ) -> Candidate:
-        """The pair of a window and the same painted, uint8 [T, H, W, 3], with its flicker."""
+        """The pair of a window and the same painted, uint8 [T, H, W, 3], with its flicker and change."""
         frames = load_frames(clip)[slice(*span)]
         before, after = flicker_of(frames, frames), flicker_of(painted, frames)
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", frames)
         writer.video("target", painted)
-        scores = {"flicker": round(after / max(before, 1e-6), 4)}
+        change = float(np.mean([_difference(*both) for both in zip(frames[::4], painted[::4], strict=True)]))
+        scores = {"flicker": round(after / max(before, 1e-6), 4), "change": round(change, 3)}
         return writer.done(Styled(style), first=span[0], stop=span[1], scores=scores)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
@@ -145,8 +158,9 @@ class StyleTransfer(StyledTask):
         most: int = 2,
         flicker: float = 1.3,
         judge: Judge | None = None,
+        change: float = 6.0,
     ) -> None:
-        super().__init__(cut, length, most, flicker, judge)
+        super().__init__(cut, length, most, flicker, judge, change)
         self.stylizer = stylizer
 
     def styles(self) -> dict[str, str]:
@@ -193,8 +207,9 @@ class PropagatedStyleTransfer(StyledTask):
         most: int = 2,
         flicker: float = 1.3,
         judge: Judge | None = None,
+        change: float = 6.0,
     ) -> None:
-        super().__init__(cut, length, most, flicker, judge)
+        super().__init__(cut, length, most, flicker, judge, change)
         self.editor, self.generator, self.depth, self.looks = editor, generator, depth, looks or STYLES
 
     def styles(self) -> dict[str, str]:
@@ -256,3 +271,9 @@ class PropagatedStyleTransfer(StyledTask):
         mask[0] = False
         painted = self.generator.generate(control, mask, f"The scene as {look}.", seed_of(clip, span, look))
         return self.written(clip, folder, painted, span, style)
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean distance in CIELAB of two frames uint8 RGB [H, W, 3]."""
+    a, b = (cv2.cvtColor(f.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for f in (one, other))
+    return float(np.linalg.norm(a - b, axis=-1).mean())

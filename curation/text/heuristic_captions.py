@@ -14,16 +14,27 @@ from curation.vlm.interface import Backend
 def describe(frames: np.ndarray, people: int | None = None) -> str:
     """Brightness, main colours and movement of frames uint8 [T, H, W, 3], and how many people there are."""
     small = np.stack([cv2.resize(f, (32, 24), interpolation=cv2.INTER_AREA) for f in frames])
-    light = float(small.mean())
-    tone = "dark" if light < 70 else "bright" if light > 170 else "well-lit"
-    named = Counter(colour_name(block.reshape(-1, 3)) for block in small[len(small) // 2].reshape(-1, 8, 3))
-    colours = " and ".join(name for name, _ in named.most_common(2))
+    tone, colours = _tone_and_colours(small)
     moving = float(np.abs(np.diff(small.astype(np.float32), axis=0)).mean()) if len(small) > 1 else 0.0
     pace = "hardly anything moves" if moving < 0.6 else "some things move" if moving < 3 else "much moves"
     if people is None:
         return f"A {tone} scene, mostly {colours}; {pace}."
     who = "nobody" if not people else "one person" if people == 1 else f"{people} people"
     return f"A {tone} scene with {who}, mostly {colours}; {pace}."
+
+
+def setting(frames: np.ndarray) -> str:
+    """Brightness and main colours of frames uint8 [T, H, W, 3], as the beginning of a sentence."""
+    small = np.stack([cv2.resize(f, (32, 24), interpolation=cv2.INTER_AREA) for f in frames[::4]])
+    tone, colours = _tone_and_colours(small)
+    return f"A {tone} scene, mostly {colours}"
+
+
+def _tone_and_colours(small: np.ndarray) -> tuple[str, str]:
+    light = float(small.mean())
+    tone = "dark" if light < 70 else "bright" if light > 170 else "well-lit"
+    named = Counter(colour_name(block.reshape(-1, 3)) for block in small[len(small) // 2].reshape(-1, 8, 3))
+    return tone, " and ".join(name for name, _ in named.most_common(2))
 
 
 class HeuristicCaptioner:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from curation.vlm import client as asking
 from curation.vlm.client import Answer, Sentence, ask_json, sampled
@@ -41,10 +41,27 @@ what happens, where, the light. No opinion, no mention of frames or camera."""
 PROMPTS = {"names": NAMES, "removal": REMOVAL, "replacement": REPLACEMENT, "caption": CAPTION}
 
 
-class Names(Answer):
-    """Kinds of objects in a video."""
+ARTICLES = ("a ", "an ", "the ")
 
-    objects: Annotated[list[Sentence], Field(max_length=50)]
+
+def _name(text: str) -> str:
+    """A name as a detector reads it: lower case, no article, no full stop (which would divide it)."""
+    text = " ".join(text.lower().replace(".", " ").split())
+    text = next((text.removeprefix(article) for article in ARTICLES if text.startswith(article)), text)
+    if not any(letter.isalpha() for letter in text) or not text.isascii():
+        raise ValueError("is no English noun")
+    if len(text) > 40:
+        raise ValueError("is longer than 40 characters")
+    return text
+
+
+Name = Annotated[Sentence, AfterValidator(_name)]
+
+
+class Names(Answer):
+    """Kinds of objects in a video; none where it shows none."""
+
+    objects: Annotated[list[Name], Field(max_length=12)]
 
 
 class RemovalWords(Answer):
@@ -103,9 +120,9 @@ class Writer:
         return self.vlm.describe().also(**prompts, frames=self.frames, attempts=self.attempts)
 
     def names(self, frames: np.ndarray) -> list[str]:
-        """Kinds of objects in frames [T, H, W, 3], in the order of the answer."""
+        """Kinds of objects in frames [T, H, W, 3], in the order of the answer; none where it names none."""
         told = ask_json(self.vlm, self._shown(frames), NAMES, Names, self.attempts)
-        return list(dict.fromkeys(name.lower().rstrip(".") for name in told.objects))
+        return list(dict.fromkeys(told.objects))
 
     def removal(self, frames: np.ndarray, mask: np.ndarray, label: str) -> RemovalWords:
         """Words for a pair without the object in mask [T, H, W]."""

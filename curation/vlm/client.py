@@ -119,10 +119,14 @@ def ask_grade(
 
 
 def object_in(text: str) -> object:
-    """The JSON object in an answer, bare or with words or a code fence around it. ValueError if none is."""
+    """The JSON object in an answer, bare or with words or a code fence around it; of several the last.
+
+    Raises ValueError if there is none.
+    """
     if len(text) > MAX_ANSWER:
         raise ValueError(f"held {len(text)} characters")
-    for candidate in (text, text[text.find("{") : text.rfind("}") + 1]):
+    stop = text.rfind("}") + 1
+    for candidate in (text, text[text.find("{") : stop], text[max(0, text.rfind("{", 0, stop)) : stop]):
         try:
             value: Any = parse_json(candidate, "the answer")
         except EditVerseError:  # nested too deep, or no JSON

@@ -88,7 +88,9 @@ class Endpoint:
         url: base URL of the endpoint, up to /v1.
         model: as the endpoint names it.
         key: name of the environment variable that holds the key; an endpoint without keys needs none.
-        frames: pictures that a video is sampled to.
+        frames: pictures that a video without times is sampled to.
+        pixels: of one frame of a video at most; larger ones are scaled down, since an endpoint takes every
+            frame for a picture, without merging two as Qwen-VL does.
         tokens: of one answer at most.
         timeout: seconds of one request; retries: of one that failed.
         patience: seconds to wait for an endpoint that has answered before and is down now (it refuses
@@ -113,16 +115,17 @@ class Endpoint:
         structured: bool = False,
         prices: tuple[float, float] | None = None,
         patience: float = 900.0,
+        pixels: int = 256 * 28 * 28,
     ) -> None:
         self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
         self.timeout, self.retries, self.license = timeout, retries, license
-        self.structured, self.prices, self.patience = structured, prices, patience
+        self.structured, self.prices, self.patience, self.pixels = structured, prices, patience, pixels
         self._has_answered = False  # one that never did is not waited for: its address is probably wrong
 
     def describe(self) -> Backend:
         """The model; where it runs is no part of what it says."""
         hub.package("openai")
-        settings = {"frames": self.frames, "tokens": self.tokens}
+        settings = {"frames": self.frames, "tokens": self.tokens, "pixels": self.pixels}
         return Backend("openai-endpoint", self.model, "", settings)
 
     @functools.cached_property
@@ -226,6 +229,8 @@ class Endpoint:
             for label, picture in labelled:
                 if videos:
                     content.append({"type": "text", "text": label})
+                if one.ndim == 4:
+                    picture = _shrunk(picture, self.pixels)
                 url = f"data:image/jpeg;base64,{_jpeg(picture)}"
                 content.append({"type": "image_url", "image_url": {"url": url}})
         role = [{"role": "system", "content": system}] if system else []
@@ -335,6 +340,17 @@ def _limited(seconds: float) -> Any:
             return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
 
     return Transport()
+
+
+def _shrunk(picture: np.ndarray, pixels: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] scaled down to about so many pixels, if it has more."""
+    import cv2
+
+    scale = math.sqrt(pixels / (picture.shape[0] * picture.shape[1]))
+    if scale >= 1:
+        return picture
+    size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
 def _jpeg(picture: np.ndarray) -> str:

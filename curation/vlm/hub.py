@@ -33,6 +33,10 @@ def package(name: str) -> ModuleType:
         ) from None
 
 
+INDEX = "*.safetensors.index.json"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
 @functools.cache
 def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.json") -> Path:
     """The folder of a checkpoint: itself, or the snapshot of a hub repository, fetched if need be.
@@ -44,10 +48,12 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
         marker: the file that every such checkpoint holds.
 
     Raises:
-        AssetError: neither a folder with the marker nor a repository that is cached or can be fetched.
+        AssetError: neither a folder with the marker nor a repository that is cached or can be fetched, or one
+            that is not all there (`check_complete`).
     """
     path = Path(checkpoint)
     if (path / marker).is_file():
+        check_complete(path, what)
         return path
     said = f"{checkpoint}: no checkpoint of {what} ({license}); expected a folder with {marker}"
     if path.exists() or path.is_absolute() or checkpoint.count("/") != 1 or checkpoint.startswith("."):
@@ -58,38 +64,46 @@ def folder_of(checkpoint: str, what: str, license: str, marker: str = "config.js
     name, _, revision = checkpoint.partition("@")
     offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True")
     try:
-        return Path(snapshot_download(name, revision=revision or None, local_files_only=offline))
+        path = Path(snapshot_download(name, revision=revision or None, local_files_only=offline))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         why = "the hub's cache lacks it, none is fetched" if offline else first_line(error)
         raise AssetError(f"{said}, or a repository of the hub ({why})") from None
+    check_complete(path, what)
+    return path
 
 
-INDEX = "model.safetensors.index.json"
-
-
-@functools.cache
 def check_complete(folder: Path, what: str) -> None:
-    """Refuse a folder whose weights are not all there, as of a download that was cut off.
+    """Refuse a checkpoint of transformers or diffusers that is not all there, as after a download cut off.
 
-    Raises AssetError when no file of weights is there, when one is missing that the index names, or when a
-    safetensors file is shorter than its header says.
+    Args:
+        folder: holds config.json, or model_index.json and a folder for each part that it names.
+        what: the model's name, for the error.
+
+    Raises:
+        AssetError: a part has no folder, a file of weights is missing that an index names, a safetensors file
+            is shorter than its own header says, or a folder with config.json holds no weights at all.
     """
     said = f"{folder}: the checkpoint of {what} is incomplete"
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise AssetError(f"{said}: {INDEX} is damaged; fetch it again") from None
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            lack = f"{len(missing)} of {len(names)} files of weights are missing, {missing[0]} first"
-            raise AssetError(f"{said}: {lack}; fetch them again")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(folder.glob("pytorch_model*.bin")):
-        raise AssetError(f"{said}: it holds no weights, neither safetensors nor pytorch_model.bin")
-    for path in files:
-        if path.stat().st_size < _least_bytes(path):
-            raise AssetError(f"{said}: {path.name} is cut off; fetch it again")
+    try:
+        if (folder / "model_index.json").is_file():
+            parts = json.loads((folder / "model_index.json").read_text())
+            for part, of in parts.items():  # of: the package and the class, both None for a part left out
+                named = isinstance(of, list) and len(of) == 2 and all(isinstance(one, str) for one in of)
+                if named and not (folder / part).is_dir():
+                    raise AssetError(f"{said}: {part} is missing; fetch it again")
+        for index in sorted({*folder.glob(INDEX), *folder.glob(f"*/{INDEX}")}):
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if missing := [name for name in names if not (index.parent / name).is_file()]:
+                lack = f"{len(missing)} of {len(names)} files of weights are missing, {missing[0]} first"
+                raise AssetError(f"{said}: {lack}; fetch them again")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise AssetError(f"{said}: a JSON file of it is damaged; fetch it again") from None
+    weights = [path for ending in WEIGHTS for path in folder.glob(f"*{ending}")]
+    if (folder / "config.json").is_file() and not weights:
+        raise AssetError(f"{said}: it holds no weights; fetch them again")
+    for path in sorted({*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")}):
+        if not path.is_file() or path.stat().st_size < _least_bytes(path):
+            raise AssetError(f"{said}: {path.relative_to(folder)} is cut off; fetch it again")
 
 
 def _least_bytes(path: Path) -> int:

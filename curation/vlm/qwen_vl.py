@@ -58,10 +58,8 @@ class QwenVl:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint is, all of it. Raises AssetError when it is not."""
-        folder = hub.folder_of(self.checkpoint, MODEL, LICENSE)
-        hub.check_complete(folder, MODEL)
-        return folder
+        """Where the checkpoint is. Raises AssetError when it is not, or not all of it."""
+        return hub.folder_of(self.checkpoint, MODEL, LICENSE)
 
     def describe(self) -> Backend:
         """Generation, revision and limits. Raises AssetError for a checkpoint of another model."""
@@ -232,6 +230,7 @@ def _load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     Raises AssetError for a checkpoint that lacks a part, or whose weights are not its config.json's.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
     family = family_of(folder)
     try:
@@ -239,6 +238,8 @@ def _load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         raise AssetError(f"{folder}: no processor of {family} ({first_line(error)[:160]})") from None
     hub.note_loaded(MODEL)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of foreign weights has many lines; one is raised below
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=hub.dtype_of(dtype, device), output_loading_info=True, device_map=device
@@ -247,6 +248,8 @@ def _load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
         if "size mismatch" not in str(error) and "mismatched_sizes" not in str(error):
             raise
         raise AssetError(_foreign(folder, family, ["weights of other sizes"])) from None
+    finally:
+        logging.set_verbosity(verbosity)
     model, told = loaded
     if foreign := [*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])]:
         raise AssetError(_foreign(folder, family, foreign))

@@ -92,7 +92,7 @@ def edit(
         dtype: of the model's weights; the file's when not given, for published ones the device's own.
         revision: branch, tag or commit of a hub id.
         offload: have encoders and transformer on the device one at a time, for a small card.
-        enhance: folder or hub id of Qwen2-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
+        enhance: folder or hub id of a Qwen-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
             the text in detail; both texts are then saved beside the result, as .json. Off by default.
         enhance_model: the model's name at that endpoint.
     """

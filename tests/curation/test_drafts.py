@@ -15,7 +15,7 @@ from curation.sources.clips import Clip
 from curation.tasks.cg_removal import CgRemoval
 from curation.tasks.object_addition import ObjectAddition
 from curation.tasks.object_removal import ObjectRemoval
-from curation.text.templates import ADD, ADD_MASKED, REMOVE, REMOVE_MASKED
+from curation.text import people, templates
 
 CLIP = Clip("seed 3", "a" * 64, "scene", 0, 9, 10.0, 96, 128, "train")
 FILES = {
@@ -28,9 +28,11 @@ FILES = {
 def person() -> tuple[ObjectRemoval, Candidate, str]:
     """The task (words need none of its annotators), a result, and what both captions tell apart."""
     none: Any = None
-    look = {"upper": "red", "lower": "dark", "place": "on the left", "motion": ""}
+    phrase = "person on the left in a red top"
+    words = {"exact": [phrase], "plain": [phrase], "others": [], "more": False}
+    about = {"track": 0, "words": words, "source": "A dark scene", "target": "A dark scene"}
     task = ObjectRemoval(none, none, none, none, none, none)
-    return task, Candidate(files=FILES, about={"track": 0, "appearance": look}), "without"
+    return task, Candidate(files=FILES, about=about), "nobody"
 
 
 def rendered() -> tuple[CgRemoval, Candidate, str]:
@@ -45,7 +47,8 @@ def test_removal_starts_with_the_object_and_addition_without(make: Any) -> None:
     task, result, _ = make()
     specs: list[SampleSpec] = task.samples(CLIP, result, 0)
     assert [d.task for d in specs] == ["object_removal"] * 2 + ["object_addition"] * 2
-    for spec, forms in zip(specs, (REMOVE, REMOVE_MASKED, ADD, ADD_MASKED), strict=True):
+    said = people if make is person else templates
+    for spec, forms in zip(specs, (said.REMOVE, said.REMOVE_MASKED, said.ADD, said.ADD_MASKED), strict=True):
         first, second = spec.media["video1"], spec.media["video2"]
         with_object = "video1" if spec.task == "object_removal" else "video2"
         assert spec.media[with_object] == "source"  # the files are named from the removal's side
@@ -66,8 +69,8 @@ def test_captions_follow_their_videos() -> None:
     task_, result_, _ = person()
     for spec in task_.samples(replace(CLIP, source="street.mp4"), result_, 0):
         empty = "target" if spec.task == "object_removal" else "source"
-        assert "without" in spec.captions[empty]
-        assert "without" not in spec.captions["source" if empty == "target" else "target"]
+        assert "nobody" in spec.captions[empty]
+        assert "nobody" not in spec.captions["source" if empty == "target" else "target"]
 
 
 def test_a_scene_without_its_only_object_has_a_caption() -> None:

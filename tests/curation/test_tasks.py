@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import yaml
 
+from curation.annotators.painter import FilterStylizer
+from curation.core.cache import Workspace
 from curation.engine.run import Summary, run
 from curation.engine.run_all import in_order, with_preset
 from curation.engine.task_config import default_config, tasks
 from curation.ops.control_signals import draw_poses
 from curation.ops.flicker import flicker_of
 from curation.tasks.object_replacement import COLOURS
+from curation.tasks.style_transfer import HARDLY_VISIBLE, StyleTransfer
 from shards.reader import Record, ShardSet
 from shards.resources import config_root
 from shards.sample import FrameOf
@@ -117,6 +120,14 @@ def test_a_style_holds_still(runner: Runner) -> None:
         assert record.sample.scores["flicker"] <= 1.3
         assert flicker_of(target, source) <= 1.3 * flicker_of(source, source) + 0.3  # H.264 on top
         assert np.abs(source.astype(int) - target).mean() > 4
+        assert record.sample.scores["change"] >= 6
+
+
+def test_a_style_that_is_hardly_visible_is_refused(good_clips: Path, work: Path) -> None:
+    """The filters' styles are far from a gate at 6; a gate above all of them refuses all."""
+    task, space = StyleTransfer(FilterStylizer(), length=5, most=6, change=200.0), Workspace(work / "faint")
+    clip = task.units(str(good_clips / "a.mp4"), space)[0]
+    assert {candidate.reason for candidate in task.process(clip, space)} == {HARDLY_VISIBLE}
 
 
 def test_a_camera_moves_in_the_frame(runner: Runner) -> None:

@@ -201,9 +201,9 @@ MUTANTS = (
     ),
     Mutant(
         "calls left right",
-        "curation/text/templates.py",
-        'motion = "left" if walked < -0.4',
-        'motion = "left" if walked > 0.4',
+        "curation/text/people.py",
+        "{'left' if sign < 0 else 'right'}",
+        "{'left' if sign > 0 else 'right'}",
         ("tests/curation/test_naming.py::test_what_is_said_is_what_was_painted",),
         "words say what is not to be seen",
     ),

@@ -72,6 +72,11 @@ class DerivedTask(Task):
         folder, _, key = clip.source.rpartition("#")
         return _open(folder)[key]
 
+    def is_named(self, clip: Clip) -> bool:
+        """Whether words alone say what the parent's sample is about: its sibling has no mask in its text."""
+        folder, _, key = clip.source.rpartition("#")
+        return key.removesuffix("-mask") in _open(folder).keys
+
     def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """The parent's, and our own steps after its."""
         parent = self.record(clip).sample.provenance

@@ -195,7 +195,7 @@ class GroundedTask(Task):
             result=ObjectNames,
             annotators=[self.writer],
             values=("span",),
-            decide=lambda clip, item, results: [item.also(names=results["name"].names)],
+            decide=self._named,
         )
         return [
             *([] if self.names else [name]),
@@ -283,6 +283,7 @@ class GroundedTask(Task):
         writer.video("source", frames)
         writer.video("target", edited)
         writer.mask("mask", changed)
+        writer.mask("object", segment.mask(number))
         scores = {"confidence": thing.score, **compared(frames, edited, hole, changed)}
         return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
 
@@ -302,6 +303,11 @@ class GroundedTask(Task):
         return grown | widened
 
     # ---- what is decided on it ----------------------------------------------------------------------------
+
+    def _named(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """A window with the names of what it shows; one in which nothing is named has no object."""
+        names = results["name"].names
+        return [item.also(names=names) if names else refused("no object named")]
 
     def _choose(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         """The objects of a window that the gates let through."""

@@ -28,7 +28,8 @@ class Answers(BaseHTTPRequestHandler):
         fields = re.findall(r'"(\w+)"', prompt.rpartition("with the fields")[2].partition(", and nothing")[0])
         answer: dict[str, Any] = {f: f"The {f.replace('_', ' ')} in words." for f in fields}
         if "objects" in answer:
-            answer["objects"] = ["person", "red ball"]
+            named = self.mode.partition("names ")[2]
+            answer["objects"] = json.loads(named) if named else ["person", "red ball"]
         if "size" in answer:
             answer["size"] = "Larger."
         text = {
@@ -36,6 +37,7 @@ class Answers(BaseHTTPRequestHandler):
             "refusal": "I'm sorry, but I can't help with that.",
             "nothing": "",
             "wrong": json.dumps({"foo": 1}),
+            "draft": f"I think {{'a': 1}}, or {json.dumps({'a': 1})}. So: {json.dumps(answer)}. Done.",
             "fenced": f"Here it is:\n```json\n{json.dumps(answer)}\n```",
         }.get(self.mode, json.dumps(answer))
         message: dict[str, Any] = {"role": "assistant", "content": text}

@@ -118,6 +118,35 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def depth_weights(checkout: Path) -> Callable[..., None]:
+    """`depth_weights(features)`: weights of Video-Depth-Anything's stand-in where the published file lies."""
+
+    def write(features: int = 64) -> None:
+        path = checkout / "checkpoints" / "video_depth_anything_vits.pth"
+        path.parent.mkdir(exist_ok=True)
+        head = torch.nn.Linear(features, 48 + 96 + 192 + 384)
+        torch.save({f"head.{key}": value for key, value in head.state_dict().items()}, path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def remover_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Wan VAE and its scheduler in diffusers' layout, and files where the transformer lies."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+
+    folder = tmp_path_factory.mktemp("minimax")
+    vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    vae.save_pretrained(folder / "vae")
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler.save_pretrained(folder / "scheduler")
+    (folder / "transformer").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / "transformer" / name).write_text("{}")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def small(tiny: Callable[[str], str], server: str, checkout: Path) -> Callable[..., dict[str, Any]]:
     """`small(task, root)` -> the reference configuration of a task, with tiny models and open gates.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,41 @@ def test_the_authors_packages_run_the_graph_too(
     assert summary.samples == 8, (summary.rejected, summary.quarantined)
 
 
+@pytest.mark.slow
+def test_the_alternatives_run_the_graph_too(
+    made: Callable[..., Summary],
+    tiny: Callable[[str], str],
+    checkout: Path,
+    remover_weights: str,
+    depth_weights: Callable[..., None],
+) -> None:
+    """SAM 3 and MiniMax-Remover; Step1X-Edit and Video-Depth-Anything: each by its lines of the YAML."""
+
+    def program(script: str) -> dict[str, Any]:
+        return {"folder": str(checkout), "python": sys.executable, "script": script, "timeout": 60}
+
+    def chosen(name: str, **settings: Any) -> dict[str, Any]:
+        return {"class_path": f"curation.annotators.{name}", "init_args": settings}
+
+    finder = chosen("sam3.Sam3", checkpoint=tiny("sam3"), every=8, threshold=0.0, most=2)
+    inpainter = chosen(
+        "minimax_remover.MiniMaxRemover",
+        program=program("pipeline_minimax_remover.py"),
+        weights=remover_weights,
+    )
+    summary = made("object_removal", finder=finder, inpainter=inpainter)
+    assert summary.samples > 0, (summary.rejected, summary.quarantined)
+    assert not summary.quarantined
+    depth_weights()
+    summary = made(
+        "style_transfer",
+        editor=chosen("step1x_edit.Step1XEdit", program=program("inference.py"), size_level=64),
+        depth=chosen("video_depth_anything.VideoDepthAnything", program=program("run.py")),
+    )
+    assert summary.samples > 0, (summary.rejected, summary.quarantined)
+    assert not summary.quarantined
+
+
 def test_judged_tasks_keep_the_grades(made: Callable[..., Summary]) -> None:
     made("object_removal")
     folder = made.root / "shards" / "object_removal"  # type: ignore[attr-defined]
@@ -104,6 +140,24 @@ def test_judged_tasks_keep_the_grades(made: Callable[..., Summary]) -> None:
     scores = shards[shards.keys[0]].sample.scores
     assert 0 <= scores["instruction_adherence"] <= 10
     assert scores["instruction_adherence_entropy"] > 0
+
+
+def test_the_mask_of_a_removal_is_all_that_differs_and_the_objects_own_lies_in_it(
+    made: Callable[..., Summary],
+) -> None:
+    """The inpainter's own rim is part of the first; mask detection is to find the second."""
+    made("object_removal")
+    shards = ShardSet(made.root / "shards" / "object_removal")  # type: ignore[attr-defined]
+    for key in shards.keys:
+        changed, own = shards[key].mask("mask"), shards[key].mask("mask2")
+        assert changed[own].all()
+        assert own.sum() < changed.sum()
+    made("mask_detection")
+    marked = ShardSet(made.root / "shards" / "mask_detection")  # type: ignore[attr-defined]
+    shown = [marked[key].video("video2")[0][..., 0] > 127 for key in marked.keys]
+    assert {int(mask.sum()) for mask in shown} <= {
+        int(shards[key].mask("mask2").sum()) for key in shards.keys
+    }
 
 
 def test_a_threshold_computes_nothing_anew(

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
+from curation.annotators.vace import WanVace
 from curation.engine.run import run
 from curation.text.vlm_captions import Writer
 from curation.text.vlm_filter import CRITERIA, ROLE, Judge
@@ -77,12 +80,13 @@ def test_a_checkpoint_that_is_another_s_or_not_whole_is_named(
     weights = (half / "model.safetensors").read_bytes()
     (half / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     refused(half, "incomplete: model.safetensors is cut off")
+    (half / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    refused(half, "incomplete: model.safetensors is cut off")
     (half / "model.safetensors").unlink()
     refused(half, "incomplete: it holds no weights")
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (half / names["a"]).write_bytes(weights)
     (half / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    hub.check_complete.cache_clear()
     refused(half, "1 of 2 files of weights are missing, model-00002-of-00002.safetensors first")
     mixed = copy("mixed")
     (mixed / "model.safetensors").write_bytes((newer / "model.safetensors").read_bytes())
@@ -93,6 +97,27 @@ def test_a_checkpoint_that_is_another_s_or_not_whole_is_named(
         file.unlink()
     with pytest.raises(AssetError, match="bare: no processor of qwen2-vl"):
         QwenVl(str(bare)).ask([], "Hello")
+
+
+def test_parts_of_a_pipeline_that_are_missing_are_named(tmp_path: Path) -> None:
+    """A folder of diffusers: each part has one, and its own index and weights."""
+    (tmp_path / "vae").mkdir()
+    parts = {"_class_name": "WanVACEPipeline", "vae": ["diffusers", "AutoencoderKLWan"], "x": [None, None]}
+    (tmp_path / "model_index.json").write_text(json.dumps({**parts, "transformer": ["diffusers", "Wan"]}))
+    generator = WanVace(str(tmp_path))
+    with pytest.raises(AssetError, match="Wan VACE is incomplete: transformer is missing"):
+        generator.describe()
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    index = tmp_path / "vae" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "a.safetensors"}}))
+    with pytest.raises(AssetError, match="1 of 1 files of weights are missing"):
+        generator.describe()
+    save_file({"w": torch.zeros(3)}, tmp_path / "vae" / "a.safetensors")
+    assert generator.describe().model == "wan-vace"
+    index.write_text("{")
+    hub.folder_of.cache_clear()
+    with pytest.raises(AssetError, match="a JSON file of it is damaged"):
+        generator.describe()
 
 
 def test_frames_are_scaled_to_whole_patches() -> None:
@@ -120,7 +145,7 @@ def test_a_model_that_talks_nonsense_is_given_up(tiny: Callable[[str], str], cli
         writer.names(clip)
 
 
-@pytest.mark.parametrize("mode", ["", "fenced"])
+@pytest.mark.parametrize("mode", ["", "fenced", "draft"])
 def test_answers_are_taken_from_json(endpoint: tuple[str, Any], clip: np.ndarray, mode: str) -> None:
     url, server = endpoint
     server.mode = mode
@@ -159,6 +184,37 @@ def test_refusals_and_faults_quarantine(endpoint: tuple[str, Any], clip: np.ndar
     server.mode = mode
     with pytest.raises(AnnotatorError, match=r"^m: "):
         Writer(asked(url), attempts=2).caption(clip)
+    assert len(server.asked) == (2 if mode in ("refusal", "nothing") else 1), (
+        "what it says is asked for again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("objects", "names"),
+    [
+        ('["A Person.", "the red ball", "red ball", "person"]', ["person", "red ball"]),
+        ("[]", []),
+        ('["dog. cat"]', ["dog cat"]),  # a full stop divides what Grounding DINO reads
+        ('["\u72d7"]', None),
+        ('["..."]', None),
+        ('["' + "very " * 9 + 'long"]', None),
+        (json.dumps([f"thing {n}" for n in range(13)]), None),
+        ('"person"', None),
+        ("[1]", None),
+    ],
+)
+def test_names_are_such_as_a_detector_reads(
+    endpoint: tuple[str, Any], clip: np.ndarray, objects: str, names: list[str] | None
+) -> None:
+    url, server = endpoint
+    server.mode = f"names {objects}"
+    if names is None:
+        with pytest.raises(
+            AnnotatorError, match="no usable answer in 2 attempts; the last was wrong in 'objects"
+        ):
+            Writer(asked(url), attempts=2).names(clip)
+    else:
+        assert Writer(asked(url), attempts=2).names(clip) == names
 
 
 def test_an_endpoint_that_is_not_there_stops_the_run(endpoint: tuple[str, Any], clip: np.ndarray) -> None:
@@ -270,6 +326,10 @@ def test_what_a_backend_cannot_do_is_quarantined_and_tried_again(
     def again() -> Any:
         return run("object_removal", little_clips, tmp_path / "out", tmp_path / "workspace", path, 0)
 
+    server.mode = "names []"
+    empty = run("object_removal", little_clips, tmp_path / "none", tmp_path / "empty", path, 0)
+    assert empty.rejected == {"no object named": 1}
+    assert not empty.quarantined
     server.mode = "prose"
     first = cli(*command)
     assert first.returncode == 2
