@@ -6,6 +6,7 @@ them in it.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -194,20 +195,31 @@ def verdict(memory: TaskMemory, gpus: int, gib: float) -> str:
 
 
 def gib_of_gpu() -> float:
-    """GiB of the GPU that this process works on; 0 where it works on none."""
-    if not visible_gpus():
+    """GiB of the GPU that this process works on; 0 where there is none that torch can use."""
+    if not has_cuda():
         return 0.0
     import torch
 
-    if not torch.cuda.is_available():
-        return 0.0
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIB
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs of this machine that CUDA may use, as CUDA_VISIBLE_DEVICES names them."""
-    devices = sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+def has_cuda() -> bool:
+    """Whether there is a GPU here that torch can use; torch is imported only where there is a GPU."""
+    if not visible_gpus() or importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
+    """The GPUs of this machine that CUDA may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        devices: the folder of device files; nothing is asked of the driver, which takes a second.
+    """
+    count = len(list(devices.glob("nvidia[0-9]*")))
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return [str(number) for number, _ in enumerate(devices)]
-    return [name.strip() for name in chosen.split(",") if name.strip()] if devices else []
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in chosen.split(",") if name.strip()] if count else []

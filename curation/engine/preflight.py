@@ -26,7 +26,7 @@ from curation.core.outcome import Outcome
 from curation.core.stage import Stage
 from curation.core.task import Task
 from curation.engine.local import end_with_parent, forkserver
-from curation.engine.memory import visible_gpus
+from curation.engine.memory import has_cuda, visible_gpus
 from curation.engine.task_config import RunError, TaskConfig, build
 from curation.engine.worker import guarded
 from curation.vlm.weights import GIB
@@ -39,6 +39,7 @@ QUESTION = (
     "How pleasing is it to look at? Grade it from 0 (not at all) to 10 (perfectly), by the number alone."
 )
 NOISE = "a clip of noise"
+SAME = "as in stage "  # of a part that an earlier stage has, too
 LOOK = 0.1  # seconds between two looks at the memory of a GPU
 
 
@@ -169,7 +170,7 @@ def preflight(name: str, config: TaskConfig) -> None:
         keys = [f"{type(part)} {vars(part)}" for part in parts]  # equal ones are the same model
         new = [number for number, key in enumerate(keys) if key not in stages_of]
         checked += [
-            Checked(stage.name, type(part).__name__, note=f"as in stage {stages_of[key]}")
+            Checked(stage.name, type(part).__name__, note=f"{SAME}{stages_of[key]}")
             for part, key in zip(parts, keys, strict=True)
             if key in stages_of
         ]
@@ -187,13 +188,14 @@ def preflight(name: str, config: TaskConfig) -> None:
         table.add_row(one.stage, one.part, *told, "fails" if one.error else one.note)
     print_table(table)
     if not visible_gpus():
-        print("No GPU here: all parts worked on the processor.")
+        print("No GPU here: parts work on the processor.")
     failed = [one for one in checked if one.error]
     for one in failed:
         where = "" if one.error.startswith("stage ") else f"stage {one.stage}, {one.part}: "
         print(f"error: {where}{one.error}", file=sys.stderr)
     if failed:
-        raise RunError(f"{name}: {len(failed)} of {len(checked)} parts do not work, each in a line above")
+        different = sum(not one.note.startswith(SAME) for one in checked)
+        raise RunError(f"{name}: {len(failed)} of {different} parts do not work, each in a line above")
 
 
 def _in_a_process(config: TaskConfig, stage: Stage, numbers: Sequence[int]) -> list[Checked]:
@@ -227,7 +229,8 @@ def _check(config: TaskConfig, folder: str, stage_name: str, numbers: Sequence[i
     close_terminal_input()
     end_with_parent()
     os.chdir(folder)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what is missing is told, not fetched
+    # What is missing is told, not fetched; and no bars of progress among the lines that tell it.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     task = build(config)
     (stage,) = [stage for stage in task.graph if stage.name == stage_name]
     clip, parts = Noise.like_clips_of(task), parts_of_stage(stage)
@@ -280,7 +283,7 @@ def most_memory() -> float:
 def gpu_peak() -> Iterator[list[float]]:
     """A list that holds the peak of this process's GPU, GiB, after the block; empty without a GPU."""
     peak = list[float]()
-    if not visible_gpus():
+    if not has_cuda():
         yield peak
         return
     import torch

@@ -15,7 +15,7 @@ from curation.core.stage import Resources, Stage
 from curation.core.task import Task
 from curation.engine.dry_run import dry_run
 from curation.engine.engine import EngineOptions, Plan
-from curation.engine.memory import task_memory, verdict
+from curation.engine.memory import task_memory, verdict, visible_gpus
 from curation.engine.task_config import StageLimits, build, default_config, load_config, read_limits
 from curation.vlm.interface import Backend
 from curation.vlm.weights import Weights, checkpoint_weights, gib_on_gpu
@@ -182,6 +182,17 @@ def test_a_dry_run_tells_memory_and_claims_no_hours(
         assert re.match(r"hours: not known \(but [\d.]+ for inpaint\);", hours)
         assert "leave out loading the models" in printed
         assert re.search(r"inpaint +│ 20.0 +│ 20.0 +│ 24 GB", printed)
+
+
+def test_gpus_are_those_that_cuda_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(tmp_path) == []
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert visible_gpus(tmp_path) == ["0", "1"]
+    for chosen, seen in (("1", ["1"]), ("", []), ("GPU-5ab, GPU-6cd", ["GPU-5ab", "GPU-6cd"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert visible_gpus(tmp_path) == seen
 
 
 def test_loading_goes_with_a_dry_run() -> None:
