@@ -474,6 +474,80 @@ def image_editor(folder: Path) -> Path:
     return folder
 
 
+def qwen_image_edit(folder: Path) -> Path:
+    """Qwen-Image-Edit's architecture; it sees pictures at a megapixel, however tiny it is."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImageEditPipeline,
+        QwenImageTransformer2DModel,
+    )
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    specials = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+    tokenizer = byte_tokenizer((*specials, "<|video_pad|>", "<|endoftext|>"))
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    names = {"image_token_id": "image_pad", "video_token_id": "video_pad"}
+    names |= {"vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end"}
+    encoder = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [0],
+            "window_size": 112,
+        },
+        **{key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()},
+    )
+    torch.manual_seed(9)
+    size = {"shortest_edge": 28 * 28, "longest_edge": 4 * 28 * 28}
+    pictures, videos = Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size)
+    vae = AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(8, 4, 4),
+    )
+    QwenImageEditPipeline(
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae,
+        Qwen2_5_VLForConditionalGeneration(encoder),
+        tokenizer,
+        Qwen2VLProcessor(pictures, tokenizer, videos, chat_template="{{ messages }}"),
+        transformer,
+    ).save_pretrained(folder)
+    return folder
+
+
 def rtmpose(folder: Path) -> Path:
     """An ONNX file as RTMPose's: from a picture to two distributions for each of 17 points."""
     import onnx
@@ -511,5 +585,6 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "qwen3_vl": partial(qwen_vl, generation="3"),
     "wan_vace": wan_vace,
     "image_editor": image_editor,
+    "qwen_image_edit": qwen_image_edit,
     "rtmpose": rtmpose,
 }
