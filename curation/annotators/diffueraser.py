@@ -17,7 +17,7 @@ from shards.media import write_video
 
 LICENSE = (
     "Apache-2.0; its base Stable Diffusion 1.5: CreativeML OpenRAIL-M; its prior ProPainter: NTU S-Lab "
-    "License 1.0, non-commercial; PCM, the LoRA it samples with: as its authors say"
+    "License 1.0, non-commercial; the LoRA of PCM: MIT (its authors' repository)"
 )
 WHERE = "github.com/lixiaowen-xw/DiffuEraser"
 LEAST = 22  # frames that its motion module needs

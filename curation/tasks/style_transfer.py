@@ -158,7 +158,7 @@ class StyleTransfer(StyledTask):
         most: int = 2,
         flicker: float = 1.3,
         judge: Judge | None = None,
-        change: float = 6.0,
+        change: float = 9.0,
     ) -> None:
         super().__init__(cut, length, most, flicker, judge, change)
         self.stylizer = stylizer
@@ -207,7 +207,7 @@ class PropagatedStyleTransfer(StyledTask):
         most: int = 2,
         flicker: float = 1.3,
         judge: Judge | None = None,
-        change: float = 6.0,
+        change: float = 9.0,
     ) -> None:
         super().__init__(cut, length, most, flicker, judge, change)
         self.editor, self.generator, self.depth, self.looks = editor, generator, depth, looks or STYLES

@@ -120,11 +120,11 @@ def test_a_style_holds_still(runner: Runner) -> None:
         assert record.sample.scores["flicker"] <= 1.3
         assert flicker_of(target, source) <= 1.3 * flicker_of(source, source) + 0.3  # H.264 on top
         assert np.abs(source.astype(int) - target).mean() > 4
-        assert record.sample.scores["change"] >= 6
+        assert record.sample.scores["change"] >= 9
 
 
 def test_a_style_that_is_hardly_visible_is_refused(good_clips: Path, work: Path) -> None:
-    """The filters' styles are far from a gate at 6; a gate above all of them refuses all."""
+    """The filters' styles are mostly above a gate at 9; a gate above all of them refuses all."""
     task, space = StyleTransfer(FilterStylizer(), length=5, most=6, change=200.0), Workspace(work / "faint")
     clip = task.units(str(good_clips / "a.mp4"), space)[0]
     assert {candidate.reason for candidate in task.process(clip, space)} == {HARDLY_VISIBLE}
