@@ -22,6 +22,7 @@ from curation.annotators.sam2 import Sam2Package
 from curation.engine.task_config import default_config
 from shards.media import write_video
 from tests.curation.reference.answers import Answers
+from tests.curation.reference.tiny_alternatives import ALTERNATIVES
 from tests.curation.reference.tiny_models import MAKERS, SAM2, bert_tokenizer
 
 
@@ -32,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def get(name: str) -> str:
         if name not in made:
-            made[name] = str(MAKERS[name](folder / name))
+            made[name] = str((MAKERS | ALTERNATIVES)[name](folder / name))
         return made[name]
 
     return get

@@ -314,6 +314,20 @@ def test_an_edited_picture_keeps_its_size(tiny: Callable[[str], str], clip: np.n
         other.edit(clip[0], "Make it blue.")
 
 
+@pytest.mark.slow
+def test_qwen_image_edit_draws_on_the_grid_that_it_sees(tiny: Callable[[str], str]) -> None:
+    """Of the picture and of what is drawn, the transformer gets latents of one size."""
+    options = {"true_cfg_scale": 4.0, "negative_prompt": " "}
+    editor = DiffusersEditor(tiny("qwen_image_edit"), steps=1, options=options)
+    grids: list[Any] = []
+    editor._loaded.transformer.register_forward_pre_hook(
+        lambda module, args, kwargs: grids.append(kwargs["img_shapes"][0]), with_kwargs=True
+    )
+    picture = np.random.default_rng(0).integers(0, 256, (468, 832, 3), dtype=np.uint8)
+    assert editor.edit(picture, "Make it blue.").shape == picture.shape
+    assert grids == [[(1, 48, 86), (1, 48, 86)]] * 2  # with and without the instruction
+
+
 @pytest.mark.parametrize("shape", [(468, 832), (480, 832), (832, 468), (480, 640), (360, 480), (512, 512)])
 def test_an_edited_picture_stays_where_it_was(shape: tuple[int, int]) -> None:
     """A pipeline sees and draws its canvas at one size, the picture fills nearly all of it, unstretched."""

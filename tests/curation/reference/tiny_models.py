@@ -159,110 +159,6 @@ def sam2(folder: Path) -> Path:
     return folder
 
 
-def sam3(folder: Path) -> Path:
-    """Detector and tracker in one checkpoint, as published; its thresholds let noise through."""
-    from transformers import (
-        CLIPTokenizer,
-        Sam2VideoVideoProcessor,
-        Sam3ImageProcessor,
-        Sam3VideoConfig,
-        Sam3VideoModel,
-        Sam3VideoProcessor,
-    )
-
-    side, patch, width = 112, 14, 128  # its memory reads object pointers of at least 128 numbers
-    grid = side // patch
-    letters = [*string.ascii_lowercase, *string.digits, *".,-'?!"]
-    pieces = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=32)
-    vision = {
-        "backbone_config": {
-            "model_type": "sam3_vit_model",
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": side,
-            "patch_size": patch,
-            "window_size": 4,
-            "global_attn_indexes": [1],
-            "pretrain_image_size": 56,
-        },
-        "fpn_hidden_size": width,
-        "backbone_feature_sizes": [[scale * grid] * 2 for scale in (4, 2, 1)],
-    }
-    text = {
-        "model_type": "clip_text_model",
-        "vocab_size": len(pieces),
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "projection_dim": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 32,
-        "bos_token_id": len(pieces) - 2,
-        "eos_token_id": len(pieces) - 1,
-    }
-    layer = {"hidden_size": width, "num_attention_heads": 2}
-    layers = {**layer, "num_layers": 1, "intermediate_size": 32}
-    detector = {
-        "model_type": "sam3",
-        "vision_config": vision,
-        "text_config": text,
-        "geometry_encoder_config": layers,
-        "detr_encoder_config": layers,
-        "detr_decoder_config": {**layers, "num_queries": 3},
-        "mask_decoder_config": layer,
-    }
-    tracker = {
-        "model_type": "sam3_tracker_video",
-        "vision_config": vision,
-        "prompt_encoder_config": {
-            "hidden_size": width,
-            "image_size": side,
-            "patch_size": patch,
-            "mask_input_channels": 4,
-        },
-        "mask_decoder_config": {
-            **layer,
-            "mlp_dim": 32,
-            "num_hidden_layers": 1,
-            "iou_head_hidden_dim": 32,
-        },
-        "image_size": side,
-        "memory_attention_hidden_size": width,
-        "memory_attention_num_layers": 1,
-        "memory_attention_feed_forward_hidden_size": 32,
-        "memory_attention_rope_feat_sizes": [grid, grid],
-        "memory_encoder_hidden_size": width,
-        "memory_encoder_output_channels": 64,
-        "mask_downsampler_embed_dim": width,
-        "memory_fuser_embed_dim": width,
-        "memory_fuser_intermediate_dim": 32,
-        "memory_fuser_num_layers": 1,
-    }
-    torch.manual_seed(8)
-    model = Sam3VideoModel(
-        Sam3VideoConfig(
-            detector_config=detector,
-            tracker_config=tracker,
-            low_res_mask_size=4 * grid,
-            score_threshold_detection=0.05,
-            new_det_thresh=0.05,
-            hotstart_delay=0,  # or noise that no detection confirms is taken back
-        )
-    )
-    with torch.no_grad():  # objects are there, and their masks are not empty
-        for name, value in model.named_parameters():
-            if name.endswith("bias") and ("pred_obj_score_head" in name or "presence_head" in name):
-                value += 3.0
-    model.save_pretrained(folder)
-    size = {"height": side, "width": side}
-    pictures, videos = Sam3ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size)
-    Sam3VideoProcessor(pictures, videos, tokenizer, target_size=side).save_pretrained(folder)
-    return folder
-
-
 def depth_anything(folder: Path) -> Path:
     from transformers import (
         DepthAnythingConfig,
@@ -504,7 +400,6 @@ def rtmpose(folder: Path) -> Path:
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "grounding_dino": grounding_dino,
     "sam2": sam2,
-    "sam3": sam3,
     "depth_anything": depth_anything,
     "qwen2_vl": partial(qwen_vl, generation="2"),
     "qwen2_5_vl": partial(qwen_vl, generation="2.5"),
