@@ -98,36 +98,39 @@ def test_the_authors_packages_run_the_graph_too(
     assert summary.samples == 8, (summary.rejected, summary.quarantined)
 
 
+def alternative(name: str, **settings: Any) -> dict[str, Any]:
+    """An annotator as its lines of a YAML choose it; `script` is that of a stand-in."""
+    if "script" in settings:
+        where = {"folder": str(settings.pop("folder")), "python": sys.executable, "timeout": 60}
+        settings["program"] = {**where, "script": settings.pop("script")}
+    return {"class_path": f"curation.annotators.{name}", "init_args": settings}
+
+
 @pytest.mark.slow
-def test_the_alternatives_run_the_graph_too(
-    made: Callable[..., Summary],
-    tiny: Callable[[str], str],
-    checkout: Path,
-    remover_weights: str,
-    depth_weights: Callable[..., None],
+def test_sam_3_and_minimax_remover_run_the_graph_too(
+    made: Callable[..., Summary], tiny: Callable[[str], str], checkout: Path, remover_weights: str
 ) -> None:
-    """SAM 3 and MiniMax-Remover; Step1X-Edit and Video-Depth-Anything: each by its lines of the YAML."""
-
-    def program(script: str) -> dict[str, Any]:
-        return {"folder": str(checkout), "python": sys.executable, "script": script, "timeout": 60}
-
-    def chosen(name: str, **settings: Any) -> dict[str, Any]:
-        return {"class_path": f"curation.annotators.{name}", "init_args": settings}
-
-    finder = chosen("sam3.Sam3", checkpoint=tiny("sam3"), every=8, threshold=0.0, most=2)
-    inpainter = chosen(
+    finder = alternative("sam3.Sam3", checkpoint=tiny("sam3"), every=23, threshold=0.0, most=1)
+    inpainter = alternative(
         "minimax_remover.MiniMaxRemover",
-        program=program("pipeline_minimax_remover.py"),
+        folder=checkout,
+        script="pipeline_minimax_remover.py",
         weights=remover_weights,
     )
-    summary = made("object_removal", finder=finder, inpainter=inpainter)
+    summary = made("object_removal", finder=finder, inpainter=inpainter, names=["red ball"])
     assert summary.samples > 0, (summary.rejected, summary.quarantined)
     assert not summary.quarantined
+
+
+@pytest.mark.slow
+def test_step1x_edit_and_video_depth_anything_run_the_graph_too(
+    made: Callable[..., Summary], checkout: Path, depth_weights: Callable[..., None]
+) -> None:
     depth_weights()
     summary = made(
         "style_transfer",
-        editor=chosen("step1x_edit.Step1XEdit", program=program("inference.py"), size_level=64),
-        depth=chosen("video_depth_anything.VideoDepthAnything", program=program("run.py")),
+        editor=alternative("step1x_edit.Step1XEdit", folder=checkout, script="inference.py", size_level=64),
+        depth=alternative("video_depth_anything.VideoDepthAnything", folder=checkout, script="run.py"),
     )
     assert summary.samples > 0, (summary.rejected, summary.quarantined)
     assert not summary.quarantined
