@@ -44,6 +44,7 @@ BLACK = "too black to show its folds"
 MOTTLED = "garment of several colours"
 NO_COLOUR = "no colour that would be another"
 OTHER_COLOUR = "result has not the colour"
+SAME_NAME = "old and new colour have one name"
 
 # CIELAB, lightness 0 to 100
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -314,6 +315,8 @@ class ObjectReplacement(DerivedTask):
     def _accept(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
         pair: Candidate = results["recolour"]
         details = pair.details(Recoloured)
+        if details.old == details.colour:  # a light blue made dark: no words say that
+            return [refused(SAME_NAME)]
         return [pair if details.result == details.colour else refused(OTHER_COLOUR)]
 
     # ---- samples ----------------------------------------------------------------------------------------

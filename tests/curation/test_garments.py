@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import cv2
 import numpy as np
+import pytest
 
+from curation.core.results import Candidate
+from curation.core.stage import Item
+from curation.engine.task_config import build, default_config, load_config
 from curation.ops.garments import Clothes, find_clothes, recolour
+from curation.sources.clips import Clip
+from curation.tasks.object_replacement import OTHER_COLOUR, SAME_NAME, Recoloured
 
 GRASS, SKIN, JACKET, JEANS, BAG, SHOE = (90, 120, 60), (200, 150, 120), (150, 40, 40), (50, 70, 130), 20, 240
 JOINTS = {
@@ -89,3 +97,22 @@ def test_recolouring_keeps_folds_and_everything_else() -> None:
     beyond = ~cv2.dilate((top.weight[4] > 0.5).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
     assert not changed[4][beyond].any()
     assert not changed[4][cv2.erode(truth["head"].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0].any()
+
+
+@pytest.mark.parametrize(
+    ("colours", "reason"),
+    [
+        (("black", "red", "red"), ""),
+        (("blue", "blue", "blue"), SAME_NAME),
+        (("black", "red", "brown"), OTHER_COLOUR),
+    ],
+)
+def test_what_the_words_could_not_say_is_refused(colours: tuple[str, str, str], reason: str) -> None:
+    """`colours` before, asked for, and measured after."""
+    task = build(load_config("object_replacement", default_config("object_replacement")))
+    (stage,) = [stage for stage in task.graph if stage.name == "recolour"]
+    made = Candidate(about=asdict(Recoloured("top", *colours, {})))
+    clip = Clip("a.mp4", "0" * 64, "a", 0, 9, 10.0, 64, 64, "train")
+    (decided,) = stage.following(clip, Item(), {"recolour": made})  # type: ignore[arg-type]  # as `Results`
+    assert isinstance(decided, Candidate)
+    assert decided.reason == reason
