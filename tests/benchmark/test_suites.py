@@ -232,7 +232,7 @@ def test_a_judges_words_and_refusals_are_kept(
     file = synthetic.write_metrics(tmp_path / "metrics.yaml", networks, stub.url)
     run = scored(tmp_path / "out", bench, {"ours": ours}, file)
     assert (of(run, "ours", "judge")["value"], of(run, "ours", "judge")["failed"]) == (6.0, 2)
-    assert {i for i, _, m, r in run.failures() if m == "judge" and "refused" in r} == {"2", "3"}
+    assert {i for i, _, m, r in run.failures() if m == "judge" and "a refusal" in r} == {"2", "3"}
     item = run.items_out()["items"][0]
     assert "The waves are red." in item["words"]["ours"]["judge"]
     asked = len(stub.requests)
