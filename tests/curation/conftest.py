@@ -133,11 +133,11 @@ def finished(
     mixed_clips: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
-    """(out, workspace, process) of one uninterrupted Ray run over `mixed_clips`."""
+    """(out, workspace, process) of one uninterrupted run over `mixed_clips`, by a pool of two processes."""
     base = tmp_path_factory.mktemp("finished")
     out, workspace = base / "out", base / "workspace"
     done = cli(
         *("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace),
-        *("--workers", 2, "--engine", "ray"),
+        *("--workers", 2, "--engine", "local"),
     )
     return out, workspace, done

@@ -59,8 +59,8 @@ def test_the_run_makes_up_to_four_samples_of_every_accepted_pair(finished: Finis
         assert f"{reason}: {count}" in page
     assert page.count('<img loading="lazy"') >= len(summary["rejected"])  # of the clips themselves
     assert f"Quarantined: {len(summary['quarantined'])}" in page
-    assert summary["engine"] == "ray"
-    assert re.search(r"^engine: ray, asked for$", done.stderr, re.M), done.stderr
+    assert summary["engine"] == "pool"
+    assert re.search(r"^engine: pool, 2 processes without Ray, asked for$", done.stderr, re.M), done.stderr
     assert f"clips {summary['clips']}/{summary['clips']}, {summary['accepted']} accepted" in done.stderr
 
 
@@ -183,7 +183,7 @@ def _until(holds: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the run did not get that far")
 
 
-def test_one_process_without_ray_gives_the_same_shards(
+def test_one_process_gives_the_same_shards(
     finished: Finished, cli: Cli, mixed_clips: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
