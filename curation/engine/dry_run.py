@@ -15,7 +15,7 @@ from rich.table import Table
 
 from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
-from curation.core.task import Task
+from curation.core.task import Task, classes_of
 from curation.engine.engine import EngineOptions, Plan, choose
 from curation.engine.memory import (
     ALLOWANCE,
@@ -39,7 +39,7 @@ from curation.vlm.weights import Weights
 from shards.media import MediaError, probe
 from shards.terminal import print_table
 
-COSTS = "costs.json"  # in a workspace: task -> stage -> [seconds, source frames] of all its runs
+COSTS = "costs.json"  # in a workspace: see `_costs`
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,29 @@ def source_frames(task: Task, sources: Sequence[str], space: Workspace) -> int:
     return total
 
 
-def note_costs(space: Workspace, task: str, stages: dict[str, Work], frames: int) -> None:
+def note_costs(space: Workspace, task: Task, stages: dict[str, Work], frames: int) -> None:
     """Add what a run's stages took to the workspace's record; of two runs that end at once, one is noted."""
-    held = _costs(space)
-    of_task = held.setdefault(task, {})
+    held, labels = _costs(space), labels_of(task)
+    of_task = held.setdefault(task.name, {})
     for name, work in stages.items():
-        if work.computed:
-            seconds, seen = of_task.get(name, (0.0, 0.0))
+        if work.computed and name in labels:
+            seconds, seen = of_task.get(labels[name], (0.0, 0.0))
             share = work.computed / (work.computed + work.reused)
-            of_task[name] = [round(seconds + work.seconds, 3), round(seen + frames * share, 1)]
+            of_task[labels[name]] = [round(seconds + work.seconds, 3), round(seen + frames * share, 1)]
     space.location.put(COSTS, (json.dumps(held, indent=2) + "\n").encode())
 
 
+def labels_of(task: Task) -> dict[str, str]:
+    """Stage -> its name in the record of costs: with its annotators' classes, since presets share names."""
+    labels = {name: name for name in (CUT, SCREEN)}
+    for stage in task.graph:
+        classes = ", ".join(one.__name__ for one in classes_of(stage.annotators))
+        labels[stage.name] = f"{stage.name} ({classes})" if classes else stage.name
+    return labels
+
+
 def _costs(space: Workspace) -> dict[str, dict[str, list[float]]]:
-    """What stages took in earlier runs of a workspace."""
+    """What stages took in earlier runs of a workspace: task -> label of a stage -> seconds, source frames."""
     try:
         held: dict[str, dict[str, list[float]]] = json.loads(space.location.read(COSTS))
     except (FileNotFoundError, NotADirectoryError):
@@ -183,7 +192,9 @@ def print_hours(
     table = Table("stage", "seconds a source frame", "from", "hours", title=f"{frames} source frames")
     rows: list[tuple[str, float | None, str]] = [
         (name, s / max(1.0, n), "earlier runs in this workspace") for name, (s, n) in measured.items()
-    ] or sorted(((p.role, *(p.speed or (None, ""))) for p in parts), key=lambda row: row[1] is None)
+    ]
+    others = [part for part in parts if part.role.partition(":")[0] not in measured]
+    rows += sorted(((p.role, *(p.speed or (None, ""))) for p in others), key=lambda row: row[1] is None)
     hours, unknown = dict[str, float](), False
     for name, each, origin in rows:
         if each is None:
@@ -196,9 +207,13 @@ def print_hours(
     known = ", ".join(f"{of:.2g} for {name}" for name, of in hours.items())
     total = f"{sum(hours.values()):.2g}" if hours and not unknown else "not known"
     more = f" (but {known})" if unknown and hours else ""
-    how = "" if measured else "; run a few clips in this workspace and repeat, to have them measured"
+    how = (
+        ""
+        if hours and not unknown
+        else "; run a few clips in this workspace and repeat, to have them measured"
+    )
     Console().print(f"hours: {total}{more}{how}", highlight=False, soft_wrap=True, markup=False)
-    if not measured and hours:
+    if any(part.speed for part in others):
         print("Published speeds hold for the size and card that they name, and leave out loading the models.")
 
 
@@ -257,7 +272,9 @@ def dry_run(
     if memory.local.total and (gib := gib_of_gpu()):
         console.print(verdict(memory, len(visible_gpus()), gib), highlight=False, soft_wrap=True)
     processes = processes_of(engine, plan, options, len(visible_gpus()))
-    print_hours(parts, _costs(space).get(task, {}), frames, processes)
+    of_task = _costs(space).get(built.name, {})
+    measured = {name: of_task[label] for name, label in labels_of(built).items() if label in of_task}
+    print_hours(parts, measured, frames, processes)
     if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
     if load:

@@ -112,7 +112,7 @@ def _run(
         finally:
             space.end_run(job.run)
         _write_pictures(output.local, task, pairs, rejections)
-        note_costs(space, task, summary.stages, summary.source_frames)
+        note_costs(space, built, summary.stages, summary.source_frames)
         summary.finish(time.perf_counter() - began)
         lines = (json.dumps({"reason": reason}) + "\n" for reason in summary.quarantined)
         write_bytes(output.local / "quarantine.jsonl", "".join(lines).encode())

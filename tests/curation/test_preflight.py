@@ -11,9 +11,10 @@ import pytest
 
 from curation.__main__ import run
 from curation.annotators.vace import WanVace
+from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
 from curation.core.task import Task
-from curation.engine.dry_run import dry_run
+from curation.engine.dry_run import dry_run, note_costs
 from curation.engine.engine import EngineOptions, Plan
 from curation.engine.memory import task_memory, verdict, visible_gpus
 from curation.engine.task_config import StageLimits, build, default_config, load_config, read_limits
@@ -182,6 +183,22 @@ def test_a_dry_run_tells_memory_and_claims_no_hours(
         assert re.match(r"hours: not known \(but [\d.]+ for inpaint\);", hours)
         assert "leave out loading the models" in printed
         assert re.search(r"inpaint +│ 20.0 +│ 20.0 +│ 24 GB", printed)
+
+
+def test_one_preset_s_speeds_are_not_the_other_s(
+    square: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both call a stage "style": one filters pictures, the other generates them."""
+    write_video(tmp_path / "a.mp4", square(20, 64, 96)[0], 10.0)
+    offline, reference = (default_config("style_transfer", preset) for preset in ("offline", "reference"))
+    built = build(load_config("style_transfer", offline))
+    note_costs(Workspace(tmp_path / "space"), built, {"style": Work(computed=1, seconds=36.0)}, 1000)
+    told = []
+    for config in (offline, reference):
+        dry_run("style_transfer", str(tmp_path), tmp_path / "space", config, EngineOptions(1))
+        told += [line for line in capsys.readouterr().out.splitlines() if line.startswith("hours: ")]
+    assert told[0] == f"hours: {0.036 * 20 / 3600:.2g}"
+    assert told[1].startswith("hours: not known;")
 
 
 def test_gpus_are_those_that_cuda_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
