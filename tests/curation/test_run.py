@@ -110,7 +110,7 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # two runs of Ray, maybe on a busy machine
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["ray"])
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
