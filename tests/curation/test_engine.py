@@ -101,7 +101,7 @@ def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     return digests(folder / "out"), summary
 
 
-@pytest.mark.parametrize("options", [*LOCAL, *RAY], ids=name)
+@pytest.mark.parametrize("options", LOCAL, ids=name)  # Ray's bytes are compared on two nodes, below
 def test_every_engine_gives_the_same(
     expected: tuple[dict[str, str], Summary], clips: Path, tmp_path: Path, options: EngineOptions
 ) -> None:
