@@ -16,7 +16,7 @@ from curation.core.cache import Workspace
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources, Stage
 from curation.engine import local, passes, streaming
-from curation.engine.memory import visible_gpus
+from curation.engine.memory import gpus_at_once, visible_gpus
 from curation.engine.progress import RunProgress
 from curation.engine.ray_driver import StagePool
 from curation.engine.store import OutcomeStore
@@ -86,8 +86,7 @@ class Plan:
     @property
     def gpus_at_once(self) -> float:
         """GPUs that the smallest pools of all stages take together."""
-        least = {name: limit.min or 1 for name, limit in self.limits.items()}
-        return sum(needs.gpus * least.get(name, 1) for name, needs in self.stages.items())
+        return gpus_at_once(self.stages, self.limits)
 
     def pool_size(self, workers: int, gpus: int) -> int:
         """Processes of a pool without Ray, each of which loads every model: one a GPU where any is wanted."""

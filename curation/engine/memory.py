@@ -129,11 +129,16 @@ def task_memory(
     passes = max(memory.values(), key=lambda one: one.total, default=GpuMemory())
     passes = GpuMemory(passes.weights, passes.allowance, together.unknown)
     wanting = {name: needs[name].gpus for name in memory if needs[name].gpus}
-    least = {name: limit.min or 1 for name, limit in limits.items()}
     counts = {name: limits[name].max if name in limits else None for name in wanting}
     worst = _worst_on_one_gpu([(wanting[name], memory[name].total, counts[name]) for name in wanting])
-    gpus = sum(share * least.get(name, 1) for name, share in wanting.items())
-    return TaskMemory(memory, passes, local, GpuMemory(worst, 0.0, together.unknown), gpus)
+    ray = GpuMemory(worst, 0.0, together.unknown)
+    return TaskMemory(memory, passes, local, ray, gpus_at_once(needs, limits))
+
+
+def gpus_at_once(needs: Mapping[str, Resources], limits: Mapping[str, StageLimits]) -> float:
+    """GPUs that the smallest pools of all stages take together; the arguments are those of `task_memory`."""
+    least = {name: limit.min or 1 for name, limit in limits.items()}
+    return sum(one.gpus * least.get(name, 1) for name, one in needs.items())
 
 
 def _worst_on_one_gpu(kinds: Sequence[tuple[float, float, int | None]]) -> float:

@@ -10,11 +10,8 @@ from curation.ops.appearance import Person, middle_of
 from curation.ops.masks import covered, iou
 from curation.removal.stages import FrameDetections, Look, MeasuredTrack
 
-SAME, KNOWN, INSIDE = (
-    0.4,
-    0.3,
-    0.6,
-)  # overlaps of boxes: the same person twice, and a box that a track explains
+# Overlaps of boxes: the same person twice, and a box that a track explains.
+SAME, KNOWN, INSIDE = 0.4, 0.3, 0.6
 
 
 def people_in(

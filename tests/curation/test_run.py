@@ -110,21 +110,19 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # two runs of Ray, maybe on a busy machine
-@pytest.mark.parametrize("engine", ["ray"])
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
     cli: Cli,
     mixed_clips: Path,
     tmp_path: Path,
-    engine: str,
 ) -> None:
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     arguments = ("run", "object_removal", "--clips", mixed_clips, "--out", out, "--workspace", workspace)
     total = len(ledger(finished[1]))
     moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 2, replace=False).tolist())
     print("one worker, then the driver, killed after", moments, "of", total, "results")
-    driver = start(*arguments, "--workers", "2", "--engine", engine)
+    driver = start(*arguments, "--workers", "2", "--engine", "ray")
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
     _until(lambda: bool(_at_work(driver, workspace)), driver)
     _at_work(driver, workspace)[0].kill()
