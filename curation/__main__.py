@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from curation.datasets import cli as datasets
 from curation.engine.cluster import PATIENCE, living_nodes
 from curation.engine.dry_run import dry_run as tell
 from curation.engine.engine import MAX_SILENCE, Engine, EngineName, EngineOptions
@@ -23,6 +24,7 @@ from curation.engine.submit import submit as submit_job
 from curation.engine.summary import print_table
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
+from curation.quality import cli as quality
 from curation.sources.assets import CLIPS, MODELS, REFERENCE_MODELS, fetch, fetch_urls
 from shards.command import Parser, run_command
 from shards.errors import SettingError
@@ -230,6 +232,8 @@ COMMANDS: Commands = {
     "submit": submit,
     "cluster": cluster,
     "tasks": tasks,
+    **datasets.COMMANDS,
+    **quality.COMMANDS,
 }
 
 

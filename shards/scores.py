@@ -1,0 +1,1 @@
+"""Stored scores of the samples of a folder."""
