@@ -36,6 +36,7 @@ from shards.sample import Sha256, Strict, explain
 log = logging.getLogger(__name__)
 
 PREFIX, HEADER = "scores-", "scores.json"
+OWN = "sample"  # what made the samples' own scores
 LONGEST = 100  # characters of a score's name
 AGAIN = "remove the folder and grade again"
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -163,7 +164,7 @@ class Scores:
                 if name not in own:
                     own[name] = np.full(self.samples, np.nan, np.float32)
                 own[name][number] = np.nan if value is None else value
-        about = About(made_by="sample", what="the samples' own score")
+        about = About(made_by=OWN, what="the samples' own score")
         missing = {name: (own[name], about) for name in sorted(own) if name not in self.stored}
         places = self._places[1:] if self._places[0].remote else self._places
         _write(places, self._manifest, self.samples, missing, own=True)
@@ -193,8 +194,14 @@ def write_scores(directory: str | Path, name: str, values: ArrayLike, about: Abo
     write_all_scores(directory, {name: (values, about)})
 
 
-def write_all_scores(directory: str | Path, scores: Mapping[str, tuple[ArrayLike, About]]) -> None:
-    """Store several scores at once, see `write_scores`."""
+def write_all_scores(
+    directory: str | Path, scores: Mapping[str, tuple[ArrayLike, About]], own: bool = False
+) -> None:
+    """Store several scores at once, see `write_scores`.
+
+    Args:
+        own: the samples' own are all among them, and need not be read out of the shards.
+    """
     columns = open_columns(directory)
     checked: dict[str, tuple[Floats, About]] = {}
     for name, (values, about) in scores.items():
@@ -210,7 +217,7 @@ def write_all_scores(directory: str | Path, scores: Mapping[str, tuple[ArrayLike
             number = int(np.isinf(column).argmax())
             raise SettingError(f"score {name!r}: infinite at sample {number}; cap it, or give NaN for null")
         checked[name] = column, about
-    _write(_places(directory, columns.manifest), columns.manifest, columns.samples, checked)
+    _write(_places(directory, columns.manifest), columns.manifest, columns.samples, checked, own)
 
 
 def scores_faults(directory: str | Path) -> Iterator[str]:
