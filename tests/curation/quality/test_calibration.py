@@ -11,10 +11,17 @@ import pytest
 import yaml
 
 from curation.__main__ import main
-from curation.quality.calibration import calibrate
-from curation.quality.labels import Label, LabelError, LabelFile, LabelSet, cohens_kappa, read_labels
-from curation.quality.rules import read_rules
-from curation.quality.thresholds import Signals, fit_keeping, fit_precise, passing
+from curation.quality.selection.calibration import calibrate
+from curation.quality.selection.labels import (
+    Label,
+    LabelError,
+    LabelFile,
+    LabelSet,
+    cohens_kappa,
+    read_labels,
+)
+from curation.quality.selection.rules import read_rules
+from curation.quality.selection.thresholds import Signals, fit_keeping, fit_precise, passing
 from shards.errors import ConfigError, SettingError
 from shards.reader import ShardSet
 from shards.scores import About, write_scores

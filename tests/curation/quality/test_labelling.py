@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curation.quality.label_page import REASONS, Labelling, label_site
-from curation.quality.labels import LabelFile, read_labels
+from curation.quality.selection.label_page import REASONS, Labelling, label_site
+from curation.quality.selection.labels import LabelFile, read_labels
 from shards.errors import SettingError
 from shards.reader import ShardSet
 from shards.reports.pages import Samples

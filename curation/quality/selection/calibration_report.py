@@ -10,7 +10,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
-from curation.quality.calibration import Calibration, Labelled, SignalReport
+from curation.quality.selection.calibration import Calibration, Labelled, SignalReport
 from shards.files import write_bytes, write_json
 from shards.terminal import print_table
 

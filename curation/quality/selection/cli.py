@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from curation.quality.calibration import calibrate
-from curation.quality.calibration_report import RULES, print_calibration, write_calibration
-from curation.quality.filter import MAX_SAMPLES, REJECTED, filter_shards
-from curation.quality.label_page import REASONS, Labelling, label_site
-from curation.quality.labels import LabelFile
-from curation.quality.retention import print_retention, read_retention
-from curation.quality.rules import read_rules
+from curation.quality.selection.calibration import calibrate
+from curation.quality.selection.calibration_report import RULES, print_calibration, write_calibration
+from curation.quality.selection.filter import MAX_SAMPLES, REJECTED, filter_shards
+from curation.quality.selection.label_page import REASONS, Labelling, label_site
+from curation.quality.selection.labels import LabelFile
+from curation.quality.selection.retention import print_retention, read_retention
+from curation.quality.selection.rules import read_rules
 from shards.errors import SettingError
 from shards.files import exclusive
 from shards.reports.pages import Samples

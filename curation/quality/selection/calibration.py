@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curation.quality.attributes import Attributes
-from curation.quality.labels import LabelError, LabelSet, read_labels
-from curation.quality.rules import Rule, Rules, judge
-from curation.quality.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
+from curation.quality.selection.attributes import Attributes
+from curation.quality.selection.labels import LabelError, LabelSet, read_labels
+from curation.quality.selection.rules import Rule, Rules, judge
+from curation.quality.selection.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
 from shards.errors import SettingError
 from shards.reader import ShardSet
 from shards.sample import Strict
@@ -145,7 +145,7 @@ def calibrate(
     """Propose rules from labels and stored scores.
 
     Args:
-        directory: a shard folder or URL. labels: a file of them, see `curation.quality.labels`.
+        directory: a shard folder or URL. labels: a file of them, see `curation.quality.selection.labels`.
         precision: share of clean samples among the kept that is wanted, with as many kept as can be.
         keep_clean: share of the clean samples that is to be kept, with as many others dropped as can be;
             0.95 where neither is given.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from curation.quality.labels import Label, LabelFile, choose_next
+from curation.quality.selection.labels import Label, LabelFile, choose_next
 from shards.errors import SettingError
 from shards.limits import parse_json
 from shards.reports.pages import ASSETS, Samples, application, json_bytes, page, told
@@ -121,7 +121,7 @@ class Labelling:
             last = self.file.labels.last_of(by)
             if last is None or last.key not in self._number:
                 raise SettingError("there is nothing to take back")
-            self.file.add(Label(key=last.key, keep=None, by=by))
+            self.file.add(Label(key=last.key, keep=None, reasons=(), by=by))
             self._shown[by] = last.key, time.monotonic()
             return self._next(by)
 
@@ -143,13 +143,13 @@ class Labelling:
 
     def _next(self, by: str) -> dict[str, Any]:
         now = time.monotonic()
-        labels, busy = self.file.labels, {}
+        labels = self.file.labels
+        busy: dict[str, set[str]] = {}
         for name, (key, since) in self._shown.items():
             if now - since < BUSY and name != by:
                 busy.setdefault(key, set()).add(name)
-        key, _ = self._shown.get(by, (None, 0.0))
-        if key is None:
-            key = choose_next(labels, self._wanted, by, busy)
+        shown = self._shown.get(by)
+        key = shown[0] if shown else choose_next(labels, self._wanted, by, busy)
         if key is not None:
             self._shown[by] = key, now
         done = sum(len(labels.votes.get(one, ())) >= wanted for one, wanted in self._wanted.items())
