@@ -111,7 +111,8 @@ def plot(calibration: Calibration, labelled: Labelled) -> str:
         f'<text x="{LEFT + 210}" y="24" fill="#60666d">dashed: proposed; dotted: by itself</text>',
     ]
     for number, (name, one) in enumerate(shown.items()):
-        proposed = [one.get(name) for one in (calibration.rules.rules, *calibration.rules.tasks.values())]
+        proposed = [calibration.rules.rules.get(name)]
+        proposed += [own.get(name) for own in calibration.rules.tasks.values()]
         drawn = [(rule, "5 3") for rule in proposed if rule is not None] or [(one.rule, "1 3")]
         values = labelled.values[name].astype(np.float64)
         parts += _row(40 + ROW * number, name, one, values, labelled.clean)
