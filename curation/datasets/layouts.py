@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from curation.datasets import public
+from curation.datasets.folders import AiToolkit, Folder
 from curation.datasets.rows import Layout, LayoutOptions
+from curation.datasets.tables import Table
+from curation.datasets.trainers import Bagel, DiffSynth, Ltx, Musubi
 from shards.command import nearest
 from shards.errors import SettingError
 
-OWN: dict[str, Callable[[LayoutOptions], Layout]] = {}
+OWN: dict[str, Callable[[LayoutOptions], Layout]] = {
+    made.name: made for made in (Table, Folder, DiffSynth, Musubi, AiToolkit, Ltx, Bagel)
+}
 
 
 def all_layouts() -> dict[str, Callable[[LayoutOptions], Layout]]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pydantic import JsonValue
-
 from curation.sources.clips import printable
 from shards.errors import MediaError, SettingError
 from shards.files import OutsideError, inside
@@ -20,6 +18,19 @@ from shards.location import URL, Location, ShardError
 MAX_BLOB_BYTES = 1 << 30  # of one image or video; `shards.limits` bounds what they decode to
 PART_ROWS = 512  # of a part at most: some hundred rows become a shard of a convenient size
 MaskRule = Literal["bright", "dark", "transparent"]  # which pixels of a mask's picture are inside
+
+
+class Refused(MediaError):
+    """A row that cannot be used.
+
+    Attributes:
+        reason: what kind of fault, in a few words that are counted.
+        detail: of this one row; names the file.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail
 
 
 class Piece(NamedTuple):
@@ -77,33 +88,33 @@ class Blob:
         """All bytes.
 
         Raises:
-            MediaError: there is no such file, it ends too early, it is empty, or has over `MAX_BLOB_BYTES`.
+            Refused: there is no such file, it ends too early, it is empty, or has over `MAX_BLOB_BYTES`.
             StoreError: the store that it lies in does not answer.
         """
         data = self.data
         if data is None:
             data = b"".join(self._piece(piece) for piece in self.pieces)
         if not data:
-            raise MediaError(f"{self.name}: the file is empty")
+            raise Refused("file empty", self.name)
         if len(data) > MAX_BLOB_BYTES:
-            raise MediaError(f"{self.name}: has {len(data)} bytes, at most {MAX_BLOB_BYTES} are read")
+            raise Refused("file too large", f"{self.name}: {len(data)} bytes, at most {MAX_BLOB_BYTES}")
         return data
 
     def _piece(self, piece: Piece) -> bytes:
         folder, _, rest = piece.path.rpartition("/")
         location = Location(folder or ("/" if piece.path.startswith("/") else "."))
         if (piece.size or 0) > MAX_BLOB_BYTES:
-            raise MediaError(f"{self.name}: has {piece.size} bytes, at most {MAX_BLOB_BYTES} are read")
+            raise Refused("file too large", f"{self.name}: {piece.size} bytes, at most {MAX_BLOB_BYTES}")
         try:
             return location.read(rest, piece.offset, piece.size, MAX_BLOB_BYTES)
         except (FileNotFoundError, NotADirectoryError):
-            raise MediaError(f"{self.name}: no such file") from None
+            raise Refused("file missing", self.name) from None
         except IsADirectoryError:
-            raise MediaError(f"{self.name}: a folder, not a file") from None
+            raise Refused("file missing", f"{self.name}: is a folder") from None
         except ShardError as error:
             if location.remote:
                 raise
-            raise MediaError(str(error)) from None
+            raise Refused("file cannot be read", str(error)) from None
 
 
 def place_in(root: str, name: str, anywhere: bool = False) -> str:
@@ -113,25 +124,25 @@ def place_in(root: str, name: str, anywhere: bool = False) -> str:
         anywhere: absolute paths and URLs are taken too: for a table of one's own, not for one from elsewhere.
 
     Raises:
-        MediaError: no name, or one that leads out of the folder.
+        Refused: no name, or one that leads out of the folder.
     """
     name = name.strip()
     if not name:
-        raise MediaError("names no file")
+        raise Refused("no file named")
     if URL.match(name):
         if anywhere:
             return name.removeprefix("file://")
-        raise MediaError(f"{printable(name)}: a URL, where a path inside the data set is wanted")
+        raise Refused("path leads out of the data set", f"{printable(name)}: a URL")
     if URL.match(root):
         if name.startswith("/") or ".." in name.split("/"):
-            raise MediaError(f"{printable(name)}: leads out of {root}")
+            raise Refused("path leads out of the data set", printable(name))
         return f"{root.rstrip('/')}/{name}"
     if anywhere:
         return str(Path(root) / name)
     try:
         return str(inside(root, name))
     except OutsideError as error:
-        raise MediaError(str(error)) from None
+        raise Refused("path leads out of the data set", str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -210,7 +221,7 @@ class Part:
     path: str = ""
     start: int = 0
     stop: int = 0
-    about: Mapping[str, JsonValue] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
 
 
