@@ -396,6 +396,15 @@ def list_sizes(root: str, wanted: Iterable[str]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
+def volumes_of(root: str, name: str) -> dict[str, int]:
+    """Bytes of one archive of a data set by name, or of all its volumes where it is one of them."""
+    match = VOLUME.match(name)
+    if match is not None and not ARCHIVE.match(name):
+        return list_sizes(root, [f"{match['stem']}*"])
+    with opened(_join(root, name)) as handle:
+        return {name: handle.seek(0, io.SEEK_END)}
+
+
 def _regex(pattern: str) -> str:
     """A glob of `Path.glob` as a regular expression: `**/` is any folders or none."""
     parts = re.split(r"(\*\*/|\*|\?)", pattern)

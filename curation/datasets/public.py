@@ -7,32 +7,25 @@ lists them.
 from __future__ import annotations
 
 import functools
-import math
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from curation.datasets.archives import MemberIndex, find_archives, list_sizes
+from curation.datasets.archives import MemberIndex, find_archives, list_sizes, volumes_of
 from curation.datasets.mapping import MISSING, packaged, read_mapping, value_of
-from curation.datasets.records import Record, Stretch, columns_of, cut, kind_of, read
-from curation.datasets.rows import BadRow, Blob, EditRow, Layout, LayoutOptions, Part, place_in
+from curation.datasets.records import Record, kind_of
+from curation.datasets.rows import BadRow, Blob, EditRow, Layout, LayoutOptions, Part, Refused, place_in
+from curation.datasets.tables import columns_of, number_of, table_parts, table_rows
 from curation.datasets.tar_samples import KEY, read_samples, tar_parts
 from curation.sources.clips import printable
 from curation.sources.listing import suffix_of
-from shards.errors import MediaError, SettingError
+from shards.errors import SettingError
 from shards.limits import shown
-from shards.location import URL, Location, ShardError
-
-
-class RowFault(Exception):
-    """Why a row cannot be used: a reason that is counted, and what it was of this row."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
+from shards.location import URL, Location
 
 
 class MappedLayout:
@@ -67,8 +60,7 @@ class MappedLayout:
         if not sizes:
             raise SettingError(f"{source}: no {self.name}: none of {', '.join(patterns)} is there")
         if self.mapping.tars:
-            sizes = sizes if not only else list_sizes(root, [f"{only}*"]) or sizes
-            for archive in find_archives(sizes, root):
+            for archive in find_archives(volumes_of(root, only) if only else sizes, root):
                 yield from tar_parts(archive)
         else:
             yield from self._table_parts(root, [name for name in sizes if kind_of(name)])
@@ -79,27 +71,14 @@ class MappedLayout:
         for table in tables:
             path = f"{root.rstrip('/')}/{table}"
             try:
-                columns: list[JsonValue] = [*self.mapping.check(columns_of(path), table)]
-                for stretch in cut(path):
-                    yield Part(
-                        f"{table}:{stretch.first}",
-                        path,
-                        stretch.start,
-                        stretch.stop,
-                        {
-                            "root": root,
-                            "table": table,
-                            "columns": columns,
-                            "first": stretch.first,
-                            "stretch": stretch.about,
-                        },
-                    )
+                for part in table_parts(root, table):
+                    if not part.fault:
+                        used: list[JsonValue] = [*self.mapping.check(columns_of(part), table)]
+                        part = replace(part, about={**part.about, "root": root, "table": table, "used": used})
+                    yield part
                 good += 1
             except SettingError as error:
                 refused = refused or error
-                yield Part(table, path, fault=str(error))
-            except ShardError as error:
-                good += 1
                 yield Part(table, path, fault=str(error))
         if refused is not None and not good:
             raise refused
@@ -115,11 +94,10 @@ class MappedLayout:
                 yield from self._rows_of(sample, f"{stem}/{sample[KEY]}", table, None)
             return
         files = self._files_of(part)
-        stretch = Stretch(part.start, part.stop, int(str(part.about["first"])), dict(part.about["stretch"]))  # type: ignore[arg-type]
-        columns = [str(name) for name in part.about["columns"]]  # type: ignore[union-attr]
-        for number, record in read(part.path, stretch, columns):
-            if isinstance(record, str):
-                yield BadRow(f"{stem}/{number}", "not a record", record)
+        used = [str(name) for name in part.about["used"]]
+        for number, record in table_rows(part, used):
+            if isinstance(record, BadRow):
+                yield BadRow(f"{stem}/{number}", record.reason, record.detail)
             else:
                 yield from self._rows_of(record, f"{stem}/{number}", table, files)
 
@@ -165,9 +143,9 @@ class MappedLayout:
             identity = self._identity(record) or place
             sources = self._wanted(record, mapping.source, "source", identity, files)
             references = self._wanted(record, mapping.reference, "reference", identity, files)
-            targets = self._blobs(record, mapping.target, "target", identity, files)
-            if len(targets) != 1:
-                raise RowFault("no target" if not targets else "several targets", f"{len(targets)} of them")
+            targets = self._wanted(record, mapping.target, "target", identity, files)
+            if len(targets) > 1:
+                raise Refused("several targets", f"{len(targets)} of them")
             masks = self._blobs(record, mapping.mask, "mask", identity, files)
             group = self._text(record, mapping.group)
             return EditRow(
@@ -182,15 +160,13 @@ class MappedLayout:
                 captions={
                     k: text for k, names in mapping.captions.items() if (text := self._text(record, names))
                 },
-                scores={key: _number(value_of(record, names)) for key, names in mapping.scores.items()},
+                scores={key: number_of(value_of(record, names)) for key, names in mapping.scores.items()},
                 reverse_instruction=self._text(record, mapping.reverse_instruction) or None,
                 aligned=mapping.aligned,
                 **{"group": f"{self.name}/{group}" if group else "", **of_turn},
             )
-        except RowFault as fault:
+        except Refused as fault:
             return BadRow(identity, fault.reason, fault.detail)
-        except MediaError as error:
-            return BadRow(identity, "a path that cannot be used", str(error))
 
     def _identity(self, record: Record, instead: Mapping[str, object] | None = None) -> str:
         """The columns of `id`, joined; "" where the mapping names none."""
@@ -198,7 +174,7 @@ class MappedLayout:
         for name in self.mapping.id:
             value = (instead or {}).get(name, value_of(record, (name,)))
             if value is MISSING or value is None or isinstance(value, dict | list):
-                raise RowFault("no identity", f"{name} is {'missing' if value is MISSING else shown(value)}")
+                raise Refused("no identity", f"{name} is {'missing' if value is MISSING else shown(value)}")
             parts.append(printable(str(value)))
         return "-".join(parts)
 
@@ -210,7 +186,7 @@ class MappedLayout:
         try:
             turn = int(value)
         except (TypeError, ValueError):
-            raise RowFault("no turn", f"{self.mapping.turn[0]} is {shown(value)}") from None
+            raise Refused("no turn", f"{self.mapping.turn[0]} is {shown(value)}") from None
         if turn <= 1:
             return {"turn": 1}
         return {"turn": turn, "parent": self._identity(record, {self.mapping.id[-1]: turn - 1})}
@@ -255,7 +231,7 @@ class MappedLayout:
             elif isinstance(item, str) and files is not None:
                 found.append(files.find(item.strip()))
             else:
-                raise RowFault(
+                raise Refused(
                     f"no {role}", f"{' or '.join(names)} is {shown(item)}, neither path nor picture"
                 )
         return found
@@ -266,7 +242,7 @@ class MappedLayout:
         """`_blobs`, of which there must be one unless the mapping says that there may be none."""
         found = self._blobs(record, names, role, identity, files)
         if names and not found and not any(name.endswith("?") for name in names):
-            raise RowFault(f"no {role}", f"{' or '.join(names)} is empty")
+            raise Refused("no file named", f"{' or '.join(names)} is empty, the {role}")
         return found
 
     def _is_nothing(self, text: str) -> bool:
@@ -290,7 +266,7 @@ class _Files:
         """The file of a name.
 
         Raises:
-            RowFault: it is nowhere.
+            Refused: it is nowhere.
             MediaError: the name leads out of the data set.
         """
         places = [posixpath.join(folder, name) for folder in self._roots]
@@ -301,8 +277,8 @@ class _Files:
             if self._is_there(path, place):
                 return Blob.at(path, place)
         if broken := self._index.faults:
-            raise RowFault("in a part of an archive that is missing", f"{name}; {broken[0]}")
-        raise RowFault("file missing", name)
+            raise Refused("in a part of an archive that is missing", f"{name}; {broken[0]}")
+        raise Refused("file missing", name)
 
     def _is_there(self, path: str, place: str) -> bool:
         if not self._remote:
@@ -326,15 +302,6 @@ def _root_of(source: str) -> tuple[str, str]:
     if not URL.match(source) and not Path(source).is_dir():
         raise SettingError(f"{printable(source)}: no such folder or file")
     return source, ""
-
-
-def _number(value: Any) -> float | None:
-    """A published score; None for what is no number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _maker(name: str) -> Callable[[LayoutOptions], Layout]:

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from pydantic import JsonValue
 
-from curation.datasets.rows import PART_ROWS
+from curation.datasets.rows import PART_ROWS, BadRow
 from curation.sources.clips import printable
 from curation.sources.listing import suffix_of
 from shards.errors import first_line
@@ -34,7 +34,7 @@ KINDS = {
 }
 BATCH = 16  # rows of a parquet that are in memory at once: each may hold several pictures
 BLOCK = 1 << 20  # bytes of a JSON document that are looked at together
-HEAD = 16  # records of a JSON table whose keys are its columns
+HEAD = 256  # records of a JSON table whose keys are its columns
 JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]|"', re.DOTALL)
 
 Record = dict[str, Any]
@@ -117,8 +117,8 @@ def cut(path: str, rows: int = PART_ROWS) -> Iterator[Stretch]:
 
 def read(
     path: str, stretch: Stretch, columns: Sequence[str] | None = None
-) -> Iterator[tuple[int, Record | str]]:
-    """The records of a stretch with their numbers in the table; a str says what is wrong with one.
+) -> Iterator[tuple[int, Record | BadRow]]:
+    """The records of a stretch with their numbers in the table; a BadRow says what is wrong with one.
 
     Args:
         columns: of a parquet, those that are read at all; None for all.
@@ -136,7 +136,7 @@ def read(
     if len(data) != stretch.stop - stretch.start:
         raise ShardError(f"{path}: ends before byte {stretch.stop}; it changed since it was looked at")
     if kind_of(path) == "csv":
-        yield from _csv_rows(data, stretch, path)
+        yield from _csv_rows(data, stretch)
         return
     number = stretch.first
     for line in data.split(b"\n") if kind_of(path) == "jsonl" else _json_texts(data, path):
@@ -207,14 +207,14 @@ def _rows(handle: IO[bytes], path: str, stretch: Stretch, columns: Sequence[str]
 # ---- JSON -------------------------------------------------------------------------------------------------
 
 
-def _parsed(text: bytes) -> Record | str:
+def _parsed(text: bytes) -> Record | BadRow:
     """A record of JSON, or what is wrong with it."""
     try:
         value = json.loads(text)
         check_nesting(value, "the record")
     except (ValueError, RecursionError, LimitError) as error:
-        return f"no JSON: {first_line(error)}"
-    return value if isinstance(value, dict) else "no JSON object"
+        return BadRow("", "not a line of JSON", first_line(error))
+    return value if isinstance(value, dict) else BadRow("", "not a JSON object")
 
 
 def _lines(handle: IO[bytes], path: str) -> Iterator[tuple[int, int]]:
@@ -319,20 +319,24 @@ def _csv_records(handle: IO[bytes], begin: int, delimiter: str, path: str) -> It
         raise ShardError(f"{path}: no CSV after byte {start}: {error}") from None
 
 
-def _csv_rows(data: bytes, stretch: Stretch, path: str) -> Iterator[tuple[int, Record | str]]:
+def _csv_rows(data: bytes, stretch: Stretch) -> Iterator[tuple[int, Record | BadRow]]:
     columns = [str(name) for name in stretch.about["columns"]]  # type: ignore[union-attr]
     rows = csv.reader(_Counted(io.BytesIO(data), 0), delimiter=str(stretch.about["delimiter"]))
-    number = stretch.first
-    try:
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(columns):
-                yield number, f"{len(row)} fields, where the header names {len(columns)}"
-            elif any("\udc80" <= c <= "\udcff" for field in row for c in field):
-                yield number, "not UTF-8 text"
-            else:
-                yield number, dict(zip(columns, row, strict=True))
-            number += 1
-    except csv.Error as error:
-        raise ShardError(f"{path}: no CSV at record {number}: {error}") from None
+    number = stretch.first - 1
+    while True:
+        number += 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield number, BadRow("", "not a row of CSV", str(error))
+            continue
+        if row is None:
+            return
+        if not row:
+            number -= 1
+        elif len(row) != len(columns):
+            yield number, BadRow("", "wrong number of cells", f"{len(row)} where there are {len(columns)}")
+        elif any("\udc80" <= c <= "\udcff" for field in row for c in field):
+            yield number, BadRow("", "not UTF-8")
+        else:
+            yield number, dict(zip(columns, row, strict=True))
