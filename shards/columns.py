@@ -179,7 +179,7 @@ class Columns:
     """
 
     def __init__(self, folder: Path, manifest: str) -> None:
-        self.folder, self._location = folder, Location(folder)
+        self.folder, self.manifest, self._location = folder, manifest, Location(folder)
         header = self._read_header(manifest)
         self._sha256: dict[str, str] = header["sha256"]
         self.samples: int = header["samples"]

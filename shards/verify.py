@@ -19,6 +19,7 @@ from shards.location import WEB, Location, ShardError
 from shards.manifest import MANIFEST, ManifestRow, read_manifest
 from shards.media import MediaError, name_of, read_image, read_mask, read_video
 from shards.sample import Media, Sample
+from shards.scores import scores_faults
 from shards.tar import Member, TarReader
 
 ENCODING = "encoding.json"  # what `model precompute` writes first
@@ -63,6 +64,7 @@ def verify(directory: str | Path, *, decode: bool = True) -> Report:
         report.bytes += row.bytes
         report.faults += list(_shard_faults(location, row, there.get(row.shard), report, keys, decode))
     report.faults += list(columns_faults(directory))
+    report.faults += list(scores_faults(directory))
     return report
 
 
