@@ -63,7 +63,7 @@ def write_shards(
     rows: list[ManifestRow] = []
     for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
         for number, batch in enumerate(batches(group, max_samples, max_bytes)):
-            rows.append(write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
+            rows.append(write_items(out_dir, f"{split}-{number:06d}", batch, by_content))
     write_manifest(out_dir, rows)
     for row in older:
         if row.shard not in {r.shard for r in rows}:
@@ -110,8 +110,8 @@ def batches(items: Iterable[Item], max_samples: int = 512, max_bytes: int = 1 <<
         yield batch
 
 
-def write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool = False) -> ManifestRow:
-    """Write one shard, `{stem}.tar`, and its index; the row is for the manifest, which is the caller's.
+def write_items(out_dir: Path, stem: str, batch: list[Item], by_content: bool = False) -> ManifestRow:
+    """Write one shard of files, `{stem}.tar`, and its index; the row is for the caller's manifest.
 
     Args:
         stem: begins with the split, such as "train-000000".
