@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-COMMANDS: dict[str, Callable[..., None]] = {}
+from curation.datasets.exporters.command import export, formats
+
+COMMANDS: dict[str, Callable[..., None]] = {"export": export, "formats": formats}
