@@ -320,7 +320,7 @@ def _row(
     format: Format, pair: Pair, store: FileStore | ParquetStore | TarStore, choice: Choice
 ) -> tuple[str, dict[str, Any]]:
     """The table that a pair goes to, and what that says of it."""
-    if not (choice.masks and "mask" in format.extras):
+    if not (choice.masks and format.holds_mask(pair)):
         pair = replace(pair, mask=None)
     shape = format.shape(pair)
     return shape, store.add(shape, format.row(pair, store))

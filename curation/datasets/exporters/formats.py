@@ -58,6 +58,7 @@ class Format:
         shape: names the table that a pair's row goes to; rows of a table have the same columns.
         references: how many sources beyond the first it holds.
         extras: what else it holds.
+        mask_kinds: kinds of targets with which it holds a mask, where it does.
         task_words: its words for our tasks; it holds no others.
         tasks: those that it knows; all where empty.
         with_sources: whether pairs have a source; False for text to image.
@@ -81,6 +82,7 @@ class Format:
     schema: Callable[[], pa.Schema] | None = None
     references: int = 0
     extras: frozenset[Extra] = frozenset()
+    mask_kinds: frozenset[str] = frozenset({"video", "image"})
     task_words: Mapping[str, str] = field(default_factory=dict)
     captions: frozenset[str] = frozenset()
     scores: frozenset[str] = frozenset()
@@ -108,11 +110,15 @@ class Format:
             return "more than one source"
         if self.tasks and pair.sample.task not in self.tasks:
             return f"task {pair.sample.task}"
-        if pair.mask_in_text and not (masks and "mask" in self.extras):
+        if pair.mask_in_text and not (masks and self.holds_mask(pair)):
             return "text speaks of the mask"
         if not pair.instruction:
             return "no instruction"
         return None
+
+    def holds_mask(self, pair: Pair) -> bool:
+        """Whether it holds masks of such pairs."""
+        return "mask" in self.extras and pair.kind(pair.target) in self.mask_kinds
 
     def left_out(self, pair: Pair, masks: bool = True) -> list[str]:
         """What of a pair's sample a row of this format does not say."""
@@ -125,7 +131,7 @@ class Format:
             "captions": bool(set(sample.captions) - self.captions),
             "scores": bool(set(sample.scores) - self.scores),
         }
-        held = self.extras if masks else self.extras - {"mask"}
+        held = self.extras if masks and self.holds_mask(pair) else self.extras - {"mask"}
         return [name for name, there in has.items() if there and name not in held]
 
 

@@ -233,8 +233,9 @@ TRAINERS = known(
             "DiffSynth-Studio: metadata.csv of image, edit_image or video, vace_video, and prompt",
             _diffsynth_row,
             table="csv",
-            shape=lambda pair: _kind_and_mask(pair) if _kind(pair) == "video" else "image",
+            shape=_kind_and_mask,
             extras=frozenset({"mask"}),
+            mask_kinds=frozenset({"video"}),
         ),
         Format(
             "musubi",
