@@ -222,6 +222,11 @@ class ShardSet:
         number = int(np.searchsorted(self._ends, which, side="right"))
         return int(self.shards[number]), which - self.first(number)
 
+    def size(self, which: int | str) -> int:
+        """Bytes that a sample takes in its tar, headers included."""
+        first, last, _ = self.columns.stored(*self._locate(which))
+        return (last - first) * BLOCK
+
     def sample(self, which: int | str) -> Sample:
         """What a sample says, without reading its media where its JSON lies before them."""
         shard, place = self._locate(which)

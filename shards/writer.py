@@ -9,7 +9,7 @@ import hashlib
 import io
 import itertools
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from shards import hashing
@@ -119,12 +119,39 @@ def write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool = 
         by_content: see `write_shards`.
     """
     shard = f"{stem}.tar"
+    loaded = (
+        (sample, {n: Path(p).read_bytes() for n, p in sorted(files.items())}) for sample, files in batch
+    )
+    entries, size, digest = _write_tar(out_dir / shard, loaded)
+    if by_content:  # of the index too, which another version may write otherwise
+        entry_values = [entry.model_dump(mode="json") for entry in entries]
+        shard = f"{stem}.{hashing.digest([digest, entry_values])[:12]}.tar"
+        (out_dir / f"{stem}.tar").replace(out_dir / shard)
+    return _indexed(out_dir, shard, entries, size, digest)
+
+
+def write_shard(
+    out_dir: str | Path, shard: str, samples: Iterable[tuple[Sample, Mapping[str, bytes]]]
+) -> ManifestRow:
+    """Write one shard and its index, atomically, and no manifest; returns the row that it should have there.
+
+    Args:
+        shard: its file name, `{split}-...tar`.
+        samples: of one split, each with the file of every media element; taken one at a time, in this order.
+    """
+    out_dir = Path(out_dir)
+    return _indexed(out_dir, shard, *_write_tar(out_dir / shard, samples))
+
+
+def _write_tar(
+    path: Path, samples: Iterable[tuple[Sample, Mapping[str, bytes]]]
+) -> tuple[list[StoredEntry], int, str]:
+    """Its index entries, bytes and sha256."""
     entries: list[StoredEntry] = []
     geometry = TokenGeometry()
-    with atomic_path(out_dir / shard) as temporary:
+    with atomic_path(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
-            for sample, files in batch:
-                data = {name: Path(path).read_bytes() for name, path in sorted(files.items())}
+            for sample, data in samples:
                 media = {
                     name: m.model_copy(update={"sha256": hashlib.sha256(data[name]).hexdigest()})
                     for name, m in sample.media.items()
@@ -132,14 +159,13 @@ def write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool = 
                 sealed = sample.model_copy(update={"media": media})
                 document = sealed.to_json()
                 members = {"json": add_member(tar, f"{sample.key}.json", document)}
-                for name in data:
+                for name in sorted(data):
                     members[media[name].file] = add_member(tar, sealed.member(name), data[name])
                 entries.append(entry_of(sealed, members, geometry, document))
-        size, digest = temporary.stat().st_size, sha256_of(temporary)
-    if by_content:  # of the index too, which another version may write otherwise
-        entry_values = [entry.model_dump(mode="json") for entry in entries]
-        shard = f"{stem}.{hashing.digest([digest, entry_values])[:12]}.tar"
-        (out_dir / f"{stem}.tar").replace(out_dir / shard)
+        return entries, temporary.stat().st_size, sha256_of(temporary)
+
+
+def _indexed(out_dir: Path, shard: str, entries: list[StoredEntry], size: int, digest: str) -> ManifestRow:
     sealed_index = write_index(out_dir, ShardIndex(shard=shard, sha256=digest, samples=entries))
     return ManifestRow(
         shard=shard, sha256=digest, samples=len(entries), bytes=size, index_sha256=sealed_index

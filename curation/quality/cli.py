@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-COMMANDS: dict[str, Callable[..., None]] = {}
+from curation.quality import selection_cli
+
+COMMANDS: dict[str, Callable[..., None]] = {**selection_cli.COMMANDS}
