@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from curation.quality import selection_cli
+from curation.quality import grade_cli, selection_cli
 
-COMMANDS: dict[str, Callable[..., None]] = {**selection_cli.COMMANDS}
+COMMANDS: dict[str, Callable[..., None]] = {**grade_cli.COMMANDS, **selection_cli.COMMANDS}
