@@ -16,14 +16,16 @@ from pydantic import JsonValue
 from curation.core.cache import Workspace
 from curation.core.results import Candidate, StageResult
 from curation.core.stage import Item, Results, Stage
+from curation.core.task import Task
 from curation.quality.pairs import Pair, read_pair
 from curation.quality.signals import Grader
 from curation.sources.clips import Clip
-from curation.tasks.base.derived import DerivedTask
+from curation.sources.listing import Sources
 from shards.errors import SettingError
 from shards.hashing import digest
-from shards.index import IndexEntry
+from shards.manifest import read_manifest
 from shards.reader import ShardSet
+from shards.sample import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Graded:
     marks: dict[str, list[str]]
 
 
-class Grading(DerivedTask):
+class Grading(Task):
     """Every sample of a folder, graded.
 
     Args:
@@ -52,10 +54,13 @@ class Grading(DerivedTask):
     """
 
     name = "grade"
-    note = ""
+    from_files = False
 
     def __init__(self, graders: list[Grader], shards: str = "", signals: tuple[str, ...] = ()) -> None:
-        super().__init__((shards,), ())
+        super().__init__()
+        self.shards = shards
+        if not graders:
+            raise SettingError("graders: name at least one")
         known = [signal.name for grader in graders for signal in grader.signals]
         if twice := sorted({name for name in known if known.count(name) > 1}):
             raise SettingError(f"graders: two measure {twice[0]!r}")
@@ -64,18 +69,25 @@ class Grading(DerivedTask):
         self.wanted = tuple(name for name in known if not signals or name in signals)
         self.graders = [one for one in graders if any(signal.name in self.wanted for signal in one.signals)]
 
-    @property
-    def shards(self) -> str:
-        """The folder or URL of the samples."""
-        return self.parents[0]
-
-    def takes(self, entry: IndexEntry) -> bool:
-        """All samples."""
-        return True
+    def find(self, clips: str = "") -> Sources:
+        """The shards of the folder; ShardError where there are none."""
+        return Sources(tuple(f"{self.shards}/{row.shard}" for row in read_manifest(self.shards)))
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The samples of a shard; what is measured of one is kept by its content, wherever it lies."""
-        return [_unit(clip, self.shards) for clip in super().units(source, space)]
+        opened, shard = _opened(self.shards), source.rpartition("/")[2]
+        numbers = opened.shards.tolist()
+        place = [opened.columns.names[number].decode() for number in numbers].index(shard)
+        first, count = opened.first(place), opened.counts()[place]
+        return [self._unit(opened.sample(number)) for number in range(first, first + count)]
+
+    def _unit(self, sample: Sample) -> Clip:
+        """A sample as a clip whose key is a digest of all that its signals depend on."""
+        media = {name: one.sha256 for name, one in sample.media.items()}
+        key = digest([sample.key, sample.task, sample.text, sample.targets, media])
+        shape = sample.media[sample.targets[0]]
+        size = shape.frames, 1.0, shape.height, shape.width
+        return Clip(f"{self.shards}#{sample.key}", key, sample.key, 0, *size, sample.split)
 
     def stages(self) -> list[Stage]:
         """A stage for each grader; what they found is put together after the last."""
@@ -100,14 +112,6 @@ class Grading(DerivedTask):
             values |= found.values
             marks[name] = [*found.marks]
         return [Candidate(about={"values": values, "marks": marks})]
-
-
-def _unit(clip: Clip, shards: str) -> Clip:
-    """A sample as a clip whose key is a digest of all that its signals depend on."""
-    sample = _opened(shards).sample(clip.name)
-    media = {name: one.sha256 for name, one in sample.media.items()}
-    key = digest([sample.key, sample.task, sample.text, sample.targets, media])
-    return Clip(clip.source, key, clip.name, 0, clip.frames, 1.0, clip.height, clip.width, clip.split)
 
 
 def _measure(grader: Grader, clip: Clip, folder: Path) -> Measured:

@@ -35,7 +35,7 @@ SIGNALS = (
         VIDEO,
         "flicker of single places",
     ),
-    Signal("flicker_inside", "lower", "levels", "the same inside the edit, of the target alone", VIDEO),
+    Signal("flicker_inside", "lower", "levels", "the same inside the edit", VIDEO),
     Signal(
         "warp_excess",
         "lower",
@@ -90,7 +90,8 @@ def motion_signals(pair: Pair) -> dict[str, float | None]:
     if edit is not None:
         outside = np.stack([~dilate(one, 2) for one in edit])
     found["flicker_outside"] = _excess(*(flicker(video, outside) for video in (target, source)))
-    found["flicker_inside"] = None if edit is None else flicker(target, edit)
+    if edit is not None:
+        found["flicker_inside"] = _excess(*(flicker(video, edit) for video in (target, source)))
     found["warp_excess"] = warp_excess(source, target, outside)
     found["motion_kept"] = motion_kept(source, target, edit)
     return found

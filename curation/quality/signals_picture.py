@@ -20,6 +20,7 @@ BEST_PSNR = 60.0  # dB; what is the same to the bit
 SAME = 4.0  # CIELAB distance of pixels that nobody would call changed
 CELL = 16  # pixels of the side of a cell
 DETAIL = 25.0  # mean squared Laplacian of a cell that has any detail to lose
+RIM = 0.08  # of the height: what is so near the edit is close around it
 FEW = 40  # pixels: fewer say nothing
 BLACK = 20  # levels; a row or column that nowhere is lighter is black
 # What colour words mean in sRGB: the middle of what people call so (xkcd's survey, rounded).
@@ -37,6 +38,7 @@ NAMED_COLOURS = {
     "gray": (128, 128, 128),
     "brown": (110, 70, 35),
     "turquoise": (50, 190, 180),
+    "dark": (35, 35, 40),
 }
 PAIR, EDIT = "source and target of one size and length", "an edit of a part of the picture"
 ESTIMATED = "the mask, or where there is none what differs visibly"
@@ -58,6 +60,7 @@ SIGNALS = (
     Signal(
         "sharpness_inside", "neither", "ratio", "squared Laplacian inside the edit, target over source", EDIT
     ),
+    Signal("sharpness_rim", "higher", "ratio", "the same close around the edit", EDIT),
     Signal(
         "sharpness_weakest", "higher", "ratio", "the same of the 16-pixel cells outside that lost most", PAIR
     ),
@@ -144,14 +147,18 @@ def changed(pair: Pair) -> dict[str, float | None]:
 
 
 def sharpness(pair: Pair) -> dict[str, float | None]:
-    """The target's squared Laplacian over the source's: outside, inside, and in the place that lost most."""
+    """The target's squared Laplacian over the source's: outside, inside, around, and where it lost most."""
     energies = [np.stack([_detail(video[t]) for t in pair.times]) for video in pair.both]
     outside = np.ones(energies[0].shape, bool) if pair.outside is None else pair.outside[pair.times]
     inside = None if pair.edit is None else pair.edit[pair.times]
     found = {
         "sharpness_outside": _ratio(*(energy[outside] for energy in energies)),
         "sharpness_inside": None if inside is None else _ratio(*(energy[inside] for energy in energies)),
+        "sharpness_rim": None,
     }
+    if inside is not None:
+        near = np.stack([dilate(one, round(RIM * one.shape[0])) for one in inside]) & outside
+        found["sharpness_rim"] = _ratio(*(energy[near] for energy in energies)) if near.any() else None
     share, before, after = (
         np.stack([_cells(one) for one in maps])
         for maps in (
