@@ -86,20 +86,38 @@ class ClipRef(Strict):
 
 
 class Step(Strict):
-    """What one stage of the pipeline used; `config` is `sha256:` of its settings."""
+    """What one stage of the pipeline used; `config` is `sha256:` of its settings.
+
+    `license` is that of the model, or of the code where no model is; "" where nobody says.
+    """
 
     stage: str
     backend: str
     model: str = ""
     revision: str = ""
     config: str = ""
+    license: str = ""
+
+
+class Given(Strict):
+    """What a stage was given for this sample alone: a prompt, and the seed of its noise."""
+
+    prompt: str = ""
+    seed: int | None = None
 
 
 class Provenance(Strict):
-    """Where a sample comes from: the clip and the steps that made it."""
+    """Where a sample comes from: the clip and the steps that made it.
+
+    Attributes:
+        given: stage -> the prompt and seed that it was given.
+        parents: keys of the samples that it was made from.
+    """
 
     clip: ClipRef
     steps: list[Step] = []
+    given: dict[str, Given] = {}
+    parents: tuple[str, ...] = ()
 
 
 class Sample(Strict):
@@ -161,8 +179,15 @@ class Sample(Strict):
         for media in value["media"].values():
             if media["frame_of"] is None:  # left out, so that samples without are the bytes that they were
                 del media["frame_of"]
+        provenance = value["provenance"]
         if not self.provenance.clip.mended:
-            del value["provenance"]["clip"]["mended"]
+            del provenance["clip"]["mended"]
+        for name in ("given", "parents"):
+            if not provenance[name]:
+                del provenance[name]
+        for step in provenance["steps"]:
+            if not step["license"]:
+                del step["license"]
         return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
     def member(self, name: str) -> str:

@@ -15,8 +15,8 @@ from tests.rooms import PACKAGES, ROOT
 
 # Which extras, beside the core, a package may rely on.
 EXTRAS = {
-    "shards": ("train",),
-    "curation": ("curation", "reference", "train"),
+    "shards": ("train", "pages"),
+    "curation": ("curation", "reference", "train", "pages"),
     "model": ("train", "app", "flash", "wandb"),
     "benchmark": ("bench", "curation"),
 }

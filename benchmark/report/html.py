@@ -20,6 +20,7 @@ from benchmark.report import bar_charts
 from benchmark.report.tables import heading, interval, number, spread, unit_and_arrow
 from benchmark.report.training_curves import Curve, svg
 from shards.files import write_bytes
+from shards.reports.pages import ASSETS
 
 VIDEO_LABELS = {SOURCE: "Source", MODEL: "Model's edit", TARGET: "Curated target"}
 TEMPLATES = Path(__file__).parent / "templates"
@@ -38,7 +39,7 @@ def write_report(
         made: what the page says about where the numbers come from (commit, date ...), in this order.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -27,6 +27,7 @@ from shards.processes import DAY, age, own_name, sweep_leavings
 from shards.resources import cache_root
 
 RESULT = "result.json"
+COST = "cost.json"  # beside it in a folder: what the result took when it was computed
 StoredResult = dict[str, Any]  # JSON as it is on disk; `curation.core.results` gives it types
 ANOTHER_WAS_FIRST = {errno.ENOTEMPTY, errno.EEXIST, errno.ESTALE}  # what rename says, the last one on NFS
 
@@ -38,12 +39,36 @@ def code_of(*things: Any) -> str:
 
 @dataclass
 class Work:
-    """What one stage cost: results computed and found again, seconds of processor time and of the clock."""
+    """What one stage cost: results computed and found again, seconds of processor time and of the clock.
+
+    Processor time is that of all threads of this process; programs that it starts have their own.
+
+    Attributes:
+        saved_cpu_seconds, saved_seconds: what results that were found took when they were computed.
+        unpriced: results that were found and of which nobody noted that: at a URL, and of earlier versions.
+    """
 
     computed: int = 0
     reused: int = 0
     cpu_seconds: float = 0.0
     seconds: float = 0.0
+    saved_cpu_seconds: float = 0.0
+    saved_seconds: float = 0.0
+    unpriced: int = 0
+
+    def add(self, other: Work) -> None:
+        """Count another's work too."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def reuse(self, cost: dict[str, float] | None) -> None:
+        """Count a result that was found, with what it took."""
+        self.reused += 1
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.saved_cpu_seconds += cost["cpu_seconds"]
+            self.saved_seconds += cost["seconds"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,7 @@ class Workspace:
         if (found := self._find(reference)) is not None:
             if files:
                 self.folder(reference)
-            work.reused += 1
+            work.reuse(self._cost(reference))
             return final, found
         self.begin(stage)
         began, cpu = time.perf_counter(), time.process_time()
@@ -114,6 +139,10 @@ class Workspace:
         try:
             with naming(final, temporary):
                 result = make(temporary)
+                if not self.location.remote:
+                    took = time.process_time() - cpu, time.perf_counter() - began
+                    cost = dict(zip(("cpu_seconds", "seconds"), took, strict=True))
+                    (temporary / COST).write_text(canonical(cost))
                 (temporary / RESULT).write_text(canonical(result))
                 first = self._store(temporary, reference)
         except BaseException:
@@ -126,7 +155,7 @@ class Workspace:
             if not self.location.remote:
                 self._note(LedgerLine(key, stage, round(time.perf_counter() - began, 4)))
         else:
-            work.reused += 1
+            work.reuse({"cpu_seconds": 0.0, "seconds": 0.0})  # computed here all the same, and counted so
         # Read back, so that a computed and a found result are the same to the bit.
         return final, json.loads((final / RESULT).read_text())
 
@@ -177,6 +206,16 @@ class Workspace:
             shutil.rmtree(path.parent, ignore_errors=True)  # copies of what was deleted there and made anew
         self._remember(reference, data)
         return json.loads(data)
+
+    def _cost(self, reference: str) -> dict[str, float] | None:
+        """What a result took when it was computed; None where nobody noted it."""
+        if self.location.remote:
+            return None
+        try:
+            cost: dict[str, float] = json.loads((self.local / reference / COST).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return cost
 
     def _document(self, reference: str) -> bytes:
         """The bytes of a result's JSON."""

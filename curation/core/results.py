@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 from pydantic import JsonValue, TypeAdapter
 
 from curation.core.cache import StoredResult
+from shards.sample import Given
 
 Details = TypeVar("Details")
+GIVEN = "given"  # among what is known of a candidate
 ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
@@ -83,6 +85,12 @@ class Candidate(StageResult):
     def details(self, kind: type[Details]) -> Details:
         """What the task knows of the candidate, as the dataclass that it was stored from."""
         return _adapter(kind).validate_python(self.about)
+
+    @property
+    def given(self) -> Mapping[str, Given]:
+        """Stage -> the prompt and seed that it was given, as `MediaWriter.done` was told them."""
+        stored: Any = self.about.get(GIVEN, {})
+        return {stage: Given.model_validate(one) for stage, one in stored.items()}
 
     def span(self, frames: int) -> tuple[int, int]:
         """The frames (first, stop) that it shows of a clip of so many."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from curation.core.results import Candidate, MediaFile
+from curation.core.results import GIVEN, Candidate, MediaFile
 from curation.sources.clips import Clip
 from shards.media import write_image, write_mask, write_video
-from shards.sample import FrameOf, Media
+from shards.sample import FrameOf, Given, Media
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class MediaWriter:
         first: int | None = None,
         stop: int | None = None,
         scores: Mapping[str, float] | None = None,
+        given: Mapping[str, Given] | None = None,
     ) -> Candidate:
         """The accepted candidate: what was written, and what is to be known of it.
 
@@ -103,8 +104,11 @@ class MediaWriter:
             details: a dataclass of the task, to be read again with `Candidate.details`.
             first, stop: the frames of the clip that it shows; the whole clip when left out.
             scores: what gates measured.
+            given: stage -> the prompt and seed that its model was given.
         """
         about = {} if details is None else asdict(details)
+        if given:
+            about[GIVEN] = {stage: one.model_dump(mode="json") for stage, one in given.items()}
         return Candidate(files=self.files, scores=scores or {}, first=first, stop=stop, about=about)
 
 

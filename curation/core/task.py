@@ -30,6 +30,7 @@ from curation.sources.clips import Clip, Cut, cut, load_frames
 from curation.sources.listing import SourceFile, Sources, find_sources, local_copy
 from curation.vlm.errors import is_out_of_memory
 from curation.vlm.interface import Annotator, AnnotatorError
+from curation.vlm.interface import license_of as terms_of
 from shards import media
 from shards.hashing import digest
 from shards.sample import ClipRef, Provenance, Sample, Step
@@ -210,10 +211,10 @@ class Task:
         """Provenance of an accepted candidate: a step for each stage and annotator, then the recipe."""
         steps = []
         for stage in self.graph:
-            for backend in stage.backends:
+            for annotator, backend in zip(stage.annotators, stage.backends, strict=True):
                 made = {"backend": backend.backend, "model": backend.model, "revision": backend.revision}
-                config = "sha256:" + digest(backend.settings)
-                steps.append(Step(stage=stage.name, **made, config=config))
+                config, license = "sha256:" + digest(backend.settings), terms_of(annotator)
+                steps.append(Step(stage=stage.name, **made, config=config, license=license))
         config = "sha256:" + digest({**self.settings(), **self.thresholds()})
         return [*steps, Step(stage=self.name, backend="recipe", config=config)]
 
@@ -228,7 +229,7 @@ class Task:
             license=self.license(clip),
             mended=clip.mended,
         )
-        return Provenance(clip=reference, steps=steps)
+        return Provenance(clip=reference, steps=steps, given=dict(candidate.given))
 
     def license(self, clip: Clip) -> str:
         """Licence of the source clip."""

@@ -85,11 +85,13 @@ def _run(
     if found.told:
         Console(stderr=True).print(f"{clips}: {found.told}", highlight=False, soft_wrap=True)
     sources = found.files
-    identity = digest({"config": config, "steps": [s.model_dump() for s in steps]})
+    identity = digest({"config": config, "steps": [s.model_dump(exclude={"license"}) for s in steps]})
     output.check()
     name, why = choose(engine.options, plan, sources)
     summary = Summary(task, identity, len(sources) + len(found.unusable), name)
     summary.left_out = dict(found.left_out)
+    if visible_gpus() or engine.options.cluster:
+        summary.gpus = {stage: needs.gpus for stage, needs in plan.stages.items() if needs.gpus}
     summary.quarantined = [str(unusable) for unusable in found.unusable]
     space = Workspace(workspace)
     job = Job(config, str(workspace), str(Path.cwd()), uuid.uuid4().hex[:8])

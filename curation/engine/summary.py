@@ -39,15 +39,12 @@ class Summary:
     seconds_per_clip: float = 0.0
     work_ms_per_source_frame: float = 0.0
     stages: dict[str, Work] = field(default_factory=dict)
+    gpus: dict[str, float] = field(default_factory=dict)  # stage -> share of a GPU that a process of it held
 
     def add_work(self, outcome: Outcome) -> None:
         """Count what the stages of an outcome cost, whatever became of it."""
         for stage, work in outcome.work.items():
-            into = self.stages.setdefault(stage, Work())
-            into.computed += work.computed
-            into.reused += work.reused
-            into.cpu_seconds += work.cpu_seconds
-            into.seconds += work.seconds
+            self.stages.setdefault(stage, Work()).add(work)
 
     def add(self, outcome: Outcome) -> None:
         """Count what became of a clip."""
@@ -71,6 +68,15 @@ class Summary:
         self.accepted += 1
         self.accepted_by_split[split] = self.accepted_by_split.get(split, 0) + 1
 
+    @property
+    def price(self) -> str:
+        """Core-seconds of all stages for each accepted pair, with those of results that were found."""
+        works = self.stages.values()
+        total = sum(work.cpu_seconds + work.saved_cpu_seconds for work in works)
+        unknown = sum(work.unpriced for work in works)
+        more = f" and what {unknown} earlier results took, which is not known" if unknown else ""
+        return f"{total / max(1, self.accepted):.2f}{more}"
+
     def finish(self, seconds: float) -> None:
         """Work out what follows from the counts, and put them in order."""
         self.accepted_by_split = dict(sorted(self.accepted_by_split.items()))
@@ -81,7 +87,8 @@ class Summary:
         cpu = sum(work.cpu_seconds for work in self.stages.values())
         self.work_ms_per_source_frame = round(1000 * cpu / max(1, self.source_frames), 2)
         for work in self.stages.values():
-            work.cpu_seconds, work.seconds = round(work.cpu_seconds, 3), round(work.seconds, 3)
+            for name, value in vars(work).items():
+                setattr(work, name, round(value, 3))
         self.stages = dict(sorted(self.stages.items()))
 
 
@@ -103,6 +110,8 @@ def print_table(summary: Summary, out: object) -> None:
     table.add_row("samples, shards", f"{summary.samples}, {summary.shards}")
     table.add_row("seconds", f"{summary.seconds:.1f}  ({summary.seconds_per_clip:.1f} per clip)")
     table.add_row("work per source frame", f"{summary.work_ms_per_source_frame:.1f} ms")
+    if summary.accepted:
+        table.add_row("core-seconds per accepted pair", summary.price)
     for name, work in summary.stages.items():
         each = 1000 * work.cpu_seconds / max(1, summary.source_frames)
         table.add_row(f"  {name}", f"{work.computed} computed, {work.reused} reused, {each:.1f} ms")

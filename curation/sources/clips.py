@@ -11,7 +11,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.sources.normalize import Conversion, InterlaceDetector, deinterlace, render
+from curation.sources.normalize import Conversion, render
 from curation.sources.scenes import MAX_CLIP_BYTES, Cut, disjoint, fit_box, largest_fit, split_scene
-from curation.sources.timeline import Segment, Timeline, build_timeline
+from curation.sources.survey import Survey, pictures, survey
+from curation.sources.timeline import Segment
 from shards import hashing
 from shards.files import sha256_of
-from shards.limits import MAX_FRAMES
-from shards.media import MediaError, check_size, name_of, open_video
+from shards.media import MediaError, name_of, open_video
 from shards.processes import no_terminal_input
 from shards.video_writer import write_clip
 
@@ -35,9 +35,6 @@ with no_terminal_input():  # this package starts ffmpeg, which touches its termi
 __all__ = ["VIDEO_SUFFIXES", "Clip", "Cut", "cut", "fit_box", "load_frames", "split_scene"]
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"}
-
-# Of these every packet of a picture gives a frame, so that frames that do not come are damage.
-_ONE_FRAME_A_PACKET = {"h264", "hevc", "av1", "vp9", "ffv1", "mjpeg", "prores", "msmpeg4v2", "msmpeg4v3"}
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,12 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """What the first pass found: how frames become pictures, when they are shown, where scenes begin."""
+class _Scenes:
+    """What the first pass found: when frames are shown and what is odd about them, and where scenes begin."""
 
-    conversion: Conversion
-    deinterlacing: dict[str, str]
-    timeline: Timeline
+    survey: Survey
     cuts: tuple[int, ...]  # source frames with which a scene begins
     size: tuple[int, int]
-    mended: tuple[str, ...]
 
 
 def cut(path: Path, settings: Cut, folder: Path) -> list[Clip]:
@@ -103,29 +97,29 @@ def cut(path: Path, settings: Cut, folder: Path) -> list[Clip]:
     too short.
     """
     name = name_of(path)
-    survey = _survey(path, settings, name)
-    timeline, size = survey.timeline, survey.size
+    scenes = _survey(path, settings, name)
+    timeline, size = scenes.survey.timeline, scenes.size
     if timeline.frames < settings.min_frames:
         raise MediaError(f"{name}: {timeline.frames} frame(s), a clip needs at least {settings.min_frames}")
     most = MAX_CLIP_BYTES // (size[0] * size[1] * 3)
     digest, clips = sha256_of(path), list[Clip]()
     shown: list[np.ndarray] = []
     for segment in timeline.segments:
-        scenes = _scenes(segment, survey.cuts)
-        spans = [span for a, b in scenes for span in split_scene(a, b, timeline.fps, settings, most)]
+        parts = _scenes(segment, scenes.cuts)
+        spans = [span for a, b in parts for span in split_scene(a, b, timeline.fps, settings, most)]
         for start, stop, split in disjoint(spans, segment.shown, segment.start, settings):  # type: ignore[arg-type]
             time = segment.time + (start - segment.start) / timeline.fps
             clip = Clip(
                 *(str(path), digest, printable(path.name), start, stop, timeline.fps, *size, split),
                 time=round(time, 6),
                 file=f"{len(clips):05d}.mkv",
-                mended=survey.mended,
+                mended=scenes.survey.mended,
             )
             clips.append(clip)
             shown.append(segment.shown[start - segment.start : stop - segment.start])
     if not clips:
         raise MediaError(f"{name}: no scene is {settings.min_frames} frames long")
-    _write_clips(path, name, survey, clips, shown, folder)
+    _write_clips(path, scenes, clips, shown, folder)
     return clips
 
 
@@ -141,64 +135,28 @@ def _scenes(segment: Segment, cuts: tuple[int, ...]) -> Iterator[tuple[int, int]
     yield from itertools.pairwise(sorted({segment.start, *edges, segment.stop}))
 
 
-def _survey(path: Path, settings: Cut, name: str) -> _Survey:
+def _survey(path: Path, settings: Cut, name: str) -> _Scenes:
     """The first pass."""
     detector = ContentDetector(threshold=settings.scene_threshold, min_scene_len=1)
-    ticks: list[int | None] = []
     cuts: list[int] = []
-    conversion, size = None, (0, 0)
-    with open_video(path) as (container, stream):
-        interlace = InterlaceDetector(int(stream.codec_context.field_order))
-        decoder = _Decoder(container, stream, name)
-        for frame in decoder:
-            ticks.append(frame.pts)
-            if len(ticks) > MAX_FRAMES:
-                raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
-            if conversion is None:
-                conversion = Conversion.of(frame, stream.sample_aspect_ratio, name)
-                displayed = conversion.displayed_size()
-                check_size(*displayed, name)
-                size = largest_fit(*displayed, settings)
-                small = (max(2, size[0] // 4), max(2, size[1] // 4))
-            picture = render(frame, conversion, small, name)
-            cuts += detector.process_frame(len(ticks) - 1, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            interlace.look(frame)
-        if conversion is None:
-            raise MediaError(f"{name}: holds no video frames that decode")
-        rates = [float(r or 0) for r in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
-        unit = float(stream.time_base or 0)
-        timeline = build_timeline(ticks, unit, rates, settings.rate, name)
-        words = list(conversion.words)
-        if decoder.hidden:
-            words.append(f"{decoder.hidden} frames outside of the edit list left out")
-        if ticks[0] is not None and ticks[0] < 0:
-            words.append(f"times moved by {-ticks[0] * unit:.6g} seconds to begin at 0")
-        if interlace.filter_options():
-            words.append("deinterlaced")
-        words += timeline.mended
-        if container.streams.audio:
-            words.append("audio dropped")
-        deinterlacing = interlace.filter_options()
-    return _Survey(conversion, deinterlacing, timeline, tuple(cuts), size, tuple(words))
+    sizes: list[tuple[int, int]] = []  # of the clips, once it is known
+
+    def look(number: int, frame: Any, conversion: Conversion) -> None:
+        if not sizes:
+            sizes.append(largest_fit(*conversion.displayed_size(), settings))
+        small = (max(2, sizes[0][0] // 4), max(2, sizes[0][1] // 4))
+        picture = render(frame, conversion, small, name)
+        cuts.extend(detector.process_frame(number, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+
+    found = survey(path, settings.rate, look)
+    return _Scenes(found, tuple(cuts), sizes[0])
 
 
 def _write_clips(
-    path: Path, name: str, survey: _Survey, clips: list[Clip], shown: list[np.ndarray], folder: Path
+    path: Path, scenes: _Scenes, clips: list[Clip], shown: list[np.ndarray], folder: Path
 ) -> None:
     """The second pass: the pictures of every clip into its file, one after the other."""
-    wanted = np.zeros(int(shown[-1][-1]) + 1, bool)
-    for numbers in shown:
-        wanted[numbers] = True
-
-    def pictures() -> Generator[tuple[int, np.ndarray]]:
-        with open_video(path) as (container, stream):
-            frames = deinterlace(_Decoder(container, stream, name), survey.deinterlacing)
-            for number, frame in enumerate(frames):
-                if number >= len(wanted):
-                    return
-                if wanted[number]:
-                    yield number, render(frame, survey.conversion, survey.size, name)
-        raise MediaError(f"{name}: fewer frames decode than at the first time; did it change?")
+    wanted = np.unique(np.concatenate(shown))
 
     def of_clip(numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Each picture as often as it is shown."""
@@ -208,49 +166,9 @@ def _write_clips(
                 number, picture = next(source)
             yield picture
 
-    with contextlib.closing(pictures()) as source:
+    with contextlib.closing(pictures(path, scenes.survey, wanted, scenes.size)) as source:
         for clip, numbers in zip(clips, shown, strict=True):
             write_clip(folder / clip.file, of_clip(numbers), clip.fps)
-
-
-class _Decoder:
-    """The frames of a stream that a player shows; raises MediaError where some are damaged or missing.
-
-    `hidden` counts those that an edit list leaves out.
-    """
-
-    def __init__(self, container: Any, stream: Any, name: str) -> None:
-        self.container, self.stream, self.name = container, stream, name
-        self.hidden = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        early: list[int] = []  # times of packets before the first frame
-        begin: int | None = None
-        expected = frames = 0
-        strict = self.stream.codec_context.name in _ONE_FRAME_A_PACKET
-        for packet in self.container.demux(self.stream):
-            if packet.is_corrupt:
-                raise MediaError(f"{self.name}: damaged or truncated at frame {frames}")
-            self.hidden += packet.is_discard
-            if packet.size and not packet.is_discard:
-                if begin is None and packet.pts is not None:
-                    early.append(packet.pts)
-                else:
-                    # What is shown before the first frame that decodes needs frames that are not there.
-                    expected += packet.pts is None or begin is None or packet.pts >= begin
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise MediaError(f"{self.name}: damaged at frame {frames}")
-                strict = strict and not frame.interlaced_frame  # two packets may be one frame's fields
-                if not frames:
-                    begin = frame.pts
-                    expected += sum(begin is None or time >= begin for time in early)
-                    early.clear()
-                frames += 1
-                yield frame
-        expected += len(early)
-        if strict and frames < expected:
-            raise MediaError(f"{self.name}: truncated or damaged, {frames} of {expected} frames decode")
 
 
 @functools.lru_cache(maxsize=1)  # the stages of one clip run one after the other in one process

@@ -18,6 +18,7 @@ from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.heuristic_captions import HeuristicCaptioner
 from curation.text.templates import draw
 from curation.text.vlm_filter import Judge, judge_stage
+from shards.sample import Given
 
 WORDINGS = ("Change the camera to {movement}.", "Move the camera: {lower}.", "Make it a {lower} shot.")
 
@@ -96,7 +97,8 @@ class CameraChange(Task):
         writer = MediaWriter(folder, clip.fps)
         writer.video("source", source)
         writer.video("target", moved)
-        return writer.done(Movement(movement, caption), first=span[0], stop=span[1])
+        given = {"move": Given(prompt=caption, seed=seed)}
+        return writer.done(Movement(movement, caption), first=span[0], stop=span[1], given=given)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""

@@ -25,6 +25,7 @@ from curation.sources.clips import Clip, Cut, load_frames
 from curation.text.templates import draw
 from curation.text.vlm_filter import Judge, judge_stage
 from shards.media import read_image, read_video, write_image
+from shards.sample import Given
 from shards.video_writer import write_lossless
 
 FLICKERS = "flickers more than its source"
@@ -120,9 +121,19 @@ class StyledTask(Task):
         return [replace(pair, reason=FLICKERS) if pair.scores["flicker"] > self.flicker else item]
 
     def written(
-        self, clip: Clip, folder: Path, painted: np.ndarray, span: tuple[int, int], style: str
+        self,
+        clip: Clip,
+        folder: Path,
+        painted: np.ndarray,
+        span: tuple[int, int],
+        style: str,
+        given: Mapping[str, Given] | None = None,
     ) -> Candidate:
-        """The pair of a window and the same painted, uint8 [T, H, W, 3], with its flicker and change."""
+        """The pair of a window and the same painted, uint8 [T, H, W, 3], with its flicker and change.
+
+        Args:
+            given: stage -> the prompt and seed that its model was given.
+        """
         frames = load_frames(clip)[slice(*span)]
         before, after = flicker_of(frames, frames), flicker_of(painted, frames)
         writer = MediaWriter(folder, clip.fps)
@@ -130,7 +141,7 @@ class StyledTask(Task):
         writer.video("target", painted)
         change = float(np.mean([_difference(*both) for both in zip(frames[::4], painted[::4], strict=True)]))
         scores = {"flicker": round(after / max(before, 1e-6), 4), "change": round(change, 3)}
-        return writer.done(Styled(style), first=span[0], stop=span[1], scores=scores)
+        return writer.done(Styled(style), first=span[0], stop=span[1], scores=scores, given=given)
 
     def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
         """One sample."""
@@ -245,8 +256,8 @@ class PropagatedStyleTransfer(StyledTask):
 
     def _edit(self, clip: Clip, folder: Path, span: tuple[int, int], look: str) -> Painted:
         first = load_frames(clip)[span[0]]
-        prompt, seed = f"Turn it into {look}. Keep the composition.", seed_of(clip, span, look)
-        edited = self.editor.edit(first, prompt, seed)
+        asked = self._asked(clip, span, look)["first_frame"]
+        edited = self.editor.edit(first, asked.prompt, asked.seed or 0)
         write_image(folder / "first.png", edited)
         return Painted()
 
@@ -269,8 +280,19 @@ class PropagatedStyleTransfer(StyledTask):
         control[0] = read_image(first_frame.folder / "first.png")
         mask = np.ones(control.shape[:3], bool)
         mask[0] = False
-        painted = self.generator.generate(control, mask, f"The scene as {look}.", seed_of(clip, span, look))
-        return self.written(clip, folder, painted, span, style)
+        given = self._asked(clip, span, look)
+        asked = given["style"]
+        painted = self.generator.generate(control, mask, asked.prompt, asked.seed or 0)
+        return self.written(clip, folder, painted, span, style, given)
+
+    @staticmethod
+    def _asked(clip: Clip, span: tuple[int, int], look: str) -> dict[str, Given]:
+        """What the editor of the first frame and the generator are given."""
+        seed = seed_of(clip, span, look)
+        return {
+            "first_frame": Given(prompt=f"Turn it into {look}. Keep the composition.", seed=seed),
+            "style": Given(prompt=f"The scene as {look}.", seed=seed),
+        }
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

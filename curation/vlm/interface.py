@@ -43,6 +43,12 @@ class Backend:
         return Backend(name, model, revision, {**{part: vars(b) for part, b in told.items()}, **settings})
 
 
+def license_of(annotator: Any) -> str:
+    """The licence that an annotator states of its model, and those of its parts; "" where none is stated."""
+    inner = [license_of(part) for part in getattr(annotator, "parts", {}).values()]
+    return "; ".join(dict.fromkeys(filter(None, [str(getattr(annotator, "license", "")), *inner])))
+
+
 @dataclass(frozen=True)
 class Rating:
     """A grade from 0 to 10, the entropy (nats) of the grades that were weighed, and the answer itself."""

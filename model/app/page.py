@@ -58,7 +58,7 @@ def build_page(desk: EditService, store: FileStore) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 form, taken, text = instruction_parts()
-                uploads = upload_parts()
+                uploads, notes = upload_parts()
                 settings = setting_parts(desk.editor.config.inference)
             with gr.Column(elem_id="made"):
                 start, halt, *results = result_parts()
@@ -70,11 +70,15 @@ def build_page(desk: EditService, store: FileStore) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         )
+        # Of all events only a run goes through the queue. Its stream of messages ends with the last event
+        # that is in it, and a run that is started in that moment would wait for ever: Gradio's page believes
+        # the stream still open. It happened to those who pressed Run while an upload was being looked at.
         for name, upload in uploads.items():
             upload.upload(
                 listeners.arrived(name),
                 upload,
-                concurrency_limit=None,
+                notes[name],
+                queue=False,
                 show_progress="hidden",
                 api_visibility="private",
             )
@@ -124,8 +128,8 @@ def instruction_parts() -> tuple[gr.Dropdown, gr.Markdown, gr.Textbox]:
     return form, taken, text
 
 
-def upload_parts() -> dict[str, gr.Video | gr.Image | gr.File]:
-    """One upload per name of `SLOTS`, in its order."""
+def upload_parts() -> tuple[dict[str, gr.Video | gr.Image | gr.File], dict[str, gr.HTML]]:
+    """One upload per name of `SLOTS`, in its order; and a note about each, hidden at first."""
     uploads: dict[str, gr.Video | gr.Image | gr.File] = {}
     with gr.Row():
         for name in ("video1", "video2"):
@@ -149,7 +153,7 @@ def upload_parts() -> dict[str, gr.Video | gr.Image | gr.File]:
             min_width=120,
             elem_id="mask",
         )
-    return uploads
+    return uploads, {name: gr.HTML(visible=False) for name in SLOTS}
 
 
 def setting_parts(defaults: InferenceConfig) -> list[gr.Slider | gr.Number | gr.Checkbox]:
@@ -200,19 +204,19 @@ class Listeners:
         form = BY_NAME[name]
         return form.filled, gr.update(value=needs(form), visible=True)
 
-    def arrived(self, name: str) -> Callable[[str, gr.Request], None]:
-        """A listener that says at once what is wrong with the upload `name`."""
+    def arrived(self, name: str) -> Callable[[str, gr.Request], Any]:
+        """A listener that says at once what is wrong with the upload `name`, or what may surprise."""
 
-        def check_upload(path: str, request: gr.Request) -> None:
-            media = {name: Path(path)}
+        def check_upload(path: str, request: gr.Request) -> Any:
+            media, note = {name: Path(path)}, ""
             with self.store.working(str(request.session_hash), media.values()):
                 try:
                     check(media, None, self.desk.config)
-                    hidden = name.startswith("video") and probe(path).codec not in SHOWN
+                    if name.startswith("video") and probe(path).codec not in SHOWN:
+                        note = f"{name} can be edited, though a browser may not be able to play it."
                 except (RequestRejected, MediaError) as error:
-                    raise gr.Error(for_people(error, media), print_exception=False) from None
-            if hidden:
-                gr.Info(f"{name} can be edited, though a browser may not be able to play it.")
+                    note = f"<strong>{for_people(error, media)}</strong>"
+            return gr.update(value=note, visible=bool(note))
 
         return check_upload
 

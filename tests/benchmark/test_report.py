@@ -19,6 +19,7 @@ from benchmark.metrics.psnr import Psnr
 from benchmark.report import bar_charts
 from benchmark.report.training_curves import Curve, svg
 from shards.media import read_video
+from shards.reports.pages import ASSETS
 from shards.writer import write_shards
 from tests.browser import TIMES, chromium, opened, ready_card, settle
 
@@ -194,7 +195,8 @@ def test_no_label_of_a_figure_is_cut(browser: Any, width: int) -> None:
         name: [Mean(20.0 + n, 18.0, 25.0, 9, 1, 5), Mean(-3e-5, None, None, 1, 0, 1)]
         for n, name in enumerate(names)
     }
-    style = (Path(bar_charts.__file__).parent / "templates" / "report.css").read_text()
+    own = Path(bar_charts.__file__).parent / "templates" / "report.css"
+    style = (ASSETS / "page.css").read_text() + own.read_text()
     curve = Curve("loss", np.arange(0, 560_001, 10_000.0), np.linspace(1e-5, 0.12345, 57))
     figures = f"<figure>{bar_charts.plot(Psnr('inside'), groups)}</figure><figure>{svg(curve)}</figure>"
     context = browser.new_context(viewport={"width": width, "height": 800})

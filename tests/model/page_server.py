@@ -105,6 +105,18 @@ class PageServer:
         messages = [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data:")]
         return next(m for m in messages if m["msg"] == "process_completed")
 
+    def call_at_once(self, event: dict[str, Any], data: list[Any]) -> tuple[int, dict[str, Any]]:
+        """(status, answer) of an event of `SESSION` that goes past the queue."""
+        body = {"data": data, "fn_index": event["id"], "trigger_id": None, "session_hash": SESSION}
+        status, _, answer = self.ask(
+            "POST",
+            "/gradio_api/run/predict",
+            json.dumps(body).encode(),
+            Cookie=self.cookie(),
+            Content_Type="application/json",
+        )
+        return status, json.loads(answer)
+
     def edit(self, video: Path) -> dict[str, Any]:
         """The last message about an edit of a video."""
         status, paths = self.upload(video.read_bytes(), video.name)

@@ -61,9 +61,22 @@ def upload(page: Any, slot: str, file: Path) -> None:
     page.locator(f"#{slot} input[type=file]").set_input_files(str(file))
 
 
+def wait_for_result(page: Any, server: PageServer) -> None:
+    """Wait for the result of a run; what the page and the server say instead is what the test fails with."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    error = page.locator(".toast-body.error")
+    try:
+        page.locator("#download").or_(error).first.wait_for()
+    except TooLate:
+        said = page.locator("#line").inner_text()
+        pytest.fail(f"no result; the page says {said!r}, the server:\n{server.log()[-3000:]}")
+    assert not error.count(), error.first.inner_text()
+
+
 @pytest.mark.browser
 def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
-    page: Any, files: dict[str, Path], tmp_path: Path
+    page: Any, page_server: PageServer, files: dict[str, Path], tmp_path: Path
 ) -> None:
     upload(page, "video1", files["video"])
     page.locator("#video1 video").wait_for()
@@ -74,7 +87,7 @@ def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
     page.keyboard.type("Remove the square.")
     assert box.input_value() == "<video1> Remove the square."
     page.locator("#run").click()
-    page.locator("#download").wait_for()
+    wait_for_result(page, page_server)
     line = page.locator("#line").inner_text()
     assert "9 frames" in line
     assert "128x96" in line
@@ -98,7 +111,7 @@ def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
 
 @pytest.mark.browser
 def test_a_form_fills_the_instruction_and_a_picture_is_edited(
-    page: Any, files: dict[str, Path], tmp_path: Path
+    page: Any, page_server: PageServer, files: dict[str, Path], tmp_path: Path
 ) -> None:
     page.get_by_label("Start from a task").click()
     page.get_by_role("option", name="image editing", exact=True).click()
@@ -108,6 +121,7 @@ def test_a_form_fills_the_instruction_and_a_picture_is_edited(
     upload(page, "image1", files["image"])
     page.locator("#image1 img").first.wait_for()
     page.locator("#run").click()
+    wait_for_result(page, page_server)
     with page.expect_download() as downloading:
         page.locator("#download").click()
     downloading.value.save_as(tmp_path / "got.png")
@@ -130,6 +144,13 @@ def test_the_page_offers_every_form(editor: Editor, tmp_path: Path) -> None:
         {name for name, _ in b.choices} for b in blocks.blocks.values() if type(b).__name__ == "Dropdown"
     ]
     assert choices == [{form.name for form in FORMS}]
+
+
+def test_only_a_run_is_queued(editor: Editor, tmp_path: Path) -> None:
+    """A run that begins while the stream of another queued event ends is never answered."""
+    blocks = build(EditService(editor, AppConfig()), FileStore(tmp_path, 10**6))
+    queued = {event.name for event in blocks.fns.values() if event.fn is not None and event.queue}
+    assert queued == {"run", "leave"}  # who leaves starts nothing after it
 
 
 def test_a_port_in_use_is_named(editor: Editor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -343,7 +343,9 @@ def test_uploads_are_bounded_and_end_with_their_session(page_server: PageServer,
         assert {Path(path).name for path in paths} == {"ä b.mp4"}
         for path in paths:
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-            assert not page_server.call(page_server.events()["upload"], [file])["success"]  # no video
+            status, answer = page_server.call_at_once(page_server.events()["upload"], [file])
+            assert status == 200
+            assert "ä b.mp4" in answer["data"][0]["value"], answer  # no video
         status, headers, answer = page_server.ask(
             "GET", f"/gradio_api/file={paths[0].replace('ä b', '%C3%A4%20b')}", Cookie=page_server.cookie()
         )

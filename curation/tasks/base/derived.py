@@ -79,8 +79,13 @@ class DerivedTask(Task):
 
     def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
         """The parent's, and our own steps after its."""
-        parent = self.record(clip).sample.provenance
-        return Provenance(clip=parent.clip, steps=[*parent.steps, *steps])
+        parent = self.record(clip).sample
+        return Provenance(
+            clip=parent.provenance.clip,
+            steps=[*parent.provenance.steps, *steps],
+            given={**parent.provenance.given, **candidate.given},
+            parents=(parent.key,),
+        )
 
 
 @functools.lru_cache(maxsize=8)

@@ -25,6 +25,7 @@ from curation.text.vlm_captions import Writer
 from curation.text.vlm_filter import Judge, judge_stage
 from shards.frames import psnr
 from shards.media import read_mask, write_mask
+from shards.sample import Given
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,8 @@ class GroundedTask(Task):
         writer.mask("mask", changed)
         writer.mask("object", segment.mask(number))
         scores = {"confidence": thing.score, **compared(frames, edited, hole, changed)}
-        return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores)
+        given = {self.stage: Given(prompt=prompt, seed=seed)}
+        return writer.done(Labelled(thing.label), first=span[0], stop=span[1], scores=scores, given=given)
 
     def hole(self, segment: FoundObjects, number: int, mode: str) -> np.ndarray:
         """What the edit may fill, bool [T, H, W]: the object's mask, grown, and widened to `mode`.

@@ -22,7 +22,7 @@ from curation.core.task import MediaWriter, Task
 from curation.sources.clips import Clip
 from curation.sources.listing import Sources
 from shards.hashing import digest
-from shards.sample import Step
+from shards.sample import Given, Provenance, Step
 
 
 class SceneTask(Task):
@@ -92,6 +92,12 @@ class SceneTask(Task):
     def _held(self, seed: int) -> bool:
         return seed - self.first >= round(self.scenes * (1 - self.heldout_fraction))
 
+    def provenance(self, clip: Clip, candidate: Candidate, steps: list[Step]) -> Provenance:
+        """With the seed of the scene."""
+        made = super().provenance(clip, candidate, steps)
+        seed = Given(seed=self.scene_of(clip.source).seed)
+        return made.model_copy(update={"given": {"render": seed, **made.given}})
+
     def license(self, clip: Clip) -> str:
         """Rendered by us."""
         return "CC0-1.0 (rendered)"
@@ -101,7 +107,8 @@ class SceneTask(Task):
         import mujoco
 
         made = f"scenes {cache.code_of(*SceneTask.code)}"
-        rendered = Step(stage="render", backend="mujoco", model=made, revision=mujoco.__version__)
+        version = mujoco.__version__
+        rendered = Step(stage="render", backend="mujoco", model=made, revision=version, license="Apache-2.0")
         return [rendered, *super().steps()]
 
 

@@ -1,0 +1,100 @@
+"use strict";
+// The card of a sample: what is given beside what is to be made, on one clock (player.js), the mask over them.
+
+// An element with properties and children; texts stay texts.
+function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in node && name !== "width" && name !== "height" && name !== "list") node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+// A video or picture with its caption; `masks` are laid over it, and shown while the card has the class "masked".
+function figureOf(element, masks) {
+  const label = `${element.name}, ${element.target ? "to be made" : "given"}`;
+  const visual = (one, kind) => {
+    const size = { width: one.width, height: one.height, ariaLabel: `${one.name}` };
+    const node = one.kind === "image" ? make("img", { ...size, alt: one.name, src: one.url, loading: "lazy" })
+      : make("video", { ...size, muted: true, playsInline: true, preload: "auto" });
+    if (one.kind !== "image") node.dataset.src = one.url;
+    if (kind) node.className = kind;
+    node.style.aspectRatio = `${element.width} / ${element.height}`;
+    return node;
+  };
+  const frame = make("div", { className: "frame-box" }, visual(element, ""), ...masks.map((mask) => visual(mask, "over")));
+  return make("figure", {}, frame, make("figcaption", { textContent: element.kind === "mask" ? `${element.name}, mask` : label }));
+}
+
+// The card; `extra` are nodes at its end. Its `player` is null where there is nothing to play.
+function cardOf(sample, ...extra) {
+  const shown = sample.elements.filter((one) => one.kind !== "mask");
+  const masks = sample.elements.filter((one) => one.kind === "mask");
+  const moving = shown.filter((one) => one.kind === "video");
+  const over = (one) => (one.kind === "video" && masks.length ? masks.filter((mask) => mask.frames === one.frames) : []);
+  const card = make("article", { className: "card", tabIndex: 0, ariaLabel: sample.key },
+    make("h3", { textContent: sample.text }),
+    make("p", { className: "quiet", textContent: factsOf(sample) }),
+    make("div", { className: "videos" }, ...shown.map((one) => figureOf(one, over(one)))));
+  card.dataset.key = sample.key;
+  card.player = null;
+  if (moving.length) {
+    const clock = moving.find((one) => one.target) ?? moving[0];
+    card.dataset.fps = clock.fps;
+    card.dataset.frames = Math.max(...moving.map((one) => one.frames));
+    card.append(barOf(card, masks.length > 0));
+  }
+  card.append(...extra);
+  if (moving.length) {
+    card.player = new Player(card);
+    card.player.show(0);
+  }
+  return card;
+}
+
+function factsOf(sample) {
+  const sizes = [...new Set(sample.elements.map((one) => `${one.kind === "image" ? "" : `${one.frames} frames of `}${one.width}×${one.height}`
+    + (one.fps ? ` at ${Number(one.fps.toFixed(3))} fps` : "")))];
+  return [sample.key, sample.task, sample.split, ...sizes].join(" · ");
+}
+
+function barOf(card, masked) {
+  const button = (name, text, label) => make("button", { type: "button", className: name, textContent: text, ariaLabel: label, title: label });
+  const rate = make("select", { className: "rate", ariaLabel: "Speed" });
+  for (const [value, text] of [["0.25", "¼×"], ["0.5", "½×"], ["1", "1×"], ["2", "2×"]]) rate.append(make("option", { value, textContent: text }));
+  rate.value = "1";
+  const bar = make("div", { className: "bar" },
+    button("back", "‹", "Previous frame"), button("play", "▶", "Play"), button("next", "›", "Next frame"),
+    make("input", { type: "range", className: "scrub", min: 0, max: card.dataset.frames - 1, step: 1, value: 0, ariaLabel: "Frame" }),
+    make("output", { className: "frame" }), make("label", { className: "speed" }, rate));
+  if (masked) {
+    const box = make("input", { type: "checkbox", className: "mask-toggle" });
+    box.addEventListener("change", () => card.classList.toggle("masked", box.checked));
+    bar.append(make("label", { className: "speed" }, box, " mask"));
+  }
+  return bar;
+}
+
+// Loads cards that come into view, and stops those that leave it.
+const inView = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) target.player?.load();
+    else target.player?.pause();
+  }
+}, { rootMargin: "200px" });
+
+function showCards(into, cards) {
+  for (const old of into.children) { inView.unobserve(old); old.player?.pause(); }
+  into.replaceChildren(...cards);
+  for (const card of cards) inView.observe(card);
+}
+
+// JSON of a path of this site; an error with the site's own words where it refuses.
+async function ask(path, options = {}) {
+  const answer = await fetch(path, options);
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.detail ?? `${answer.status}`);
+  return said;
+}
