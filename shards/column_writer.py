@@ -298,7 +298,7 @@ def open_columns(directory: str | Path) -> Columns:
     )
     if isinstance(found := _find(folders, manifest), Columns):
         return found
-    with _alone(folders[0].parent):
+    with alone(folders[0].parent):
         if isinstance(found := _find(folders, manifest), Columns):  # another process made them
             return found
         if found is not None:
@@ -331,8 +331,8 @@ def columns_faults(directory: str | Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that would make the same; some network file systems cannot."""
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a local folder against other processes, which wait; some network file systems cannot."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError
 
-from shards.column_writer import open_columns
+from shards.column_writer import alone, open_columns
 from shards.errors import SettingError, first_line
 from shards.limits import MAX_JSON_BYTES
 from shards.location import WEB, Location, ShardError
@@ -126,6 +124,10 @@ class Scores:
         entry = self._find(name)[1]
         return About(**entry.model_dump(exclude={"sha256"}))
 
+    def sha256(self, name: str) -> str:
+        """Hexadecimal sha256 of a score's values; raises ScoreError where there is none of this name."""
+        return self._find(name)[1].sha256
+
     def column(self, name: str) -> Floats:
         """A score of every sample: float32 [samples], NaN where it could not be measured; mapped, read-only.
 
@@ -157,17 +159,21 @@ class Scores:
         """Store the samples' own scores, once; what was measured later under the same name counts more."""
         if any(header.own for header in self._headers):
             return
-        own: dict[str, Floats] = {}
-        samples = ShardSet(self.directory)
-        for number in range(len(samples)):
-            for name, value in samples.sample(number).scores.items():
-                if name not in own:
-                    own[name] = np.full(self.samples, np.nan, np.float32)
-                own[name][number] = np.nan if value is None else value
-        about = About(made_by=OWN, what="the samples' own score")
-        missing = {name: (own[name], about) for name in sorted(own) if name not in self.stored}
-        places = self._places[1:] if self._places[0].remote else self._places
-        _write(places, self._manifest, self.samples, missing, own=True)
+        with alone(cache_root() / "scores" / f"reading-{self._manifest[:16]}"):
+            self._load()
+            if any(header.own for header in self._headers):  # another process has read them
+                return
+            own: dict[str, Floats] = {}
+            samples = ShardSet(self.directory)
+            for number in range(len(samples)):
+                for name, value in samples.sample(number).scores.items():
+                    if name not in own:
+                        own[name] = np.full(self.samples, np.nan, np.float32)
+                    own[name][number] = np.nan if value is None else value
+            about = About(made_by=OWN, what="the samples' own score")
+            missing = {name: (own[name], about) for name in sorted(own) if name not in self.stored}
+            places = self._places[1:] if self._places[0].remote else self._places
+            _write(places, self._manifest, self.samples, missing, own=True)
         self._load()
 
 
@@ -298,7 +304,7 @@ def _write(
             log.info("%s: cannot be written to; its scores go to %s", place, places[-1])
             continue
         try:
-            with _alone(place):
+            with contextlib.nullcontext() if place.remote else alone(Path(place.folder)):
                 _replace(place, _read_header(place, manifest, samples), scores, own)
             return
         except OSError as error:
@@ -322,20 +328,3 @@ def _replace(place: Location, header: _Header, scores: Mapping[str, tuple[Floats
 
 def _put_header(place: Location, header: _Header) -> None:
     place.put(HEADER, (header.model_dump_json(indent=2) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _alone(place: Location) -> Iterator[None]:
-    """Hold a local folder of scores while its header changes; other processes wait."""
-    if place.remote:
-        yield
-        return
-    folder = Path(place.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

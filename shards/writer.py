@@ -62,8 +62,8 @@ def write_shards(
 
     rows: list[ManifestRow] = []
     for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
-        for number, batch in enumerate(_batches(group, max_samples, max_bytes)):
-            rows.append(_write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
+        for number, batch in enumerate(batches(group, max_samples, max_bytes)):
+            rows.append(write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
     write_manifest(out_dir, rows)
     for row in older:
         if row.shard not in {r.shard for r in rows}:
@@ -95,7 +95,8 @@ def _check_files(sample: Sample, files: dict[str, Path]) -> None:
             raise SampleError(f"{sample.key}: {name}: {path} is missing or empty")
 
 
-def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], max_samples: int = 512, max_bytes: int = 1 << 30) -> Iterator[list[Item]]:
+    """The items in the groups that become shards, see `write_shards`."""
     batch: list[Item] = []
     size = 0
     for sample, files in items:
@@ -109,7 +110,14 @@ def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterato
         yield batch
 
 
-def _write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool) -> ManifestRow:
+def write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool = False) -> ManifestRow:
+    """Write one shard, `{stem}.tar`, and its index; the row is for the manifest, which is the caller's.
+
+    Args:
+        stem: begins with the split, such as "train-000000".
+        batch: of one split, sorted by key.
+        by_content: see `write_shards`.
+    """
     shard = f"{stem}.tar"
     loaded = (
         (sample, {n: Path(p).read_bytes() for n, p in sorted(files.items())}) for sample, files in batch

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.quality.attributes import Attributes
 from curation.quality.retention import Retention, retention_of, write_retention
 from curation.quality.rules import Rules, Verdicts, judge
 from shards.column_writer import open_columns
@@ -35,29 +36,6 @@ EXTRA = 4096  # bytes that scores and the step may add to a sample
 
 class NothingKeptError(EditVerseError):
     """A filter whose rules no sample passes."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the columns say of every sample: str [samples] each."""
-
-    tasks: NDArray[np.str_]
-    splits: NDArray[np.str_]
-    media: NDArray[np.str_]  # of the first target: image or video
-
-    @staticmethod
-    def of(samples: ShardSet) -> Labels:
-        """Those of an opened folder, from its columns."""
-        columns = samples.columns
-        numbers = np.concatenate([columns.kinds(shard) for shard in samples.shards.tolist()])
-        kinds, inverse = np.unique(numbers, return_inverse=True)
-        known = [columns.kind(int(number)) for number in kinds]
-        media = [next(e.kind for e in kind.elements if e.name == kind.targets[0]) for kind in known]
-        return Labels(
-            np.array([kind.label.task for kind in known])[inverse],
-            np.array([kind.label.split for kind in known])[inverse],
-            np.array(media)[inverse],
-        )
 
 
 def filter_shards(
@@ -85,26 +63,32 @@ def filter_shards(
     if not (out / SETTINGS).exists() and any(out.glob("*.tar")):
         raise SettingError(f"--out {out}: holds shards that no filter made; choose another folder")
     samples, scores = ShardSet(directory), open_scores(directory)
-    labels = Labels.of(samples)
+    attributes = Attributes.of(samples)
     used = {name: scores.column(name) for name in rules.scores}
-    verdicts = judge(rules, labels.tasks, used)
+    verdicts = judge(rules, attributes.tasks, used)
     kept = verdicts.kept
     with exclusive(out, "--out"):
         write_json(out / SETTINGS, {"source": str(directory), "rules": rules.model_dump(mode="json")})
         sources = _sources(samples, out)
         retention = retention_of(
-            str(directory), rules.config, verdicts, labels.media, labels.tasks, labels.splits, sources
+            str(directory),
+            rules.config,
+            verdicts,
+            attributes.media,
+            attributes.tasks,
+            attributes.splits,
+            sources,
         )
         if kept.any() and not report_only:
             merged = _merged(scores, rules)
             chosen = {
-                split: np.flatnonzero(kept & (labels.splits == split)).tolist()
-                for split in np.unique(labels.splits[kept]).tolist()
+                split: np.flatnonzero(kept & (attributes.splits == split)).tolist()
+                for split in np.unique(attributes.splits[kept]).tolist()
             }
             order = _write(samples, chosen, merged, out, (max_samples, max_bytes))
             stored = {n: (c[order], scores.about(n)) for n, c in merged.columns.items()}
             write_all_scores(out, stored, own=True)
-        _write_rejected(out / REJECTED, samples, labels, verdicts, used)
+        _write_rejected(out / REJECTED, samples, attributes, verdicts, used)
         write_retention(out, retention)
     if not kept.any():
         raise NothingKeptError(f"{directory}: no sample passes the rules; {out / REJECTED} says why")
@@ -142,7 +126,7 @@ def _sources(samples: ShardSet, out: Path) -> NDArray[np.str_]:
 def _write_rejected(
     path: Path,
     samples: ShardSet,
-    labels: Labels,
+    attributes: Attributes,
     verdicts: Verdicts,
     used: Mapping[str, NDArray[np.float32]],
 ) -> None:
@@ -154,8 +138,8 @@ def _write_rejected(
             value = used[verdicts.criteria[first][0]][number]
             line = {
                 "key": samples.entry(number).key,
-                "task": str(labels.tasks[number]),
-                "split": str(labels.splits[number]),
+                "task": str(attributes.tasks[number]),
+                "split": str(attributes.splits[number]),
                 "rule": words[first],
                 "value": None if np.isnan(value) else float(f"{value:.7g}"),
                 "also": [words[other] for other in others],

@@ -69,7 +69,7 @@ class Rule(Strict):
             kept &= values >= np.float32(self.min)
         if self.max is not None:
             kept &= values <= np.float32(self.max)
-        return kept | (missing & (self.missing == "keep"))
+        return kept | missing if self.missing == "keep" else kept
 
 
 class Rules(Strict):
@@ -130,7 +130,8 @@ class Verdicts:
     @property
     def kept(self) -> Bools:
         """bool [samples]: those that fail no rule."""
-        return ~self.failed.any(axis=0)
+        kept: Bools = ~np.any(self.failed, axis=0)
+        return kept
 
 
 def judge(rules: Rules, tasks: NDArray[np.str_], columns: Mapping[str, NDArray[np.float32]]) -> Verdicts:

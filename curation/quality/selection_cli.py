@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from curation.quality.calibration import calibrate
+from curation.quality.calibration_report import RULES, print_calibration, write_calibration
 from curation.quality.filter import MAX_SAMPLES, REJECTED, filter_shards
 from curation.quality.retention import print_retention, read_retention
 from curation.quality.rules import read_rules
@@ -53,4 +55,35 @@ def _beside(shards: str, what: str) -> str:
     return f"{shards.rstrip('/')}-{what}"
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"filter": filter_samples, "retention": retention}
+def calibrate_rules(
+    shards: str,
+    labels: Path | None = None,
+    out: str | None = None,
+    precision: float | None = None,
+    keep_clean: float | None = None,
+    scores: tuple[str, ...] = (),
+) -> None:
+    """Propose the rules of a filter from labelled samples and stored scores, and say how good they are.
+
+    Args:
+        shards: folder or URL of shards, graded.
+        labels: JSONL file that `label` wrote.
+        out: folder for rules.yaml, calibration.json and calibration.svg; <shards>-calibration when left out.
+        precision: share of clean samples wanted among the kept, such as 0.95, with as many kept as can be.
+        keep_clean: share of the clean samples to keep instead; 0.95 when neither is given.
+        scores: names of those that may be used; all when left out.
+    """
+    if labels is None:
+        raise SettingError("--labels: name a JSONL file of labels; `python -m curation label` writes one")
+    folder = Path(out or _beside(shards, "calibration"))
+    calibration, labelled = calibrate(shards, labels, precision, keep_clean, scores)
+    write_calibration(folder, calibration, labelled)
+    print_calibration(calibration)
+    print(f"{folder / RULES}: for `python -m curation filter {shards} --rules {folder / RULES}`")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "calibrate": calibrate_rules,
+    "filter": filter_samples,
+    "retention": retention,
+}

@@ -15,9 +15,11 @@ from model.flow.flow_matching import FlowConfig, Sampling
 from model.sequence.interleave import VISION, TokenSequence
 from model.sequence.layout import Layout, SPPlan, map_tensors
 from model.sequence.packing import PackedBatch, pack
+from shards import hashing
 from shards.errors import ConfigError, SettingError
 from shards.limits import in_range
 from shards.manifest import read_manifest
+from shards.scores import open_scores
 
 FORMS = ("t2i", "t2v", "i2i", "r2v", "v2i", "v2v")
 
@@ -257,4 +259,9 @@ def data_fingerprint(rows: Mapping[str, DatasetConfig]) -> dict[str, Any]:
             result[name]["masked"] = row.masked
         limits = {} if row.max_visits is None else {"max_visits": row.max_visits}
         result[name] |= {**row.clip_settings, **limits}  # absent where not set, as in runs of before
+        if row.scores:
+            opened = [open_scores(folder) for folder in row.shards]
+            bounds = {"min": row.min_scores, "max": row.max_scores}
+            values = [[scores.sha256(score) for score in row.scores] for scores in opened]
+            result[name]["scores"] = hashing.digest([bounds, values])
     return result

@@ -39,6 +39,8 @@ class DatasetConfig:
         source: where it comes from, or "internal".
         shards: folders or URLs that hold it. tasks: those of its samples that belong to the row; all if none.
         masked: whether its samples give a mask beside the words; either if None.
+        min_scores, max_scores: by score, the least and the most that its samples may have
+            (`shards.scores`); one whose score is null does not belong to the row.
         fps: frames per second to which its videos are brought, by the nearest frame of each moment, so that
             sources and targets of different rates run together; None leaves each video at its own.
         frames, min_area, max_area: of its clips, in place of the model's (`model.config.MediaConfig`).
@@ -55,6 +57,8 @@ class DatasetConfig:
     shards: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     masked: bool | None = None
+    min_scores: dict[str, float] = field(default_factory=dict)
+    max_scores: dict[str, float] = field(default_factory=dict)
     fps: float | None = None
     frames: int | None = None
     min_area: int | None = None
@@ -70,6 +74,11 @@ class DatasetConfig:
             raise SettingError(f"count {self.count} is negative")
         in_range("ratio", self.ratio, 1e-9, 1e9)
         in_range("count", self.count, 0, 1 << 40)
+        for name, bounds in (("min_scores", self.min_scores), ("max_scores", self.max_scores)):
+            for score, bound in bounds.items():
+                if not isinstance(score, str):
+                    raise SettingError(f"{name}: {shown(score)}: a score's name is a text")
+                in_range(f"{name}.{score}", bound, -1e30, 1e30)
         for name, most in (
             ("fps", MAX_FPS),
             ("frames", MAX_FRAMES),
@@ -93,8 +102,13 @@ class DatasetConfig:
         fields = {"fps": self.fps, **self.media_limits, "crops": self.crops}
         return {name: value for name, value in fields.items() if value is not None}
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores that its samples are chosen by, sorted."""
+        return tuple(sorted({*self.min_scores, *self.max_scores}))
+
     def holds(self, task: str, text: str) -> bool:
-        """Whether a sample of its shards belongs to the row."""
+        """Whether a sample of its shards belongs to the row, as far as its scores allow."""
         return (not self.tasks or task in self.tasks) and self.masked in (None, "<mask" in text)
 
 

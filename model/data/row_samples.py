@@ -12,6 +12,7 @@ from shards.errors import ConfigError
 from shards.index import IndexEntry
 from shards.location import ShardError
 from shards.reader import NoSplitError, Record, ShardSet
+from shards.scores import open_scores
 
 Ints = NDArray[np.int64]
 
@@ -24,15 +25,17 @@ class RowSamples:
     """
 
     def __init__(self, row: DatasetConfig, folders: Sequence[ShardSet]) -> None:
-        self._folders = list(folders)
+        self._row, self._folders = row, list(folders)
         self._chosen: list[NDArray[np.bool_]] = []  # by folder and label
+        self._scores = [self._open_scores(shards) for shards in self._folders]
+        self._scored_kinds: list[NDArray[np.bool_]] = []  # by folder and kind: whether a sample has it
         owners, numbers, sizes = [], [], []
         for which, shards in enumerate(self._folders):
             labels = shards.columns.labels
             chosen = np.array([row.holds(label.task, "<mask>" * label.masked) for label in labels], bool)
-            counts = shards.columns.counts[shards.shards][:, chosen].sum(1, dtype=np.int64)
-            (some,) = counts.nonzero()
             self._chosen.append(chosen)
+            counts = self._counts(which)
+            (some,) = counts.nonzero()
             owners.append(np.full(len(some), which, np.int64))
             numbers.append(some)
             sizes.append(counts[some])
@@ -41,6 +44,42 @@ class RowSamples:
         self.sizes: Ints = np.concatenate(sizes + nothing)
         self._ends = np.cumsum(self.sizes)
 
+    def _open_scores(self, shards: ShardSet) -> dict[str, NDArray[np.float32]]:
+        """The columns of the scores that samples are chosen by, mapped."""
+        if not self._row.scores:
+            return {}
+        scores = open_scores(shards.location.folder)
+        return {name: scores.column(name) for name in self._row.scores}
+
+    def _counts(self, which: int) -> Ints:
+        """Samples of each shard of a folder that belong to the row, int64."""
+        shards, chosen = self._folders[which], self._chosen[which]
+        of_label = shards.columns.counts[shards.shards]
+        if not self._row.scores:
+            return of_label[:, chosen].sum(1, dtype=np.int64)
+        counts = np.zeros(len(shards.shards), np.int64)
+        has = np.zeros(len(shards.columns.label_of_kind), bool)
+        for number in np.flatnonzero(of_label[:, chosen].any(1)).tolist():
+            kinds = shards.columns.kinds(int(shards.shards[number]))
+            belongs = self._belongs(which, number, kinds)
+            counts[number] = belongs.sum()
+            has[kinds[belongs]] = True
+        self._scored_kinds.append(has)
+        return counts
+
+    def _belongs(self, which: int, number: int, kinds: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which samples of a shard belong to the row, whose kinds are given; bool [samples of the shard]."""
+        shards = self._folders[which]
+        belongs = self._chosen[which][shards.columns.label_of_kind[kinds]]
+        first = shards.columns.first(int(shards.shards[number]))
+        for name, column in self._scores[which].items():
+            values = column[first : first + len(kinds)]  # a null score is NaN, which passes no bound
+            if name in self._row.min_scores:
+                belongs = belongs & (values >= np.float32(self._row.min_scores[name]))
+            if name in self._row.max_scores:
+                belongs = belongs & (values <= np.float32(self._row.max_scores[name]))
+        return belongs
+
     def __len__(self) -> int:
         return int(self.sizes.sum())
 
@@ -48,32 +87,29 @@ class RowSamples:
         """The folder of sample `index` of the row, and its number there."""
         at = int(np.searchsorted(self._ends, index, side="right"))
         which, number = int(self._owners[at]), int(self._numbers[at])
-        shards, chosen = self._folders[which], self._chosen[which]
+        shards = self._folders[which]
         place = index - int(self._ends[at] - self.sizes[at])
-        if not chosen.all():
+        if not self._chosen[which].all() or self._scores[which]:
             kinds = shards.columns.kinds(int(shards.shards[number]))
-            place = int(np.flatnonzero(chosen[shards.columns.label_of_kind[kinds]])[place])
+            place = int(np.flatnonzero(self._belongs(which, number, kinds))[place])
         return shards, shards.first(number) + place
 
     def tasks(self) -> set[str]:
         """Tasks that its samples have."""
         return {
-            label.task
-            for which, shards in enumerate(self._folders)
-            for label, chosen, count in zip(
-                shards.columns.labels,
-                self._chosen[which],
-                shards.columns.counts[shards.shards].sum(0),
-                strict=True,
-            )
-            if chosen and count
+            shards.columns.labels[label].task
+            for shards, kinds in self.kinds()
+            for label in np.unique(shards.columns.label_of_kind[kinds]).tolist()
         }
 
     def kinds(self) -> Iterator[tuple[ShardSet, Ints]]:
         """Of each folder the kinds that its samples have, int64."""
-        for shards, chosen in zip(self._folders, self._chosen, strict=True):
-            there = shards.columns.counts[shards.shards].sum(0) > 0
-            yield shards, np.flatnonzero((chosen & there)[shards.columns.label_of_kind])
+        for which, shards in enumerate(self._folders):
+            if self._row.scores:
+                yield shards, np.flatnonzero(self._scored_kinds[which])
+            else:
+                there = shards.columns.counts[shards.shards].sum(0) > 0
+                yield shards, np.flatnonzero((self._chosen[which] & there)[shards.columns.label_of_kind])
 
     def first_of(self, shards: ShardSet, kind: int) -> int:
         """The first sample of a kind, by its number in the row."""
@@ -83,7 +119,7 @@ class RowSamples:
         ):
             if owner == which:
                 kinds = shards.columns.kinds(int(shards.shards[number]))
-                kinds = kinds[self._chosen[which][shards.columns.label_of_kind[kinds]]]
+                kinds = kinds[self._belongs(which, number, kinds)]
                 if (here := np.flatnonzero(kinds == kind)).size:
                     return begin + int(here[0])
             begin += size
@@ -107,8 +143,9 @@ class MixtureSamples:
             if not len(samples) and split == "train":
                 tasks = f" of the tasks {', '.join(row.tasks)}" if row.tasks else ""
                 marked = {None: "", True: " with a mask", False: " without a mask"}[row.masked]
+                scored = f" whose scores pass ({', '.join(row.scores)})" if row.scores else ""
                 raise ConfigError(
-                    f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}{marked}"
+                    f"data: row {name}: {', '.join(row.shards)}: no {split} samples{tasks}{marked}{scored}"
                 )
             self._samples.append(samples)
         self._names = list(self.rows)

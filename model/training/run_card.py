@@ -14,6 +14,7 @@ from typing import Any
 from model.config import load_config
 from model.data.batch import data_fingerprint
 from model.data.mixture import DatasetConfig
+from model.data.row_samples import RowSamples
 from model.inference.model_card import ModelCard, card_of_model, licence_of_base, table
 from shards.errors import ConfigError, EditVerseError, first_line
 from shards.files import write_json
@@ -28,7 +29,13 @@ UNKNOWN = "unknown"
 def record_provenance(run: Path, rows: Mapping[str, DatasetConfig]) -> None:
     """Write which code trains, and on which folders; the card of the finished run is filled from them."""
     data = {
-        name: {"shards": list(row.shards), "tasks": list(row.tasks), "masked": row.masked}
+        name: {
+            "shards": list(row.shards),
+            "tasks": list(row.tasks),
+            "masked": row.masked,
+            **({"min_scores": row.min_scores} if row.min_scores else {}),
+            **({"max_scores": row.max_scores} if row.max_scores else {}),
+        }
         for name, row in rows.items()
     }
     write_json(run / PROVENANCE, {"code": code_version(), "data": data})
@@ -57,13 +64,11 @@ def count_licences(rows: Mapping[str, DatasetConfig]) -> Counter[tuple[str, str,
     """Training samples by (row, task, licence of the clip that they come from), by their provenance."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for name, row in rows.items():
-        for folder in row.shards:
-            shards = ShardSet(folder, "train")
-            for number in range(len(shards)):
-                entry = shards.entry(number)
-                if row.holds(entry.task, entry.text):
-                    licence = shards.sample(number).provenance.clip.license
-                    counts[name, entry.task, licence] += 1
+        samples = RowSamples(row, [ShardSet(folder, "train") for folder in row.shards])
+        for index in range(len(samples)):
+            shards, number = samples.locate(index)
+            task = shards.entry(number).task
+            counts[name, task, shards.sample(number).provenance.clip.license] += 1
     return counts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,12 @@ from model.encoders.text import MiniLM
 from model.encoders.transform import TransformCodec
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps
-from shards.errors import ConfigError
+from shards.errors import ConfigError, SettingError
+from shards.location import ShardError
 from shards.media import read_video, write_video
+from shards.reader import ShardSet
 from shards.sample import ClipRef, Media, Provenance, Sample, SampleError
+from shards.scores import About, write_scores
 from shards.writer import write_shards
 
 Open = Callable[[dict[str, DatasetConfig]], EditDataset]
@@ -203,3 +207,78 @@ def test_a_row_is_known_by_what_it_sets(shard_folder: Path) -> None:
     )
     assert set(seen["plain"]) == {"ratio", "tasks", "shards"}  # as in runs of before
     assert seen["own"] == seen["plain"] | {"fps": 5.0, "crops": 2, "max_visits": 3}
+
+
+@pytest.fixture
+def scored(shard_folder: Path, tmp_path: Path) -> tuple[str, list[str]]:
+    """A copy of the folder with a `sharpness` per sample: its number, and null of the third; the keys."""
+    shutil.copytree(shard_folder, tmp_path / "scored", ignore=shutil.ignore_patterns("scores-*"))
+    keys = ShardSet(tmp_path / "scored").keys
+    values = np.where(np.arange(len(keys)) == 2, np.nan, np.arange(len(keys)))
+    write_scores(tmp_path / "scored", "sharpness", values, About(made_by="test", better="higher"))
+    return str(tmp_path / "scored"), keys
+
+
+def test_a_row_takes_the_samples_whose_scores_pass(opened: Open, scored: tuple[str, list[str]]) -> None:
+    folder, keys = scored
+    train = {key for key in keys if ShardSet(folder).entry(key).split == "train"}
+
+    def chosen(**bounds: dict[str, float]) -> list[str]:
+        pairs = opened(
+            {"all": DatasetConfig(shards=(folder,)), "best": DatasetConfig(shards=(folder,), **bounds)}
+        )
+        assert sum(map(int, pairs.sizes[1])) == len(pairs) - len(train)
+        found = [i for i in range(len(pairs)) if pairs.row_of(i) == "best"]
+        assert [pairs.record(i).key for i in found] == [pairs.entry(i).key for i in found]
+        return [pairs.entry(i).key for i in found]
+
+    def expected(least: float, most: float) -> list[str]:
+        return [k for n, k in enumerate(keys) if k in train and n != 2 and least <= n <= most]
+
+    assert chosen(min_scores={"sharpness": 1}) == expected(1, 99)
+    assert chosen(min_scores={"sharpness": 1}, max_scores={"sharpness": 4}) == expected(1, 4)
+    assert chosen(max_scores={"sharpness": 99}) == expected(0, 99)  # null does not belong
+
+
+def test_rows_chosen_by_score_are_planned_like_others(
+    opened: Open, scored: tuple[str, list[str]], fit_config: FitConfig
+) -> None:
+    folder, keys = scored
+    rows = {
+        "all": DatasetConfig(shards=(folder,), max_visits=1),
+        "best": DatasetConfig(shards=(folder,), min_scores={"sharpness": 3}),
+    }
+    steps, later = (PlannedSteps(opened(rows), fit_config.data, 0, first, 9) for first in (0, 6))
+    assert steps.plan(8).draws == later.plan(8).draws  # a resumed run visits the same
+    pairs, batch = steps.pairs, fit_config.data.batch_size
+    visited = Counter(draw.index for step in range(9) for draw in steps.plan(step).draws)
+    assert sum(visited.values()) == 9 * batch
+    of_row = {i: pairs.row_of(i) for i in range(len(pairs))}
+    assert max(visited[i] for i in of_row if of_row[i] == "all") == 1
+    assert {pairs.entry(i).key for i in visited if of_row[i] == "best"} == set(keys[3:]) & set(
+        ShardSet(folder, "train").keys
+    )
+    assert [draw.index for draw in steps.plan(8).draws if of_row[draw.index] == "all"] == []  # then the best
+
+
+def test_a_score_that_nobody_measured_says_what_measures_it(
+    opened: Open, scored: tuple[str, list[str]]
+) -> None:
+    folder, _ = scored
+    with pytest.raises(ShardError, match=rf"no score 'psnr', .*`python -m curation grade {folder}`"):
+        opened({"best": DatasetConfig(shards=(folder,), min_scores={"psnr": 1})})
+    with pytest.raises(ConfigError, match=r"no train samples whose scores pass \(sharpness\)"):
+        opened({"best": DatasetConfig(shards=(folder,), min_scores={"sharpness": 99})})
+    with pytest.raises(SettingError, match=r"min_scores\.psnr: a number"):
+        DatasetConfig(min_scores={"psnr": None})  # type: ignore[dict-item]
+
+
+def test_a_run_knows_the_scores_that_it_chose_by(scored: tuple[str, list[str]]) -> None:
+    folder, keys = scored
+    rows = {"best": DatasetConfig(shards=(folder,), min_scores={"sharpness": 1})}
+    before = data_fingerprint(rows)
+    assert before == data_fingerprint(rows)
+    other = dataclasses.replace(rows["best"], min_scores={"sharpness": 2})
+    assert data_fingerprint({"best": other}) != before
+    write_scores(folder, "sharpness", np.arange(len(keys)), About(made_by="test 2", better="higher"))
+    assert data_fingerprint(rows) != before

@@ -1,0 +1,261 @@
+"""Proposes the rules of a filter from labelled samples and their stored scores, and says how good they are.
+
+What is said of the rules is estimated by cross-validation: on samples that had no part in the thresholds.
+Intervals are Wilson's, of 95 %.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curation.quality.attributes import Attributes
+from curation.quality.labels import LabelError, LabelSet, read_labels
+from curation.quality.rules import Rule, Rules, judge
+from curation.quality.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
+from shards.errors import SettingError
+from shards.reader import ShardSet
+from shards.sample import Strict
+from shards.scores import open_scores
+
+LEAST = 10  # labelled samples to keep, and as many to drop
+Bools = NDArray[np.bool_]
+
+
+class Estimate(Strict):
+    """A share of some samples, and its interval of 95 % (Wilson); None where there is no sample."""
+
+    hits: int
+    samples: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+    @staticmethod
+    def of(hits: Bools) -> Estimate:
+        """Of one bool a sample."""
+        from scipy.stats import binomtest
+
+        if not len(hits):
+            return Estimate(hits=0, samples=0, share=None, low=None, high=None)
+        found = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+        return Estimate(
+            hits=int(hits.sum()),
+            samples=len(hits),
+            share=float(hits.mean()),
+            low=float(found.low),
+            high=float(found.high),
+        )
+
+    def words(self) -> str:
+        """`97 % (91-99)`, or a dash."""
+        if self.share is None or self.low is None or self.high is None:
+            return "-"
+        return f"{100 * self.share:.0f} % ({100 * self.low:.0f}-{100 * self.high:.0f})"
+
+
+class Outcome(Strict):
+    """What rules do to labelled samples that had no part in them.
+
+    Attributes:
+        precision: clean ones among the kept. recall: kept ones among the clean.
+        caught: dropped ones among the bad.
+    """
+
+    precision: Estimate
+    recall: Estimate
+    caught: Estimate
+
+    @staticmethod
+    def of(kept: Bools, clean: Bools) -> Outcome:
+        """Of one bool a sample each."""
+        return Outcome(
+            precision=Estimate.of(clean[kept]),
+            recall=Estimate.of(kept[clean]),
+            caught=Estimate.of(~kept[~clean]),
+        )
+
+
+class SignalReport(Strict):
+    """One score by itself.
+
+    Attributes:
+        samples: labelled ones of which it is not null.
+        auc: how often a clean sample has the better value than a bad one, 0.5 by chance; for a score that is
+            better in the middle, the higher value. None where one of the two kinds is missing.
+        rule: by itself, at the share of clean samples that is wanted; None: it does not tell them apart.
+        outcome: of the rule by itself. retained: share of the whole folder that it keeps.
+        chosen: whether the proposed rules have it.
+    """
+
+    samples: int
+    auc: float | None
+    rule: Rule | None
+    outcome: Outcome | None
+    retained: float | None
+    chosen: bool
+
+
+class Calibration(Strict):
+    """All that a calibration found.
+
+    Attributes:
+        labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
+        agreement: of every two people (`labels.Agreement`).
+        target: what was asked for, in words. outcome: of the proposed rules. reached: whether it is met.
+        caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
+    """
+
+    source: str
+    target: str
+    reached: bool
+    labelled: dict[str, int]
+    faults: dict[str, int]
+    agreement: list[dict[str, Any]]
+    rules: Rules
+    loss: float
+    outcome: Outcome
+    retained: float
+    caught_by_reason: dict[str, Estimate] = Field(default_factory=dict)
+    signals: dict[str, SignalReport] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled samples of a calibration, for its plot: bool [samples], and float32 [samples] by score."""
+
+    clean: Bools
+    values: dict[str, NDArray[np.float32]]
+
+
+def calibrate(
+    directory: str | Path,
+    labels: str | Path | LabelSet,
+    precision: float | None = None,
+    keep_clean: float | None = None,
+    scores: Sequence[str] = (),
+) -> tuple[Calibration, Labelled]:
+    """Propose rules from labels and stored scores.
+
+    Args:
+        directory: a shard folder or URL. labels: a file of them, see `curation.quality.labels`.
+        precision: share of clean samples among the kept that is wanted, with as many kept as can be.
+        keep_clean: share of the clean samples that is to be kept, with as many others dropped as can be;
+            0.95 where neither is given.
+        scores: those that may be used; all that are stored, and the samples' own, where none is named.
+
+    Raises:
+        SettingError: both targets are given, or one is no share.
+        LabelError: too few of the samples are labelled to be kept, or to be dropped.
+        ShardError: the folder cannot be read, or a named score is not stored.
+    """
+    if precision is not None and keep_clean is not None:
+        raise SettingError("--precision and --keep_clean: choose one of the two")
+    wanted = precision if precision is not None else 0.95 if keep_clean is None else keep_clean
+    if not 0.5 <= wanted < 1:
+        name = "precision" if precision is not None else "keep_clean"
+        raise SettingError(f"--{name} {wanted:g}: a share from 0.5 to below 1")
+    samples, stored = ShardSet(directory), open_scores(directory)
+    read = labels if isinstance(labels, LabelSet) else read_labels(labels)
+    places, clean, reasons, counts = _labelled(samples, read)
+    columns = {name: stored.column(name) for name in (scores or stored.names)}
+    better = {name: stored.about(name).better for name in columns}
+    values = {name: np.asarray(column[places]) for name, column in columns.items()}
+    signals = Signals.of(values, better)
+    fit: Callable[..., Fit] = functools.partial(fit_keeping, share=wanted)
+    if precision is not None:
+        fit = functools.partial(fit_precise, precision=precision)
+    best = fit(signals.values, clean)
+    kept = cross_validated(signals.values, clean, fit)
+    rules = Rules(rules=signals.rules(best.thresholds))
+    outcome = Outcome.of(kept, clean)
+    tasks = Attributes.of(samples).tasks
+    reached = outcome.recall if precision is None else outcome.precision
+    calibration = Calibration(
+        source=str(directory),
+        target=f"{100 * wanted:g} % {'of the clean kept' if precision is None else 'of the kept clean'}",
+        reached=reached.share is not None and reached.share >= wanted,
+        labelled=counts,
+        faults=dict(read.faults),
+        agreement=[asdict(one) for one in read.agreement()],
+        rules=rules,
+        loss=best.loss,
+        outcome=outcome,
+        retained=float(judge(rules, tasks, columns).kept.mean()),
+        caught_by_reason={
+            reason: Estimate.of(~kept[[reason in some for some in reasons]])
+            for reason in sorted(set().union(*reasons))
+        },
+        signals=_each(signals, clean, columns, tasks, 0.95 if precision is not None else wanted, rules),
+    )
+    return calibration, Labelled(clean, values)
+
+
+def _labelled(
+    samples: ShardSet, labels: LabelSet
+) -> tuple[NDArray[np.int64], Bools, list[frozenset[str]], dict[str, int]]:
+    """Numbers of the labelled samples, whether they are clean, reasons against them; and counts."""
+    keep, reasons, disputed = labels.decided()
+    place = {key: number for number, key in enumerate(samples.keys)}
+    known = [key for key in keep if key in place]
+    clean = np.array([keep[key] for key in known], bool)
+    counts = {
+        "used": len(known),
+        "clean": int(clean.sum()),
+        "bad": int((~clean).sum()),
+        "disputed": len(disputed),
+        "unknown keys": len(keep) - len(known),
+        "people": len(labels.people),
+    }
+    if min(counts["clean"], counts["bad"]) < LEAST:
+        told = ", ".join(f"{count} {name}" for name, count in counts.items() if name != "used")
+        raise LabelError(f"needs {LEAST} clean and {LEAST} bad samples, labelled are: {told}; label more")
+    numbers = np.array([place[key] for key in known], np.int64)
+    return numbers, clean, [reasons[key] for key in known], counts
+
+
+def _each(
+    signals: Signals,
+    clean: Bools,
+    columns: Mapping[str, NDArray[np.float32]],
+    tasks: NDArray[np.str_],
+    share: float,
+    rules: Rules,
+) -> dict[str, SignalReport]:
+    """Every score by itself."""
+    reports = {}
+    fit = functools.partial(fit_keeping, share=share, tests=max(1, len(signals.names)))
+    for name in columns:
+        rows = [row for row, own in enumerate(signals.names) if own == name]
+        values = signals.values[rows]
+        alone = Signals(tuple(name for _ in rows), tuple(signals.signs[row] for row in rows), values)
+        rule = alone.rules(fit(values, clean).thresholds).get(name)
+        outcome = retained = None
+        if rule is not None:
+            outcome = Outcome.of(cross_validated(values, clean, fit), clean)
+            retained = float(judge(Rules(rules={name: rule}), tasks, columns).kept.mean())
+        measured = np.isfinite(values[0])
+        reports[name] = SignalReport(
+            samples=int(measured.sum()),
+            auc=_auc(values[0][measured], clean[measured]),
+            rule=rule,
+            outcome=outcome,
+            retained=retained,
+            chosen=name in rules.rules,
+        )
+    return reports
+
+
+def _auc(values: NDArray[np.float64], clean: Bools) -> float | None:
+    from scipy.stats import mannwhitneyu
+
+    if clean.all() or not clean.any():
+        return None
+    return float(mannwhitneyu(values[clean], values[~clean]).statistic / (clean.sum() * (~clean).sum()))
