@@ -140,5 +140,5 @@ def test_samples_behind_a_url_have_their_scores_too(
 def test_a_fault_that_is_none_of_permissions_is_not_passed_over(scored: Path) -> None:
     name = next(scored.glob("columns-*")).name.replace("columns", "scores")
     (scored / name).write_text("in the way")
-    with pytest.raises(ShardError, match="scores-.*Not a directory"):
+    with pytest.raises(ShardError, match=r"scores-.*Not a directory"):
         write_scores(scored, "sharpness", [1, 2, 3, 4], SHARPNESS)
