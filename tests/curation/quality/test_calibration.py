@@ -192,9 +192,10 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     file.add(Label(key="a", keep=True, by="Ada"))
     file.add(Label(key="a", keep=False, reasons=("blur",), by="Ada"))
     file.add(Label(key="b", keep=True, by="Ada"))
+    file.add(Label(key="b", keep=False, by="Ben"))
     file.add(Label(key="b", keep=None, by="Ada"))
     file.close()
-    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 4  # nothing is taken out of the file
+    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 5  # nothing is taken out of the file
     with (tmp_path / "labels.jsonl").open("ab") as torn:
         torn.write(b'{"key": "c", "ke')
     again = LabelFile(tmp_path / "labels.jsonl")
@@ -203,6 +204,7 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     read = read_labels(tmp_path / "labels.jsonl")
     assert {key: {by: label.keep for by, label in of.items()} for key, of in read.votes.items()} == {
         "a": {"Ada": False},
+        "b": {"Ben": False},
         "d": {"Ben": True},
     }
     assert read.votes["a"]["Ada"].reasons == ("blur",)
