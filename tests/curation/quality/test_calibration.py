@@ -64,6 +64,20 @@ def test_new_clean_samples_pass_and_new_bad_ones_do_not() -> None:
     assert np.mean(caught["wrong"]) < 0.1
 
 
+def test_many_rules_together_lose_no_more_than_may_be_lost() -> None:
+    """Six kinds of bad samples, each far from the clean ones in a score of its own."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(3):
+        values = rng.normal(size=(6, 40 + 6 * 12))
+        for row in range(6):
+            values[row, 40 + 12 * row : 52 + 12 * row] -= 8
+        thresholds = fit_keeping(values, np.arange(112) < 40, 0.95).thresholds
+        assert np.isfinite(thresholds).all()
+        kept.append(passing(rng.normal(size=(6, 2000)), thresholds).mean())
+    assert np.mean(kept) > 0.97  # at the worst clean values it is 0.90
+
+
 def test_a_null_score_catches_nothing_and_says_nothing() -> None:
     values, clean, kinds = made(60, 20, 0)
     values["sharpness"][[k == "blur" for k in kinds]] = np.nan
