@@ -28,21 +28,39 @@ SHORT: dict[str, tuple[str, str, str]] = {
     "app": ("model", "app", "serve a page to edit in"),
     "bench": ("benchmark", "run", "score an editor, or folders of results, on a suite"),
 }
+# what `editverse data` reaches: command -> (package, what it does)
+DATA: dict[str, tuple[str, str]] = {
+    "import": ("curation", "make samples of the pairs of others: a table, a folder, a data set"),
+    "export": ("curation", "write samples in the formats of others"),
+    "grade": ("curation", "measure samples, and store what was measured"),
+    "label": ("curation", "a page to keep or drop samples on"),
+    "calibrate": ("curation", "thresholds from labels"),
+    "filter": ("curation", "keep the samples that stored scores let through"),
+    "ledger": ("shards", "where samples come from, and what they cost"),
+    "stats": ("shards", "sizes, lengths, tasks and scores"),
+}
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",
     "benchmark": "all commands of the benchmark: run, report, compare, ...",
-    "shards": "look at shards and prove them: verify, index, ls, show",
+    "shards": "look at shards and prove them: verify, ls, ledger, browse, ...",
 }
 
 
 def usage() -> str:
     """The help text."""
-    rows = [*((name, words) for name, (_, _, words) in SHORT.items()), *PACKAGES.items()]
+    rows = [(name, words) for name, (_, _, words) in SHORT.items()]
+    rows += [("data", f"data in and out: {', '.join(DATA)}"), *PACKAGES.items()]
     lines = "\n".join(f"  {name:<10} {words}" for name, words in rows)
     return (
         f"usage: editverse COMMAND ... | --help | --version\n\n{lines}\n\neditverse COMMAND --help says more."
     )
+
+
+def data_usage() -> str:
+    """The help text of `editverse data`."""
+    lines = "\n".join(f"  {name:<10} {words}" for name, (_, words) in DATA.items())
+    return f"usage: editverse data COMMAND ...\n\n{lines}\n\neditverse data COMMAND --help says more."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +73,15 @@ def main(argv: list[str] | None = None) -> int:
         print(importlib.metadata.version("editverse"))
         return 0
     name, *rest = words
-    if name in SHORT:
+    if name == "data":
+        if not rest or rest[0] in ("-h", "--help"):
+            print(data_usage())
+            return 0
+        if rest[0] not in DATA:
+            print(f"error: no command {rest[0]!r} of data; there are: {', '.join(DATA)}", file=sys.stderr)
+            return 2
+        package = DATA[rest[0]][0]
+    elif name in SHORT:
         package, command, _ = SHORT[name]
         rest = [command, *rest]
     elif name in PACKAGES:

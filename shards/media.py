@@ -393,12 +393,17 @@ def _bytes(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def write_image(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB [H, W, 3] as PNG, atomically."""
+def encode_image(picture: np.ndarray) -> bytes:
+    """uint8 RGB [H, W, 3] as the bytes of a PNG."""
     ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not ok:
-        raise MediaError(f"{path}: OpenCV could not encode the image")
-    write_bytes(path, data.tobytes())
+        raise MediaError("OpenCV could not encode the image")
+    return data.tobytes()
+
+
+def write_image(path: str | Path, picture: np.ndarray) -> None:
+    """Write uint8 RGB [H, W, 3] as PNG, atomically."""
+    write_bytes(path, encode_image(picture))
 
 
 def resize(frames: np.ndarray, size: Size) -> np.ndarray:

@@ -62,7 +62,7 @@ def write_shards(
 
     rows: list[ManifestRow] = []
     for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
-        for number, batch in enumerate(_batches(group, max_samples, max_bytes)):
+        for number, batch in enumerate(batches(group, max_samples, max_bytes)):
             rows.append(_write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
     write_manifest(out_dir, rows)
     for row in older:
@@ -95,7 +95,8 @@ def _check_files(sample: Sample, files: dict[str, Path]) -> None:
             raise SampleError(f"{sample.key}: {name}: {path} is missing or empty")
 
 
-def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], max_samples: int = 512, max_bytes: int = 1 << 30) -> Iterator[list[Item]]:
+    """The items in the groups that become shards, see `write_shards`."""
     batch: list[Item] = []
     size = 0
     for sample, files in items:
@@ -109,12 +110,15 @@ def _batches(items: Iterable[Item], max_samples: int, max_bytes: int) -> Iterato
         yield batch
 
 
+def loaded(batch: Iterable[Item]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """The items with the bytes of their files, one at a time."""
+    for sample, files in batch:
+        yield sample, {name: Path(path).read_bytes() for name, path in sorted(files.items())}
+
+
 def _write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool) -> ManifestRow:
     shard = f"{stem}.tar"
-    loaded = (
-        (sample, {n: Path(p).read_bytes() for n, p in sorted(files.items())}) for sample, files in batch
-    )
-    entries, size, digest = _write_tar(out_dir / shard, loaded)
+    entries, size, digest = _write_tar(out_dir / shard, loaded(batch))
     if by_content:  # of the index too, which another version may write otherwise
         entry_values = [entry.model_dump(mode="json") for entry in entries]
         shard = f"{stem}.{hashing.digest([digest, entry_values])[:12]}.tar"

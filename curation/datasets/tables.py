@@ -1,17 +1,15 @@
-"""Rows of CSV, JSONL, JSON and parquet, in parts that are read alone; and pairs out of them by columns."""
+"""Tables of one's own in parts that are read alone, and pairs out of them by columns."""
 
 from __future__ import annotations
 
-import csv
-import functools
-import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import JsonValue
+
+from curation.datasets import records
 from curation.datasets.rows import (
-    PART_ROWS,
     BadRow,
     Blob,
     EditRow,
@@ -22,8 +20,7 @@ from curation.datasets.rows import (
     place_in,
 )
 from curation.sources.clips import printable
-from shards.errors import MediaError, SettingError, first_line
-from shards.limits import MAX_JSON_BYTES, MAX_LINE_BYTES, parse_json
+from shards.errors import SettingError, first_line
 from shards.location import Location, ShardError
 
 TABLES = (".csv", ".jsonl", ".json", ".parquet")
@@ -64,180 +61,33 @@ def files_of(source: str, suffixes: tuple[str, ...]) -> tuple[str, list[str]]:
 def table_parts(folder: str, name: str) -> Iterator[Part]:
     """The parts of a table; each row is in one. What is damaged as a whole is one part with a `fault`."""
     path = Location(folder).path(name)
-    split = {".csv": _csv_parts, ".jsonl": _line_parts, ".json": _json_parts, ".parquet": _parquet_parts}
     try:
-        yield from split[Path(name).suffix.lower()](path, name)
-    except (ShardError, MediaError, OSError) as error:
+        columns: list[JsonValue] = [*records.columns_of(path)]
+        for stretch in records.cut(path):
+            about = {"columns": columns, "first": stretch.first, "stretch": stretch.about}
+            yield Part(f"{name}:{stretch.first}", path, stretch.start, stretch.stop, about)
+    except ShardError as error:
         yield Part(name, path, fault=first_line(error))
 
 
-def table_rows(part: Part) -> Iterator[Row]:
-    """The rows of a part of a table, by its `path`, `start` and `stop`."""
-    kinds = {".csv": _csv_rows, ".jsonl": _line_rows, ".json": _json_rows, ".parquet": _parquet_rows}
-    yield from kinds[Path(part.path.partition("?")[0]).suffix.lower()](part)
+def table_rows(part: Part, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of a part of a table: of a parquet, only the columns that are asked for."""
+    yield from records.read(part.path, stretch_of(part), columns)
+
+
+def stretch_of(part: Part) -> records.Stretch:
+    """Which stretch of its table a part is."""
+    first, about = part.about["first"], part.about["stretch"]
+    assert isinstance(first, int)
+    assert isinstance(about, dict)
+    return records.Stretch(part.start, part.stop, first, about)
 
 
 def columns_of(part: Part) -> list[str]:
-    """The columns of the table that a part is of: of JSON, all keys of this part."""
-    named = part.about.get("columns")
-    if isinstance(named, list):
-        return [str(name) for name in named]
-    rows = (row for _, row in table_rows(part) if isinstance(row, dict))
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _records(path: str, quoted: bool) -> Iterator[tuple[int, int]]:
-    """Bytes (start, stop) of the records of a text file; a quoted line break is part of its record."""
-    location, name = split_path(path)
-    start = at = quotes = 0
-    with location.open(name) as handle:
-        while line := handle.readline(MAX_LINE_BYTES + 1):
-            if len(line) > MAX_LINE_BYTES:
-                raise ShardError(f"{path}: a line of more than {MAX_LINE_BYTES} bytes")
-            at += len(line)
-            quotes += line.count(b'"') if quoted else 0
-            if at - start > MAX_LINE_BYTES:
-                raise ShardError(f"{path}: a quotation mark that nothing closes, from byte {start} on")
-            if quotes % 2 == 0:
-                yield start, at
-                start = at
-    if start < at:
-        yield start, at
-
-
-def _text_parts(path: str, name: str, quoted: bool, about: dict[str, Any], skip: int) -> Iterator[Part]:
-    first, begin, stop, count = 0, 0, 0, 0
-    for number, (start, end) in enumerate(_records(path, quoted)):
-        if number < skip:
-            begin = stop = end
-            continue
-        if count == PART_ROWS:
-            yield Part(f"{name}:{first}", path, begin, stop, {**about, "first": first})
-            first, begin, count = first + count, start, 0
-        stop, count = end, count + 1
-    if count:
-        yield Part(f"{name}:{first}", path, begin, stop, {**about, "first": first})
-
-
-def _csv_parts(path: str, name: str) -> Iterator[Part]:
-    location, file = split_path(path)
-    start, stop = next(_records(path, True), (0, 0))
-    try:
-        header = location.read(file, start, stop).decode("utf-8-sig")
-        columns = next(csv.reader(io.StringIO(header, newline=""), strict=True), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ShardError(f"{path}: no CSV in UTF-8 ({error})") from None
-    yield from _text_parts(path, name, True, {"columns": columns}, skip=1)
-
-
-def _line_parts(path: str, name: str) -> Iterator[Part]:
-    yield from _text_parts(path, name, False, {}, skip=0)
-
-
-def _text(part: Part) -> bytes:
-    location, name = split_path(part.path)
-    return location.read(name, part.start, part.stop - part.start)
-
-
-def _first(part: Part) -> int:
-    first = part.about.get("first", 0)
-    return first if isinstance(first, int) else 0
-
-
-def _csv_rows(part: Part) -> Iterator[Row]:
-    columns = columns_of(part)
-    text = _text(part).decode("utf-8", "surrogateescape")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = _first(part) - 1
-    while True:
-        number += 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield number, BadRow("", "not a row of CSV", str(error))
-            continue
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if len(cells) != len(columns):
-            yield number, BadRow("", "wrong number of cells", f"{len(cells)} where there are {len(columns)}")
-        elif any("\udc80" <= c <= "\udcff" for cell in cells for c in cell):
-            yield number, BadRow("", "not UTF-8")
-        else:
-            yield number, dict(zip(columns, cells, strict=True))
-
-
-def _line_rows(part: Part) -> Iterator[Row]:
-    for number, line in enumerate(_text(part).split(b"\n"), _first(part)):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, BadRow("", "not a line of JSON", first_line(error))
-            continue
-        yield number, value if isinstance(value, dict) else BadRow("", "not a JSON object")
-
-
-@functools.lru_cache(maxsize=1)  # the parts of one document are read one after the other
-def _document(path: str) -> list[Any]:
-    location, name = split_path(path)
-    value = parse_json(location.read(name, limit=MAX_JSON_BYTES), path)
-    if not isinstance(value, list):
-        raise ShardError(f"{path}: no list of rows, but a {type(value).__name__}")
-    return value
-
-
-def _json_parts(path: str, name: str) -> Iterator[Part]:
-    _document.cache_clear()
-    rows = len(_document(path))
-    for start in range(0, rows, PART_ROWS):
-        yield Part(f"{name}:{start}", path, start, min(rows, start + PART_ROWS))
-
-
-def _json_rows(part: Part) -> Iterator[Row]:
-    for number, value in enumerate(_document(part.path)[part.start : part.stop], part.start):
-        yield number, value if isinstance(value, dict) else BadRow("", "not a JSON object")
-
-
-def _parquet_parts(path: str, name: str) -> Iterator[Part]:
-    """Row groups, the small ones together; a large one is a part by itself, since it is decoded in order."""
-    import pyarrow
-    import pyarrow.parquet
-
-    location, file = split_path(path)
-    with location.open(file) as handle:
-        try:
-            parquet = pyarrow.parquet.ParquetFile(handle)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ShardError(f"{path}: no whole parquet file ({first_line(error)})") from None
-        columns = parquet.schema_arrow.names
-        sizes = [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)]
-    begin = first = count = 0
-    for number, size in enumerate([*sizes, PART_ROWS]):
-        if count and count + size > PART_ROWS:
-            about = {"columns": columns, "first": first}
-            yield Part(f"{name}:{first}", path, begin, number, about)
-            begin, first, count = number, first + count, 0
-        count += size
-
-
-def _parquet_rows(part: Part) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    location, file = split_path(part.path)
-    number = _first(part)
-    with location.open(file) as handle:
-        try:
-            parquet = pyarrow.parquet.ParquetFile(handle)
-            for batch in parquet.iter_batches(8, row_groups=range(part.start, part.stop)):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ShardError(f"{part.path}: damaged at row {number} ({first_line(error)})") from None
+    """The columns of the table that a part is of: of JSON, the keys of its first rows."""
+    named = part.about["columns"]
+    assert isinstance(named, list)
+    return [str(name) for name in named]
 
 
 # ---- cells ------------------------------------------------------------------------------------------------

@@ -96,11 +96,11 @@ class RunProgress:
 
     def _clips(self) -> str:
         taken = time.monotonic() - self._began
-        line = f"clips {self.done}/{max(self.total, self.done)}, {self.accepted} accepted, {_clock(taken)}"
+        line = f"clips {self.done}/{max(self.total, self.done)}, {self.accepted} accepted, {clock(taken)}"
         if self.files_cut < self.files:
             line += f", {self.files_cut}/{self.files} files cut"
         elif 0 < self.done < self.total:
-            line += f", {_clock(taken / self.done * (self.total - self.done))} left"
+            line += f", {clock(taken / self.done * (self.total - self.done))} left"
         return line
 
     def _now_and_then(self) -> None:
@@ -117,7 +117,7 @@ def worked_on(outcome: Outcome) -> bool:
     return outcome.clip is not None and not outcome.refused
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

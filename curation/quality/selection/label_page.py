@@ -145,9 +145,9 @@ class Labelling:
         now = time.monotonic()
         labels = self.file.labels
         busy: dict[str, set[str]] = {}
-        for name, (key, since) in self._shown.items():
+        for name, (looked_at, since) in self._shown.items():
             if now - since < BUSY and name != by:
-                busy.setdefault(key, set()).add(name)
+                busy.setdefault(looked_at, set()).add(name)
         shown = self._shown.get(by)
         key = shown[0] if shown else choose_next(labels, self._wanted, by, busy)
         if key is not None:
