@@ -118,7 +118,7 @@ def samples_of(
                         name: written[swapped.get(name, name)].model_copy(update={"file": medium.file})
                         for name, medium in written.items()
                     },
-                    "provenance": _with_step(provenance, "reversal"),
+                    "provenance": _derived(provenance, "reversal", key),
                 }
             )
             items.append((sample, {**{n: files[old] for n, old in swapped.items()}, **masks}))
@@ -135,7 +135,7 @@ def samples_of(
                 "text": f"<video1> {PROPAGATION} <image1>. <video2>",
                 "targets": ["video2"],
                 "media": {"video1": shown[0], "video2": shown[1], "image1": image},
-                "provenance": _with_step(provenance, "propagation"),
+                "provenance": _derived(provenance, "propagation", key),
             }
         )
         items.append((sample, {**files, "image1": _written(folder / f"{key}.image1", first)}))
@@ -170,8 +170,7 @@ def _provenance(row: EditRow, pair: Pair, origin: Origin) -> Provenance:
     first = pair.sources[0] if pair.sources else pair.target
     steps = [Step(stage="origin", backend=row.origin)] if row.origin else []
     steps.append(Step(stage="import", backend=origin.format, config=origin.config))
-    if row.parent is not None:
-        steps.append(Step(stage=f"turn {row.turn}", backend=f"after {key_of(origin.format, row.parent)}"))
+    parents = () if row.parent is None else (key_of(origin.format, row.parent),)
     clip = ClipRef(
         sha256=pair.sha256,
         name=f"{origin.format}/{row.identity}",
@@ -179,11 +178,13 @@ def _provenance(row: EditRow, pair: Pair, origin: Origin) -> Provenance:
         license=row.license or origin.license,
         mended=pair.mended,
     )
-    return Provenance(clip=clip, steps=steps)
+    return Provenance(clip=clip, steps=steps, parents=parents)
 
 
-def _with_step(provenance: Provenance, stage: str) -> Provenance:
-    return Provenance(clip=provenance.clip, steps=[*provenance.steps, Step(stage=stage, backend="import")])
+def _derived(provenance: Provenance, stage: str, key: str) -> Provenance:
+    """The provenance of a sample that is made of the pair of this key."""
+    steps = [*provenance.steps, Step(stage=stage, backend="import")]
+    return Provenance(clip=provenance.clip, steps=steps, parents=(key,))
 
 
 def packed_ids(ids: Iterator[str] | list[str]) -> str:
