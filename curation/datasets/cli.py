@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from curation.datasets.exporters.command import export, formats
 from curation.datasets.importer import QUARANTINE, run_import
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
@@ -41,8 +42,8 @@ def import_pairs(
     """Import pairs of others as samples: a table, a folder, or a known data set; see docs/datasets.md.
 
     Args:
-        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, bagel, a public data set, or the path of
-            a class of your own.
+        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, lance, bagel, a public data set, or a class
+            of your own by its path.
         source: folder or file of the data set, or its URL.
         out: folder for the shards, data/shards/FORMAT when left out; the same command goes on with it.
         mapping: YAML that names columns, scores, tasks and folders.
@@ -101,4 +102,8 @@ def show(summary: dict[str, Any], out: str) -> None:
     print(f"{out}: shards, summary.json, {QUARANTINE}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"import": import_pairs}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "import": import_pairs,
+    "export": export,
+    "formats": formats,
+}
