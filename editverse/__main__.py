@@ -43,7 +43,7 @@ PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",
     "benchmark": "all commands of the benchmark: run, report, compare, ...",
-    "shards": "look at shards and prove them: verify, index, ls, show",
+    "shards": "look at shards and prove them: verify, ls, ledger, browse, ...",
 }
 
 

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from shards.files import write_bytes
-from shards.media import write_image, write_video
+from shards.media import write_image, write_mask, write_video
 from shards.reader import Record, ShardSet
 from shards.sample import Sample, tags_of
 from shards.writer import Item, write_shards
@@ -60,7 +60,7 @@ class Label:
 
     Attributes:
         kind: of `KINDS`, or "clean"; how: its variant, "" where there is one only.
-        clip: the name of the source clip, by which halves are told apart that share no scene.
+        clip: the source clip and where in it the pair begins: pairs that share it show the same scene.
     """
 
     key: str
@@ -78,6 +78,7 @@ class Pair:
     source: np.ndarray
     target: np.ndarray
     mask: np.ndarray | None
+    shrink: Shrink
 
     @property
     def sample(self) -> Sample:
@@ -106,11 +107,45 @@ def names_of(sample: Sample) -> tuple[str, str] | None:
     return None
 
 
-def read_pair(record: Record) -> Pair:
+@dataclass(frozen=True)
+class Shrink:
+    """How pairs are made small first, so that many of them take little time.
+
+    Attributes:
+        height: pixels, never enlarged; frames: at most so many, evenly spaced. 0 leaves them as they are.
+    """
+
+    height: int = 0
+    frames: int = 0
+
+    def step(self, frames: int) -> int:
+        """Every so-manieth frame is taken."""
+        return max(1, (frames - 1) // (self.frames - 1)) if self.frames > 1 else 1
+
+    def __call__(self, video: np.ndarray) -> np.ndarray:
+        """uint8 [T, H, W, 3] or bool [T, H, W] made small; even sides."""
+        video = video[:: self.step(len(video))][: self.frames or None]
+        height, width = video.shape[1:3]
+        if not 0 < self.height < height:
+            return video
+        size = round(width * self.height / height / 2) * 2, self.height
+        if video.dtype == bool:
+            return np.stack(
+                [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for m in video]
+            )
+        return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in video])
+
+
+AS_IT_IS = Shrink()
+
+
+def read_pair(record: Record, shrink: Shrink = AS_IT_IS) -> Pair:
     """The pixels of a sample that `names_of` calls a pair."""
-    source, target = (record.pixels(name) for name in names_of(record.sample) or ())
-    mask = record.mask("mask") if "mask" in record.sample.media else None
-    return Pair(record, source, target, mask if mask is not None and mask.shape == target.shape[:3] else None)
+    source, target = (shrink(record.pixels(name)) for name in names_of(record.sample) or ())
+    mask = shrink(record.mask("mask")) if "mask" in record.sample.media else None
+    if mask is not None and mask.shape != target.shape[:3]:
+        mask = None
+    return Pair(record, source, target, mask, shrink)
 
 
 # ---- the defects ----------------------------------------------------------------------------------------
@@ -221,12 +256,10 @@ def wrong_object(pair: Pair, random_: random.Random, others: Sequence[Record]) -
     source, target = names_of(pair.sample) or ("", "")
     sha256 = pair.sample.media[source].sha256
     for other in others:
-        if other.sample.media[source].sha256 == sha256 and other.sample.media[target].frames == len(
-            pair.target
-        ):
-            changed = other.pixels(target)
+        if other.sample.media[source].sha256 == sha256:
+            changed = pair.shrink(other.pixels(target))
             mask, masked = pair.mask, other.sample.media.get("mask")
-            if mask is None or masked is None or not np.array_equal(other.mask("mask"), mask):
+            if mask is None or masked is None or not np.array_equal(pair.shrink(other.mask("mask")), mask):
                 return Planted(changed, pair.sample.text)
     return None
 
@@ -285,6 +318,7 @@ def plant(
     clean: int | None = None,
     seed: int = 0,
     once: bool = True,
+    shrink: Shrink = AS_IT_IS,
 ) -> list[Label]:
     """Write the samples of some folders of shards anew, some of them with a defect; keys stay what they are.
 
@@ -292,6 +326,7 @@ def plant(
         counts: kind -> how many samples get it; as many as can where it applies to fewer.
         clean: how many others are written as they are; all when None.
         once: take one sample only of those that share a target (with and without the mask in the text).
+        shrink: makes pairs small first; what else a sample holds stays as it is.
 
     Returns:
         A label for each sample that was written, by key; also in `<out>.labels.jsonl`.
@@ -314,7 +349,7 @@ def plant(
             draw = random.Random(f"{seed} {record.key}")
             made, kind = None, CLEAN
             share = sum(left.values()) / max(1, min(total - len(labels), len(records) - place))
-            pair = read_pair(record)
+            pair = read_pair(record, shrink)
             if left and (draw.random() < share or kept >= wanted):
                 # what is wanted most first: those that apply to few samples are then not left without any
                 for kind in sorted(left, key=lambda one: (-left[one] / counts[one], KINDS.index(one))):
@@ -329,7 +364,8 @@ def plant(
                 left[kind] -= 1
                 left = {name: count for name, count in left.items() if count}
             items.append(_write(Path(scratch), pair, made))
-            clip = record.sample.provenance.clip.name
+            origin = record.sample.provenance.clip
+            clip = f"{origin.name} {origin.span[0]:.1f}"
             labels.append(Label(record.key, kind, record.sample.task, clip, made.how))
         write_shards(out, items)
     labels.sort(key=lambda label: label.key)
@@ -377,22 +413,29 @@ def _write(scratch: Path, pair: Pair, made: Planted) -> Item:
     sample, (source, target) = pair.sample, names_of(pair.sample) or ("", "")
     folder = scratch / sample.key
     folder.mkdir()
-    files = {}
-    for name, media in sample.media.items():
-        files[name] = folder / media.file
-        if name != target:
+    files, media = {}, dict(sample.media)
+    small = {source: pair.source, "mask": pair.mask, target: made.target}
+    for name, shape in sample.media.items():
+        files[name] = folder / shape.file
+        pixels = small.get(name)
+        if pixels is None or (name != target and pair.shrink == AS_IT_IS):
             files[name].write_bytes(pair.record.bytes(name))
-    media = sample.media[target]
-    if media.kind == "image":
-        write_image(files[target], made.target[0])
-    else:
-        write_video(files[target], made.target, media.fps or 1.0, preset="ultrafast")
+            continue
+        fps = None if shape.fps is None else shape.fps / pair.shrink.step(shape.frames)
+        about = {"frames": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "fps": fps}
+        media[name] = shape.model_copy(update=about)
+        if shape.kind == "mask":
+            write_mask(files[name], pixels, fps or 1.0)
+        elif shape.kind == "image":
+            write_image(files[name], pixels[0])
+        else:
+            write_video(files[name], pixels, fps or 1.0, preset="ultrafast")
     if made.swapped:
         spare = folder / "spare"
         files[source].rename(spare)
         files[target].rename(files[source])
         spare.rename(files[target])
-    return sample.model_copy(update={"text": made.text}), files
+    return sample.model_copy(update={"text": made.text, "media": media}), files
 
 
 def main() -> None:
@@ -404,15 +447,18 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=100, help="samples without a defect")
     parser.add_argument("--share", type=float, default=0.0, help="keep all samples; so many get a defect")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--height", type=int, default=0, help="pixels; 0 leaves pairs as they are")
+    parser.add_argument("--frames", type=int, default=0, help="at most; 0 leaves pairs as they are")
     chosen = parser.parse_args()
     folders, out, seed, share = chosen.folders, chosen.out, chosen.seed, chosen.share
+    shrink = Shrink(chosen.height, chosen.frames)
     if share:
         pairs = sum(len(ShardSet(folder)) for folder in folders)
         labels = plant(
-            folders, out, dict.fromkeys(KINDS, round(pairs * share / len(KINDS))), None, seed, once=False
+            folders, out, dict.fromkeys(KINDS, round(pairs * share / len(KINDS))), None, seed, False, shrink
         )
     else:
-        labels = plant(folders, out, dict.fromkeys(KINDS, chosen.each), chosen.clean, seed)
+        labels = plant(folders, out, dict.fromkeys(KINDS, chosen.each), chosen.clean, seed, shrink=shrink)
     print(dict(sorted(Counter(label.kind for label in labels).items())), labels_of(out))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from curation.datasets.exporters.command import export, formats
 from curation.datasets.importer import QUARANTINE, run_import
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
@@ -41,7 +42,7 @@ def import_pairs(
     """Import pairs of others as samples: a table, a folder, or a known data set; see docs/datasets.md.
 
     Args:
-        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, bagel, or a public data set.
+        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, lance, bagel, or a public data set.
         source: folder or file of the data set, or its URL.
         out: folder for the shards, data/shards/FORMAT when left out; the same command goes on with it.
         mapping: YAML that names columns, scores, tasks and folders.
@@ -100,4 +101,8 @@ def show(summary: dict[str, Any], out: str) -> None:
     print(f"{out}: shards, summary.json, {QUARANTINE}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"import": import_pairs}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "import": import_pairs,
+    "export": export,
+    "formats": formats,
+}

@@ -8,12 +8,12 @@ from curation.datasets import public
 from curation.datasets.folders import AiToolkit, Folder
 from curation.datasets.rows import Layout, LayoutOptions
 from curation.datasets.tables import Table
-from curation.datasets.trainers import Bagel, DiffSynth, Ltx, Musubi
+from curation.datasets.trainers import Bagel, DiffSynth, Lance, Ltx, Musubi
 from shards.command import nearest
 from shards.errors import SettingError
 
 OWN: dict[str, Callable[[LayoutOptions], Layout]] = {
-    made.name: made for made in (Table, Folder, DiffSynth, Musubi, AiToolkit, Ltx, Bagel)
+    made.name: made for made in (Table, Folder, DiffSynth, Musubi, AiToolkit, Ltx, Lance, Bagel)
 }
 
 

@@ -1,4 +1,4 @@
-"""The layouts of other trainers' data: DiffSynth-Studio, musubi-tuner, LTX-Video-Trainer, BAGEL.
+"""The layouts of other trainers' data: DiffSynth-Studio, musubi-tuner, LTX, Lance, BAGEL.
 
 Columns are those of their own loaders and documentation (November 2026): `UnifiedDataset` and the examples'
 `--data_file_keys`; `docs/dataset_config.md`; `docs/dataset-preparation.md`; `UnifiedEditIterableDataset`.
@@ -23,6 +23,7 @@ class _Known(Table):
     defaults: ClassVar[Mapping[str, Any]] = {}
     sources: Sequence[str] = ()  # of the inputs, all that there are
     targets: Sequence[str] = ()  # of the output, the first that there is
+    masks: Sequence[str] = ()
     instruction = ""
 
     def check(self, columns: list[str], where: str) -> None:
@@ -46,6 +47,8 @@ class _Known(Table):
             found["source"] = sources
         if target := next((name for name in self.targets if name in columns), None):
             found["target"] = target
+        if mask := next((name for name in self.masks if name in columns), None):
+            found["mask"] = mask
         if self.instruction in columns:
             found["instruction"] = self.instruction
         return found
@@ -79,6 +82,7 @@ class DiffSynth(_Known):
         *("vace_reference_image", "reference_image"),
     )
     targets = ("video", "image")
+    masks = ("vace_video_mask",)
     instruction = "prompt"
 
 
@@ -98,12 +102,26 @@ class Musubi(_Known):
 
 
 class Ltx(_Known):
-    """LTX-Video-Trainer's CSV, JSON or JSONL: `media_path` comes out, of `reference_path`, by `caption`."""
+    """The CSV, JSON or JSONL of LTX trainers: `video` comes out, of `reference_video`, by `caption`.
+
+    LTX-Video-Trainer's documentation calls them `media_path` and `reference_path`.
+    """
 
     name = "ltx"
     suffixes = (".csv", ".json", ".jsonl")
-    sources = ("reference_path",)
-    targets = ("media_path",)
+    sources = ("reference_video", "ref_media_path", "reference_path")
+    targets = ("video", "media_path")
+    masks = ("video_mask",)
+    instruction = "caption"
+
+
+class Lance(_Known):
+    """Lance's parquet of bytes: `output_video_bytes` of `input_video_bytes` by `caption`, or of images."""
+
+    name = "lance"
+    suffixes = (".parquet",)
+    sources = ("input_video_bytes", "input_image_bytes")
+    targets = ("output_video_bytes", "output_image_bytes")
     instruction = "caption"
 
 

@@ -11,10 +11,17 @@ import pytest
 import yaml
 
 from curation.__main__ import main
-from curation.quality.calibration import calibrate
-from curation.quality.labels import Label, LabelError, LabelFile, LabelSet, cohens_kappa, read_labels
-from curation.quality.rules import read_rules
-from curation.quality.thresholds import Signals, fit_keeping, fit_precise, passing
+from curation.quality.selection.calibration import calibrate
+from curation.quality.selection.labels import (
+    Label,
+    LabelError,
+    LabelFile,
+    LabelSet,
+    cohens_kappa,
+    read_labels,
+)
+from curation.quality.selection.rules import read_rules
+from curation.quality.selection.thresholds import Signals, fit_keeping, fit_precise, passing
 from shards.errors import ConfigError, SettingError
 from shards.reader import ShardSet
 from shards.scores import About, write_scores
@@ -120,6 +127,30 @@ def test_the_report_says_what_labels_scores_and_rules_are_worth(pool: Path, tmp_
     assert found.signals["other3"].rule is None
     kept = passing(np.array([labelled.values["sharpness"]]), np.array([found.rules.rules["sharpness"].min]))
     assert 0.5 < found.retained < kept.mean()
+
+
+def test_tasks_have_rules_of_their_own_where_enough_is_labelled(
+    tmp_path: Path, make_items: Callable[..., list[Item]]
+) -> None:
+    """Half of the samples are of a task whose clean ones have the sharpness of the other's blurred ones."""
+    values, _, kinds = made(60, 20, 1)
+    (sample, files), *_ = make_items(tmp_path, 1, 1, 16, 16, heldout=0)
+    styled = np.arange(120) % 2 == 0
+    items = []
+    labels = LabelSet()
+    for n, kind in enumerate(kinds):
+        task = "style" if styled[n] else "removal"
+        items.append((sample.model_copy(update={"key": f"s-{n:04d}", "task": task}), files))
+        labels.add(Label(key=f"s-{n:04d}", keep=not kind, reasons=(kind,) if kind else (), by="Ada"))
+    write_shards(tmp_path / "shards", items)
+    sharpness = np.where(styled, values["sharpness"] - 6, values["sharpness"])
+    write_scores(tmp_path / "shards", "sharpness", sharpness, About(made_by="test", better="higher"))
+    common, _ = calibrate(tmp_path / "shards", labels)
+    found, _ = calibrate(tmp_path / "shards", labels, by_task=True)
+    assert common.caught_by_reason["blur"].share < 0.7 < 0.9 < found.caught_by_reason["blur"].share
+    bounds = {task: found.rules.of(task)["sharpness"].min for task in ("style", "removal")}
+    assert bounds["style"] == pytest.approx(bounds["removal"] - 6, abs=2)
+    assert found.rules.of("other") == {}
 
 
 def test_the_command_leaves_rules_that_the_filter_reads(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from curation.__main__ import main
-from curation.quality.filter import NothingKeptError, filter_shards
-from curation.quality.retention import Share, read_retention, samples_cell
-from curation.quality.rules import Rule, Rules, read_rules
+from curation.quality.selection.filter import NothingKeptError, filter_shards
+from curation.quality.selection.retention import Share, read_retention, samples_cell
+from curation.quality.selection.rules import Rule, Rules, read_rules
 from shards.errors import ConfigError, SettingError
 from shards.location import ShardError
 from shards.reader import ShardSet

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.quality.attributes import Attributes
-from curation.quality.retention import Retention, retention_of, write_retention
-from curation.quality.rules import Rules, Verdicts, judge
+from curation.quality.selection.attributes import Attributes
+from curation.quality.selection.retention import Retention, retention_of, write_retention
+from curation.quality.selection.rules import Rules, Verdicts, judge
 from shards.column_writer import open_columns
 from shards.errors import EditVerseError, SettingError
 from shards.files import atomic_path, exclusive, sha256_of, write_json
