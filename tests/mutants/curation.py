@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+IMPORTING = "tests/curation/datasets/test_importing.py"
+
 MUTANTS = (
     Mutant(
         "turns a gate round",
@@ -222,5 +224,37 @@ MUTANTS = (
         "if grades[name] > least]",
         ("tests/curation/test_judging.py",),
         "thresholds refuse what is below them",
+    ),
+    Mutant(
+        "holds an imported row out by its own name",
+        "curation/datasets/samples.py",
+        'f"split:{row.group or sha256}"',
+        'f"split:{row.identity}"',
+        (IMPORTING + "::test_all_edits_of_a_source_are_in_one_split_and_the_way_back_too",),
+        "a source that is trained on is held out too",
+    ),
+    Mutant(
+        "lays transparent pictures over black",
+        "curation/datasets/pictures.py",
+        "(255, 255, 255, 255)",
+        "(0, 0, 0, 255)",
+        (IMPORTING + "::test_pictures_mean_what_they_show",),
+        "cut-out objects stand before a dark ground that nobody drew",
+    ),
+    Mutant(
+        "keeps imported rows that are there twice",
+        "curation/datasets/importer.py",
+        "    is_first[first] = True",
+        "    is_first[:] = True",
+        (IMPORTING + "::test_the_same_rows_elsewhere_and_in_two_tables",),
+        "a pair counts twice, or the columns cannot be made",
+    ),
+    Mutant(
+        "brings an edit to its source's rate by its own clock",
+        "curation/datasets/pairs.py",
+        "(moments * rates[1])",
+        "(moments * rates[0])",
+        (IMPORTING + "::test_pairs_of_videos_are_brought_into_step",),
+        "the edit shows another moment than its source",
     ),
 )
