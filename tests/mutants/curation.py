@@ -253,8 +253,8 @@ MUTANTS = (
     Mutant(
         "brings an edit to its source's rate by its own clock",
         "curation/datasets/pairs.py",
-        "(moments * rates[1])",
-        "(moments * rates[0])",
+        "np.rint(moments * rates[1])",
+        "np.rint(moments * rates[0])",
         (IMPORTING + "::test_pairs_of_videos_are_brought_into_step",),
         "the edit shows another moment than its source",
     ),
