@@ -9,6 +9,40 @@ IMPORTING = "tests/curation/datasets/test_importing.py"
 
 MUTANTS = (
     Mutant(
+        "drops what could not be measured",
+        "curation/quality/selection/rules.py",
+        'return kept | missing if self.missing == "keep" else kept',
+        'return kept | missing if self.missing == "drop" else kept',
+        ("tests/curation/quality/test_filter.py",),
+        "a picture is refused for having no motion",
+    ),
+    Mutant(
+        "puts thresholds at the worst clean sample",
+        "curation/quality/selection/thresholds.py",
+        "return min((worst + float(clean[0])) / 2, quantile)",
+        "return float(clean[0])",
+        (
+            "tests/curation/quality/test_calibration.py::test_many_rules_together_lose_no_more_than_may_be_lost",
+        ),
+        "rules that look perfect on the labels refuse new clean samples",
+    ),
+    Mutant(
+        "lets scores without meaning in",
+        "curation/quality/selection/thresholds.py",
+        "(_by_chance(*here) <= CHANCE / tests)",
+        "(_by_chance(*here) <= 1.0)",
+        ("tests/curation/quality/test_calibration.py::test_new_clean_samples_pass_and_new_bad_ones_do_not",),
+        "each of them refuses samples for nothing",
+    ),
+    Mutant(
+        "takes a label back for everybody",
+        "curation/quality/selection/labels.py",
+        "of_sample.pop(label.by, None)",
+        "of_sample.clear()",
+        ("tests/curation/quality/test_calibration.py",),
+        "one person's undo costs another one's work",
+    ),
+    Mutant(
         "turns a gate round",
         "curation/removal/filters.py",
         "if box[3] - box[1] < gates.min_height:",
