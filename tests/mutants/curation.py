@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 SIGNALS = "tests/curation/quality/test_signals.py"
+PUBLIC = "tests/curation/datasets/test_public.py"
 IMPORTING = "tests/curation/datasets/test_importing.py"
 
 MUTANTS = (
@@ -325,5 +326,37 @@ MUTANTS = (
         "np.rint(moments * rates[0])",
         (IMPORTING + "::test_pairs_of_videos_are_brought_into_step",),
         "the edit shows another moment than its source",
+    ),
+    Mutant(
+        "reads a later volume of a split archive from elsewhere",
+        "curation/datasets/archives.py",
+        "pieces.append(Piece(path, begin - at, end - begin))",
+        "pieces.append(Piece(path, begin, end - begin))",
+        (PUBLIC + "::test_volumes_are_one_file_wherever_they_are_cut",),
+        "a picture is another one, or none",
+    ),
+    Mutant(
+        "lets the turns of a picture go their own ways",
+        "curation/datasets/public.py",
+        '{"group": f"{self.name}/{group}" if group else "", **of_turn}',
+        '{"group": "", **of_turn}',
+        (PUBLIC + "::test_turns_of_a_picture_name_the_turn_before_and_stay_together",),
+        "a picture is trained on in one turn and held out in the next",
+    ),
+    Mutant(
+        "reads a large row group from its start for every part",
+        "curation/datasets/records.py",
+        "batch.slice(max(0, stretch.start - seen), stretch.stop - max(seen, stretch.start))",
+        "batch.slice(0, stretch.stop - max(seen, stretch.start))",
+        (PUBLIC + "::test_a_table_in_stretches_is_the_table",),
+        "some rows are there twice and others never",
+    ),
+    Mutant(
+        "takes a table of other columns",
+        "curation/datasets/mapping.py",
+        'and not any(name.endswith("?") for name in names):',
+        'and any(name.endswith("?") for name in names):',
+        (PUBLIC + "::test_other_columns_are_refused_in_one_line_or_row_by_row",),
+        "every row of it is refused, hours later and for another reason",
     ),
 )
