@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+SIGNALS = "tests/curation/quality/test_signals.py"
 PUBLIC = "tests/curation/datasets/test_public.py"
 IMPORTING = "tests/curation/datasets/test_importing.py"
 
@@ -259,6 +260,40 @@ MUTANTS = (
         "if grades[name] > least]",
         ("tests/curation/test_judging.py",),
         "thresholds refuse what is below them",
+    ),
+    Mutant(
+        "takes the source's side for the target's",
+        "curation/quality/signals_picture.py",
+        "None if sides is None else float(sides[0])",
+        "None if sides is None else float(sides[1])",
+        (f"{SIGNALS}::test_a_swapped_pair_has_its_object_on_the_wrong_side",),
+        "swapped pairs pass and right ones do not",
+    ),
+    Mutant(
+        "blames the source's flicker on the target",
+        "curation/quality/signals_motion.py",
+        "(flicker(video, outside) for video in (target, source))",
+        "(flicker(video, outside) for video in (source, target))",
+        (f"{SIGNALS}::test_a_defect_moves_its_signal",),
+        "the flicker of the target less that of the source counts",
+    ),
+    Mutant(
+        "holds a style to what should have stayed",
+        "curation/quality/pairs.py",
+        "return None if where.mean() > GLOBAL else where",
+        "return where",
+        (f"{SIGNALS}::test_what_cannot_be_measured_is_null",),
+        "an edit of the whole picture has no outside",
+    ),
+    Mutant(
+        "takes null for nought",
+        "curation/quality/grade.py",
+        "np.full(len(keys), np.nan, np.float32) for name",
+        "np.zeros(len(keys), np.float32) for name",
+        (
+            "tests/curation/quality/test_grade.py::test_a_damaged_sample_is_null_and_named_and_the_others_are_graded",
+        ),
+        "what could not be measured is no score",
     ),
     Mutant(
         "holds an imported row out by its own name",
