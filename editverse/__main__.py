@@ -43,14 +43,14 @@ PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",
     "benchmark": "all commands of the benchmark: run, report, compare, ...",
-    "shards": "look at shards and prove them: verify, index, ls, show",
+    "shards": "look at shards and prove them: verify, ls, ledger, browse, ...",
 }
 
 
 def usage() -> str:
     """The help text."""
     rows = [(name, words) for name, (_, _, words) in SHORT.items()]
-    rows += [("data", f"data in and out: {', '.join(DATA)}"), *PACKAGES.items()]
+    rows += [("data", f"data in and out: {', '.join(list(DATA)[:5])}, ..."), *PACKAGES.items()]
     lines = "\n".join(f"  {name:<10} {words}" for name, words in rows)
     return (
         f"usage: editverse COMMAND ... | --help | --version\n\n{lines}\n\neditverse COMMAND --help says more."

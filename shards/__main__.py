@@ -1,4 +1,4 @@
-"""`python -m shards verify|index|ls|show`: look at a shard folder and prove it.
+"""`python -m shards verify|index|ls|show|ledger|stats|browse`: look at shard folders and prove them.
 
 Errors are one line on stderr and exit status 2; faults found by `verify` give exit status 1.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from shards.files import exclusive, write_bytes
 from shards.index import TokenGeometry, rebuild
 from shards.location import ShardError
 from shards.reader import ShardSet
+from shards.reports.cli import browse, ledger, stats
 from shards.sample import tags_of
 from shards.verify import verify as verify_folder
 
@@ -133,9 +135,8 @@ def show(directory: str, key: str, out: str | None = None) -> None:
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    return run_command(
-        lambda: auto_cli([verify, index, ls, show], prog="python -m shards", parser_class=Parser)
-    )
+    commands: list[Callable[..., Any] | type] = [verify, index, ls, show, ledger, stats, browse]
+    return run_command(lambda: auto_cli(commands, prog="python -m shards", parser_class=Parser))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class Scores:
         columns = open_columns(directory)
         self.directory, self.samples, self._manifest = directory, columns.samples, columns.manifest
         self._places = _places(directory, self._manifest)
+        self._opened: dict[str, Floats] = {}  # by the checksum with which it was compared
         self._load()
 
     def _load(self) -> None:
@@ -135,12 +136,15 @@ class Scores:
             ScoreError: there is none of this name, or its file is missing or damaged.
         """
         place, entry = self._find(name)
-        try:
-            return _open_column(place, name, entry, self.samples)
-        except ScoreError:
-            self._load()  # another process may have measured it anew in between
-            place, entry = self._find(name)
-            return _open_column(place, name, entry, self.samples)
+        if entry.sha256 not in self._opened:
+            try:
+                column = _open_column(place, name, entry, self.samples)
+            except ScoreError:
+                self._load()  # another process may have measured it anew in between
+                place, entry = self._find(name)
+                column = _open_column(place, name, entry, self.samples)
+            self._opened[entry.sha256] = column
+        return self._opened[entry.sha256]
 
     def _find(self, name: str) -> tuple[Location, _Entry]:
         if name not in self:

@@ -63,7 +63,7 @@ def write_shards(
     rows: list[ManifestRow] = []
     for split, group in itertools.groupby(ordered, key=lambda item: item[0].split):
         for number, batch in enumerate(batches(group, max_samples, max_bytes)):
-            rows.append(_write_named(out_dir, f"{split}-{number:06d}", batch, by_content))
+            rows.append(_write_shard(out_dir, f"{split}-{number:06d}", batch, by_content))
     write_manifest(out_dir, rows)
     for row in older:
         if row.shard not in {r.shard for r in rows}:
@@ -110,20 +110,20 @@ def batches(items: Iterable[Item], max_samples: int = 512, max_bytes: int = 1 <<
         yield batch
 
 
-def _write_named(out_dir: Path, stem: str, batch: list[Item], by_content: bool) -> ManifestRow:
+def loaded(batch: Iterable[Item]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """The items with the bytes of their files, one at a time."""
+    for sample, files in batch:
+        yield sample, {name: Path(path).read_bytes() for name, path in sorted(files.items())}
+
+
+def _write_shard(out_dir: Path, stem: str, batch: list[Item], by_content: bool) -> ManifestRow:
     shard = f"{stem}.tar"
-    entries, size, digest = _write_tar(out_dir / shard, with_bytes(batch))
+    entries, size, digest = _write_tar(out_dir / shard, loaded(batch))
     if by_content:  # of the index too, which another version may write otherwise
         entry_values = [entry.model_dump(mode="json") for entry in entries]
         shard = f"{stem}.{hashing.digest([digest, entry_values])[:12]}.tar"
         (out_dir / f"{stem}.tar").replace(out_dir / shard)
     return _indexed(out_dir, shard, entries, size, digest)
-
-
-def with_bytes(items: Iterable[Item]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """The items with the content of their files, read one after the other."""
-    for sample, files in items:
-        yield sample, {name: Path(path).read_bytes() for name, path in files.items()}
 
 
 def write_shard(

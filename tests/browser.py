@@ -41,14 +41,21 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, *inside: str) -> Iterator[Any]:
-    """A page; fails on console errors, failed requests, and requests that begin with none of `inside`."""
+def opened(browser: Any, url: str, *inside: str, may_break_off: bool = False) -> Iterator[Any]:
+    """A page; fails on console errors, failed requests, and requests that begin with none of `inside`.
+
+    Args:
+        may_break_off: the page may leave media before they are there, as one that turns its pages does.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda r: faults.append(r.url))
+    page.on(
+        "requestfailed",
+        lambda r: None if may_break_off and r.failure == "net::ERR_ABORTED" else faults.append(r.url),
+    )
     page.on("request", lambda r: None if r.url.startswith(inside) else faults.append(r.url))
     page.goto(url)
     yield page

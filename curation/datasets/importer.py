@@ -340,7 +340,7 @@ def _results(job: Job, works: Iterable[Work], workers: int) -> Iterator[dict[str
 
 
 def _suspect(job: Job, work: Work, deaths: Counter[tuple[str, str]]) -> Work:
-    """A part whose process died, to be done alone; without the row it was at, if it died there before."""
+    """A part whose process died, to be done alone; without the row at which it died before."""
     path = at_file(job.out, work.id)
     row = path.read_text("utf-8") if path.is_file() else ""
     if work.is_suspect:  # it was alone, so it was this row

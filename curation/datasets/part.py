@@ -23,7 +23,7 @@ from shards.index import index_path
 from shards.location import ShardError, StoreError
 from shards.processes import own_name, peak_memory
 from shards.sample import SampleError, explain
-from shards.writer import Item, batches, with_bytes, write_shard
+from shards.writer import Item, batches, loaded, write_shard
 
 SCRATCH = ".import"  # folder of a run's folder: media on their way into a shard, and what processes are at
 
@@ -83,9 +83,8 @@ def import_part(job: Job, work: Work) -> dict[str, Any]:
             of_split = [item for item in items if item[0].split == split]
             for piece, batch in enumerate(batches(of_split)):
                 stem = f"{split}-{work.number:06d}.{hashing.digest([work.id, piece])[:12]}"
-                rows.append(
-                    write_shard(job.out, f"{stem}.tar", with_bytes(batch)).model_dump(exclude_none=True)
-                )
+                row = write_shard(job.out, f"{stem}.tar", loaded(batch))
+                rows.append(row.model_dump(exclude_none=True))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         at_file(job.out, work.id).unlink(missing_ok=True)
@@ -154,6 +153,9 @@ def _items(job: Job, work: Work, scratch: Path, told: _Told) -> Iterator[Item]:
         except Refused as error:
             told.refuse(row.identity, error.reason, error.detail)
             continue
+        except Exception as error:
+            error.add_note(f"at row {row.identity} of {work.part.name}")
+            raise
         seen.add(id)
         told.ids.append(id)
         told.accept(items)

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curation.datasets.archives import MemberIndex, find_archives, list_sizes, volumes_of
+from curation.datasets.archives import MemberIndex, find_archives, volumes_of
+from curation.datasets.listing import list_sizes
 from curation.datasets.mapping import MISSING, packaged, read_mapping, value_of
 from curation.datasets.records import Record, kind_of
 from curation.datasets.rows import BadRow, Blob, EditRow, Layout, LayoutOptions, Part, Refused, place_in
@@ -24,6 +25,7 @@ from curation.datasets.tar_samples import KEY, read_samples, tar_parts
 from curation.sources.clips import printable
 from curation.sources.listing import suffix_of
 from shards.errors import SettingError
+from shards.hashing import digest
 from shards.limits import shown
 from shards.location import URL, Location
 
@@ -44,7 +46,6 @@ class MappedLayout:
         self.mapping = read_mapping(name, options)
         self.license = self.mapping.license
         self._files: dict[str, _Files] = {}
-        self._indexes: dict[str, MemberIndex] = {}
 
     # ---- parts --------------------------------------------------------------------------------------------
 
@@ -66,15 +67,19 @@ class MappedLayout:
             yield from self._table_parts(root, [name for name in sizes if kind_of(name)])
 
     def _table_parts(self, root: str, tables: Iterable[str]) -> Iterator[Part]:
-        _ = self._index(root).faults  # made before the workers, who would all begin to
-        good, refused = 0, None
+        _index_of.cache_clear()  # archives may have come since
+        _ = _index_of(root, self.mapping.archives).faults  # made before the workers, who would all begin to
+        good, refused, rules = 0, None, digest(self.mapping.model_dump(mode="json"))[:16]
         for table in tables:
             path = f"{root.rstrip('/')}/{table}"
             try:
                 for part in table_parts(root, table):
                     if not part.fault:
                         used: list[JsonValue] = [*self.mapping.check(columns_of(part), table)]
-                        part = replace(part, about={**part.about, "root": root, "table": table, "used": used})
+                        part = replace(
+                            part,
+                            about={**part.about, "root": root, "table": table, "used": used, "rules": rules},
+                        )
                     yield part
                 good += 1
             except SettingError as error:
@@ -106,15 +111,8 @@ class MappedLayout:
         if table not in self._files:
             root = str(part.about["root"])
             roots = [*self.mapping.roots, posixpath.dirname(table)]
-            self._files = {table: _Files(root, roots, self._index(root))}
+            self._files = {table: _Files(root, roots, _index_of(root, self.mapping.archives))}
         return self._files[table]
-
-    def _index(self, root: str) -> MemberIndex:
-        """The archives of a data set, found once in a process."""
-        if root not in self._indexes:
-            sizes = list_sizes(root, self.mapping.archives) if self.mapping.archives else {}
-            self._indexes[root] = MemberIndex(find_archives(sizes, root))
-        return self._indexes[root]
 
     def _rows_of(
         self, record: Record, place: str, table: str, files: _Files | None
@@ -247,6 +245,12 @@ class MappedLayout:
 
     def _is_nothing(self, text: str) -> bool:
         return not text.strip() or text.strip() in self.mapping.empty
+
+
+@functools.lru_cache(maxsize=4)  # a layout is made anew for every part
+def _index_of(root: str, patterns: tuple[str, ...]) -> MemberIndex:
+    """The archives of a data set."""
+    return MemberIndex(find_archives(list_sizes(root, patterns), root) if patterns else [])
 
 
 class _Files:

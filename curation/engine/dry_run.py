@@ -17,6 +17,7 @@ from curation.core.cache import Work, Workspace
 from curation.core.stage import Resources, Stage
 from curation.core.task import Task, classes_of
 from curation.engine.engine import EngineOptions, Plan, choose
+from curation.engine.estimate import print_estimate
 from curation.engine.memory import (
     ALLOWANCE,
     LEAST_ALLOWANCE,
@@ -275,6 +276,7 @@ def dry_run(
     of_task = _costs(space).get(built.name, {})
     measured = {name: of_task[label] for name, label in labels_of(built).items() if label in of_task}
     print_hours(parts, measured, frames, processes)
+    print_estimate(built)
     if remote := sum(built.from_files and is_remote(source) for source in sources):
         console.print(f"{remote} file(s) at URLs are not fetched to be counted: their hours come on top")
     if load:

@@ -39,6 +39,9 @@ class Samples:
     Args:
         directories: folders or URLs of shards; all splits of each, in the order of its manifest.
 
+    Attributes:
+        sets: the folders, opened; ends: the number after the last sample of each.
+
     Raises:
         ShardError: one cannot be read. SettingError: none is given.
     """
@@ -47,19 +50,19 @@ class Samples:
         if not directories:
             raise SettingError("no shard folder is given; name at least one")
         self.sets = [ShardSet(directory) for directory in directories]
-        self._ends = np.cumsum([len(one) for one in self.sets])
+        self.ends = np.cumsum([len(one) for one in self.sets])
         self._places = functools.lru_cache(maxsize=REMEMBERED)(self._find)
         self._playable = functools.lru_cache(maxsize=REMEMBERED // 8)(self._play)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self.ends[-1])
 
     def locate(self, number: int) -> tuple[ShardSet, int]:
         """The folder of a sample, and its number there; IndexError for a number that none has."""
         if not 0 <= number < len(self):
             raise IndexError(number)
-        which = int(np.searchsorted(self._ends, number, side="right"))
-        return self.sets[which], number - (int(self._ends[which - 1]) if which else 0)
+        which = int(np.searchsorted(self.ends, number, side="right"))
+        return self.sets[which], number - (int(self.ends[which - 1]) if which else 0)
 
     def sample(self, number: int) -> Sample:
         """What a sample says; its media are not read where its JSON lies before them."""

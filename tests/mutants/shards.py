@@ -9,6 +9,14 @@ COLUMNS = "tests/shards/test_columns.py"
 
 MUTANTS = (
     Mutant(
+        "keeps what was said of a score that is replaced",
+        "shards/scores.py",
+        "if len(kept) < len(header.scores):",
+        "if len(kept) > len(header.scores):",
+        ("tests/shards/test_scores.py::test_a_replacement_that_stops_half_way_leaves_no_score",),
+        "a crash leaves a new column under an old description",
+    ),
+    Mutant(
         "names shards before they are written",
         "shards/writer.py",
         "rows: list[ManifestRow] = []",
@@ -119,5 +127,37 @@ MUTANTS = (
         "if not expected and checksum(document):",
         ("tests/shards/test_flips.py::test_every_flipped_bit_is_caught_or_harmless",),
         "a flipped bit in a sample's scores or provenance is not noticed",
+    ),
+    Mutant(
+        "lets what is unknown hide what is forbidden",
+        "shards/reports/licenses.py",
+        'for use in ("no", "unknown"):',
+        'for use in ("unknown", "no"):',
+        ("tests/shards/test_ledger.py::test_one_part_of_a_sample_is_enough_to_forbid_it",),
+        "a sample that may not be sold is told to be an open question",
+    ),
+    Mutant(
+        "takes results that were found for free",
+        "shards/reports/costs.py",
+        'int(work.get("unpriced", reused))',
+        'int(work.get("unpriced", 0))',
+        ("tests/shards/test_ledger.py::test_a_cost_that_nobody_noted_is_not_known",),
+        "pairs of a repeated run cost nothing",
+    ),
+    Mutant(
+        "finds samples without the score in any range of it",
+        "shards/reports/browse.py",
+        "chosen &= np.isfinite(values)",
+        "chosen &= ~np.isinf(values)",
+        ("tests/shards/test_browse.py::test_ranges_leave_out_what_has_no_score_and_sorting_puts_it_last",),
+        "what could not be measured looks as if it had passed",
+    ),
+    Mutant(
+        "answers to any name",
+        "shards/reports/server.py",
+        "if name not in self.hosts and not _is_address(name):",
+        "if not name:",
+        ("tests/shards/test_pages.py::test_only_own_hosts_and_own_pages_are_answered",),
+        "a site that points its name at this machine reads the samples",
     ),
 )

@@ -11,10 +11,17 @@ import pytest
 import yaml
 
 from curation.__main__ import main
-from curation.quality.calibration import calibrate
-from curation.quality.labels import Label, LabelError, LabelFile, LabelSet, cohens_kappa, read_labels
-from curation.quality.rules import read_rules
-from curation.quality.thresholds import Signals, fit_keeping, fit_precise, passing
+from curation.quality.selection.calibration import calibrate
+from curation.quality.selection.labels import (
+    Label,
+    LabelError,
+    LabelFile,
+    LabelSet,
+    cohens_kappa,
+    read_labels,
+)
+from curation.quality.selection.rules import read_rules
+from curation.quality.selection.thresholds import Signals, fit_keeping, fit_precise, passing
 from shards.errors import ConfigError, SettingError
 from shards.reader import ShardSet
 from shards.scores import About, write_scores
@@ -55,6 +62,20 @@ def test_new_clean_samples_pass_and_new_bad_ones_do_not() -> None:
     assert np.mean(kept) > 0.945
     assert all(np.mean(caught[kind]) > 0.95 for kind in SEEN)
     assert np.mean(caught["wrong"]) < 0.1
+
+
+def test_many_rules_together_lose_no_more_than_may_be_lost() -> None:
+    """Six kinds of bad samples, each far from the clean ones in a score of its own."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(3):
+        values = rng.normal(size=(6, 40 + 6 * 12))
+        for row in range(6):
+            values[row, 40 + 12 * row : 52 + 12 * row] -= 8
+        thresholds = fit_keeping(values, np.arange(112) < 40, 0.95).thresholds
+        assert np.isfinite(thresholds).all()
+        kept.append(passing(rng.normal(size=(6, 2000)), thresholds).mean())
+    assert np.mean(kept) > 0.97  # at the worst clean values it is 0.90
 
 
 def test_a_null_score_catches_nothing_and_says_nothing() -> None:
@@ -122,6 +143,30 @@ def test_the_report_says_what_labels_scores_and_rules_are_worth(pool: Path, tmp_
     assert 0.5 < found.retained < kept.mean()
 
 
+def test_tasks_have_rules_of_their_own_where_enough_is_labelled(
+    tmp_path: Path, make_items: Callable[..., list[Item]]
+) -> None:
+    """Half of the samples are of a task whose clean ones have the sharpness of the other's blurred ones."""
+    values, _, kinds = made(60, 20, 1)
+    (sample, files), *_ = make_items(tmp_path, 1, 1, 16, 16, heldout=0)
+    styled = np.arange(120) % 2 == 0
+    items = []
+    labels = LabelSet()
+    for n, kind in enumerate(kinds):
+        task = "style" if styled[n] else "removal"
+        items.append((sample.model_copy(update={"key": f"s-{n:04d}", "task": task}), files))
+        labels.add(Label(key=f"s-{n:04d}", keep=not kind, reasons=(kind,) if kind else (), by="Ada"))
+    write_shards(tmp_path / "shards", items)
+    sharpness = np.where(styled, values["sharpness"] - 6, values["sharpness"])
+    write_scores(tmp_path / "shards", "sharpness", sharpness, About(made_by="test", better="higher"))
+    common, _ = calibrate(tmp_path / "shards", labels)
+    found, _ = calibrate(tmp_path / "shards", labels, by_task=True)
+    assert common.caught_by_reason["blur"].share < 0.7 < 0.9 < found.caught_by_reason["blur"].share
+    bounds = {task: found.rules.of(task)["sharpness"].min for task in ("style", "removal")}
+    assert bounds["style"] == pytest.approx(bounds["removal"] - 6, abs=2)
+    assert found.rules.of("other") == {}
+
+
 def test_the_command_leaves_rules_that_the_filter_reads(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,9 +206,10 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     file.add(Label(key="a", keep=True, by="Ada"))
     file.add(Label(key="a", keep=False, reasons=("blur",), by="Ada"))
     file.add(Label(key="b", keep=True, by="Ada"))
+    file.add(Label(key="b", keep=False, by="Ben"))
     file.add(Label(key="b", keep=None, by="Ada"))
     file.close()
-    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 4  # nothing is taken out of the file
+    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 5  # nothing is taken out of the file
     with (tmp_path / "labels.jsonl").open("ab") as torn:
         torn.write(b'{"key": "c", "ke')
     again = LabelFile(tmp_path / "labels.jsonl")
@@ -172,6 +218,7 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     read = read_labels(tmp_path / "labels.jsonl")
     assert {key: {by: label.keep for by, label in of.items()} for key, of in read.votes.items()} == {
         "a": {"Ada": False},
+        "b": {"Ben": False},
         "d": {"Ben": True},
     }
     assert read.votes["a"]["Ada"].reasons == ("blur",)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curation.quality.attributes import Attributes
-from curation.quality.labels import LabelError, LabelSet, read_labels
-from curation.quality.rules import Rule, Rules, judge
-from curation.quality.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
+from curation.quality.selection.attributes import Attributes
+from curation.quality.selection.labels import LabelError, LabelSet, read_labels
+from curation.quality.selection.rules import Rule, Rules, judge
+from curation.quality.selection.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
 from shards.errors import SettingError
 from shards.reader import ShardSet
 from shards.sample import Strict
@@ -110,6 +110,8 @@ class Calibration(Strict):
         labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
         agreement: of every two people (`labels.Agreement`).
         target: what was asked for, in words. outcome: of the proposed rules. reached: whether it is met.
+        losses: by task, `thresholds.Fit.loss`; "" stands for all others.
+        unfiltered: tasks without rules, as too few of their samples are labelled.
         caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
     """
 
@@ -120,7 +122,8 @@ class Calibration(Strict):
     faults: dict[str, int]
     agreement: list[dict[str, Any]]
     rules: Rules
-    loss: float
+    losses: dict[str, float]
+    unfiltered: list[str]
     outcome: Outcome
     retained: float
     caught_by_reason: dict[str, Estimate] = Field(default_factory=dict)
@@ -141,15 +144,18 @@ def calibrate(
     precision: float | None = None,
     keep_clean: float | None = None,
     scores: Sequence[str] = (),
+    by_task: bool = False,
 ) -> tuple[Calibration, Labelled]:
     """Propose rules from labels and stored scores.
 
     Args:
-        directory: a shard folder or URL. labels: a file of them, see `curation.quality.labels`.
+        directory: a shard folder or URL. labels: a file of them, see `curation.quality.selection.labels`.
         precision: share of clean samples among the kept that is wanted, with as many kept as can be.
         keep_clean: share of the clean samples that is to be kept, with as many others dropped as can be;
             0.95 where neither is given.
         scores: those that may be used; all that are stored, and the samples' own, where none is named.
+        by_task: rules of its own for each task of which enough samples are labelled, since a score may be
+            good for one task and bad for another; the other tasks have rules in common.
 
     Raises:
         SettingError: both targets are given, or one is no share.
@@ -172,11 +178,14 @@ def calibrate(
     fit: Callable[..., Fit] = functools.partial(fit_keeping, share=wanted)
     if precision is not None:
         fit = functools.partial(fit_precise, precision=precision)
-    best = fit(signals.values, clean)
-    kept = cross_validated(signals.values, clean, fit)
-    rules = Rules(rules=signals.rules(best.thresholds))
-    outcome = Outcome.of(kept, clean)
     tasks = Attributes.of(samples).tasks
+    kept, fits = np.ones(len(clean), bool), {}
+    for task, which in _groups(tasks[places], clean, by_task).items():
+        part = signals.values[:, which]
+        fits[task] = fit(part, clean[which])
+        kept[which] = cross_validated(part, clean[which], fit)
+    rules = _rules_of({task: signals.rules(one.thresholds) for task, one in fits.items()})
+    outcome = Outcome.of(kept, clean)
     reached = outcome.recall if precision is None else outcome.precision
     calibration = Calibration(
         source=str(directory),
@@ -186,7 +195,8 @@ def calibrate(
         faults=dict(read.faults),
         agreement=[asdict(one) for one in read.agreement()],
         rules=rules,
-        loss=best.loss,
+        losses={task: one.loss for task, one in fits.items()},
+        unfiltered=[] if "" in fits else sorted({*np.unique(tasks).tolist()} - fits.keys()),
         outcome=outcome,
         retained=float(judge(rules, tasks, columns).kept.mean()),
         caught_by_reason={
@@ -221,6 +231,27 @@ def _labelled(
     return numbers, clean, [reasons[key] for key in known], counts
 
 
+def _groups(tasks: NDArray[np.str_], clean: Bools, by_task: bool) -> dict[str, Bools]:
+    """Which labelled samples have rules of their own, by task; "" stands for all other tasks."""
+    groups = {task: tasks == task for task in np.unique(tasks).tolist()} if by_task else {}
+    groups = {task: which for task, which in groups.items() if _enough(clean[which])}
+    rest = np.all([~which for which in groups.values()], axis=0) if groups else np.ones(len(clean), bool)
+    return {**groups, "": rest} if _enough(clean[rest]) else groups
+
+
+def _enough(clean: Bools) -> bool:
+    return bool(min(clean.sum(), (~clean).sum()) >= LEAST)
+
+
+def _rules_of(by_task: dict[str, dict[str, Rule]]) -> Rules:
+    """Rules of which those of a task take the place of the common ones, all of them."""
+    common = by_task.get("", {})
+    own = {task: dict(rules) for task, rules in by_task.items() if task}
+    return Rules(
+        rules=common, tasks={task: {**dict.fromkeys(common), **rules} for task, rules in own.items()}
+    )
+
+
 def _each(
     signals: Signals,
     clean: Bools,
@@ -248,7 +279,7 @@ def _each(
             rule=rule,
             outcome=outcome,
             retained=retained,
-            chosen=name in rules.rules,
+            chosen=name in rules.scores,
         )
     return reports
 

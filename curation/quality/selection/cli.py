@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from curation.quality.calibration import calibrate
-from curation.quality.calibration_report import RULES, print_calibration, write_calibration
-from curation.quality.filter import MAX_SAMPLES, REJECTED, filter_shards
-from curation.quality.retention import print_retention, read_retention
-from curation.quality.rules import read_rules
+from curation.quality.selection.calibration import calibrate
+from curation.quality.selection.calibration_report import RULES, print_calibration, write_calibration
+from curation.quality.selection.filter import MAX_SAMPLES, REJECTED, filter_shards
+from curation.quality.selection.label_page import REASONS, Labelling, label_site
+from curation.quality.selection.labels import LabelFile
+from curation.quality.selection.retention import print_retention, read_retention
+from curation.quality.selection.rules import read_rules
 from shards.errors import SettingError
+from shards.files import exclusive
+from shards.reports.pages import Samples
+from shards.reports.server import Server, needs_pages
 
 
 def filter_samples(
@@ -55,6 +60,35 @@ def _beside(shards: str, what: str) -> str:
     return f"{shards.rstrip('/')}-{what}"
 
 
+def label(
+    shards: str,
+    labels: Path | None = None,
+    reasons: tuple[str, ...] = REASONS,
+    overlap: float = 0.1,
+    people: int = 2,
+    host: str = "127.0.0.1",
+    port: int = 7870,
+) -> None:
+    """Serve a page on which people say which samples to keep, and why not the others.
+
+    Args:
+        shards: folder or URL of shards.
+        labels: JSONL file that labels are added to; <shards>-labels.jsonl when left out.
+        reasons: at most eight, for the keys 2 to 9.
+        overlap: share of the samples that several people label, which tells how far they agree.
+        people: who label those.
+        host: address to listen at; whoever reaches it may label. 127.0.0.1 is this machine alone.
+        port: of the page; 0 for any that is free.
+    """
+    needs_pages()
+    path = labels or Path(f"{_beside(shards, 'labels')}.jsonl")
+    with exclusive(path.parent, "--labels", f".{path.name}.lock"):
+        site = label_site(Labelling(Samples([shards]), LabelFile(path), reasons, overlap, people))
+        server = Server(site, host, port)
+        print(f"{server.url}  (Ctrl-C ends it; labels go to {path})", flush=True)
+        server.run()
+
+
 def calibrate_rules(
     shards: str,
     labels: Path | None = None,
@@ -62,6 +96,7 @@ def calibrate_rules(
     precision: float | None = None,
     keep_clean: float | None = None,
     scores: tuple[str, ...] = (),
+    by_task: bool = False,
 ) -> None:
     """Propose the rules of a filter from labelled samples and stored scores, and say how good they are.
 
@@ -72,17 +107,19 @@ def calibrate_rules(
         precision: share of clean samples wanted among the kept, such as 0.95, with as many kept as can be.
         keep_clean: share of the clean samples to keep instead; 0.95 when neither is given.
         scores: names of those that may be used; all when left out.
+        by_task: rules of its own for each task with enough labels, the others have theirs in common.
     """
     if labels is None:
         raise SettingError("--labels: name a JSONL file of labels; `python -m curation label` writes one")
     folder = Path(out or _beside(shards, "calibration"))
-    calibration, labelled = calibrate(shards, labels, precision, keep_clean, scores)
+    calibration, labelled = calibrate(shards, labels, precision, keep_clean, scores, by_task)
     write_calibration(folder, calibration, labelled)
     print_calibration(calibration)
     print(f"{folder / RULES}: for `python -m curation filter {shards} --rules {folder / RULES}`")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "label": label,
     "calibrate": calibrate_rules,
     "filter": filter_samples,
     "retention": retention,

@@ -10,7 +10,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
-from curation.quality.calibration import Calibration, Labelled, SignalReport
+from curation.quality.selection.calibration import Calibration, Labelled, SignalReport
 from shards.files import write_bytes, write_json
 from shards.terminal import print_table
 
@@ -37,8 +37,8 @@ def rules_yaml(calibration: Calibration) -> str:
         f"# clean ones kept {outcome.recall.words()}, bad ones dropped {outcome.caught.words()},",
         f"# of the kept ones clean {outcome.precision.words()}. It keeps {100 * calibration.retained:.1f} %.",
     ]
-    rules = {name: rule.model_dump(exclude_none=True) for name, rule in calibration.rules.rules.items()}
-    body = yaml.safe_dump({"rules": rules}, sort_keys=True, allow_unicode=True)
+    value = calibration.rules.model_dump(exclude_defaults=True)
+    body = yaml.safe_dump(value, sort_keys=True, allow_unicode=True)
     return "\n".join(lines) + "\n" + body
 
 
@@ -78,10 +78,12 @@ def print_calibration(calibration: Calibration) -> None:
         for reason, share in calibration.caught_by_reason.items():
             table.add_row(reason, str(share.samples), share.words())
         print_table(table)
+    if calibration.unfiltered:
+        print(f"no rules, too few are labelled: {', '.join(calibration.unfiltered)}")
     outcome_ = calibration.outcome
     print(
         f"proposed rules, {calibration.target}{'' if calibration.reached else ' (NOT reached)'}: "
-        f"{len(calibration.rules.rules)} scores (*), clean kept {outcome_.recall.words()}, "
+        f"{len(calibration.rules.scores)} scores (*), clean kept {outcome_.recall.words()}, "
         f"bad dropped {outcome_.caught.words()}, of the kept clean {outcome_.precision.words()}, "
         f"retained {100 * calibration.retained:.1f} % of all"
     )
@@ -109,12 +111,16 @@ def plot(calibration: Calibration, labelled: Labelled) -> str:
         f'<text x="{LEFT + 210}" y="24" fill="#60666d">dashed: proposed; dotted: by itself</text>',
     ]
     for number, (name, one) in enumerate(shown.items()):
-        own = calibration.rules.rules.get(name)
+        proposed = [calibration.rules.rules.get(name)]
+        proposed += [own.get(name) for own in calibration.rules.tasks.values()]
+        drawn = [(rule, "5 3") for rule in proposed if rule is not None]
+        if not drawn and one.rule is not None:
+            drawn = [(one.rule, "1 3")]
         values = labelled.values[name].astype(np.float64)
         parts += _row(40 + ROW * number, name, one, values, labelled.clean)
         low, high = _range(values)
-        for rule, dash in ((own, "5 3"), (one.rule if own is None else None, "1 3")):
-            for bound in (rule.min, rule.max) if rule else ():
+        for rule, dash in drawn:
+            for bound in (rule.min, rule.max):
                 if bound is not None:
                     x = LEFT + (WIDTH - LEFT - 20) * float(np.clip((bound - low) / (high - low), 0, 1))
                     y = 40 + ROW * number

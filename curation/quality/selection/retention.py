@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from rich.table import Table
 
-from curation.quality.rules import Verdicts
+from curation.quality.selection.rules import Verdicts
 from shards.errors import ConfigError
 from shards.files import write_bytes, write_json
 from shards.limits import read_bytes

@@ -67,10 +67,12 @@ class LabelSet:
 
     Attributes:
         votes: by sample and person.
+        history: person and sample of each label, in the order in which they were given.
         faults: lines that are no label, by what is wrong with them.
     """
 
     votes: dict[str, dict[str, Label]] = field(default_factory=dict)
+    history: list[tuple[str, str]] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, label: Label) -> None:
@@ -80,8 +82,14 @@ class LabelSet:
             of_sample.pop(label.by, None)
         else:
             of_sample[label.by] = label
+            self.history.append((label.by, label.key))
         if not of_sample:
             del self.votes[label.key]
+
+    def last_of(self, by: str) -> Label | None:
+        """The newest label of a person that was not taken back."""
+        of_person = (key for name, key in reversed(self.history) if name == by)
+        return next((self.votes[key][by] for key in of_person if by in self.votes.get(key, ())), None)
 
     @property
     def people(self) -> list[str]:
@@ -186,23 +194,24 @@ class LabelFile:
 
 
 def choose_next(
-    labels: LabelSet, keys: Mapping[str, int], by: str, people: int, busy: Mapping[str, set[str]]
+    labels: LabelSet, wanted: Mapping[str, int], by: str, busy: Mapping[str, set[str]]
 ) -> str | None:
     """The sample that a person is to label next, None when nothing is left for them.
 
-    Samples that need one more person come first, those that someone has begun before those of nobody: so
-    that overlaps fill up early and agreement is known early. Everybody goes through the same order.
+    Samples that someone has begun and that need one more person come before those of nobody, so that
+    agreement is known early.
 
     Args:
-        keys: in the order in which they are labelled. people: who are to label each sample.
-        busy: by sample, who look at it now; they count as having labelled it.
+        wanted: how many people are to label each sample, in the order in which they are labelled.
+        busy: by sample, who look at it now; they count as if they had labelled it.
     """
     fresh: str | None = None
-    for key in keys:
-        names = set(labels.votes.get(key, ())) | busy.get(key, set()) - {by}
-        if by in labels.votes.get(key, ()) or len(names) >= people:
+    for key, people in wanted.items():
+        voted = labels.votes.get(key, {})
+        others = ({*voted} | busy.get(key, set())) - {by}
+        if by in voted or len(others) >= people:
             continue
-        if names:
+        if others:
             return key
         fresh = fresh or key
     return fresh

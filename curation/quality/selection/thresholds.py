@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.quality.rules import Rule
+from curation.quality.selection.rules import Rule
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
