@@ -50,7 +50,7 @@ PACKAGES: dict[str, str] = {
 def usage() -> str:
     """The help text."""
     rows = [(name, words) for name, (_, _, words) in SHORT.items()]
-    rows += [("data", f"data in and out: {', '.join(DATA)}"), *PACKAGES.items()]
+    rows += [("data", f"data in and out: {', '.join(list(DATA)[:5])}, ..."), *PACKAGES.items()]
     lines = "\n".join(f"  {name:<10} {words}" for name, words in rows)
     return (
         f"usage: editverse COMMAND ... | --help | --version\n\n{lines}\n\neditverse COMMAND --help says more."

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, get_origin
 
 import jsonargparse
 import yaml
@@ -169,15 +170,22 @@ def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[
     """A command line as the parser takes it.
 
     Names may have hyphens for underscores; `--flag` and `--no-flag` stand for `--flag true` and
-    `--flag false`; `configs/...` is found from any folder, see `shards.resources`.
+    `--flag false`; `configs/...` is found from any folder, see `shards.resources`. Where a command takes a
+    list, plain words are its members.
     """
     out: list[str] = []
+    members: list[str] = []  # of the command's list
+    first = 0  # their place in `out`
     for number, word in enumerate(words):
         if word in ("-h", "--help"):  # the next word is not its section: that comes with "="
             out.append("--help=")
             continue
         if not word.startswith("--"):
             commands = parser._subcommands_action._name_parser_map if parser._subcommands_action else {}
+            if word not in commands and _takes_list(parser) and not _is_value(parser, words, number):
+                first = first if members else len(out)
+                members.append(word)
+                continue
             parser = commands.get(word, parser)
             out.append(_packaged(word))
             continue
@@ -192,7 +200,28 @@ def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[
             out.append(f"--{name[5:]}=false")
         else:
             out.append(f"{name}{equals}{_packaged(value)}" if name in known else word)
+    if members:  # one that is written as a list is one
+        whole = len(members) == 1 and members[0].startswith("[")
+        out.insert(first, members[0] if whole else json.dumps(members))
     return out
+
+
+def _takes_list(parser: jsonargparse.ArgumentParser) -> bool:
+    """Whether a command's own words are the members of a list."""
+    own = [action for action in parser._actions if not action.option_strings]
+    return any(get_origin(getattr(action, "_typehint", None)) is list for action in own)
+
+
+def _is_value(parser: jsonargparse.ArgumentParser, words: Sequence[str], number: int) -> bool:
+    """Whether a word belongs to the option before it."""
+    before = words[number - 1] if number else ""
+    if not before.startswith("--") or "=" in before:
+        return False
+    known = parser._option_string_actions
+    name = before if before in known else before.replace("-", "_").replace("__", "--", 1)
+    if name.startswith("--no_") and _is_flag(known.get(f"--{name[5:]}")):
+        return False
+    return not _is_flag(known.get(name)) or words[number].lower() in ("true", "false")
 
 
 def only_named(commands: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def ledger(
     """Tell where samples come from, what may be used commercially, what pairs cost.
 
     Args:
-        directories: shard folders or URLs, as a list: '[data/shards/a, data/shards/b]'
+        directories: shard folders or URLs
         format: table: totals; jsonl, csv: a line for every sample; json: totals
         out: write a line for every sample to this .jsonl or .csv, too
         prices: of an hour, for the price of a pair: '{cpu_hour: 0.04, gpu_hour: 2.5}'
@@ -56,7 +56,7 @@ def stats(
     """Count what is in shard folders: sizes, lengths, rates, tokens, tasks, words, scores.
 
     Args:
-        directories: shard folders or URLs, as a list: '[data/shards/a, data/shards/b]'
+        directories: shard folders or URLs
         format: table or json, on stdout
         out: a folder for stats.json, a plot (SVG) of every distribution, and stats.html
         scores: count the scores too; the samples' own are read out of the tars once for that
@@ -77,7 +77,7 @@ def browse(
     """Serve a page to look through samples by task, text and scores, until Ctrl-C.
 
     Args:
-        directories: shard folders or URLs, as a list: '[data/shards/a, data/shards/b]'
+        directories: shard folders or URLs
         host: address to listen at; whoever reaches another one than 127.0.0.1 sees the samples
         port: 0 for any that is free
         allowed_hosts: names under which the page is reached, where a proxy serves it

@@ -32,7 +32,8 @@ BINS = 30
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 GRID = (
     ".plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); "
-    "gap: 0 16px; } .plots figure { margin: 8px 0; }"
+    "gap: 0 16px; align-items: start; } .plots figure { margin: 8px 0; } "
+    "@media (max-width: 620px) { svg text { font-size: 16px; } }"
 )
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_WORDS = 200_000  # different words that are counted; rarer ones that come later are left out
@@ -128,8 +129,8 @@ def statistics_of(directories: Sequence[str], scores: bool = True) -> Statistics
     if not directories:
         raise SettingError("no shard folder is given; name at least one")
     found = Statistics(list(directories))
-    units = {"frames": "frames of a video", "seconds": "s of a video", "vision_tokens": "tokens a sample"}
-    units |= {"instruction_words": "words", "text_tokens": "tokens a sample"}
+    units = {"frames": "of a video", "seconds": "of a video", "vision_tokens": "of a sample"}
+    units |= {"instruction_words": "of a sample", "text_tokens": "of a sample"}
     found.numbers = {name: Distribution(unit) for name, unit in units.items()}
     stored: dict[str, list[np.ndarray]] = {}
     for directory in directories:

@@ -83,8 +83,12 @@ def test_controls_go_both_ways(runner: Runner) -> None:
     assert {r.bytes("video2") for r in back} == {r.bytes("video1") for r in sketches}
     assert {r.sample.provenance.clip for r in back} == {r.sample.provenance.clip for r in sketches}
     assert len(back[0].sample.provenance.steps) > len(sketches[0].sample.provenance.steps)
+    assert {r.sample.provenance.parents for r in back} == {(r.key,) for r in sketches}
+    *used, _ = sketches[0].sample.provenance.steps
+    assert all(step.license for step in used)
     _, both = runner("cg_depth")
     assert {r.sample.task for r in both} == {"depth_to_video", "video_to_depth"}
+    assert {r.sample.provenance.given["render"].seed for r in both} == {0, 1}
     for name in ("depth_to_video", "video_to_depth"):
         _, made = runner(name)
         assert {r.sample.task for r in made} == {name}

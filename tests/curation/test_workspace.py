@@ -38,6 +38,26 @@ def test_a_result_is_computed_once_and_found_again(tmp_path: Path) -> None:
     assert len({line.key for line in ledger(tmp_path)}) == len(ledger(tmp_path)) == 3
 
 
+def test_a_result_that_is_found_tells_what_it_took(tmp_path: Path) -> None:
+    def make(folder: Path) -> dict[str, int]:
+        began = time.process_time()
+        while time.process_time() < began + 0.05:
+            pass
+        return {"answer": 42}
+
+    first, second, third = (Workspace(tmp_path) for _ in range(3))
+    folder, _ = first.cached("stage", 1, make)
+    second.cached("stage", 1, make)
+    took, found = first.work["stage"], second.work["stage"]
+    assert (took.saved_cpu_seconds, found.cpu_seconds) == (0.0, 0.0)
+    assert 0.05 <= found.saved_cpu_seconds <= took.cpu_seconds
+    assert found.saved_cpu_seconds <= found.saved_seconds <= took.seconds
+    assert found.unpriced == 0
+    (folder / "cost.json").unlink()  # as results of before have none
+    third.cached("stage", 1, make)
+    assert (third.work["stage"].saved_cpu_seconds, third.work["stage"].unpriced) == (0.0, 1)
+
+
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     def make(folder: Path) -> dict[str, int]:
         (folder / "half").write_text("half")

@@ -155,9 +155,9 @@ def test_a_cost_that_nobody_noted_is_not_known(
 
 
 def main_of(*words: str) -> int:
-    """The exit status of a command over one folder, which is its first word after the command's name."""
+    """The exit status of a command as it is typed."""
     old = sys.argv
-    sys.argv = ["shards", words[0], json.dumps([words[1]]), *words[2:]]
+    sys.argv = ["shards", *words]
     try:
         return main()
     finally:
@@ -188,6 +188,21 @@ def test_the_command_writes_every_sample_and_prints_totals(
     value = json.loads(capsys.readouterr().out)
     assert value["samples"] == 3
     assert sum(one["samples"] for one in value["commercial_use"]) == 3
+
+
+def test_folders_are_plain_words_wherever_they_stand(
+    folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = folders
+    for words in (
+        (first, second, "--format", "json"),
+        (first, "--format", "json", second),
+        ("--format=json", first, second),
+        (f"[{first}, {second}]", "--format", "json"),
+    ):
+        for command in (("ledger",), ("stats", "--no-scores"), ("stats", "--scores", "false")):
+            assert main_of(*command, *words) == 0
+            assert json.loads(capsys.readouterr().out)["samples"] == 6, (command, words)
 
 
 def test_faults_of_the_user_are_one_line(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
