@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from editverse.__main__ import PACKAGES, SHORT
+from editverse.__main__ import DATA, PACKAGES, SHORT
+from editverse.__main__ import main as editverse_main
 from model.cli import main as model_main
 from tests.help_pages import MARK
 from tests.terminal import WIDTH, Terminal
@@ -70,6 +71,18 @@ def test_the_short_names_lead_to_the_same_pages() -> None:
         assert max(map(len, page.splitlines())) <= WIDTH, words
         assert len(options(page)) <= MOST, words
     assert "usage: python -m model fit --run RUN [options]" in pages["editverse train --help"]
+
+
+def test_data_in_and_out_has_a_word_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert editverse_main(["data"]) == 0
+    usage = capsys.readouterr().out
+    assert max(map(len, usage.splitlines())) <= WIDTH
+    assert all(f"  {name} " in usage for name in DATA)
+    assert editverse_main(["data", "fly"]) == 2
+    assert "no command 'fly' of data; there are: import," in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        editverse_main(["data", "import", "--help"])
+    assert "usage: python -m curation import format source [options]" in capsys.readouterr().out
 
 
 def test_a_section_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,7 @@ from benchmark.__main__ import main as benchmark_main
 from benchmark.core.item import BenchmarkError
 from benchmark.suites.manifest import Media, media_item
 from model.cli import main as model_main
-from shards.media import write_video
+from shards.media import read_video, write_video
 from shards.reader import ShardSet
 from shards.verify import verify
 
@@ -130,3 +134,31 @@ def test_a_data_set(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     assert model_main(["fit", "--config", str(tmp_path / "run.yaml")]) == 0
+
+
+@pytest.mark.slow
+def test_your_own_pairs(tmp_path: Path) -> None:
+    """The page, command by command, in less than five minutes of the processors' time."""
+    page = blocks("your-own-pairs.md")
+    (tmp_path / "make_pairs.py").write_text(page["python"])
+    commands = [line.split(maxsplit=1) for line in page["sh"].splitlines()]
+    assert [program for program, _ in commands] == ["editverse"] * 3
+    environment = os.environ | {"PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "2"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for words in (["make_pairs.py"], *(["-m", "editverse", *shlex.split(words)] for _, words in commands)):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 300  # two cores
+    assert (tmp_path / "runs/mine/adapter/adapter_model.safetensors").is_file()
+    before_edit, fps = read_video(tmp_path / "my_pairs/0.mp4")
+    after_edit, rate = read_video(tmp_path / "night.mp4")
+    assert (after_edit.shape, rate) == (before_edit.shape, fps)
+    assert after_edit.mean() < 0.75 * before_edit.mean()  # it is darker

@@ -16,17 +16,18 @@ import tarfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from curation.datasets.listing import list_sizes
 from curation.datasets.records import opened
 from curation.datasets.rows import MAX_BLOB_BYTES, Blob, Piece
 from shards.errors import MediaError, first_line
 from shards.files import atomic_path
 from shards.hashing import digest
-from shards.location import URL, Location, ShardError
+from shards.location import URL, ShardError
 from shards.resources import cache_root
 
 # `x.tar.split.000` (ImgEdit), `x.tar.000`, `x.tar.part-aa`, `x.tar.aa` as `split` numbers and letters them
@@ -375,27 +376,6 @@ def _join(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}"
 
 
-def list_sizes(root: str, wanted: Iterable[str]) -> dict[str, int]:
-    """Bytes of the files of a data set that match one of some patterns ("Singleturn/*.tar*"), by name.
-
-    Args:
-        root: a folder or URL; of a URL all names are listed first.
-
-    Raises:
-        StoreError: the store does not answer; the web does not list what it has.
-    """
-    location = Location(root)
-    if location.remote:
-        patterns = [re.compile(_regex(pattern)) for pattern in wanted]
-        return {n: s for n, s in location.sizes().items() if any(p.fullmatch(n) for p in patterns)}
-    found = {}
-    for pattern in wanted:
-        for path in Path(root).glob(pattern):
-            if path.is_file():
-                found[path.relative_to(root).as_posix()] = path.stat().st_size
-    return dict(sorted(found.items()))
-
-
 def volumes_of(root: str, name: str) -> dict[str, int]:
     """Bytes of one archive of a data set by name, or of all its volumes where it is one of them."""
     match = VOLUME.match(name)
@@ -403,10 +383,3 @@ def volumes_of(root: str, name: str) -> dict[str, int]:
         return list_sizes(root, [f"{match['stem']}*"])
     with opened(_join(root, name)) as handle:
         return {name: handle.seek(0, io.SEEK_END)}
-
-
-def _regex(pattern: str) -> str:
-    """A glob of `Path.glob` as a regular expression: `**/` is any folders or none."""
-    parts = re.split(r"(\*\*/|\*|\?)", pattern)
-    meaning = {"**/": r"(?:.*/)?", "*": r"[^/]*", "?": r"[^/]"}
-    return "".join(meaning.get(part, re.escape(part)) for part in parts)

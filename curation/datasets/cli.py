@@ -42,7 +42,8 @@ def import_pairs(
     """Import pairs of others as samples: a table, a folder, or a known data set; see docs/datasets.md.
 
     Args:
-        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, lance, bagel, or a public data set.
+        format: table, folder, diffsynth, musubi, ai_toolkit, ltx, lance, bagel, a public data set, or a class
+            of your own by its path.
         source: folder or file of the data set, or its URL.
         out: folder for the shards, data/shards/FORMAT when left out; the same command goes on with it.
         mapping: YAML that names columns, scores, tasks and folders.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable
 
 from curation.datasets import public
@@ -10,7 +12,7 @@ from curation.datasets.rows import Layout, LayoutOptions
 from curation.datasets.tables import Table
 from curation.datasets.trainers import Bagel, DiffSynth, Lance, Ltx, Musubi
 from shards.command import nearest
-from shards.errors import SettingError
+from shards.errors import SettingError, first_line
 
 OWN: dict[str, Callable[[LayoutOptions], Layout]] = {
     made.name: made for made in (Table, Folder, DiffSynth, Musubi, AiToolkit, Ltx, Lance, Bagel)
@@ -23,10 +25,25 @@ def all_layouts() -> dict[str, Callable[[LayoutOptions], Layout]]:
 
 
 def open_layout(name: str, options: LayoutOptions) -> Layout:
-    """The layout of a format; SettingError for a format that is not known, or options that it refuses."""
+    """The layout of a format, or of a class of one's own by its path, `package.module.Class`.
+
+    Raises:
+        SettingError: a format that is not known, a class that cannot be imported or whose `name` is unfit for
+            keys, or options that the layout refuses.
+    """
     known = all_layouts()
-    if name not in known:
+    if name in known:
+        return known[name](options)
+    module, dot, attribute = name.rpartition(".")
+    if not dot:
         raise SettingError(
             f"{name}: no such format{nearest(name, known)}; there are {', '.join(sorted(known))}"
         )
-    return known[name](options)
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(f"{name}: no such layout ({first_line(error)})") from None
+    layout: Layout = made(options)
+    if not re.fullmatch(r"[a-z0-9_-]{1,40}", layout.name):
+        raise SettingError(f"{name}: its name {layout.name!r} may have a-z, 0-9, _ and - alone, 40 at most")
+    return layout

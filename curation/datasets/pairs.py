@@ -232,8 +232,8 @@ def _in_step(source: _Video, target: _Video, rules: Rules, words: list[str]) -> 
                 f"edit: its {rates[1]:.6g} frames per second taken as {rates[0]:.6g}, frame by frame"
             )
         else:
-            moments = (np.arange(max(1, round(count * rates[0] / rates[1]))) + 0.5) / rates[0]
-            numbers = np.clip((moments * rates[1]).astype(int), 0, count - 1)
+            moments = np.arange(max(1, round(count * rates[0] / rates[1]))) / rates[0]
+            numbers = np.clip(np.rint(moments * rates[1]).astype(int), 0, count - 1)  # the nearest in time
             target = replace(target, shown=target.shown[numbers])
             words.append(f"edit: {rates[1]:.6g} frames per second brought to {rates[0]:.6g}")
     target = replace(target, rate=source.rate)

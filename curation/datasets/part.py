@@ -153,6 +153,9 @@ def _items(job: Job, work: Work, scratch: Path, told: _Told) -> Iterator[Item]:
         except Refused as error:
             told.refuse(row.identity, error.reason, error.detail)
             continue
+        except Exception as error:
+            error.add_note(f"at row {row.identity} of {work.part.name}")
+            raise
         seen.add(id)
         told.ids.append(id)
         told.accept(items)

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curation.datasets.archives import MemberIndex, find_archives, list_sizes, volumes_of
+from curation.datasets.archives import MemberIndex, find_archives, volumes_of
+from curation.datasets.listing import list_sizes
 from curation.datasets.mapping import MISSING, packaged, read_mapping, value_of
 from curation.datasets.records import Record, kind_of
 from curation.datasets.rows import BadRow, Blob, EditRow, Layout, LayoutOptions, Part, Refused, place_in

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,87 +69,93 @@ def samples_of(
     Raises:
         ValidationError: a task that is no name, or a caption that is no text.
     """
-    key = key_of(origin.format, row.identity)
-    media = placed(pair)
-    files = {name: _written(folder / f"{key}.{name}", medium) for name, medium in media.items()}
-    *inputs, target = media
-    named = [*inputs, target]
-    written = {name: _described(name, medium) for name, medium in media.items()}
-    masks: dict[str, Path] = {}
-    if pair.mask is not None:
-        fps = pair.sources[0].fps or 1.0
-        masks["mask"] = folder / f"{key}.mask.mkv"
-        write_mask(masks["mask"], pair.mask, fps)
-        written["mask"] = _described("mask", Medium(pair.mask, fps), "mask")
-    provenance = _provenance(row, pair, origin)
-    task = task_of(row, pair)
-    common = {"split": split_of(row, pair.sha256, rules.heldout), "captions": {**row.captions}}
-    tags = " ".join(f"<{name}>" for name in inputs)
-    items: list[Item] = [
-        (
-            Sample.model_validate(
-                {
-                    **common,
-                    "key": key,
-                    "task": task,
-                    "text": f"{tags} {words} <{target}>".strip(),
-                    "targets": [target],
-                    "media": written,
-                    "scores": {**row.scores},
-                    "provenance": provenance,
-                }
-            ),
-            {**files, **masks},
-        )
-    ]
-    is_even = len(inputs) == 1 and row.aligned and pair.sources[0].kind == pair.target.kind
-    if "reversal" in rules.derive and is_even:
-        back = reversed_instruction(row, words, pair.target.kind)
-        if back is not None:
-            swapped = dict(zip(named, reversed(named), strict=True))
-            sample = Sample.model_validate(
-                {
-                    **common,
-                    "captions": {swapped.get(name, name): text for name, text in row.captions.items()},
-                    "key": f"{key}-r",
-                    "task": back[0],
-                    "text": f"<{named[0]}> {back[1]} <{named[1]}>",
-                    "targets": [named[1]],
-                    "media": {
-                        name: written[swapped.get(name, name)].model_copy(update={"file": medium.file})
-                        for name, medium in written.items()
-                    },
-                    "provenance": _derived(provenance, "reversal", key),
-                }
-            )
-            items.append((sample, {**{n: files[old] for n, old in swapped.items()}, **masks}))
-    if "propagation" in rules.derive and named == ["video1", "video2"] and task != "propagation":
-        first = Medium(pair.target.frames[:1], None)
-        shown = written["video1"], written["video2"]
-        frame_of = FrameOf(element="video2", frame=0)
-        image = _described("image1", first).model_copy(update={"frame_of": frame_of})
-        sample = Sample.model_validate(
-            {
-                **common,
-                "key": f"{key}-p",
-                "task": "propagation",
-                "text": f"<video1> {PROPAGATION} <image1>. <video2>",
-                "targets": ["video2"],
-                "media": {"video1": shown[0], "video2": shown[1], "image1": image},
-                "provenance": _derived(provenance, "propagation", key),
-            }
-        )
-        items.append((sample, {**files, "image1": _written(folder / f"{key}.image1", first)}))
+    made = _Made(row, pair, rules, origin, folder)
+    items = [made.forward(words)]
+    if "reversal" in rules.derive:
+        items += made.reversal(words)
+    if "propagation" in rules.derive:
+        items += made.propagation()
     return items
 
 
-def _written(stem: Path, medium: Medium) -> Path:
-    path = stem.with_name(stem.name + SUFFIX[medium.kind])
-    if medium.fps is None:
-        path.write_bytes(encode_image(medium.frames[0]))
-    else:
-        write_video(path, medium.frames, medium.fps, preset="ultrafast")
-    return path
+class _Made:
+    """A row whose media are written once, and the samples that share them."""
+
+    def __init__(self, row: EditRow, pair: Pair, rules: Rules, origin: Origin, folder: Path) -> None:
+        self.row, self.pair, self.folder = row, pair, folder
+        self.key = key_of(origin.format, row.identity)
+        self.task = task_of(row, pair)
+        self.split = split_of(row, pair.sha256, rules.heldout)
+        self.provenance = _provenance(row, pair, origin)
+        media = placed(pair)
+        *self.inputs, self.target = media
+        self.media = {name: _described(name, medium) for name, medium in media.items()}
+        self.files = {name: self._write(name, medium) for name, medium in media.items()}
+        if pair.mask is not None:
+            fps = pair.sources[0].fps or 1.0
+            self.media["mask"] = _described("mask", Medium(pair.mask, fps), "mask")
+            self.files["mask"] = folder / f"{self.key}.mask.mkv"
+            write_mask(self.files["mask"], pair.mask, fps)
+
+    def forward(self, words: str) -> Item:
+        """The pair as it is given."""
+        tags = "".join(f"<{name}> " for name in self.inputs)
+        text = f"{tags}{words} <{self.target}>"
+        values = {"captions": {**self.row.captions}, "scores": {**self.row.scores}}
+        return self._sample("", self.task, text, self.media, self.provenance, **values), self.files
+
+    def reversal(self, words: str) -> list[Item]:
+        """The way back, where there is one: source and target change places, the mask stays."""
+        pair = self.pair
+        if len(self.inputs) != 1 or not self.row.aligned or pair.sources[0].kind != pair.target.kind:
+            return []
+        back = reversed_instruction(self.row, words, pair.target.kind)
+        if back is None:
+            return []
+        task, text = back
+        first, last = self.inputs[0], self.target
+        other = {first: last, last: first}
+        media = {
+            name: self.media[other.get(name, name)].model_copy(update={"file": medium.file})
+            for name, medium in self.media.items()
+        }
+        files = {name: self.files[other.get(name, name)] for name in self.files}
+        captions = {other.get(name, name): caption for name, caption in self.row.captions.items()}
+        text, came = f"<{first}> {text} <{last}>", self._derived("reversal")
+        return [(self._sample("-r", task, text, media, came, captions=captions), files)]
+
+    def propagation(self) -> list[Item]:
+        """A video and its first frame after the edit, to the edited video."""
+        if [*self.inputs, self.target] != ["video1", "video2"] or self.task == "propagation":
+            return []
+        first = Medium(self.pair.target.frames[:1], None)
+        image = _described("image1", first).model_copy(
+            update={"frame_of": FrameOf(element="video2", frame=0)}
+        )
+        media = {"video1": self.media["video1"], "video2": self.media["video2"], "image1": image}
+        files = {name: self.files[name] for name in ("video1", "video2")}
+        files["image1"] = self._write("image1", first)
+        text = f"<video1> {PROPAGATION} <image1>. <video2>"
+        return [(self._sample("-p", "propagation", text, media, self._derived("propagation")), files)]
+
+    def _sample(
+        self, ending: str, task: str, text: str, media: dict[str, Media], came: Provenance, **more: Any
+    ) -> Sample:
+        values = {"key": self.key + ending, "split": self.split, "task": task, "text": text, **more}
+        return Sample.model_validate({**values, "targets": [self.target], "media": media, "provenance": came})
+
+    def _derived(self, stage: str) -> Provenance:
+        """The provenance of a sample that is made of the pair."""
+        steps = [*self.provenance.steps, Step(stage=stage, backend="import")]
+        return self.provenance.model_copy(update={"steps": steps, "parents": (self.key,)})
+
+    def _write(self, name: str, medium: Medium) -> Path:
+        path = self.folder / f"{self.key}.{name}{SUFFIX[medium.kind]}"
+        if medium.fps is None:
+            path.write_bytes(encode_image(medium.frames[0]))
+        else:
+            write_video(path, medium.frames, medium.fps, preset="ultrafast")
+        return path
 
 
 def _described(name: str, medium: Medium, kind: str = "") -> Media:
@@ -179,12 +186,6 @@ def _provenance(row: EditRow, pair: Pair, origin: Origin) -> Provenance:
         mended=pair.mended,
     )
     return Provenance(clip=clip, steps=steps, parents=parents)
-
-
-def _derived(provenance: Provenance, stage: str, key: str) -> Provenance:
-    """The provenance of a sample that is made of the pair of this key."""
-    steps = [*provenance.steps, Step(stage=stage, backend="import")]
-    return Provenance(clip=provenance.clip, steps=steps, parents=(key,))
 
 
 def packed_ids(ids: Iterator[str] | list[str]) -> str:

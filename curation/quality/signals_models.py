@@ -24,6 +24,7 @@ from shards.files import sha256_of
 from shards.frames import evenly_spaced
 
 LOOKED_AT = 5  # frames that a model looks at, evenly spread
+MEAN, DEVIATION = (0.485 * 255, 0.456 * 255, 0.406 * 255), 0.226  # ImageNet's, as text detectors are trained
 CHOSEN = "as the checkpoint that was chosen"  # its licence
 
 
@@ -93,8 +94,13 @@ class People:
 class Text:
     """Grader of text and watermarks, by a detector in ONNX (differentiable binarization, such as PP-OCR's).
 
+    It counts pixels that are surely text; such detectors are trained on outlines that are shrunk, so that the
+    share is less than that of the lines.
+
     Args:
-        model: the .onnx file. side: pixels of its square input.
+        model: the .onnx file, which gives a probability for every pixel or cell.
+        side: pixels of its square input.
+        threshold: probability from which a pixel is text.
     """
 
     name = "text"
@@ -104,28 +110,24 @@ class Text:
         Signal("text_added", "lower", "share", "the same, less the source's", "a source"),
     )
 
-    def __init__(self, model: str, side: int = 736, threshold: float = 0.3, polygon: float = 0.5) -> None:
-        self.model, self.side, self.threshold, self.polygon = model, side, threshold, polygon
+    def __init__(self, model: str, side: int = 736, threshold: float = 0.3) -> None:
+        self.model, self.side, self.threshold = model, side, threshold
         if side < 32 or side % 32:
             raise SettingError(f"side: {side} is no multiple of 32")
 
     def describe(self) -> Backend:
         """See `curation.vlm.interface.Annotator`."""
         path = hub.file_of(self.model, "a text detector", CHOSEN, "its authors, as .onnx")
-        settings = {"side": self.side, "threshold": self.threshold, "polygon": self.polygon}
+        settings = {"side": self.side, "threshold": self.threshold}
         return Backend("opencv-db", path.name, "sha256:" + sha256_of(path)[:16], settings)
 
     @functools.cached_property
     def _net(self) -> Any:
         hub.note_loaded("text detector")
         try:
-            net = cv2.dnn.TextDetectionModel_DB(self.model)
+            return cv2.dnn.readNetFromONNX(self.model)
         except cv2.error as error:
             raise AssetError(f"{self.model}: no text detector that OpenCV reads ({error.err})") from None
-        net.setBinaryThreshold(self.threshold).setPolygonThreshold(self.polygon)
-        mean = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # ImageNet's, with which such models are trained
-        net.setInputParams(1 / (255 * 0.226), (self.side, self.side), mean, True)
-        return net
 
     def measure(self, pair: Pair) -> Values:
         """See `curation.quality.signals.Grader`."""
@@ -138,11 +140,9 @@ class Text:
     def _share(self, video: np.ndarray) -> float:
         shares = []
         for frame in some_of(video):
-            outlines, _ = self._net.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            covered_by = np.zeros(frame.shape[:2], np.uint8)
-            for outline in outlines:
-                cv2.fillPoly(covered_by, [np.asarray(outline, np.int32)], (1,))
-            shares.append(float(covered_by.mean()))
+            blob = cv2.dnn.blobFromImage(frame, 1 / (255 * DEVIATION), (self.side, self.side), MEAN)
+            self._net.setInput(blob)
+            shares.append(float((self._net.forward() > self.threshold).mean()))
         return max(shares)
 
 

@@ -4,7 +4,45 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+SIGNALS = "tests/curation/quality/test_signals.py"
+PUBLIC = "tests/curation/datasets/test_public.py"
+IMPORTING = "tests/curation/datasets/test_importing.py"
+
 MUTANTS = (
+    Mutant(
+        "drops what could not be measured",
+        "curation/quality/selection/rules.py",
+        'return kept | missing if self.missing == "keep" else kept',
+        'return kept | missing if self.missing == "drop" else kept',
+        ("tests/curation/quality/test_filter.py",),
+        "a picture is refused for having no motion",
+    ),
+    Mutant(
+        "puts thresholds at the worst clean sample",
+        "curation/quality/selection/thresholds.py",
+        "return min((worst + float(clean[0])) / 2, quantile)",
+        "return float(clean[0])",
+        (
+            "tests/curation/quality/test_calibration.py::test_many_rules_together_lose_no_more_than_may_be_lost",
+        ),
+        "rules that look perfect on the labels refuse new clean samples",
+    ),
+    Mutant(
+        "lets scores without meaning in",
+        "curation/quality/selection/thresholds.py",
+        "(_by_chance(*here) <= CHANCE / tests)",
+        "(_by_chance(*here) <= 1.0)",
+        ("tests/curation/quality/test_calibration.py::test_new_clean_samples_pass_and_new_bad_ones_do_not",),
+        "each of them refuses samples for nothing",
+    ),
+    Mutant(
+        "takes a label back for everybody",
+        "curation/quality/selection/labels.py",
+        "of_sample.pop(label.by, None)",
+        "of_sample.clear()",
+        ("tests/curation/quality/test_calibration.py",),
+        "one person's undo costs another one's work",
+    ),
     Mutant(
         "turns a gate round",
         "curation/removal/filters.py",
@@ -222,5 +260,103 @@ MUTANTS = (
         "if grades[name] > least]",
         ("tests/curation/test_judging.py",),
         "thresholds refuse what is below them",
+    ),
+    Mutant(
+        "takes the source's side for the target's",
+        "curation/quality/signals_picture.py",
+        "None if sides is None else float(sides[0])",
+        "None if sides is None else float(sides[1])",
+        (f"{SIGNALS}::test_a_swapped_pair_has_its_object_on_the_wrong_side",),
+        "swapped pairs pass and right ones do not",
+    ),
+    Mutant(
+        "blames the source's flicker on the target",
+        "curation/quality/signals_motion.py",
+        "(flicker(video, outside) for video in (target, source))",
+        "(flicker(video, outside) for video in (source, target))",
+        (f"{SIGNALS}::test_a_defect_moves_its_signal",),
+        "the flicker of the target less that of the source counts",
+    ),
+    Mutant(
+        "holds a style to what should have stayed",
+        "curation/quality/pairs.py",
+        "return None if where.mean() > GLOBAL else where",
+        "return where",
+        (f"{SIGNALS}::test_what_cannot_be_measured_is_null",),
+        "an edit of the whole picture has no outside",
+    ),
+    Mutant(
+        "takes null for nought",
+        "curation/quality/grade.py",
+        "np.full(len(keys), np.nan, np.float32) for name",
+        "np.zeros(len(keys), np.float32) for name",
+        (
+            "tests/curation/quality/test_grade.py::test_a_damaged_sample_is_null_and_named_and_the_others_are_graded",
+        ),
+        "what could not be measured is no score",
+    ),
+    Mutant(
+        "holds an imported row out by its own name",
+        "curation/datasets/samples.py",
+        'f"split:{row.group or sha256}"',
+        'f"split:{row.identity}"',
+        (IMPORTING + "::test_all_edits_of_a_source_are_in_one_split_and_the_way_back_too",),
+        "a source that is trained on is held out too",
+    ),
+    Mutant(
+        "lays transparent pictures over black",
+        "curation/datasets/pictures.py",
+        "(255, 255, 255, 255)",
+        "(0, 0, 0, 255)",
+        (IMPORTING + "::test_pictures_mean_what_they_show",),
+        "cut-out objects stand before a dark ground that nobody drew",
+    ),
+    Mutant(
+        "keeps imported rows that are there twice",
+        "curation/datasets/importer.py",
+        "    is_first[first] = True",
+        "    is_first[:] = True",
+        (IMPORTING + "::test_the_same_rows_elsewhere_and_in_two_tables",),
+        "a pair counts twice, or the columns cannot be made",
+    ),
+    Mutant(
+        "brings an edit to its source's rate by its own clock",
+        "curation/datasets/pairs.py",
+        "np.rint(moments * rates[1])",
+        "np.rint(moments * rates[0])",
+        (IMPORTING + "::test_pairs_of_videos_are_brought_into_step",),
+        "the edit shows another moment than its source",
+    ),
+    Mutant(
+        "reads a later volume of a split archive from elsewhere",
+        "curation/datasets/archives.py",
+        "pieces.append(Piece(path, begin - at, end - begin))",
+        "pieces.append(Piece(path, begin, end - begin))",
+        (PUBLIC + "::test_volumes_are_one_file_wherever_they_are_cut",),
+        "a picture is another one, or none",
+    ),
+    Mutant(
+        "lets the turns of a picture go their own ways",
+        "curation/datasets/public.py",
+        '{"group": f"{self.name}/{group}" if group else "", **of_turn}',
+        '{"group": "", **of_turn}',
+        (PUBLIC + "::test_turns_of_a_picture_name_the_turn_before_and_stay_together",),
+        "a picture is trained on in one turn and held out in the next",
+    ),
+    Mutant(
+        "reads a large row group from its start for every part",
+        "curation/datasets/records.py",
+        "batch.slice(max(0, stretch.start - seen), stretch.stop - max(seen, stretch.start))",
+        "batch.slice(0, stretch.stop - max(seen, stretch.start))",
+        (PUBLIC + "::test_a_table_in_stretches_is_the_table",),
+        "some rows are there twice and others never",
+    ),
+    Mutant(
+        "takes a table of other columns",
+        "curation/datasets/mapping.py",
+        'and not any(name.endswith("?") for name in names):',
+        'and any(name.endswith("?") for name in names):',
+        (PUBLIC + "::test_other_columns_are_refused_in_one_line_or_row_by_row",),
+        "every row of it is refused, hours later and for another reason",
     ),
 )

@@ -454,10 +454,26 @@ MUTANTS = (
     Mutant(
         "gives every row all samples of its folders",
         "model/data/row_samples.py",
-        "if not chosen.all():",
-        "if not chosen.any():",
+        "if not self._chosen[which].all() or self._scores[which]:",
+        "if self._scores[which]:",
         ("tests/model/test_index.py::test_rows_have_the_samples_that_they_choose_in_order",),
         "a row of one task trains on the others of its folder",
+    ),
+    Mutant(
+        "takes samples whose score is null",
+        "model/data/row_samples.py",
+        "belongs = belongs & (values >= np.float32(self._row.min_scores[name]))",
+        "belongs = belongs & ~(values < np.float32(self._row.min_scores[name]))",
+        ("tests/model/test_mixture_rows.py::test_a_row_takes_the_samples_whose_scores_pass",),
+        "what could not be measured is trained on as if it were good",
+    ),
+    Mutant(
+        "goes on with other scores",
+        "model/data/batch.py",
+        'result[name]["scores"] = hashing.digest([bounds, values])',
+        'result[name]["scores"] = hashing.digest([bounds])',
+        ("tests/model/test_mixture_rows.py::test_a_run_knows_the_scores_that_it_chose_by",),
+        "a run that was resumed trains on other samples than it began with",
     ),
     Mutant(
         "keeps every text's states",

@@ -9,6 +9,14 @@ COLUMNS = "tests/shards/test_columns.py"
 
 MUTANTS = (
     Mutant(
+        "keeps what was said of a score that is replaced",
+        "shards/scores.py",
+        "if len(kept) < len(header.scores):",
+        "if len(kept) > len(header.scores):",
+        ("tests/shards/test_scores.py::test_a_replacement_that_stops_half_way_leaves_no_score",),
+        "a crash leaves a new column under an old description",
+    ),
+    Mutant(
         "names shards before they are written",
         "shards/writer.py",
         "rows: list[ManifestRow] = []",

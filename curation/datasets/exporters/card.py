@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from curation.datasets.exporters.census import Census, hub_license, hub_licenses
+from curation.datasets.exporters.shapes import as_feature
 
+T = TypeVar("T", str, tuple[str, str, str, str])
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGER = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 STEPS_SHOWN = 60  # rows of the table of steps
@@ -73,50 +75,12 @@ def features(census: Census) -> list[dict[str, Any]]:
 
     Without them `datasets` takes those of the first five samples and silently drops what others have besides.
     """
-    media = [_struct(name, _media(name, census)) for name in sorted(census.files)]
-    clip = [
-        _value("license", "string"),
-        _value("name", "string"),
-        _value("sha256", "string"),
-        {"name": "span", "list": "float64"},
+    elements = [(file, "image" if file.endswith(".png") else "video") for file in sorted(census.files)]
+    own = [("__key__", "string"), ("__url__", "string")]  # of its reader of WebDataset
+    return [
+        as_feature("json", census.document),
+        *({"name": name, "dtype": dtype} for name, dtype in (*elements, *own)),
     ]
-    if census.mended:
-        clip.append({"name": "mended", "list": "string"})
-    steps = [_value(field, "string") for field in ("backend", "config", "model", "revision", "stage")]
-    json = [
-        _struct("captions", [_value(name, "string") for name in sorted(census.captions)]),
-        _value("key", "string"),
-        _struct("media", media),
-        _struct("provenance", [_struct("clip", clip), {"name": "steps", "list": steps}]),
-        _value("schema", "int64"),
-        _struct("scores", [_value(name, "float64") for name in sorted(census.scores)]),
-        _value("split", "string"),
-        {"name": "targets", "list": "string"},
-        _value("task", "string"),
-        _value("text", "string"),
-    ]
-    elements = [
-        _value(file, "image" if file.endswith(".png") else "video")
-        for _, file in sorted(census.files.items())
-    ]
-    return [_struct("json", json), *elements, _value("__key__", "string"), _value("__url__", "string")]
-
-
-def _media(name: str, census: Census) -> list[dict[str, Any]]:
-    strings, numbers = ("file", "kind", "sha256"), ("frames", "height", "width")
-    fields = [*(_value(f, "string") for f in strings), *(_value(f, "int64") for f in numbers)]
-    fields.append(_value("fps", "float64"))
-    if name in census.frame_of:
-        fields.append(_struct("frame_of", [_value("element", "string"), _value("frame", "int64")]))
-    return sorted(fields, key=lambda field: str(field["name"]))
-
-
-def _value(name: str, dtype: str) -> dict[str, Any]:
-    return {"name": name, "dtype": dtype}
-
-
-def _struct(name: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"name": name, "struct": fields}
 
 
 # ---- the text ----------------------------------------------------------------------------------------------
@@ -139,7 +103,7 @@ def _text(
         "## Licences",
         "Of the clip that a sample was made from, as its `provenance.clip.license` says. Models that made a "
         "part of a sample have licences of their own: see below.",
-        _table(["licence", "samples"], [[text, str(count)] for text, count in licenses.most_common()]),
+        _table(["licence", "samples"], [[text, str(count)] for text, count in _by_count(licenses)]),
         "## How it was made",
         "Every sample names the clip, with its sha256, and the steps that it went through "
         "(`provenance.steps`). All steps, and how many samples went through each:",
@@ -168,9 +132,14 @@ def _task_table(sets: Mapping[str, Census]) -> str:
 
 def _step_table(sets: Mapping[str, Census]) -> str:
     steps = sum((census.steps for census in sets.values()), Counter[tuple[str, str, str, str]]())
-    rows = [[*step[:3], step[3][:16], str(count)] for step, count in steps.most_common(STEPS_SHOWN)]
+    rows = [[*step[:3], step[3][:16], str(count)] for step, count in _by_count(steps)[:STEPS_SHOWN]]
     text = _table(["stage", "backend", "model", "revision", "samples"], rows)
     return text + (f"\n\nand {len(steps) - STEPS_SHOWN} more" if len(steps) > STEPS_SHOWN else "")
+
+
+def _by_count(counter: Counter[T]) -> list[tuple[T, int]]:
+    """The most frequent first, those of one count in their own order."""
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

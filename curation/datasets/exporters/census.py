@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from curation.datasets.exporters.shapes import Shape, merge
 from shards.reader import ShardSet
 from shards.sample import Sample, Step
 
@@ -54,10 +56,8 @@ class Census:
     Attributes:
         licenses: samples by the licence of their clip.
         steps: samples by stage, backend, model and revision of the steps that made them.
-        files: suffix of each element's member ("video1.mp4").
-        captions, scores: names that any sample has.
-        frame_of: elements that are frames of others.
-        mended: whether any clip was.
+        files: what the elements' members are called behind the key ("video1.mp4").
+        document: the type of all samples' JSON, see `shapes`.
         crossings: samples by what goes in and what comes out ("video-to-video").
     """
 
@@ -66,11 +66,8 @@ class Census:
     tasks: dict[str, TaskCount] = field(default_factory=dict)
     licenses: Counter[str] = field(default_factory=Counter)
     steps: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
-    files: dict[str, str] = field(default_factory=dict)
-    captions: set[str] = field(default_factory=set)
-    scores: set[str] = field(default_factory=set)
-    frame_of: set[str] = field(default_factory=set)
-    mended: bool = False
+    files: set[str] = field(default_factory=set)
+    document: Shape = None
     crossings: Counter[str] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
@@ -79,18 +76,15 @@ class Census:
         self.splits[sample.split] += 1
         task = self.tasks.setdefault(sample.task, TaskCount())
         task.splits[sample.split] += 1
-        task.elements.update(sample.media)
+        task.elements.update(list(sample.media))  # names; of a mapping it would add the values
         for name in sample.targets:
             media = sample.media[name]
             task.frames += media.frames
             task.seconds += media.frames / media.fps if media.fps else 0.0
         self.licenses[sample.provenance.clip.license] += 1
         self.steps.update({_step(step) for step in sample.provenance.steps})
-        self.files |= {name: media.file for name, media in sample.media.items()}
-        self.frame_of |= {name for name, media in sample.media.items() if media.frame_of is not None}
-        self.captions |= set(sample.captions)
-        self.scores |= set(sample.scores)
-        self.mended |= bool(sample.provenance.clip.mended)
+        self.files |= {media.file for media in sample.media.values()}
+        self.document = merge(self.document, json.loads(sample.to_json()))
         self.crossings[_crossing(sample)] += 1
 
 

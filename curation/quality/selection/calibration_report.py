@@ -111,13 +111,16 @@ def plot(calibration: Calibration, labelled: Labelled) -> str:
         f'<text x="{LEFT + 210}" y="24" fill="#60666d">dashed: proposed; dotted: by itself</text>',
     ]
     for number, (name, one) in enumerate(shown.items()):
-        proposed = [one.get(name) for one in (calibration.rules.rules, *calibration.rules.tasks.values())]
-        drawn = [(rule, "5 3") for rule in proposed if rule is not None] or [(one.rule, "1 3")]
+        proposed = [calibration.rules.rules.get(name)]
+        proposed += [own.get(name) for own in calibration.rules.tasks.values()]
+        drawn = [(rule, "5 3") for rule in proposed if rule is not None]
+        if not drawn and one.rule is not None:
+            drawn = [(one.rule, "1 3")]
         values = labelled.values[name].astype(np.float64)
         parts += _row(40 + ROW * number, name, one, values, labelled.clean)
         low, high = _range(values)
         for rule, dash in drawn:
-            for bound in (rule.min, rule.max) if rule else ():
+            for bound in (rule.min, rule.max):
                 if bound is not None:
                     x = LEFT + (WIDTH - LEFT - 20) * float(np.clip((bound - low) / (high - low), 0, 1))
                     y = 40 + ROW * number

@@ -6,8 +6,9 @@ names: a run that was killed goes on, and other rules write anew only what they 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def filter_shards(
             }
             order = _write(samples, chosen, merged, out, (max_samples, max_bytes))
             stored = {n: (c[order], scores.about(n)) for n, c in merged.columns.items()}
-            write_all_scores(out, stored, own=True)
+            write_all_scores(out, stored)
         _write_rejected(out / REJECTED, samples, attributes, verdicts, used)
         write_retention(out, retention)
     if not kept.any():
@@ -132,12 +133,13 @@ def _write_rejected(
 ) -> None:
     """A line of JSON for each sample that is not kept: the first rule that it fails, and the others."""
     words = [rule.words(score) for score, rule in verdicts.criteria]
+    key_of = _keys(samples)
     with atomic_path(path) as temporary, temporary.open("w") as out:
         for number in np.flatnonzero(~verdicts.kept).tolist():
             first, *others = np.flatnonzero(verdicts.failed[:, number]).tolist()
             value = used[verdicts.criteria[first][0]][number]
             line = {
-                "key": samples.entry(number).key,
+                "key": key_of(number),
                 "task": str(attributes.tasks[number]),
                 "split": str(attributes.splits[number]),
                 "rule": words[first],
@@ -173,7 +175,7 @@ class Merged:
 
 
 def _merged(scores: Scores, rules: Rules) -> Merged:
-    names = scores.names
+    names = scores.stored  # the samples' own are in the samples
     return Merged(
         {name: scores.column(name) for name in names},
         tuple(name for name in names if scores.about(name).made_by != OWN),
@@ -191,9 +193,10 @@ def _write(
     """
     rows: list[ManifestRow] = []
     order: list[int] = []
+    key_of = _keys(samples)
     for split, kept in sorted(chosen.items()):
         for number, batch in enumerate(_batches(samples, kept, *most)):
-            content = [[samples.entry(n).key, merged.added(n)] for n in batch]
+            content = [[key_of(n), merged.added(n)] for n in batch]
             about = [samples.columns.manifest, merged.step.model_dump(), content]
             shard = f"{split}-{number:06d}.{digest(about)[:12]}.tar"
             rows.append(_row_of(out, shard) or write_shard(out, shard, _records(samples, batch, merged)))
@@ -206,6 +209,18 @@ def _write(
             index_path(out, path.name).unlink(missing_ok=True)
     open_columns(out)  # makes them
     return order
+
+
+def _keys(samples: ShardSet) -> Callable[[int], str]:
+    """Gives the key of a sample by its number; fast where numbers come in order."""
+    ends = np.cumsum(samples.counts())
+    of_shard = functools.lru_cache(maxsize=4)(samples.columns.keys)
+
+    def key_of(number: int) -> str:
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return of_shard(int(samples.shards[shard]))[number - samples.first(shard)]
+
+    return key_of
 
 
 def _batches(samples: ShardSet, chosen: list[int], max_samples: int, max_bytes: int) -> Iterator[list[int]]:

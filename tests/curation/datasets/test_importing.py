@@ -210,6 +210,12 @@ def test_pairs_of_videos_are_brought_into_step(write: Callable[..., list[str]], 
         media = samples[key].sample.media
         assert media["video1"].frames == media["video2"].frames
         assert media["video1"].fps == media["video2"].fps
+    given = [samples[key] for key in samples.keys if not key.endswith(("-r", "-p"))]
+    names = {record.sample.provenance.clip.name: record for record in given}
+    if write is folder:  # of 20 frames a second every second one, from the first on
+        shown = names["folder/other_rate"].pixels("video2", 3, 4)[0].astype(int)
+        drawn = [np.roll(np.asarray(picture(4)), n, axis=1).astype(int) for n in range(20)]
+        assert int(np.argmin([np.abs(shown - one).mean() for one in drawn])) == 6
     said = {mended for key in samples.keys for mended in samples[key].sample.provenance.clip.mended}
     for case in good:
         assert not case.mended or any(case.mended in words for words in said), case.name

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from curation.datasets import records
-from curation.datasets.archives import MemberIndex, find_archives, list_sizes
+from curation.datasets.archives import MemberIndex, find_archives
+from curation.datasets.listing import list_sizes
 from curation.datasets.mapping import value_of
 from curation.datasets.public import LAYOUTS
 from curation.datasets.records import columns_of, cut, read

@@ -64,6 +64,20 @@ def test_new_clean_samples_pass_and_new_bad_ones_do_not() -> None:
     assert np.mean(caught["wrong"]) < 0.1
 
 
+def test_many_rules_together_lose_no_more_than_may_be_lost() -> None:
+    """Six kinds of bad samples, each far from the clean ones in a score of its own."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(3):
+        values = rng.normal(size=(6, 40 + 6 * 12))
+        for row in range(6):
+            values[row, 40 + 12 * row : 52 + 12 * row] -= 8
+        thresholds = fit_keeping(values, np.arange(112) < 40, 0.95).thresholds
+        assert np.isfinite(thresholds).all()
+        kept.append(passing(rng.normal(size=(6, 2000)), thresholds).mean())
+    assert np.mean(kept) > 0.97  # at the worst clean values it is 0.90
+
+
 def test_a_null_score_catches_nothing_and_says_nothing() -> None:
     values, clean, kinds = made(60, 20, 0)
     values["sharpness"][[k == "blur" for k in kinds]] = np.nan
@@ -192,9 +206,10 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     file.add(Label(key="a", keep=True, by="Ada"))
     file.add(Label(key="a", keep=False, reasons=("blur",), by="Ada"))
     file.add(Label(key="b", keep=True, by="Ada"))
+    file.add(Label(key="b", keep=False, by="Ben"))
     file.add(Label(key="b", keep=None, by="Ada"))
     file.close()
-    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 4  # nothing is taken out of the file
+    assert (tmp_path / "labels.jsonl").read_bytes().count(b"\n") == 5  # nothing is taken out of the file
     with (tmp_path / "labels.jsonl").open("ab") as torn:
         torn.write(b'{"key": "c", "ke')
     again = LabelFile(tmp_path / "labels.jsonl")
@@ -203,6 +218,7 @@ def test_labels_are_taken_back_and_a_torn_line_costs_itself_alone(tmp_path: Path
     read = read_labels(tmp_path / "labels.jsonl")
     assert {key: {by: label.keep for by, label in of.items()} for key, of in read.votes.items()} == {
         "a": {"Ada": False},
+        "b": {"Ben": False},
         "d": {"Ben": True},
     }
     assert read.votes["a"]["Ada"].reasons == ("blur",)

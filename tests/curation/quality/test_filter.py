@@ -65,7 +65,8 @@ def test_members_are_copied_and_scores_and_the_step_are_merged(graded: Path, tmp
         assert record.sample.provenance.steps[-1].config == rules.config
         assert record.sample.provenance.steps[:-1] == old.sample.provenance.steps
     scores = open_scores(tmp_path / "out")  # to be chosen by again, without a new measurement
-    assert scores.stored == ("blur", "residual", "sharpness")
+    assert scores.stored == ("blur", "sharpness")
+    assert scores.names == ("blur", "residual", "sharpness")
     assert scores.about("sharpness") == SHARP
     assert [int(n) for n in 10 - scores.column("blur")] == [int(k.split("-")[1], 16) for k in after.keys]
     assert (retention.total.candidates, retention.total.retained) == (8, 5)
