@@ -35,6 +35,8 @@ KINDS = {
 BATCH = 16  # rows of a parquet that are in memory at once: each may hold several pictures
 BLOCK = 1 << 20  # bytes of a JSON document that are looked at together
 HEAD = 256  # records of a JSON table whose keys are its columns
+MAX_KEY_BYTES = 1 << 12  # of the first key of an object of records
+JSON_BEGIN = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[|\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{))', re.DOTALL)
 JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]|"', re.DOTALL)
 
 Record = dict[str, Any]
@@ -233,6 +235,9 @@ def _json_items(handle: IO[bytes], path: str) -> Iterator[tuple[int, int]]:
 
     An object of objects is read as a list of its values. No item may be larger than a line of JSONL.
     """
+    handle.seek(0)
+    if not JSON_BEGIN.match(handle.read(MAX_KEY_BYTES)):
+        raise ShardError(f"{path}: no JSON list of records")
     handle.seek(0)
     depth, start, base, held, closed = 0, -1, 0, b"", False
     while True:

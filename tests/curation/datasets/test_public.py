@@ -299,6 +299,12 @@ def test_a_table_that_ends_early_is_refused(name: str, tmp_path: Path) -> None:
         list(cut(str(tmp_path / name)))
 
 
+def test_an_object_that_is_no_table_is_not_read_as_one(tmp_path: Path) -> None:
+    dump(tmp_path / "about.json", {"made": "by hand", "counts": {"rows": 3}, "files": [{"name": "a"}]})
+    with pytest.raises(ShardError, match="no JSON list of records"):
+        columns_of(str(tmp_path / "about.json"))
+
+
 def test_a_bad_line_costs_itself_alone(tmp_path: Path) -> None:
     put(tmp_path, "t.jsonl", b'{"a": 1}\n{"a": \n[1]\n{"a": 2}\n')
     put(tmp_path, "t.csv", b"a,b\n1,2\n3\n\xff,4\n5,6\n")
