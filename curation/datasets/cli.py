@@ -11,9 +11,9 @@ from rich.table import Table
 
 from curation.datasets.exporters.command import export, formats
 from curation.datasets.importer import QUARANTINE, run_import
+from curation.datasets.layouts.rows import LayoutOptions
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
-from curation.datasets.rows import LayoutOptions
 from shards.errors import SettingError
 from shards.limits import in_range, read_yaml
 from shards.terminal import print_table

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from curation.datasets.layouts import open_layout
+from curation.datasets.layouts.formats import open_layout
+from curation.datasets.layouts.rows import Part
+from curation.datasets.layouts.tables import split_path
 from curation.datasets.part import SCRATCH, Job, Work, at_file, import_part, remove_shards
 from curation.datasets.progress import ImportProgress
-from curation.datasets.rows import Part
 from curation.datasets.samples import unpacked_ids
-from curation.datasets.tables import split_path
 from curation.engine.local import end_with_parent, forkserver
 from shards import hashing
 from shards.column_writer import open_columns

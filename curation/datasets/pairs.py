@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.datasets.layouts.rows import Blob, EditRow, Refused
 from curation.datasets.pictures import read_mask_picture, read_picture
-from curation.datasets.rows import Blob, EditRow, Refused
 from curation.sources.clips import VIDEO_SUFFIXES
 from curation.sources.scenes import MAX_CLIP_BYTES
 from curation.sources.survey import Survey, pictures, survey

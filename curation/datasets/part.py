@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from curation.datasets.layouts import open_layout
+from curation.datasets.layouts.formats import open_layout
+from curation.datasets.layouts.rows import BadRow, EditRow, LayoutOptions, Part, Refused
 from curation.datasets.pairs import Rules, normalised
-from curation.datasets.rows import BadRow, EditRow, LayoutOptions, Part, Refused
 from curation.datasets.samples import Origin, packed_ids, row_id, samples_of
 from curation.datasets.wording import cleaned
 from shards import hashing

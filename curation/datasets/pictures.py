@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from curation.datasets.rows import Blob, MaskRule, Refused
+from curation.datasets.layouts.rows import Blob, MaskRule, Refused
 from shards.errors import MediaError, first_line
 from shards.media import check_size
 
@@ -50,6 +50,8 @@ def _opened(data: bytes, name: str) -> Any:
             image.load()
     except Refused:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit comes before ours
+        raise Refused("image too large", f"{name}: {first_line(error)}") from None
     except Image.UnidentifiedImageError:
         raise Refused("not an image", name) from None
     except Exception as error:  # whatever Pillow's readers raise for a damaged file

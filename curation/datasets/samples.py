@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from curation.datasets.layouts.rows import EditRow
 from curation.datasets.pairs import Medium, Pair, Rules, placed, task_of
-from curation.datasets.rows import EditRow
 from curation.datasets.wording import reversed_instruction
 from shards.errors import EditVerseError
 from shards.media import encode_image, write_mask, write_video

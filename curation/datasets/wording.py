@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from curation.datasets.rows import EditRow, Refused
+from curation.datasets.layouts.rows import EditRow, Refused
 from curation.text.templates import ADD, REMOVE, draw
 from shards.sample import TAG
 

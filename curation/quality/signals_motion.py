@@ -31,7 +31,7 @@ SIGNALS = (
         "flicker_outside",
         "lower",
         "levels",
-        "frame-to-frame change of the mean brightness outside the edit, less the source's",
+        "how much the brightness outside the edit goes up and down, less the source's",
         VIDEO,
         "flicker of single places",
     ),
@@ -98,18 +98,21 @@ def motion_signals(pair: Pair) -> dict[str, float | None]:
 
 
 def flicker(frames: np.ndarray, where: np.ndarray) -> float | None:
-    """Mean size of the frame-to-frame change of a region's mean brightness, in levels of 0 to 255.
+    """How much a region's brightness goes up and down, in levels of 0 to 255 a frame.
 
-    The region is the pixels that are in `where` in both frames: what moves within it cancels out, light that
-    comes and goes does not. `frames` uint8 [T, H, W, 3], `where` bool [T, H, W]. None where it is too small.
+    Of all pixels that are in `where` in two frames the median change: what moves through the region changes
+    some of them, light that comes and goes all. The sum of its sizes less the size of its sum: a light that
+    fades is no flicker. `frames` uint8 [T, H, W, 3], `where` bool [T, H, W]. None where it is too small.
     """
     steps = []
     for t in range(1, len(frames)):
         both = where[t] & where[t - 1]
         if both.sum() >= FEW:
-            step = frames[t][both].astype(np.float32) - frames[t - 1][both]
-            steps.append(abs(float(step.mean())))
-    return float(np.mean(steps)) if steps else None
+            step = frames[t][both].astype(np.float32).mean(-1) - frames[t - 1][both].astype(np.float32).mean(
+                -1
+            )
+            steps.append(float(np.median(step)))
+    return (sum(map(abs, steps)) - abs(sum(steps))) / len(steps) if steps else None
 
 
 def warp_excess(source: np.ndarray, target: np.ndarray, where: np.ndarray) -> float | None:

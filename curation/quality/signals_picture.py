@@ -65,6 +65,14 @@ SIGNALS = (
         "sharpness_weakest", "higher", "ratio", "the same of the 16-pixel cells outside that lost most", PAIR
     ),
     Signal(
+        "edge_width",
+        "lower",
+        "pixels",
+        "how gradually the edit sets in, from the gradient of the difference and its Laplacian",
+        EDIT,
+        "a removal whose object had sharp outlines: they are the source's",
+    ),
+    Signal(
         "leftover",
         "lower",
         "share",
@@ -115,6 +123,7 @@ def picture_signals(pair: Pair) -> dict[str, float | None]:
     if not pair.is_aligned:
         return found
     found |= preserved(pair) | changed(pair) | sharpness(pair) | edges(pair)
+    found["edge_width"] = edge_width(pair)
     found["colour_words"] = colour_words(pair)
     return found
 
@@ -199,6 +208,25 @@ def edges(pair: Pair) -> dict[str, float | None]:
         "leftover": kept / total if total > FEW * DETAIL else None,
         "direction": None if sides is None else float(sides[0]),
     }
+
+
+def edge_width(pair: Pair) -> float | None:
+    """How gradually the difference of source and target sets in at the edge of the edit, in pixels.
+
+    The root of the ratio of its squared gradient to its squared Laplacian: of a step blurred by a Gaussian it
+    grows with the Gaussian's sigma. None without an edit of a part of the picture.
+    """
+    if pair.edit is None:
+        return None
+    source, target = pair.lab
+    slope = bend = 0.0
+    for n, t in enumerate(pair.times):
+        near = dilate(pair.edit[t], 4)
+        apart = cv2.GaussianBlur(np.linalg.norm(source[n] - target[n], axis=-1), (3, 3), 0)
+        dx, dy = (cv2.Sobel(apart, cv2.CV_32F, d, 1 - d) / 8 for d in (1, 0))
+        slope += float((dx**2 + dy**2)[near].sum())
+        bend += float((cv2.Laplacian(apart, cv2.CV_32F) ** 2)[near].sum())
+    return float(np.sqrt(slope / bend)) if bend > FEW else None
 
 
 def colour_words(pair: Pair) -> float | None:

@@ -329,7 +329,7 @@ MUTANTS = (
     ),
     Mutant(
         "reads a later volume of a split archive from elsewhere",
-        "curation/datasets/archives.py",
+        "curation/datasets/layouts/archives.py",
         "pieces.append(Piece(path, begin - at, end - begin))",
         "pieces.append(Piece(path, begin, end - begin))",
         (PUBLIC + "::test_volumes_are_one_file_wherever_they_are_cut",),
@@ -337,7 +337,7 @@ MUTANTS = (
     ),
     Mutant(
         "lets the turns of a picture go their own ways",
-        "curation/datasets/public.py",
+        "curation/datasets/layouts/public.py",
         '{"group": f"{self.name}/{group}" if group else "", **of_turn}',
         '{"group": "", **of_turn}',
         (PUBLIC + "::test_turns_of_a_picture_name_the_turn_before_and_stay_together",),
@@ -345,7 +345,7 @@ MUTANTS = (
     ),
     Mutant(
         "reads a large row group from its start for every part",
-        "curation/datasets/records.py",
+        "curation/datasets/layouts/records.py",
         "batch.slice(max(0, stretch.start - seen), stretch.stop - max(seen, stretch.start))",
         "batch.slice(0, stretch.stop - max(seen, stretch.start))",
         (PUBLIC + "::test_a_table_in_stretches_is_the_table",),
@@ -353,7 +353,7 @@ MUTANTS = (
     ),
     Mutant(
         "takes a table of other columns",
-        "curation/datasets/mapping.py",
+        "curation/datasets/layouts/mapping.py",
         'and not any(name.endswith("?") for name in names):',
         'and any(name.endswith("?") for name in names):',
         (PUBLIC + "::test_other_columns_are_refused_in_one_line_or_row_by_row",),

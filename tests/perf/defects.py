@@ -7,6 +7,7 @@ graded, once, in runs/defects; pairs of real clips are added where `make curate-
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -30,6 +31,13 @@ from tests.planted_defects import CLEAN, KINDS, Label, Shrink, labels_of, plant,
 FOLDER = Path("runs/defects")
 SCENES = 90
 MORE = ("cg_replacement", "object_removal", "object_replacement")  # of data/shards, where they are
+MARGINS = (0.25, 1.0)
+ABOUT_OTHERS = (
+    "duplicate_distance",
+    "mask_area_variation",
+    "mask_overlap",
+    "bars",
+)  # what none of the kinds is
 SEEN_IN = ("object_removal", "object_addition")  # tasks in which a swap shows without words
 
 
@@ -37,28 +45,40 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     """Plant, grade, calibrate, count."""
     folder = scratch if quick else FOLDER
     labels = planted(folder, quick)
-    figures = []
-    kept = {}
     halves = [[label for label in labels if half_of(label) == half] for half in (0, 1)]
-    for own, other in (halves, halves[::-1]):
-        rules, judged = rules_of(folder / "set", own)
-        figures.append(Figure("rules of one half", None, None, "", rules))
-        kept |= {label.key: judged[label.key] for label in other}
-    figures.append(
-        Figure("clean, kept", None, None, "", share([kept[x.key] for x in labels if x.kind == CLEAN]))
-    )
+    figures = []
+    ways = {
+        "calibrate": rules_of,
+        **{f"margin {m:g}": functools.partial(by_margin, margin=m) for m in MARGINS},
+    }
+    for way, rules in ways.items():
+        kept: dict[str, bool] = {}
+        for own, other in (halves, halves[::-1]):
+            words, judged = rules(folder / "set", own)
+            figures.append(Figure(f"{way}: rules of one half", None, None, "", words))
+            kept |= {label.key: judged[label.key] for label in other}
+        clean = share([kept[label.key] for label in labels if label.kind == CLEAN])
+        figures.append(Figure(f"{way}: clean, kept", None, None, "", clean))
+        for name, part in parts(labels).items():
+            caught = share([not kept[label.key] for label in part])
+            figures.append(Figure(f"{way}: {name}, caught", None, None, "", caught))
+    return figures
+
+
+def parts(labels: Sequence[Label]) -> dict[str, list[Label]]:
+    """The planted samples by kind; those of which a part can be seen also by that part."""
+    made = {}
     for kind in KINDS:
         some = [label for label in labels if label.kind == kind]
-        parts = {"": some}
         if kind == "swapped":
-            parts = {
-                " (removals, additions)": [label for label in some if label.task in SEEN_IN],
-                " (others)": [label for label in some if label.task not in SEEN_IN],
-            }
-        for name, part in parts.items():
-            caught = share([not kept[label.key] for label in part])
-            figures.append(Figure(f"{kind}{name}, caught", None, None, "", caught))
-    return figures
+            made[f"{kind} (removals, additions)"] = [label for label in some if label.task in SEEN_IN]
+            made[f"{kind} (others)"] = [label for label in some if label.task not in SEEN_IN]
+        elif kind in ("blur", "flicker"):
+            for how in sorted({label.how for label in some}):
+                made[f"{kind} ({how})"] = [label for label in some if label.how == how]
+        else:
+            made[kind] = some
+    return made
 
 
 def planted(folder: Path, quick: bool) -> list[Label]:
@@ -109,6 +129,37 @@ def rules_of(shards: Path, labels: Sequence[Label]) -> tuple[str, dict[str, bool
     passed = judge(found.rules, tasks, {name: stored.column(name) for name in names}).kept
     words = ", ".join(rule.words(name) for name, rule in found.rules.rules.items() if rule)
     return words, dict(zip(opened.keys, passed.tolist(), strict=True))
+
+
+def by_margin(shards: Path, labels: Sequence[Label], margin: float) -> tuple[str, dict[str, bool]]:
+    """Rules without a fit of tails, to compare with: thresholds beyond the worst clean value of a signal.
+
+    They lie `margin` times the distance from there to the lowest tenth of the clean values. Of all signals
+    those are taken, the best first, that catch at least 3 samples more.
+    """
+    stored, keys = open_scores(shards), ShardSet(shards).keys
+    named = [name for name in stored.names if stored.about(name).made_by.startswith("grade ")]
+    names = [n for n in named if stored.about(n).better != "neither" and n not in ABOUT_OTHERS]
+    signs = [1 if stored.about(name).better == "higher" else -1 for name in names]
+    values = np.array([s * np.asarray(stored.column(n), float) for n, s in zip(names, signs, strict=True)])
+    values = np.where(np.isnan(values), np.inf, values)
+    kinds = {label.key: label.kind for label in labels}
+    clean = np.array([kinds.get(key) == CLEAN for key in keys])
+    left = np.array([kinds.get(key, CLEAN) != CLEAN for key in keys])
+    limits = np.full(len(names), -np.inf)
+    for row, one in enumerate(values):
+        known = one[clean & np.isfinite(one)]
+        if len(known) >= 8:
+            limits[row] = known.min() - margin * (np.quantile(known, 0.1) - known.min())
+    caught, chosen = values < limits[:, None], []
+    while (gains := (caught & left).sum(1)).max() >= 3:
+        chosen.append(int(gains.argmax()))
+        left &= ~caught[chosen[-1]]
+    words = ", ".join(
+        f"{names[row]} {'<>'[signs[row] > 0]}= {signs[row] * limits[row]:.4g}" for row in chosen
+    )
+    passed = ~caught[chosen].any(0)
+    return words, dict(zip(keys, passed.tolist(), strict=True))
 
 
 def share(hits: Sequence[bool]) -> str:

@@ -21,6 +21,7 @@ from shards.verify import verify
 from shards.writer import Item, write_shards
 
 BLOCK = 512
+FLIPS = 400
 ENCODING = "e" * 64
 
 
@@ -154,7 +155,7 @@ def test_every_flipped_bit_is_caught_or_harmless(folder: Path, tmp_path: Path) -
     shutil.copytree(folder, copy)
     truth = read_all(copy)
     rng, counts = random.Random(1), Counter()
-    for path, at, where in places(copy, 1000):
+    for path, at, where in places(copy, FLIPS):
         good = path.read_bytes()
         damaged = bytearray(good)
         damaged[at] ^= 1 << rng.randrange(8)
@@ -174,7 +175,7 @@ def test_every_flipped_bit_is_caught_or_harmless(folder: Path, tmp_path: Path) -
     for where in sorted({key[0] for key in counts}):
         row = {f"{reader} {how}": n for (region, reader, how), n in sorted(counts.items()) if region == where}
         print(f"{where}: {row}")
-    assert sum(counts[where, reader, "caught"] for where, reader, _ in counts if "proved" in reader) == 1000
+    assert sum(counts[where, reader, "caught"] for where, reader, _ in counts if "proved" in reader) == FLIPS
 
 
 def test_flips_of_an_older_folder_raise_nothing_else(folder: Path, tmp_path: Path) -> None:

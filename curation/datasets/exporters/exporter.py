@@ -1,6 +1,6 @@
 """Writes the samples of a shard folder as another format: shard after shard, resumable, its tables last.
 
-The folder of an export holds `export.json`, which says of what and how it was made and what it holds. While a
+The folder of an export holds `export.yaml`, which says of what and how it was made and what it holds. While a
 run goes on, `.export/` holds what is known of each finished shard; a killed run goes on after the last.
 """
 
@@ -33,7 +33,7 @@ from shards.reader import ShardSet
 from shards.resources import cache_root
 from shards.scores import open_scores
 
-MARK, WORK = "export.json", ".export"
+MARK, WORK = "export.yaml", ".export"  # JSON, which is YAML: importers would take a .json for a table
 VERSION = 1  # of what an export of the same request looks like
 
 
@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass
 class Summary:
-    """What an export holds; `export.json` and the table that is printed.
+    """What an export holds; `export.yaml` and the table that is printed.
 
     Attributes:
         samples: how many of them became rows.

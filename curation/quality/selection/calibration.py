@@ -18,8 +18,15 @@ from pydantic import Field
 
 from curation.quality.selection.attributes import Attributes
 from curation.quality.selection.labels import LabelError, LabelSet, read_labels
-from curation.quality.selection.rules import Rule, Rules, judge
-from curation.quality.selection.thresholds import Fit, Signals, cross_validated, fit_keeping, fit_precise
+from curation.quality.selection.rules import Rules, judge
+from curation.quality.selection.thresholds import (
+    Fit,
+    Scales,
+    Signals,
+    cross_validated,
+    fit_keeping,
+    fit_precise,
+)
 from shards.errors import SettingError
 from shards.reader import ShardSet
 from shards.sample import Strict
@@ -90,14 +97,15 @@ class SignalReport(Strict):
         samples: labelled ones of which it is not null.
         auc: how often a clean sample has the better value than a bad one, 0.5 by chance; for a score that is
             better in the middle, the higher value. None where one of the two kinds is missing.
-        rule: by itself, at the share of clean samples that is wanted; None: it does not tell them apart.
-        outcome: of the rule by itself. retained: share of the whole folder that it keeps.
+            Of several tasks, values are compared with those of the task's clean samples.
+        rules: by itself, at the clean share that is wanted; none where it does not tell them apart.
+        outcome: of the rules by themselves. retained: share of the whole folder that they keep.
         chosen: whether the proposed rules have it.
     """
 
     samples: int
     auc: float | None
-    rule: Rule | None
+    rules: Rules
     outcome: Outcome | None
     retained: float | None
     chosen: bool
@@ -110,8 +118,7 @@ class Calibration(Strict):
         labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
         agreement: of every two people (`labels.Agreement`).
         target: what was asked for, in words. outcome: of the proposed rules. reached: whether it is met.
-        losses: by task, `thresholds.Fit.loss`; "" stands for all others.
-        unfiltered: tasks without rules, as too few of their samples are labelled.
+        loss: see `thresholds.Fit`. unfiltered: tasks without rules, as none of their samples is labelled.
         caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
     """
 
@@ -122,7 +129,7 @@ class Calibration(Strict):
     faults: dict[str, int]
     agreement: list[dict[str, Any]]
     rules: Rules
-    losses: dict[str, float]
+    loss: float
     unfiltered: list[str]
     outcome: Outcome
     retained: float
@@ -144,7 +151,6 @@ def calibrate(
     precision: float | None = None,
     keep_clean: float | None = None,
     scores: Sequence[str] = (),
-    by_task: bool = False,
 ) -> tuple[Calibration, Labelled]:
     """Propose rules from labels and stored scores.
 
@@ -154,8 +160,6 @@ def calibrate(
         keep_clean: share of the clean samples that is to be kept, with as many others dropped as can be;
             0.95 where neither is given.
         scores: those that may be used; all that are stored, and the samples' own, where none is named.
-        by_task: rules of its own for each task of which enough samples are labelled, since a score may be
-            good for one task and bad for another; the other tasks have rules in common.
 
     Raises:
         SettingError: both targets are given, or one is no share.
@@ -179,12 +183,11 @@ def calibrate(
     if precision is not None:
         fit = functools.partial(fit_precise, precision=precision)
     tasks = Attributes.of(samples).tasks
-    kept, fits = np.ones(len(clean), bool), {}
-    for task, which in _groups(tasks[places], clean, by_task).items():
-        part = signals.values[:, which]
-        fits[task] = fit(part, clean[which])
-        kept[which] = cross_validated(part, clean[which], fit)
-    rules = _rules_of({task: signals.rules(one.thresholds) for task, one in fits.items()})
+    of_task = tasks[places]
+    scales = Scales.of(signals.values, clean, of_task)
+    best = fit(scales.apply(signals.values, of_task), clean)
+    kept = cross_validated(signals.values, clean, of_task, fit)
+    rules = _rules_of(signals, scales, best, tasks, of_task)
     outcome = Outcome.of(kept, clean)
     reached = outcome.recall if precision is None else outcome.precision
     calibration = Calibration(
@@ -195,15 +198,17 @@ def calibrate(
         faults=dict(read.faults),
         agreement=[asdict(one) for one in read.agreement()],
         rules=rules,
-        losses={task: one.loss for task, one in fits.items()},
-        unfiltered=[] if "" in fits else sorted({*np.unique(tasks).tolist()} - fits.keys()),
+        loss=best.loss,
+        unfiltered=sorted({*tasks.tolist()} - {*of_task.tolist()}),
         outcome=outcome,
         retained=float(judge(rules, tasks, columns).kept.mean()),
         caught_by_reason={
             reason: Estimate.of(~kept[[reason in some for some in reasons]])
             for reason in sorted(set().union(*reasons))
         },
-        signals=_each(signals, clean, columns, tasks, 0.95 if precision is not None else wanted, rules),
+        signals=_each(
+            signals, clean, columns, tasks, of_task, 0.95 if precision is not None else wanted, rules
+        ),
     )
     return calibration, Labelled(clean, values)
 
@@ -231,25 +236,15 @@ def _labelled(
     return numbers, clean, [reasons[key] for key in known], counts
 
 
-def _groups(tasks: NDArray[np.str_], clean: Bools, by_task: bool) -> dict[str, Bools]:
-    """Which labelled samples have rules of their own, by task; "" stands for all other tasks."""
-    groups = {task: tasks == task for task in np.unique(tasks).tolist()} if by_task else {}
-    groups = {task: which for task, which in groups.items() if _enough(clean[which])}
-    rest = np.all([~which for which in groups.values()], axis=0) if groups else np.ones(len(clean), bool)
-    return {**groups, "": rest} if _enough(clean[rest]) else groups
-
-
-def _enough(clean: Bools) -> bool:
-    return bool(min(clean.sum(), (~clean).sum()) >= LEAST)
-
-
-def _rules_of(by_task: dict[str, dict[str, Rule]]) -> Rules:
-    """Rules of which those of a task take the place of the common ones, all of them."""
-    common = by_task.get("", {})
-    own = {task: dict(rules) for task, rules in by_task.items() if task}
-    return Rules(
-        rules=common, tasks={task: {**dict.fromkeys(common), **rules} for task, rules in own.items()}
-    )
+def _rules_of(
+    signals: Signals, scales: Scales, fit: Fit, tasks: NDArray[np.str_], labelled: NDArray[np.str_]
+) -> Rules:
+    """Rules in the scores' own units: by task, unless the folder has one alone."""
+    known = sorted({*labelled.tolist()})
+    by_task = {task: signals.rules(scales.undo(fit.thresholds, task)) for task in known}
+    if len({*tasks.tolist()}) == 1:
+        return Rules(rules=by_task[known[0]])
+    return Rules(tasks={task: {**rules} for task, rules in by_task.items()})
 
 
 def _each(
@@ -257,6 +252,7 @@ def _each(
     clean: Bools,
     columns: Mapping[str, NDArray[np.float32]],
     tasks: NDArray[np.str_],
+    of_task: NDArray[np.str_],
     share: float,
     rules: Rules,
 ) -> dict[str, SignalReport]:
@@ -267,16 +263,18 @@ def _each(
         rows = [row for row, own in enumerate(signals.names) if own == name]
         values = signals.values[rows]
         alone = Signals(tuple(name for _ in rows), tuple(signals.signs[row] for row in rows), values)
-        rule = alone.rules(fit(values, clean).thresholds).get(name)
+        own_scales = Scales.of(values, clean, of_task)
+        turned = own_scales.apply(values, of_task)
+        own_rules = _rules_of(alone, own_scales, fit(turned, clean), tasks, of_task)
         outcome = retained = None
-        if rule is not None:
-            outcome = Outcome.of(cross_validated(values, clean, fit), clean)
-            retained = float(judge(Rules(rules={name: rule}), tasks, columns).kept.mean())
+        if own_rules.scores:
+            outcome = Outcome.of(cross_validated(values, clean, of_task, fit), clean)
+            retained = float(judge(own_rules, tasks, columns).kept.mean())
         measured = np.isfinite(values[0])
         reports[name] = SignalReport(
             samples=int(measured.sum()),
-            auc=_auc(values[0][measured], clean[measured]),
-            rule=rule,
+            auc=_auc(turned[0][measured], clean[measured]),
+            rules=own_rules,
             outcome=outcome,
             retained=retained,
             chosen=name in rules.scores,

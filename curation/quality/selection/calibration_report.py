@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from curation.quality.selection.calibration import Calibration, Labelled, SignalReport
+from curation.quality.selection.rules import Rule, Rules
 from shards.files import write_bytes, write_json
 from shards.terminal import print_table
 
@@ -59,10 +60,11 @@ def print_calibration(calibration: Calibration) -> None:
         table.add_column(name, justify="left" if name in ("score", "rule") else "right", no_wrap=True)
     blind = []
     for name, one in calibration.signals.items():
-        if one.rule is None or one.outcome is None:
+        if one.outcome is None:
             blind.append((name, one))
             continue
-        words = one.rule.words("").strip()
+        own = one.rules.rules.get(name)
+        words = own.words("").strip() if own else f"of {len(one.rules.tasks)} tasks"
         outcome = (one.outcome.precision, one.outcome.recall, one.outcome.caught)
         kept = f"{100 * (one.retained or 0):.0f} %"
         mark = "*" * one.chosen
@@ -111,11 +113,8 @@ def plot(calibration: Calibration, labelled: Labelled) -> str:
         f'<text x="{LEFT + 210}" y="24" fill="#60666d">dashed: proposed; dotted: by itself</text>',
     ]
     for number, (name, one) in enumerate(shown.items()):
-        proposed = [calibration.rules.rules.get(name)]
-        proposed += [own.get(name) for own in calibration.rules.tasks.values()]
-        drawn = [(rule, "5 3") for rule in proposed if rule is not None]
-        if not drawn and one.rule is not None:
-            drawn = [(one.rule, "1 3")]
+        drawn = [(rule, "5 3") for rule in _of_score(calibration.rules, name)]
+        drawn = drawn or [(rule, "1 3") for rule in _of_score(one.rules, name)]
         values = labelled.values[name].astype(np.float64)
         parts += _row(40 + ROW * number, name, one, values, labelled.clean)
         low, high = _range(values)
@@ -129,6 +128,12 @@ def plot(calibration: Calibration, labelled: Labelled) -> str:
                         f'stroke-width="1.5" stroke-dasharray="{dash}"/>'
                     )
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _of_score(rules: Rules, name: str) -> list[Rule]:
+    """All rules of a score, the common one and those of tasks."""
+    found = [rules.rules.get(name), *(own.get(name) for own in rules.tasks.values())]
+    return [rule for rule in found if rule is not None]
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -96,7 +96,6 @@ def calibrate_rules(
     precision: float | None = None,
     keep_clean: float | None = None,
     scores: tuple[str, ...] = (),
-    by_task: bool = False,
 ) -> None:
     """Propose the rules of a filter from labelled samples and stored scores, and say how good they are.
 
@@ -107,12 +106,11 @@ def calibrate_rules(
         precision: share of clean samples wanted among the kept, such as 0.95, with as many kept as can be.
         keep_clean: share of the clean samples to keep instead; 0.95 when neither is given.
         scores: names of those that may be used; all when left out.
-        by_task: rules of its own for each task with enough labels, the others have theirs in common.
     """
     if labels is None:
         raise SettingError("--labels: name a JSONL file of labels; `python -m curation label` writes one")
     folder = Path(out or _beside(shards, "calibration"))
-    calibration, labelled = calibrate(shards, labels, precision, keep_clean, scores, by_task)
+    calibration, labelled = calibrate(shards, labels, precision, keep_clean, scores)
     write_calibration(folder, calibration, labelled)
     print_calibration(calibration)
     print(f"{folder / RULES}: for `python -m curation filter {shards} --rules {folder / RULES}`")

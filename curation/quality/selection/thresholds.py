@@ -25,6 +25,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 # times a rule's part of the clean samples that may be lost, as its tail is to hold; tried in this order
 LOSSES = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+LEAST_OF_TASK = 5  # clean samples of a task that say where its values lie
 TAIL = 0.25  # of the clean samples, whose values say how the tail falls
 LEVELS = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # clean shares that are tried for a precision
 FOLDS, REPEATS = 5, 3  # of the cross-validation that sets the loss
@@ -75,6 +76,46 @@ class Signals:
         }
 
 
+@dataclass(frozen=True)
+class Scales:
+    """Where the clean samples of each task lie, so that tasks are compared by how unusual a value is in them.
+
+    Attributes:
+        centres, spreads: float64 [signals] by task: median of the clean samples, and how far those below it
+            lie from it on average. "" is of all tasks, for one of which too few are labelled.
+    """
+
+    centres: dict[str, Floats]
+    spreads: dict[str, Floats]
+
+    @staticmethod
+    def of(values: Floats, clean: Bools, tasks: NDArray[np.str_]) -> Scales:
+        """Those of labelled samples; tasks is str [samples]."""
+        centres, spreads = {"": np.zeros(len(values))}, {"": np.ones(len(values))}
+        for task in ["", *np.unique(tasks).tolist()]:
+            centres[task], spreads[task] = centres[""].copy(), spreads[""].copy()
+            for row, some in enumerate(values[:, clean & ((tasks == task) | (task == ""))]):
+                measured = some[np.isfinite(some)]
+                if len(measured) >= LEAST_OF_TASK:
+                    middle = float(np.median(measured))
+                    below = float((middle - measured[measured <= middle]).mean())
+                    centres[task][row] = middle
+                    spreads[task][row] = below or float(np.abs(measured - middle).mean()) or 1.0
+        return Scales(centres, spreads)
+
+    def apply(self, values: Floats, tasks: NDArray[np.str_]) -> Floats:
+        """Values [signals, samples] in spreads from the centre of their task."""
+        turned = values.copy()
+        for task in np.unique(tasks).tolist():
+            known, here = task if task in self.centres else "", tasks == task
+            turned[:, here] = (values[:, here] - self.centres[known][:, None]) / self.spreads[known][:, None]
+        return turned
+
+    def undo(self, thresholds: Floats, task: str) -> Floats:
+        """Thresholds [signals] in the scores' own units, for a task."""
+        return thresholds * self.spreads[task] + self.centres[task]
+
+
 def passing(values: Floats, thresholds: Floats) -> Bools:
     """Which samples pass thresholds [signals]; bool [samples]."""
     passed: Bools = np.all(values > thresholds[:, None], axis=0)
@@ -123,7 +164,7 @@ def fit_precise(values: Floats, clean: Bools, precision: float) -> Fit:
 
     best, reached = 1.0, -1.0
     for level in LEVELS:
-        kept = cross_validated(values, clean, functools.partial(at, level))
+        kept = cross_validated(values, clean, np.full(len(clean), ""), functools.partial(at, level))
         precise = float(clean[kept].mean()) if kept.any() else 0.0
         if precise > reached:
             best, reached = level, precise
@@ -132,11 +173,15 @@ def fit_precise(values: Floats, clean: Bools, precision: float) -> Fit:
     return at(best, values, clean)
 
 
-def cross_validated(values: Floats, clean: Bools, fit: Callable[[Floats, Bools], Fit]) -> Bools:
-    """Which samples pass thresholds that were fitted without them; bool [samples]."""
+def cross_validated(
+    values: Floats, clean: Bools, tasks: NDArray[np.str_], fit: Callable[[Floats, Bools], Fit]
+) -> Bools:
+    """Which samples pass thresholds, and scales of tasks, that were made without them; bool [samples]."""
     kept = np.ones(len(clean), bool)
     for train, test in folds(clean):
-        kept[test] = passing(values[:, test], fit(values[:, train], clean[train]).thresholds)
+        scales = Scales.of(values[:, train], clean[train], tasks[train])
+        thresholds = fit(scales.apply(values[:, train], tasks[train]), clean[train]).thresholds
+        kept[test] = passing(scales.apply(values[:, test], tasks[test]), thresholds)
     return kept
 
 
@@ -202,7 +247,8 @@ def _by_chance(gains: Ints, losses: Ints, bad: Ints, clean: Ints) -> Floats:
 
     drawn = gains + losses
     lost = np.arange(int(losses.max(initial=0)) + 1)[:, None]  # [clean ones among the first, signals]
-    logs = choices(clean, lost) + choices(bad, drawn - lost) - choices(bad + clean, drawn)
+    with np.errstate(invalid="ignore"):  # more drawn than there are: NaN, which is no small chance
+        logs = choices(clean, lost) + choices(bad, drawn - lost) - choices(bad + clean, drawn)
     return np.where(lost <= losses, np.exp(logs), 0.0).sum(axis=0)
 
 

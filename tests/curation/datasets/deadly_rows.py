@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curation.datasets.rows import Blob, EditRow, LayoutOptions, Part
+from curation.datasets.layouts.rows import Blob, EditRow, LayoutOptions, Part
 from tests.curation.datasets.bad_rows import encoded, picture
 
 

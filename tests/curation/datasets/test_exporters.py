@@ -99,7 +99,7 @@ def test_what_a_format_has_no_place_for_is_counted(videos: Path, images: Path, t
     summary = run("omniedit", images, tmp_path / "omniedit")
     assert summary.left_out == {"captions": 1, "license": 2, "mask": 1, "origin": 2}  # grades, tasks are held
     assert (
-        json.loads((tmp_path / "omniedit/export.json").read_text())["summary"]["left_out"] == summary.left_out
+        json.loads((tmp_path / "omniedit/export.yaml").read_text())["summary"]["left_out"] == summary.left_out
     )
     summary = run("folder", videos, tmp_path / "unmasked", masks=False)
     assert summary.skipped["text speaks of the mask"] == 1
@@ -127,7 +127,7 @@ def test_the_trainers_tables(videos: Path, images: Path, tmp_path: Path) -> None
         assert Path(row["video_path"]).is_file()
         assert Path(row["control_path"]).name == Path(row["video_path"]).name
     run("ai_toolkit", videos, tmp_path / "ai", tasks=("propagation", "style_transfer"))
-    assert files(tmp_path / "ai") - {"export.json"} == {
+    assert files(tmp_path / "ai") - {"export.yaml"} == {
         *(f"{folder}/{key}.mp4" for folder in ("target", "control") for key in ("style", "propagated")),
         *("target/style.txt", "target/propagated.txt", "control_2/propagated.png"),
     }
@@ -223,9 +223,9 @@ def test_an_export_that_was_broken_off_goes_on(videos: Path, tmp_path: Path) -> 
     assert {n: (out / n).read_bytes() for n in files(out)} == {
         n: (whole / n).read_bytes() for n in files(whole)
     }
-    before = (out / "export.json").stat().st_mtime_ns
+    before = (out / "export.yaml").stat().st_mtime_ns
     assert run("ltx", videos, out).rows == 4  # it is finished: nothing is written
-    assert (out / "export.json").stat().st_mtime_ns == before
+    assert (out / "export.yaml").stat().st_mtime_ns == before
 
 
 def test_a_folder_of_something_else_is_left_alone(videos: Path, images: Path, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from curation.datasets import records
-from curation.datasets.archives import MemberIndex, find_archives
-from curation.datasets.listing import list_sizes
-from curation.datasets.mapping import value_of
-from curation.datasets.public import LAYOUTS
-from curation.datasets.records import columns_of, cut, read
-from curation.datasets.rows import BadRow, EditRow, LayoutOptions
+from curation.datasets.layouts import records
+from curation.datasets.layouts.archives import MemberIndex, find_archives
+from curation.datasets.layouts.listing import list_sizes
+from curation.datasets.layouts.mapping import value_of
+from curation.datasets.layouts.public import LAYOUTS
+from curation.datasets.layouts.records import columns_of, cut, read
+from curation.datasets.layouts.rows import BadRow, EditRow, LayoutOptions
 from shards.errors import SettingError
 from shards.location import ShardError
 from tests.curation.datasets.published_layouts import WRITERS, Edit, dump, put, sheet, table, tar_of

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from curation.datasets.cli import import_pairs
-from curation.datasets.public import LAYOUTS
-from curation.datasets.rows import LayoutOptions
+from curation.datasets.layouts.public import LAYOUTS
+from curation.datasets.layouts.rows import LayoutOptions
 from shards.reader import ShardSet
 from shards.sample import tags_of
 from tests.curation.datasets.bad_rows import (

@@ -14,9 +14,9 @@ from curation.datasets.exporters.exporter import Choice, export_pairs
 from curation.datasets.exporters.formats import Format
 from curation.datasets.exporters.pairs import pairs_of
 from curation.datasets.importer import run_import
+from curation.datasets.layouts.rows import LayoutOptions
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
-from curation.datasets.rows import LayoutOptions
 from shards.reader import Record, ShardSet, stream
 from tests.curation.datasets.pairs import image_items, video_items, write_folder
 

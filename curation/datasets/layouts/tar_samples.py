@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curation.datasets.archives import Archive, ArchiveMember, members_of
-from curation.datasets.records import Record
-from curation.datasets.rows import PART_ROWS, Blob, Part
+from curation.datasets.layouts.archives import Archive, ArchiveMember, members_of
+from curation.datasets.layouts.records import Record
+from curation.datasets.layouts.rows import PART_ROWS, Blob, Part
 from shards.errors import EditVerseError
 from shards.limits import parse_json
 from shards.location import ShardError

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from curation.datasets.rows import LayoutOptions, MaskRule
+from curation.datasets.layouts.rows import LayoutOptions, MaskRule
 from shards.errors import SettingError
 from shards.limits import read_yaml
 from shards.resources import config_root

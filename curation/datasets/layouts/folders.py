@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from curation.datasets.rows import PART_ROWS, BadRow, Blob, EditRow, LayoutOptions, Part, Refused, place_in
+from curation.datasets.layouts.rows import (
+    PART_ROWS,
+    BadRow,
+    Blob,
+    EditRow,
+    LayoutOptions,
+    Part,
+    Refused,
+    place_in,
+)
 from curation.sources.clips import VIDEO_SUFFIXES, printable
 from shards.errors import SettingError
 from shards.location import Location, ShardError

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from curation.datasets.listing import list_sizes
-from curation.datasets.records import opened
-from curation.datasets.rows import MAX_BLOB_BYTES, Blob, Piece
+from curation.datasets.layouts.listing import list_sizes
+from curation.datasets.layouts.records import opened
+from curation.datasets.layouts.rows import MAX_BLOB_BYTES, Blob, Piece
 from shards.errors import MediaError, first_line
 from shards.files import atomic_path
 from shards.hashing import digest

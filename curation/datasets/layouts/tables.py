@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from curation.datasets import records
-from curation.datasets.rows import (
+from curation.datasets.layouts import records
+from curation.datasets.layouts.rows import (
     BadRow,
     Blob,
     EditRow,

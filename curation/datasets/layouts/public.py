@@ -15,13 +15,22 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curation.datasets.archives import MemberIndex, find_archives, volumes_of
-from curation.datasets.listing import list_sizes
-from curation.datasets.mapping import MISSING, packaged, read_mapping, value_of
-from curation.datasets.records import Record, kind_of
-from curation.datasets.rows import BadRow, Blob, EditRow, Layout, LayoutOptions, Part, Refused, place_in
-from curation.datasets.tables import columns_of, number_of, table_parts, table_rows
-from curation.datasets.tar_samples import KEY, read_samples, tar_parts
+from curation.datasets.layouts.archives import MemberIndex, find_archives, volumes_of
+from curation.datasets.layouts.listing import list_sizes
+from curation.datasets.layouts.mapping import MISSING, packaged, read_mapping, value_of
+from curation.datasets.layouts.records import Record, kind_of
+from curation.datasets.layouts.rows import (
+    BadRow,
+    Blob,
+    EditRow,
+    Layout,
+    LayoutOptions,
+    Part,
+    Refused,
+    place_in,
+)
+from curation.datasets.layouts.tables import columns_of, number_of, table_parts, table_rows
+from curation.datasets.layouts.tar_samples import KEY, read_samples, tar_parts
 from curation.sources.clips import printable
 from curation.sources.listing import suffix_of
 from shards.errors import SettingError

@@ -6,11 +6,11 @@ import importlib
 import re
 from collections.abc import Callable
 
-from curation.datasets import public
-from curation.datasets.folders import AiToolkit, Folder
-from curation.datasets.rows import Layout, LayoutOptions
-from curation.datasets.tables import Table
-from curation.datasets.trainers import Bagel, DiffSynth, Lance, Ltx, Musubi
+from curation.datasets.layouts import public
+from curation.datasets.layouts.folders import AiToolkit, Folder
+from curation.datasets.layouts.rows import Layout, LayoutOptions
+from curation.datasets.layouts.tables import Table
+from curation.datasets.layouts.trainers import Bagel, DiffSynth, Lance, Ltx, Musubi
 from shards.command import nearest
 from shards.errors import SettingError, first_line
 

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from pydantic import JsonValue
 
-from curation.datasets.rows import PART_ROWS, BadRow
+from curation.datasets.layouts.rows import PART_ROWS, BadRow
 from curation.sources.clips import printable
 from curation.sources.listing import suffix_of
 from shards.errors import first_line

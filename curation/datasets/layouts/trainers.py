@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from curation.datasets.rows import BadRow, Blob, EditRow, Part
-from curation.datasets.tables import ROLES, Table, table_rows, words_of
+from curation.datasets.layouts.rows import BadRow, Blob, EditRow, Part
+from curation.datasets.layouts.tables import ROLES, Table, table_rows, words_of
 from shards.errors import SettingError
 
 CONTROL = re.compile(r"control_path(_\d+)?\Z")
