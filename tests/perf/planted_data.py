@@ -1,4 +1,4 @@
-"""What bad pairs cost an editor, and what a calibrated filter gives back: `python -m tests.perf.planted_data`.
+"""What planted bad pairs cost an editor, and what a filter gives back: `python -m tests.perf.planted_data`.
 
 An hour on two cores; repeated, it goes on. It renders nano's scenes anew, plants a defect in 30 % of the
 pairs, measures the offline signals, calibrates rules on the labels of a tenth of the pairs (a person would
