@@ -119,7 +119,7 @@ class Calibration(Strict):
     Attributes:
         labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
         agreement: of every two people (`labels.Agreement`).
-        target: what was asked for, in words. outcome: of the proposed rules. reached: whether it is met.
+        target: what was asked for, in words. outcome: of the proposed rules. reached: unless its interval lies below.
         price: of the rules, see `pricing.rules_at`. scenes: of the labelled samples.
         unfiltered: tasks without rules, as none of their samples is labelled.
         caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
@@ -197,7 +197,7 @@ def calibrate(
     calibration = Calibration(
         source=str(directory),
         target=f"{100 * wanted:g} % {'of the clean kept' if precision is None else 'of the kept clean'}",
-        reached=reached.share is not None and reached.share >= wanted,
+        reached=reached.high is not None and reached.high >= wanted,
         labelled=counts,
         faults=dict(read.faults),
         agreement=[asdict(one) for one in read.agreement()],

@@ -76,7 +76,7 @@ def _best(
     good = np.append(good, np.full((len(good), 1), np.inf), axis=1)
     edge = good[rows, losses]  # the worst clean value that passes
     possible = (caught >= LEAST_CAUGHT) & (following > bad) & np.isfinite(bad) & np.isfinite(edge)
-    possible &= (goods >= LEAST_CLEAN)[:, None]
+    possible &= (goods >= LEAST_CLEAN)[:, None] & (caught > price * losses)
     if not possible.any():
         return None
     row, at = np.nonzero(possible)
@@ -93,7 +93,8 @@ def _best(
     worth = gain - price * cost
     place = worth.argmax(axis=1)
     most = worth[np.arange(len(row)), place]
-    chosen = np.array([np.where(row == signal, most, -np.inf).argmax() for signal in np.unique(row)])
+    order = np.lexsort((-most, row))  # by signal, the best threshold first
+    chosen = order[np.unique(row[order], return_index=True)[1]]
     chosen = chosen[most[chosen] > 0]
     signals = row[chosen]
     chance = _by_chance(at[chosen] + 1, lost[chosen], bads[signals], goods[signals])
