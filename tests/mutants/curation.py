@@ -18,10 +18,10 @@ MUTANTS = (
         "a picture is refused for having no motion",
     ),
     Mutant(
-        "puts thresholds at the worst clean sample",
-        "curation/quality/selection/thresholds.py",
-        "return min((worst + float(clean[0])) / 2, quantile)",
-        "return float(clean[0])",
+        "takes no account of what lies beyond the worst clean sample",
+        "curation/quality/selection/pricing.py",
+        "cost = lost[:, None] + np.exp((threshold - high[:, None]) / above)",
+        "cost = lost[:, None] + 0 * threshold",
         (
             "tests/curation/quality/test_calibration.py::test_many_rules_together_lose_no_more_than_may_be_lost",
         ),
@@ -29,11 +29,22 @@ MUTANTS = (
     ),
     Mutant(
         "lets scores without meaning in",
-        "curation/quality/selection/thresholds.py",
-        "(_by_chance(*here) <= CHANCE / tests)",
-        "(_by_chance(*here) <= 1.0)",
+        "curation/quality/selection/pricing.py",
+        "chosen = chosen[chance <= CHANCE / tests]",
+        "chosen = chosen[chance <= 1.0]",
         ("tests/curation/quality/test_calibration.py::test_new_clean_samples_pass_and_new_bad_ones_do_not",),
         "each of them refuses samples for nothing",
+    ),
+    Mutant(
+        "cross-validates without regard to scenes",
+        "curation/quality/selection/thresholds.py",
+        "if len(scenes) < FOLDS:",
+        "if len(scenes) > 0:",
+        (
+            "tests/curation/quality/test_calibration.py::"
+            "test_scores_that_know_the_scene_alone_are_not_taken_for_signals",
+        ),
+        "what is said of new samples is said of known scenes",
     ),
     Mutant(
         "takes a label back for everybody",

@@ -1,13 +1,13 @@
 """Proposes the rules of a filter from labelled samples and their stored scores, and says how good they are.
 
-What is said of the rules is estimated by cross-validation: on samples that had no part in the thresholds.
+What is said of the rules is estimated by cross-validation: on samples of scenes that had no part in them.
 Intervals are Wilson's, of 95 %.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from curation.quality.selection.attributes import Attributes
 from curation.quality.selection.labels import LabelError, LabelSet, read_labels
 from curation.quality.selection.rules import Rules, judge
 from curation.quality.selection.thresholds import (
+    Cases,
     Fit,
-    Scales,
+    Fitting,
     Signals,
     cross_validated,
+    fit_at,
     fit_keeping,
     fit_precise,
 )
 from shards.errors import SettingError
 from shards.reader import ShardSet
-from shards.sample import Strict
+from shards.sample import Sample, Strict
 from shards.scores import open_scores
 
 LEAST = 10  # labelled samples to keep, and as many to drop
@@ -98,7 +100,7 @@ class SignalReport(Strict):
         auc: how often a clean sample has the better value than a bad one, 0.5 by chance; for a score that is
             better in the middle, the higher value. None where one of the two kinds is missing.
             Of several tasks, values are compared with those of the task's clean samples.
-        rules: by itself, at the clean share that is wanted; none where it does not tell them apart.
+        rules: by itself, at the price of the proposed rules; none where it does not tell them apart.
         outcome: of the rules by themselves. retained: share of the whole folder that they keep.
         chosen: whether the proposed rules have it.
     """
@@ -118,7 +120,8 @@ class Calibration(Strict):
         labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
         agreement: of every two people (`labels.Agreement`).
         target: what was asked for, in words. outcome: of the proposed rules. reached: whether it is met.
-        loss: see `thresholds.Fit`. unfiltered: tasks without rules, as none of their samples is labelled.
+        price: of the rules, see `pricing.rules_at`. scenes: of the labelled samples.
+        unfiltered: tasks without rules, as none of their samples is labelled.
         caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
     """
 
@@ -129,7 +132,8 @@ class Calibration(Strict):
     faults: dict[str, int]
     agreement: list[dict[str, Any]]
     rules: Rules
-    loss: float
+    price: float
+    scenes: int
     unfiltered: list[str]
     outcome: Outcome
     retained: float
@@ -179,15 +183,15 @@ def calibrate(
     better = {name: stored.about(name).better for name in columns}
     values = {name: np.asarray(column[places]) for name, column in columns.items()}
     signals = Signals.of(values, better)
-    fit: Callable[..., Fit] = functools.partial(fit_keeping, share=wanted)
+    fit: Fitting = functools.partial(fit_keeping, share=wanted)
     if precision is not None:
         fit = functools.partial(fit_precise, precision=precision)
     tasks = Attributes.of(samples).tasks
-    of_task = tasks[places]
-    scales = Scales.of(signals.values, clean, of_task)
-    best = fit(scales.apply(signals.values, of_task), clean)
-    kept = cross_validated(signals.values, clean, of_task, fit)
-    rules = _rules_of(signals, scales, best, tasks, of_task)
+    scenes = np.array([scene_of(samples.sample(number)) for number in places.tolist()])
+    cases = Cases.of(clean, reasons, tasks[places], scenes)
+    best = fit(signals.values, cases)
+    kept = cross_validated(signals.values, cases, fit)
+    rules = _rules_of(signals, best, tasks, cases.tasks)
     outcome = Outcome.of(kept, clean)
     reached = outcome.recall if precision is None else outcome.precision
     calibration = Calibration(
@@ -198,17 +202,16 @@ def calibrate(
         faults=dict(read.faults),
         agreement=[asdict(one) for one in read.agreement()],
         rules=rules,
-        loss=best.loss,
-        unfiltered=sorted({*tasks.tolist()} - {*of_task.tolist()}),
+        price=best.price,
+        scenes=len(np.unique(scenes)),
+        unfiltered=sorted({*tasks.tolist()} - {*cases.tasks.tolist()}),
         outcome=outcome,
         retained=float(judge(rules, tasks, columns).kept.mean()),
         caught_by_reason={
             reason: Estimate.of(~kept[[reason in some for some in reasons]])
             for reason in sorted(set().union(*reasons))
         },
-        signals=_each(
-            signals, clean, columns, tasks, of_task, 0.95 if precision is not None else wanted, rules
-        ),
+        signals=_each(signals, cases, columns, tasks, best, rules),
     )
     return calibration, Labelled(clean, values)
 
@@ -236,44 +239,47 @@ def _labelled(
     return numbers, clean, [reasons[key] for key in known], counts
 
 
-def _rules_of(
-    signals: Signals, scales: Scales, fit: Fit, tasks: NDArray[np.str_], labelled: NDArray[np.str_]
-) -> Rules:
-    """Rules in the scores' own units: by task, unless the folder has one alone."""
+def scene_of(sample: Sample) -> str:
+    """What a sample shows: its source clip, and where in it the sample begins."""
+    clip = sample.provenance.clip
+    return f"{clip.sha256} {clip.name} {clip.span[0]:.1f}"
+
+
+def _rules_of(signals: Signals, fit: Fit, tasks: NDArray[np.str_], labelled: NDArray[np.str_]) -> Rules:
+    """Rules in the scores' own units: by task, unless all tasks of the folder share them."""
     known = sorted({*labelled.tolist()})
-    by_task = {task: signals.rules(scales.undo(fit.thresholds, task)) for task in known}
-    if len({*tasks.tolist()}) == 1:
-        return Rules(rules=by_task[known[0]])
-    return Rules(tasks={task: {**rules} for task, rules in by_task.items()})
+    if {*tasks.tolist()} <= {*known} and (len(known) == 1 or not np.isfinite(fit.unusual).any()):
+        return Rules(rules=signals.rules(fit.of_task(known[0])))
+    return Rules(tasks={task: {**signals.rules(fit.of_task(task))} for task in known})
 
 
 def _each(
     signals: Signals,
-    clean: Bools,
+    cases: Cases,
     columns: Mapping[str, NDArray[np.float32]],
     tasks: NDArray[np.str_],
-    of_task: NDArray[np.str_],
-    share: float,
+    best: Fit,
     rules: Rules,
 ) -> dict[str, SignalReport]:
     """Every score by itself."""
     reports = {}
-    fit = functools.partial(fit_keeping, share=share, tests=max(1, len(signals.names)))
+    tests = max(1, len(signals.names))
+    fit = functools.partial(fit_at, price=best.price, tests=tests)
     for name in columns:
         rows = [row for row, own in enumerate(signals.names) if own == name]
         values = signals.values[rows]
         alone = Signals(tuple(name for _ in rows), tuple(signals.signs[row] for row in rows), values)
-        own_scales = Scales.of(values, clean, of_task)
-        turned = own_scales.apply(values, of_task)
-        own_rules = _rules_of(alone, own_scales, fit(turned, clean), tasks, of_task)
+        own_fit = fit(values, cases)
+        own_rules = _rules_of(alone, own_fit, tasks, cases.tasks)
         outcome = retained = None
         if own_rules.scores:
-            outcome = Outcome.of(cross_validated(values, clean, of_task, fit), clean)
+            outcome = Outcome.of(cross_validated(values, cases, fit), cases.clean)
             retained = float(judge(own_rules, tasks, columns).kept.mean())
         measured = np.isfinite(values[0])
+        turned = own_fit.scales.apply(values, cases.tasks)[0]
         reports[name] = SignalReport(
             samples=int(measured.sum()),
-            auc=_auc(turned[0][measured], clean[measured]),
+            auc=_auc(turned[measured], cases.clean[measured]),
             rules=own_rules,
             outcome=outcome,
             retained=retained,

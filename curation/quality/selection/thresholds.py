@@ -1,11 +1,9 @@
 """Thresholds of scores from labelled samples, so that rules lose few clean samples and catch many bad ones.
 
-Rules are added one at a time (`_grow`): of all scores and thresholds the one that catches the most bad
-samples for the clean ones that it loses, as long as it catches more than a score without any meaning would by
-chance (a hypergeometric test, Bonferroni over the scores). A threshold at the worst clean value of n labelled
-ones would lose 1 of n + 1 new ones, and every rule as many. So each is set where the tail of the clean
-values, taken as exponential below their lowest quarter, holds a rule's part of what may be lost (`_between`);
-how much that is, cross-validation says: the most with which the clean share that is wanted is kept.
+Rules are found for each reason of the labels at a price (`pricing.rules_at`): how much of a reason's samples
+must be caught for the clean ones that are lost. The price is chosen by cross-validation over scenes: of those
+with which as much is kept as is wanted, the one that catches most. Of several tasks a rule may compare values
+as they are, or by how unusual they are in their task.
 """
 
 from __future__ import annotations
@@ -18,19 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.quality.selection.pricing import rules_at
 from curation.quality.selection.rules import Rule
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-# times a rule's part of the clean samples that may be lost, as its tail is to hold; tried in this order
-LOSSES = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+Strings = NDArray[np.str_]
+PRICES = (40.0, 20.0, 12.0, 8.0, 6.0, 4.0, 2.0, 1.0, 0.5)  # in this order, see `fit_keeping`
 LEAST_OF_TASK = 5  # clean samples of a task that say where its values lie
-TAIL = 0.25  # of the clean samples, whose values say how the tail falls
-LEVELS = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # clean shares that are tried for a precision
-FOLDS, REPEATS = 5, 3  # of the cross-validation that sets the loss
-CHANCE = 0.05  # how often a score without meaning may enter the rules, all of them together
-MOST_STEPS = 24
+LEAST_OF_REASON = 5  # bad samples of a reason that has rules of its own
+FOLDS, REPEATS = 5, 2  # of the cross-validation that chooses the price
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,8 @@ class Scales:
 
     Attributes:
         centres, spreads: float64 [signals] by task: median of the clean samples, and how far those below it
-            lie from it on average. "" is of all tasks, for one of which too few are labelled.
+            lie from it on average. "" is of all tasks, for one of which too few are labelled. No
+            task's spread is less: a few values that lie close together make no others unusual.
     """
 
     centres: dict[str, Floats]
@@ -100,7 +96,8 @@ class Scales:
                     middle = float(np.median(measured))
                     below = float((middle - measured[measured <= middle]).mean())
                     centres[task][row] = middle
-                    spreads[task][row] = below or float(np.abs(measured - middle).mean()) or 1.0
+                    spread = below or float(np.abs(measured - middle).mean()) or 1.0
+                    spreads[task][row] = max(spread, spreads[""][row]) if task else spread
         return Scales(centres, spreads)
 
     def apply(self, values: Floats, tasks: NDArray[np.str_]) -> Floats:
@@ -116,150 +113,145 @@ class Scales:
         return thresholds * self.spreads[task] + self.centres[task]
 
 
-def passing(values: Floats, thresholds: Floats) -> Bools:
-    """Which samples pass thresholds [signals]; bool [samples]."""
-    passed: Bools = np.all(values > thresholds[:, None], axis=0)
-    return passed
+@dataclass(frozen=True)
+class Cases:
+    """What is known of labelled samples besides their scores.
+
+    Attributes:
+        clean: bool [samples]. reasons: bool [reasons, samples], against bad ones.
+        tasks, scenes: str [samples]; samples of one scene are never on both sides of a cross-validation.
+    """
+
+    clean: Bools
+    reasons: Bools
+    tasks: Strings
+    scenes: Strings
+
+    @staticmethod
+    def of(clean: Bools, reasons: list[frozenset[str]], tasks: Strings, scenes: Strings) -> Cases:
+        """Of the reasons against each sample; rare ones, and bad samples without any, are one together."""
+        named = sorted(set().union(*reasons))
+        rows = [np.array([name in some for some in reasons]) & ~clean for name in named]
+        rows = [row for row in rows if row.sum() >= LEAST_OF_REASON]
+        rest = ~clean & ~np.any(rows, axis=0) if rows else ~clean
+        return Cases(clean, np.array([*rows, rest] if rest.any() else rows), tasks, scenes)
+
+    def some(self, which: Bools) -> Cases:
+        """A part of them."""
+        return Cases(self.clean[which], self.reasons[:, which], self.tasks[which], self.scenes[which])
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Thresholds [signals], and the one of `LOSSES` with which they were set."""
+    """Thresholds [signals] of scores as they are, those of them in spreads of their task, and the price.
 
-    thresholds: Floats
-    loss: float
+    -inf is no threshold.
+    """
+
+    plain: Floats
+    unusual: Floats
+    scales: Scales
+    price: float
+
+    def passing(self, values: Floats, tasks: Strings) -> Bools:
+        """Which samples pass; bool [samples] of values [signals, samples]."""
+        unusual = self.scales.apply(values, tasks) <= self.unusual[:, None]
+        passed: Bools = ~np.any((values <= self.plain[:, None]) | unusual, axis=0)
+        return passed
+
+    def of_task(self, task: str) -> Floats:
+        """Thresholds [signals] for a task, in the scores' own units."""
+        return np.maximum(self.plain, self.scales.undo(self.unusual, task))
 
 
-def fit_keeping(values: Floats, clean: Bools, share: float, tests: int | None = None) -> Fit:
-    """Thresholds that keep a share of the clean samples and catch as many of the others as they can.
+Fitting = Callable[[Floats, Cases], Fit]
+
+
+def fit_at(values: Floats, cases: Cases, price: float, tests: int | None = None) -> Fit:
+    """Thresholds at a price.
 
     Args:
-        values: float64 [signals, samples], higher is better. clean: bool [samples].
-        share: of new clean samples that are to pass, from 0 to 1, as cross-validation estimates it.
-        tests: scores among which these were chosen, for the test against chance; as many as signals if None.
+        values: float64 [signals, samples], higher is better. tests: see `pricing.rules_at`.
     """
-    tests = tests or max(1, len(values))
-    # cross-validation is no surer than the number of clean samples lets it be
-    least = share - 0.5 * np.sqrt(share * (1 - share) / max(1, clean.sum()))
-    for loss in LOSSES:
-        kept: list[float] = []
-        for seed in range(REPEATS):
-            for train, test in folds(clean, seed):
-                passed = passing(values[:, test], _grow(values[:, train], clean[train], share, loss, tests))
-                kept += passed[clean[test]].tolist()
-        if np.mean(kept) >= least:
-            break
-    return Fit(_grow(values, clean, share, loss, tests), loss)
+    scales = Scales.of(values, cases.clean, cases.tasks)
+    count, ways = len(values), [values]
+    if len(np.unique(cases.tasks)) > 1:
+        ways.append(scales.apply(values, cases.tasks))
+    tests = (tests or count) * len(ways)
+    found = rules_at(np.concatenate(ways), cases.clean, cases.reasons, price, tests)
+    plain, unusual = found[:count], found[count:] if len(ways) > 1 else np.full(count, -np.inf)
+    return Fit(plain, unusual, scales, price)
 
 
-def fit_precise(values: Floats, clean: Bools, precision: float) -> Fit:
-    """Thresholds that keep as many clean samples as they can while so many of the kept ones are clean.
+def fit_keeping(values: Floats, cases: Cases, share: float) -> Fit:
+    """Thresholds of the price that catches most, of those down to which so many new clean samples are kept.
 
-    Where no thresholds reach the precision in cross-validation, those that come closest.
+    Of prices that catch as many of each reason, on average over reasons, it is the highest.
+
+    Args:
+        values, cases: see `fit_at`. share: from 0 to 1. Cross-validation is no surer than the number of
+            clean samples lets it be: half of its standard error is allowed for.
     """
-    tests = max(1, len(values))
-
-    def at(level: float, values: Floats, clean: Bools) -> Fit:
-        return Fit(_grow(values, clean, level, 1.0, tests), 1.0)
-
-    best, reached = 1.0, -1.0
-    for level in LEVELS:
-        kept = cross_validated(values, clean, np.full(len(clean), ""), functools.partial(at, level))
-        precise = float(clean[kept].mean()) if kept.any() else 0.0
-        if precise > reached:
-            best, reached = level, precise
-        if precise >= precision:
+    least = share - 0.5 * np.sqrt(share * (1 - share) / max(1, cases.clean.sum()))
+    best, most = PRICES[0], -1.0
+    for price in PRICES:
+        recall, _, caught = _expected(values, cases, price)
+        if recall < least:
             break
-    return at(best, values, clean)
+        if caught > most:
+            best, most = price, caught
+    return fit_at(values, cases, best)
 
 
-def cross_validated(
-    values: Floats, clean: Bools, tasks: NDArray[np.str_], fit: Callable[[Floats, Bools], Fit]
-) -> Bools:
-    """Which samples pass thresholds, and scales of tasks, that were made without them; bool [samples]."""
-    kept = np.ones(len(clean), bool)
-    for train, test in folds(clean):
-        scales = Scales.of(values[:, train], clean[train], tasks[train])
-        thresholds = fit(scales.apply(values[:, train], tasks[train]), clean[train]).thresholds
-        kept[test] = passing(scales.apply(values[:, test], tasks[test]), thresholds)
+def fit_precise(values: Floats, cases: Cases, precision: float) -> Fit:
+    """Thresholds of the highest price with which so many of the new samples that are kept are clean.
+
+    Where no price reaches that in cross-validation, of the one that comes closest.
+    """
+    best, reached = PRICES[0], -1.0
+    for price in PRICES:
+        _, found, _ = _expected(values, cases, price)
+        if found > reached:
+            best, reached = price, found
+        if found >= precision:
+            break
+    return fit_at(values, cases, best)
+
+
+def _expected(values: Floats, cases: Cases, price: float) -> tuple[float, float, float]:
+    """Shares in other scenes: of the clean samples kept, of the kept clean, and of each reason's dropped."""
+    found = []
+    for seed in range(REPEATS):
+        kept = cross_validated(values, cases, functools.partial(fit_at, price=price), seed)
+        caught = np.mean([(~kept[reason]).mean() for reason in cases.reasons])
+        found.append((kept[cases.clean].mean(), cases.clean[kept].mean() if kept.any() else 0.0, caught))
+    recall, precision, caught = np.mean(found, axis=0).tolist()
+    return recall, precision, caught
+
+
+def cross_validated(values: Floats, cases: Cases, fit: Fitting, seed: int = 99) -> Bools:
+    """Which samples pass thresholds that were made without them and their scenes; bool [samples]."""
+    kept = np.ones(len(cases.clean), bool)
+    for train, test in folds(cases, seed):
+        kept[test] = fit(values[:, train], cases.some(train)).passing(values[:, test], cases.tasks[test])
     return kept
 
 
-def folds(clean: Bools, seed: int = 99) -> Iterator[tuple[Bools, Bools]]:
-    """Parts to fit on and to look at, each sample in one of the latter, with equal shares of clean ones."""
-    rng = np.random.default_rng(seed)
-    part = np.zeros(len(clean), int)
-    for which in (clean, ~clean):
-        part[which] = rng.permutation(np.arange(which.sum()) % FOLDS)
+def folds(cases: Cases, seed: int) -> Iterator[tuple[Bools, Bools]]:
+    """Parts to fit on and to look at, without a common scene; each sample is in one of the latter.
+
+    Of fewer scenes than `FOLDS`, parts without a common sample.
+    """
+    scenes, inverse = np.unique(cases.scenes, return_inverse=True)
+    if len(scenes) < FOLDS:
+        inverse = np.arange(len(cases.scenes))
+    sizes = np.stack([np.bincount(inverse, weights=which) for which in (cases.clean, ~cases.clean)], axis=1)
+    filled, part = np.zeros((FOLDS, 2)), np.zeros(len(sizes), int)
+    for scene in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+        kind = 0 if sizes[scene, 0] else 1  # clean ones, and bad ones, are to be as many in each part
+        part[scene] = filled[:, kind].argmin()
+        filled[part[scene]] += sizes[scene]
     for number in range(FOLDS):
-        test = part == number
-        if test.any() and clean[~test].any():
+        test = part[inverse] == number
+        if test.any() and cases.clean[~test].any():
             yield ~test, test
-
-
-def _grow(values: Floats, clean: Bools, share: float, loss: float, tests: int) -> Floats:
-    """Add rules while they catch more than chance and the clean samples that are lost stay in the budget."""
-    signals = len(values)
-    thresholds = np.full(signals, -np.inf)
-    budget = int(np.floor((1 - share) * clean.sum() + 1e-9))
-    order = np.argsort(values, axis=1, kind="stable")
-    ranked = np.take_along_axis(values, order, axis=1)
-    # a threshold lies between two different values: equal ones pass or fail together
-    ends = np.zeros(ranked.shape, bool)
-    ends[:, :-1] = (ranked[:, :-1] < ranked[:, 1:]) & np.isfinite(ranked[:, :-1])
-    dropped = np.zeros(len(clean), bool)
-    for _ in range(MOST_STEPS):
-        gains = np.cumsum((~clean & ~dropped)[order], axis=1)
-        losses = np.cumsum((clean & ~dropped)[order], axis=1)
-        left = budget - int((clean & dropped).sum())
-        worth = np.where(ends & (losses <= left) & (gains > 0), gains / (losses + 1), 0.0)
-        best = worth.argmax(axis=1)
-        rows = np.arange(signals)
-        measured = np.isfinite(values) & ~dropped
-        here = (gains[rows, best], losses[rows, best], (measured & ~clean).sum(1), (measured & clean).sum(1))
-        usable = (worth[rows, best] > 0) & (_by_chance(*here) <= CHANCE / tests)
-        if not usable.any():
-            break
-        row = int(np.where(usable, worth[rows, best], -1).argmax())
-        thresholds[row] = ranked[row, best[row]]
-        dropped |= values[row] <= thresholds[row]
-    rows = np.flatnonzero(np.isfinite(thresholds))
-    for row in rows.tolist():
-        part = loss * (1 - share) / len(rows)
-        thresholds[row] = _between(values[row], clean & ~dropped, float(thresholds[row]), part)
-    return thresholds
-
-
-def _by_chance(gains: Ints, losses: Ints, bad: Ints, clean: Ints) -> Floats:
-    """How often a score without meaning catches so many bad samples before it loses one clean one more.
-
-    Of all orders of `bad` and `clean` samples, the share in which at most `losses` clean ones are among the
-    first `gains + losses`: a sum of the hypergeometric distribution. All are [signals].
-    """
-    from scipy.special import gammaln
-
-    def choices(total: Ints, some: Ints) -> Floats:
-        """Logarithm of the binomial coefficient, -inf where there is none."""
-        valid = (some >= 0) & (some <= total)
-        part = np.where(valid, some, 0)
-        logs = gammaln(total + 1) - gammaln(part + 1) - gammaln(total - part + 1)
-        return np.where(valid, logs, -np.inf)
-
-    drawn = gains + losses
-    lost = np.arange(int(losses.max(initial=0)) + 1)[:, None]  # [clean ones among the first, signals]
-    with np.errstate(invalid="ignore"):  # more drawn than there are: NaN, which is no small chance
-        logs = choices(clean, lost) + choices(bad, drawn - lost) - choices(bad + clean, drawn)
-    return np.where(lost <= losses, np.exp(logs), 0.0).sum(axis=0)
-
-
-def _between(values: Floats, kept: Bools, worst: float, part: float) -> float:
-    """Half way from the best value that a rule catches to the worst clean one; lower, where the tail of the
-    clean values would lose more than `part` of them.
-    """
-    clean = np.sort(values[kept & np.isfinite(values)])
-    if not len(clean):
-        return worst
-    begin = float(np.quantile(clean, TAIL))
-    tail = clean[clean <= begin]
-    quantile = begin - float((begin - tail).mean()) * np.log(max(1.0, TAIL / part))
-    return min((worst + float(clean[0])) / 2, quantile)
