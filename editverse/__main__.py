@@ -38,6 +38,7 @@ DATA: dict[str, tuple[str, str]] = {
     "filter": ("curation", "keep the samples that stored scores let through"),
     "ledger": ("shards", "where samples come from, and what they cost"),
     "stats": ("shards", "sizes, lengths, tasks and scores"),
+    "browse": ("shards", "a page to look through samples on"),
 }
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",

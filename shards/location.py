@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -113,8 +114,9 @@ class Location:
             with handle:
                 yield handle
             return
+        # fsspec's own files have a `readline` that takes no limit
         with self._tried(name, lambda fs, inside: fs.open(inside, "rb")) as handle:
-            yield handle
+            yield io.BufferedReader(handle)
 
     # ---- writing ------------------------------------------------------------------------------------------
 

@@ -158,8 +158,9 @@ def test_what_the_shipped_files_name_is_there_from_any_folder(
     if file.parent.name == "mixtures":
         assert read_mixture(file).rows
     elif file.name == "study.yaml":
-        study = read_study(Path("configs/train/ablations/study.yaml"))
-        named = [study.train, *(name for arm in study.arms.values() for name in (*arm.config, arm.mixture))]
+        study = read_study(Path("configs/train") / file.relative_to(config_root() / "train"))
+        arms = study.arms.values()
+        named = [study.train, *(name for arm in arms for name in (*arm.config, arm.mixture, arm.before))]
         assert all(Path(name).is_file() for name in named if name)
     else:
         mixture = settings("--config", str(file))["data"]["mixture"]

@@ -120,7 +120,8 @@ class _Made:
             for name, medium in self.media.items()
         }
         files = {name: self.files[other.get(name, name)] for name in self.files}
-        captions = {other.get(name, name): caption for name, caption in self.row.captions.items()}
+        roles = other | {"source": "target", "target": "source"}  # captions are named by element or by role
+        captions = {roles.get(name, name): caption for name, caption in self.row.captions.items()}
         text, came = f"<{first}> {text} <{last}>", self._derived("reversal")
         return [(self._sample("-r", task, text, media, came, captions=captions), files)]
 

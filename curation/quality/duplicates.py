@@ -61,16 +61,10 @@ class NearDuplicates:
             places = (0, len(video) // 2, len(video) - 1)
             return [str(imagehash.phash(Image.fromarray(video[t]))) for t in places]
 
-        made, pixels = hashes(pair.target), hashlib.sha256(pair.target.tobytes())
-        source = pair.source
-        if source is None:
-            made += ["0" * 16] * 3
-        else:
-            made += hashes(source)
-            pixels.update(source.tobytes())
+        made = hashes(pair.target)
+        made += ["0" * 16] * 3 if pair.source is None else hashes(pair.source)
         made.append(_where_changed(pair) if pair.is_aligned else "0" * 16)
-        words = " ".join(pair.instruction.casefold().split())
-        return [*made, pixels.hexdigest(), hashlib.sha256(words.encode()).hexdigest()]
+        return [*made, *digests(pair)]
 
     def compare(self, marks: Sequence[list[str]], kinds: Sequence[str]) -> dict[str, np.ndarray]:
         """The distance of each to the nearest earlier one, and which that is. Time grows with the square."""
@@ -88,7 +82,7 @@ class NearDuplicates:
                 apart = bits(hashes[near], hashes[place]).max(1) if len(near) else np.zeros(0)
                 for at in np.argsort(apart, kind="stable"):
                     other = numbers[near[at]]
-                    if apart[at] <= FAR and not _another_wording(marks[number], marks[other]):
+                    if apart[at] <= FAR and not another_wording(marks[number][7:], marks[other][7:]):
                         distance[number], of[number] = apart[at], other
                         break
         return {"duplicate_distance": distance, "duplicate_of": of}
@@ -109,6 +103,15 @@ def _where_changed(pair: Pair) -> str:
     return f"{int(''.join('01'[bit] for bit in marked.astype(int)), 2):016x}"
 
 
-def _another_wording(mark: list[str], other: list[str]) -> bool:
-    """Whether two have the same pixels and different words."""
-    return mark[7] == other[7] and mark[8] != other[8]
+def digests(pair: Pair) -> list[str]:
+    """Of a pair's pixels, and of its words."""
+    pixels = hashlib.sha256(pair.target.tobytes())
+    if pair.source is not None:
+        pixels.update(pair.source.tobytes())
+    words = " ".join(pair.instruction.casefold().split())
+    return [pixels.hexdigest(), hashlib.sha256(words.encode()).hexdigest()]
+
+
+def another_wording(digests: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two pairs, by their `digests`, have the same pixels and different words."""
+    return digests[0] == other[0] and digests[1] != other[1]

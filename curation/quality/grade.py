@@ -15,7 +15,6 @@ import numpy as np
 from rich.table import Table
 
 from curation.core.cache import Work, Workspace
-from curation.core.outcome import Outcome
 from curation.engine.engine import Engine, Plan, choose
 from curation.engine.memory import visible_gpus
 from curation.engine.progress import RunProgress
@@ -118,7 +117,8 @@ def grade(config: TaskConfig, workspace: str | Path, engine: Engine, limits: Pat
                     for outcome in outcomes:
                         if outcome.fault:
                             raise RunError(outcome.fault)
-                        _count(grades.work, outcome)
+                        for stage, work in outcome.work.items():
+                            grades.work.setdefault(stage, Work()).add(work)
                         store.add(outcome)
                         progress.add(outcome)
             _gather(task, store, grades)
@@ -137,15 +137,6 @@ def grade(config: TaskConfig, workspace: str | Path, engine: Engine, limits: Pat
     )
     grades.seconds = time.perf_counter() - began
     return grades
-
-
-def _count(work: dict[str, Work], outcome: Outcome) -> None:
-    for stage, one in outcome.work.items():
-        into = work.setdefault(stage, Work())
-        into.computed += one.computed
-        into.reused += one.reused
-        into.cpu_seconds += one.cpu_seconds
-        into.seconds += one.seconds
 
 
 def _gather(task: Grading, store: OutcomeStore, grades: Grades) -> None:

@@ -1,4 +1,4 @@
-"""Signals that need a model of the user's choice: people, text, unsafe pictures, words, a judge.
+"""Signals that need a model of the user's choice: people, text, unsafe pictures, a judge.
 
 Nothing here is loaded, or even looked for, unless a file of graders names it.
 """
@@ -197,69 +197,6 @@ class UnsafePictures:
         return {"unsafe": float(found.max())}
 
 
-class WordAgreement:
-    """Grader by a CLIP-like model of transformers: does the change go where the instruction says?
-
-    Args:
-        checkpoint: folder or hub repository of a model with `get_image_features` and `get_text_features`.
-    """
-
-    name = "words"
-    license = CHOSEN
-    gpus: ClassVar[float] = 0.1
-    signals = (
-        Signal("word_agreement", "higher", "cosine", "target and instruction", "an instruction"),
-        Signal(
-            "word_direction",
-            "higher",
-            "cosine",
-            "the change from source to target and the instruction",
-            "a source and an instruction",
-            "what such models do not tell apart: left and right, numbers, small objects",
-        ),
-        Signal("picture_agreement", "neither", "cosine", "source and target", "a source"),
-    )
-
-    def __init__(self, checkpoint: str, device: str = "auto") -> None:
-        self.checkpoint, self.device = checkpoint, device
-
-    def describe(self) -> Backend:
-        """See `curation.vlm.interface.Annotator`."""
-        folder = hub.folder_of(self.checkpoint, "a CLIP-like model", CHOSEN)
-        return Backend("transformers", folder.name, hub.revision_of(folder), {"frames": LOOKED_AT})
-
-    @functools.cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoModel, AutoProcessor
-
-        folder = hub.folder_of(self.checkpoint, "a CLIP-like model", CHOSEN)
-        hub.note_loaded("CLIP-like model")
-        model = AutoModel.from_pretrained(folder).eval().to(hub.device_of(self.device))
-        return AutoProcessor.from_pretrained(folder), model
-
-    def measure(self, pair: Pair) -> Values:
-        """See `curation.quality.signals.Grader`."""
-        target = self._picture(pair.target)
-        source = None if pair.source is None else self._picture(pair.source)
-        words = self._words(pair.instruction) if pair.instruction else None
-        change = None if source is None else target - source
-        return {
-            "word_agreement": None if words is None else _cosine(target, words),
-            "word_direction": None if words is None or change is None else _cosine(change, words),
-            "picture_agreement": None if source is None else _cosine(source, target),
-        }
-
-    def _picture(self, video: np.ndarray) -> np.ndarray:
-        processor, model = self._loaded
-        inputs = processor(images=list(some_of(video)), return_tensors="pt").to(model.device)
-        return _unit(model.get_image_features, inputs)
-
-    def _words(self, text: str) -> np.ndarray:
-        processor, model = self._loaded
-        made = {"return_tensors": "pt", "padding": "max_length", "truncation": True}  # as SigLIP was trained
-        return _unit(model.get_text_features, processor(text=[text], **made).to(model.device))
-
-
 class Judged:
     """Grader by a vision-language model: the eight criteria of the paper's filter, 0 to 10.
 
@@ -292,19 +229,3 @@ class Judged:
         source, target = pair.both
         found = self.judge.grades(source, target, pair.instruction, pair.fps or 1.0, pair.mask)
         return {f"judged_{name}": found[name] for name in CRITERIA}
-
-
-def _unit(encode: Any, inputs: Any) -> np.ndarray:
-    """The mean of a model's features of length 1, float32 [D]."""
-    import torch
-
-    with torch.inference_mode():
-        found = encode(**inputs)
-    features = getattr(found, "pooler_output", found).float()
-    mean: np.ndarray = torch.nn.functional.normalize(features, dim=-1).mean(0).cpu().numpy()
-    return mean
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > 1e-6 else None  # 0: nothing changed

@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from curation.core.cache import Workspace
+from curation.datasets.cli import import_pairs
 from curation.engine.output import Output
 from curation.engine.run import run
 from curation.engine.task_config import RunError, default_config
@@ -25,6 +26,7 @@ from shards import location as location_module
 from shards.files import sha256_of
 from shards.hashing import digest
 from shards.location import Location, ShardError, StoreError
+from shards.manifest import read_manifest
 from shards.media import MediaError, write_video
 from shards.reader import ShardSet
 from shards.verify import verify
@@ -402,3 +404,41 @@ def test_a_store_that_stays_down_ends_the_run_with_one_line(
     assert done.returncode == 2
     assert f"{bucket}/workspace/" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+# ---- pairs of others ---------------------------------------------------------------------------------------
+
+
+def test_tables_of_pairs_are_read_out_of_a_bucket(bucket: str, tmp_path: Path) -> None:
+    """CSV and parquet with their pictures, as they are read on a disk."""
+    from PIL import Image
+    from s3fs import S3FileSystem
+
+    here, store = tmp_path / "here", S3FileSystem()
+    here.mkdir()
+    rows = []
+    for number in range(3):
+        names = [f"{number}.png", f"{number}_edited.png"]
+        for name in names:
+            noise = np.random.default_rng(len(rows) + (name == names[1])).integers(
+                0, 255, (32, 48, 3), np.uint8
+            )
+            Image.fromarray(noise).save(here / name)
+        rows.append([*names, "Make it night."])
+    lines = [",".join(row) for row in (["source", "target", "instruction"], *rows)]
+    (here / "pairs.csv").write_text("\n".join(lines) + "\n")
+    columns = {
+        name: [(here / row[place]).read_bytes() for row in rows]
+        for place, name in enumerate(("source", "target"))
+    }
+    table = pyarrow.table({**columns, "instruction": [row[2] for row in rows]})
+    pyarrow.parquet.write_table(table, here / "pairs.parquet")
+    store.put(str(here), f"{bucket}/pairs", recursive=True)
+    for file in ("pairs.csv", "pairs.parquet"):
+        digests = []
+        for source in (here, f"{bucket}/pairs"):
+            out = tmp_path / f"{file}-{len(digests)}"
+            import_pairs("table", f"{source}/{file}", str(out), workers=0)
+            assert len(ShardSet(out)) == 3
+            digests.append([row.sha256 for row in read_manifest(out)])
+        assert digests[0] == digests[1]

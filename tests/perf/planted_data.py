@@ -3,7 +3,7 @@
 An hour on two cores; repeated, it goes on. It renders nano's scenes anew, plants a defect in 30 % of the
 pairs, measures the offline signals, calibrates rules on the labels of a tenth of the pairs (a person would
 have given those on the labelling page), filters, and trains and scores the study
-`configs/train/ablations/planted.yaml`. Everything goes through the commands that a person would type.
+`configs/train/ablations/planted/study.yaml`. Everything goes through the commands that a person would type.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from shards.files import write_bytes
 from tests.planted_defects import CLEAN, labels_of, read_labels
 
-DATA, CONFIGS = Path("data/planted"), Path("configs/train/ablations")
+DATA, CONFIGS = Path("data/planted"), Path("configs")
 MIXED, FILTERED, CALIBRATION = DATA / "mixed", DATA / "filtered", DATA / "calibration"
 SHARE, LABELLED = 0.3, 0.1
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Do what is not there yet."""
     workspace = DATA / "workspace"
     for name in ("removal", "replacement"):
-        out, config = DATA / f"cg_{name}", CONFIGS / f"planted_{name}.yaml"
+        out, config = DATA / f"cg_{name}", CONFIGS / "curation" / "planted" / f"cg_{name}.yaml"
         call("curation", "run", f"cg_{name}", "--config", config, "--out", out, "--workspace", workspace)
     if not labels_of(MIXED).is_file():  # which is written last
         shutil.rmtree(MIXED, ignore_errors=True)
@@ -77,7 +77,7 @@ def main() -> None:
     call("curation", "calibrate", MIXED, "--labels", label_some(), "--out", CALIBRATION)
     call("curation", "filter", MIXED, "--rules", CALIBRATION / "rules.yaml", "--out", FILTERED)
     tell_filtered()
-    study = CONFIGS / "planted.yaml"
+    study = CONFIGS / "train" / "ablations" / "planted" / "study.yaml"
     call("benchmark", "study", "--study", study, "--out", "runs/planted", "--jobs", "2")
 
 

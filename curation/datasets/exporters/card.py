@@ -13,6 +13,7 @@ T = TypeVar("T", str, tuple[str, str, str, str])
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGER = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 STEPS_SHOWN = 60  # rows of the table of steps
+TAGS = ("video-editing", "image-editing", "webdataset", "editverse")
 
 
 def card(name: str, sets: Mapping[str, Census], folders: Mapping[str, str], address: str) -> str:
@@ -37,13 +38,7 @@ def card(name: str, sets: Mapping[str, Census], folders: Mapping[str, str], addr
         license=ids[0] if len(ids) == 1 else ids,
         task_categories=sorted(crossings),
         size_categories=size_category(samples),
-        tags=[
-            "video-editing",
-            "image-editing",
-            "webdataset",
-            "editverse",
-            *(t.replace("_", "-") for t in tasks),
-        ],
+        tags=list(dict.fromkeys([*TAGS, *(task.replace("_", "-") for task in tasks)])),
         configs=[_config(config, census, folders[config]) for config, census in sets.items()],
         dataset_info=[
             {"config_name": config, "features": features(census)} for config, census in sets.items()

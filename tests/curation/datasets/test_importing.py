@@ -263,11 +263,13 @@ def test_all_edits_of_a_source_are_in_one_split_and_the_way_back_too(tmp_path: P
         picture(source).save(files / f"{source}.png")
         for edit in range(3):
             picture(100 + 3 * source + edit).save(files / f"{source}_{edit}.png")
-            rows.append(
-                {"source": f"{source}.png", "target": f"{source}_{edit}.png", "instruction": "Add a red hat."}
-            )
+            names = {"source": f"{source}.png", "target": f"{source}_{edit}.png"}
+            said = {"before": "a head", "after": "a head with a red hat"}
+            rows.append({**names, "instruction": "Add a red hat.", **said})
     write_csv(files / "pairs.csv", rows)
+    (tmp_path / "mapping.yaml").write_text("captions: {source: before, target: after}\n")
     words = ("table", str(files / "pairs.csv"), "--heldout", "0.4", "--derive", "reversal")
+    words += ("--mapping", str(tmp_path / "mapping.yaml"))
     summary = run(*words, "--out", str(tmp_path / "out"))
     assert summary["accepted"] == 36
     split_of: dict[str, set[str]] = {}
@@ -278,6 +280,7 @@ def test_all_edits_of_a_source_are_in_one_split_and_the_way_back_too(tmp_path: P
         split_of.setdefault(sample.provenance.clip.sha256, set()).add(sample.split)
         if sample.key.endswith("-r"):
             texts.add(sample.text)
+            assert sample.captions == {"source": "a head with a red hat", "target": "a head"}
     assert len(split_of) == 12
     assert all(len(splits) == 1 for splits in split_of.values())
     assert set.union(*split_of.values()) == {"train", "heldout"}

@@ -9,7 +9,8 @@ import pytest
 
 from curation.quality.grading import Grading
 from curation.quality.pairs import Pair
-from curation.quality.signals_models import People, Text, UnsafePictures, WordAgreement
+from curation.quality.signals_clip import EmbeddingDuplicates, WordAgreement
+from curation.quality.signals_models import People, Text, UnsafePictures
 from curation.vlm.errors import AssetError
 from tests.curation.reference.tiny_models import byte_tokenizer
 
@@ -58,6 +59,27 @@ def test_agreement_with_words_is_a_cosine_and_null_where_nothing_changed(clip: P
     other = Pair(pair().target, pair().source, None, 10.0, "object_removal", "Add a cat.")
     assert grader.measure(other)["word_agreement"] != found["word_agreement"]
     assert grader.describe().revision
+
+
+def test_near_duplicates_are_told_by_what_a_model_sees(clip: Path) -> None:
+    """The nearest earlier pair of the task; the same media under other words are none."""
+    grader = EmbeddingDuplicates(str(clip), device="cpu")
+    first = pair()
+    y, x = np.mgrid[:48, :64]
+    still = np.stack([np.stack([x * 4, y * 5, x + y], -1)] * 3).astype(np.uint8)
+    other = Pair(still, still[:, ::-1].copy(), None, 10.0, "object_removal", "Remove the cat.")
+    lighter = Pair(
+        np.clip(first.target.astype(int) + 2, 0, 255).astype(np.uint8), first.source, None, 10.0, "", "Go."
+    )
+    reworded = Pair(first.target, first.source, None, 10.0, "object_removal", "Take the dog away.")
+    marks = [grader.marks(one) for one in (first, other, lighter, reworded)]
+    kinds = ["removal", "removal", "removal", "removal"]
+    found = grader.compare([*marks, [], marks[0]], [*kinds, "removal", "style"])
+    likeness, of = found["embedding_likeness"], found["embedding_duplicate_of"]
+    assert np.isnan(likeness[[0, 4, 5]]).all()  # the first of their tasks, and one that was not looked at
+    assert of[2] == 0
+    assert likeness[2] > 0.99 > likeness[1]
+    assert of[3] == 2  # not the first one, whose media it has
 
 
 def test_unwanted_labels_are_named_by_the_user(tmp_path: Path) -> None:
