@@ -119,7 +119,8 @@ class Calibration(Strict):
     Attributes:
         labelled: counts of labelled samples, by what became of them. faults: of lines that are no label.
         agreement: of every two people (`labels.Agreement`).
-        target: what was asked for, in words. outcome: of the proposed rules. reached: unless its interval lies below.
+        target: what was asked for, in words. outcome: of the proposed rules.
+        reached: unless its interval lies below what was asked for.
         price: of the rules, see `pricing.rules_at`. scenes: of the labelled samples.
         unfiltered: tasks without rules, as none of their samples is labelled.
         caught_by_reason: by reason of the labels. retained: share of the whole folder that the rules keep.
