@@ -157,4 +157,6 @@ def share(hits: Sequence[Sequence[bool]]) -> str:
     count = len(hits[0])
     mean = Estimate.of(np.arange(count) < round(count * float(np.mean(found))))
     spread = f", {100 * min(found):.0f}-{100 * max(found):.0f} by split" if len(hits) > 1 else ""
-    return f"{count * float(np.mean(found)):.3g} of {count}: {mean.words()}{spread}"
+    around = f"{100 * (mean.low or 0):.0f}-{100 * (mean.high or 0):.0f}"
+    average = float(np.mean(found))
+    return f"{count * average:.3g} of {count}: {100 * average:.0f} % ({around}){spread}"
