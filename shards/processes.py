@@ -44,6 +44,16 @@ def close_terminal_input() -> None:
         _redirect(os.devnull)
 
 
+def work_in_background() -> None:
+    """Be a worker that a terminal's input and its Ctrl-C do not reach; see `background_processes`.
+
+    That a worker's main thread blocks the signal is not enough: a library's thread may take it, upon which
+    Python interrupts the main thread.
+    """
+    close_terminal_input()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def no_terminal_input() -> Iterator[None]:
     """Processes that are started in the block have /dev/null as standard input, if ours is a terminal."""

@@ -33,7 +33,7 @@ from shards.errors import EditVerseError, SettingError
 from shards.files import exclusive, is_unused, sync, write_bytes, write_json
 from shards.location import URL, ShardError
 from shards.manifest import ManifestRow, write_manifest
-from shards.processes import background_processes, close_terminal_input, sweep_leavings, uninterrupted
+from shards.processes import background_processes, sweep_leavings, uninterrupted, work_in_background
 
 MARK, JOURNAL = "import.json", "import.jsonl"
 QUARANTINE, SUMMARY = "quarantine.jsonl", "summary.json"
@@ -280,7 +280,7 @@ def _finish(
 
 
 def _begin() -> None:
-    close_terminal_input()
+    work_in_background()
     end_with_parent()
 
 

@@ -22,7 +22,7 @@ from curation.engine.task_config import RunError
 from curation.engine.watchdog import Watchdog
 from curation.engine.worker import ATTEMPTS, Job, Worker, given_up
 from shards.errors import EditVerseError
-from shards.processes import background_processes, close_terminal_input, uninterrupted
+from shards.processes import background_processes, uninterrupted, work_in_background
 
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of a process that shares the cores
 
@@ -215,7 +215,7 @@ _worker: Worker | str = "no worker"  # of a process of the pool; a text says why
 def _begin(job: Job, gpus: Any) -> None:
     """Make this process's worker; with a queue of GPUs it takes one of them and sees no other."""
     global _worker
-    close_terminal_input()
+    work_in_background()
     end_with_parent()
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()

@@ -24,7 +24,7 @@ from curation.engine.watchdog import Watchdog
 from curation.engine.worker import ATTEMPTS, SCREEN, Job, Worker, given_up
 from shards.errors import EditVerseError
 from shards.files import naming
-from shards.processes import background_processes, close_terminal_input, uninterrupted
+from shards.processes import background_processes, uninterrupted, work_in_background
 
 LOOK = 0.2  # seconds between two looks at what a process has written
 
@@ -150,7 +150,7 @@ def whole_lines(path: Path, begin: int) -> Iterator[bytes]:
 
 def _work(job: Job, stage: str, before: Path, made: Path, done: int, faults: Any) -> None:
     """What the process of a pass does: every row of `before` but the first `done`."""
-    close_terminal_input()
+    work_in_background()
     end_with_parent()
     root = job.root
     try:

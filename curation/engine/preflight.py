@@ -30,7 +30,7 @@ from curation.engine.memory import has_cuda, visible_gpus
 from curation.engine.task_config import RunError, TaskConfig, build
 from curation.engine.worker import guarded
 from curation.vlm.weights import GIB
-from shards.processes import background_processes, close_terminal_input, peak_memory, uninterrupted
+from shards.processes import background_processes, peak_memory, uninterrupted, work_in_background
 from shards.terminal import print_table
 
 RATE = 30000 / 1001  # of the clip: the frames per second of much real footage, which a program may refuse
@@ -226,7 +226,7 @@ def _in_a_process(config: TaskConfig, stage: Stage, numbers: Sequence[int]) -> l
 
 def _check(config: TaskConfig, folder: str, stage_name: str, numbers: Sequence[int], pipe: Any) -> None:
     """What the process of a stage does: each part in turn, and what it did into the pipe."""
-    close_terminal_input()
+    work_in_background()
     end_with_parent()
     os.chdir(folder)
     # What is missing is told, not fetched; and no bars of progress among the lines that tell it.
