@@ -70,11 +70,7 @@ class NearDuplicates:
         """The distance of each to the nearest earlier one, and which that is. Time grows with the square."""
         distance = np.full(len(marks), np.nan, np.float32)
         of = np.full(len(marks), np.nan, np.float32)
-        groups = defaultdict(list)
-        for number, (mark, kind) in enumerate(zip(marks, kinds, strict=True)):
-            if mark:
-                groups[kind].append(number)
-        for numbers in groups.values():
+        for numbers in compared_groups(marks, kinds):
             hashes = np.array([[int(one, 16) for one in marks[n][:7]] for n in numbers], np.uint64)
             for place, number in enumerate(numbers):
                 distance[number] = UNRELATED
@@ -86,6 +82,15 @@ class NearDuplicates:
                         distance[number], of[number] = apart[at], other
                         break
         return {"duplicate_distance": distance, "duplicate_of": of}
+
+
+def compared_groups(marks: Sequence[list[str]], kinds: Sequence[str]) -> list[list[int]]:
+    """Numbers of the samples that have marks, a list for each kind."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for number, (mark, kind) in enumerate(zip(marks, kinds, strict=True)):
+        if mark:
+            groups[kind].append(number)
+    return list(groups.values())
 
 
 def bits(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from curation.quality.duplicates import another_wording, digests
+from curation.quality.duplicates import another_wording, compared_groups, digests
 from curation.quality.pairs import Pair
 from curation.quality.signals import Signal, Values
 from curation.quality.signals_models import CHOSEN, LOOKED_AT, some_of
@@ -128,11 +128,7 @@ class EmbeddingDuplicates(ClipLike):
         """The likeness of each to the nearest earlier one, and which that is. Time grows with the square."""
         likeness = np.full(len(marks), np.nan, np.float32)
         of = np.full(len(marks), np.nan, np.float32)
-        groups = defaultdict(list)
-        for number, (mark, kind) in enumerate(zip(marks, kinds, strict=True)):
-            if mark:
-                groups[kind].append(number)
-        for numbers in groups.values():
+        for numbers in compared_groups(marks, kinds):
             read = [np.frombuffer(base64.b64decode(marks[n][0]), "<f2") for n in numbers]
             target, source = np.stack(read).reshape(len(numbers), 2, -1).astype(np.float32).swapaxes(0, 1)
             same = defaultdict(list)  # places of pairs with the same pixels
