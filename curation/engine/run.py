@@ -7,14 +7,14 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from curation.core.cache import Workspace, code_of
+from curation.core.cache import Work, Workspace, code_of
 from curation.core.outcome import Outcome
 from curation.core.results import Candidate
 from curation.core.task import Task
@@ -99,13 +99,7 @@ def _run(
         output.claim(task, identity)
         space.sweep()
         try:
-            with RunProgress(len(sources)) as progress:
-                progress.note(f"engine: {name}, {why}")
-                if plan.wants_gpu and name != "ray" and not visible_gpus():
-                    progress.note(NO_GPU)
-                outcomes = engine.outcomes(name, job, plan, sources, store, progress)
-                with contextlib.closing(outcomes):
-                    _collect(outcomes, store, progress, summary)
+            collect(engine, (name, why), job, plan, sources, store, summary.stages)
             pairs, rejections = _pack(built, store, space, steps, summary)
             if pairs:
                 summary.shards = len(output.write_shards(_items(store)))
@@ -123,16 +117,37 @@ def _run(
     return summary
 
 
-def _collect(
-    outcomes: Iterable[Outcome], store: OutcomeStore, progress: RunProgress, summary: Summary
+def collect(
+    engine: Engine,
+    choice: tuple[str, str],
+    job: Job,
+    plan: Plan,
+    sources: Sequence[str],
+    store: OutcomeStore,
+    work: dict[str, Work],
 ) -> None:
-    """Take in outcomes as they are finished."""
-    for outcome in outcomes:
-        if outcome.fault:
-            raise RunError(outcome.fault)
-        summary.add_work(outcome)
-        store.add(outcome)
-        progress.add(outcome)
+    """Run a job over its sources: outcomes into the store as they are finished, what they cost into `work`.
+
+    Args:
+        choice: of an engine and why, as `choose` gives it; it is said on stderr.
+        work: stage -> what it cost, whatever became of the outcomes.
+
+    Raises:
+        RunError: the run cannot go on.
+    """
+    name, why = choice
+    with RunProgress(len(sources)) as progress:
+        progress.note(f"engine: {name}, {why}")
+        if plan.wants_gpu and name != "ray" and not visible_gpus():
+            progress.note(NO_GPU)
+        with contextlib.closing(engine.outcomes(name, job, plan, sources, store, progress)) as outcomes:
+            for outcome in outcomes:
+                if outcome.fault:
+                    raise RunError(outcome.fault)
+                for stage, one in outcome.work.items():
+                    work.setdefault(stage, Work()).add(one)
+                store.add(outcome)
+                progress.add(outcome)
 
 
 def _pack(

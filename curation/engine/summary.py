@@ -41,11 +41,6 @@ class Summary:
     stages: dict[str, Work] = field(default_factory=dict)
     gpus: dict[str, float] = field(default_factory=dict)  # stage -> share of a GPU that a process of it held
 
-    def add_work(self, outcome: Outcome) -> None:
-        """Count what the stages of an outcome cost, whatever became of it."""
-        for stage, work in outcome.work.items():
-            self.stages.setdefault(stage, Work()).add(work)
-
     def add(self, outcome: Outcome) -> None:
         """Count what became of a clip."""
         clip = outcome.clip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
 import uuid
@@ -16,9 +15,7 @@ from rich.table import Table
 
 from curation.core.cache import Work, Workspace
 from curation.engine.engine import Engine, Plan, choose
-from curation.engine.memory import visible_gpus
-from curation.engine.progress import RunProgress
-from curation.engine.ray_driver import NO_GPU
+from curation.engine.run import collect
 from curation.engine.store import OutcomeStore
 from curation.engine.task_config import RunError, TaskConfig, build, read_limits
 from curation.engine.worker import Job
@@ -101,26 +98,14 @@ def grade(config: TaskConfig, workspace: str | Path, engine: Engine, limits: Pat
     said = read_limits(limits, [stage.name for stage in stages]) if limits else {}
     plan = Plan.of(stages, said, engine.options.gpus)
     sources = task.find("").files
-    name, why = choose(engine.options, plan, sources)
+    choice = choose(engine.options, plan, sources)
     space = Workspace(workspace)
     job = Job(config, str(workspace), str(Path.cwd()), uuid.uuid4().hex[:8])
     with OutcomeStore(space.local, -1) as store:
         space.sweep()
         grades = Grades(0, {}, {})
         try:
-            with RunProgress(len(sources)) as progress:
-                progress.note(f"engine: {name}, {why}")
-                if plan.wants_gpu and name != "ray" and not visible_gpus():
-                    progress.note(NO_GPU)
-                outcomes = engine.outcomes(name, job, plan, sources, store, progress)
-                with contextlib.closing(outcomes):
-                    for outcome in outcomes:
-                        if outcome.fault:
-                            raise RunError(outcome.fault)
-                        for stage, work in outcome.work.items():
-                            grades.work.setdefault(stage, Work()).add(work)
-                        store.add(outcome)
-                        progress.add(outcome)
+            collect(engine, choice, job, plan, sources, store, grades.work)
             _gather(task, store, grades)
         except sqlite3.Error as error:
             raise RunError(f"{store.folder}: {error}") from error
