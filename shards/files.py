@@ -19,6 +19,8 @@ from typing import IO, Any
 
 from shards.errors import EditVerseError
 
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # the names of `atomic_path`
+
 # Errors of the machine, not of one file: going on would only repeat them.
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -77,6 +79,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def sweep_temporaries(folder: str | Path) -> None:
+    """Remove what killed processes left of `atomic_path` in a folder; for who alone writes into it."""
+    for path in Path(folder).glob(".*.tmp*"):
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -12,8 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,14 @@ from curation.datasets.layouts.tables import split_path
 from curation.datasets.part import SCRATCH, Job, Work, at_file, import_part, remove_shards
 from curation.datasets.progress import ImportProgress
 from curation.datasets.samples import unpacked_ids
-from curation.engine.local import end_with_parent, forkserver
+from curation.engine.local import end_pool, end_with_parent, finished, forkserver, submitted
 from shards import hashing
 from shards.column_writer import open_columns
 from shards.errors import EditVerseError, SettingError
-from shards.files import exclusive, is_unused, sync, write_bytes, write_json
+from shards.files import exclusive, is_unused, sweep_temporaries, sync, write_bytes, write_json
 from shards.location import URL, ShardError
 from shards.manifest import ManifestRow, write_manifest
-from shards.processes import background_processes, sweep_leavings, uninterrupted, work_in_background
+from shards.processes import sweep_leavings, uninterrupted, work_in_background
 
 MARK, JOURNAL = "import.json", "import.jsonl"
 QUARANTINE, SUMMARY = "quarantine.jsonl", "summary.json"
@@ -273,6 +272,7 @@ def _finish(
     }
     write_json(out / SUMMARY, summary)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
+    sweep_temporaries(out)  # at the end: a killed run's processes may outlive it by a moment
     return summary
 
 
@@ -286,12 +286,6 @@ def _begin() -> None:
 
 def _start(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=forkserver(), initializer=_begin)
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
-        process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _results(job: Job, works: Iterable[Work], workers: int) -> Iterator[dict[str, Any]]:
@@ -313,30 +307,26 @@ def _results(job: Job, works: Iterable[Work], workers: int) -> Iterator[dict[str
                 work = suspects.pop(0) if suspects else next(waiting, None)
                 if work is None:
                     break
-                with background_processes():
-                    flying[pool.submit(import_part, job, work)] = work
+                flying[submitted(pool, import_part, job, work)] = work
                 if work.is_suspect:
                     break
             if not flying:
                 return
             lost: list[Work] = []
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                work = flying.pop(future)
-                try:
-                    record = future.result()
-                except BrokenProcessPool:
+            for work, record in finished(flying):
+                if record is None:
                     lost.append(work)
                 else:
                     yield record
             if lost:
                 lost += flying.values()
                 flying.clear()
-                _kill(pool)
+                end_pool(pool)
                 pool = _start(workers)
                 suspects = [_suspect(job, work, deaths) for work in lost] + suspects
     finally:
         with uninterrupted():
-            _kill(pool)
+            end_pool(pool)
 
 
 def _suspect(job: Job, work: Work, deaths: Counter[tuple[str, str]]) -> Work:

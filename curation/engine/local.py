@@ -9,11 +9,11 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from curation.core.outcome import Outcome
 from curation.engine.progress import RunProgress
@@ -24,6 +24,8 @@ from curation.engine.worker import ATTEMPTS, Job, Worker, given_up
 from shards.errors import EditVerseError
 from shards.processes import background_processes, uninterrupted, work_in_background
 
+W = TypeVar("W")
+R = TypeVar("R")
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of a process that shares the cores
 
 
@@ -104,15 +106,12 @@ class Pool:
         flying: dict[Future[list[Outcome]], Work] = {}
         while True:
             for work in self._next(files, len(flying)):
-                flying[self._submit(work)] = work
+                flying[submitted(self._pool, _do, work)] = work
             if not flying:
                 return
             lost: list[Work] = []
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                work = flying.pop(future)
-                try:
-                    outcomes = future.result()
-                except BrokenProcessPool:
+            for work, outcomes in finished(flying):
+                if outcomes is None:
                     lost.append(work)
                 else:
                     self._starts = 0
@@ -132,15 +131,6 @@ class Pool:
             if work is None:
                 return
             yield work
-
-    def _submit(self, work: Work) -> Future[list[Outcome]]:
-        with background_processes():  # a process may be started now
-            try:
-                return self._pool.submit(_do, work)
-            except BrokenProcessPool as error:  # it has died since
-                failed: Future[list[Outcome]] = Future()
-                failed.set_exception(error)
-                return failed
 
     def _recover(self, lost: list[Work]) -> Iterator[tuple[Work, list[Outcome]]]:
         """A new pool, and what is to be tried again."""
@@ -174,9 +164,40 @@ class Pool:
 
     def kill(self) -> None:
         """End the processes at once."""
-        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
-            process.kill()  # `ProcessPoolExecutor.kill_workers` from Python 3.14 on
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        end_pool(self._pool)
+
+
+def submitted(pool: ProcessPoolExecutor, do: Callable[..., R], *work: Any) -> Future[R]:
+    """Hand work to a pool; the future fails with BrokenProcessPool where its processes have died since."""
+    with background_processes():  # a process may be started now
+        try:
+            return pool.submit(do, *work)
+        except BrokenProcessPool as error:
+            failed: Future[R] = Future()
+            failed.set_exception(error)
+            return failed
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once."""
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.kill()  # `ProcessPoolExecutor.kill_workers` from Python 3.14 on
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def finished(flying: dict[Future[R], W]) -> Iterator[tuple[W, R | None]]:
+    """Wait until some work of a pool has ended, take it out of `flying`, and give it with its result.
+
+    The result is None where the process has died; what else was in flight is lost with it.
+    """
+    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+        work = flying.pop(future)
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            yield work, None
+        else:
+            yield work, result
 
 
 def forkserver() -> Any:

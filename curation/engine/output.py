@@ -19,7 +19,7 @@ from typing import Any
 
 from curation.engine.task_config import RunError
 from shards.column_writer import PREFIX, columns_name
-from shards.files import LOCK, InUseError, exclusive, is_unused, sha256_of, write_json
+from shards.files import LOCK, InUseError, exclusive, is_unused, sha256_of, sweep_temporaries, write_json
 from shards.hashing import digest
 from shards.index import index_name
 from shards.location import WEB, Location, written_to
@@ -71,6 +71,7 @@ class Output:
         try:
             with exclusive(self.local, "--out"):
                 self._clear()
+                sweep_temporaries(self.local)
                 try:
                     yield
                 finally:

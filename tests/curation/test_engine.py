@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from curation.core.outcome import Outcome
 from curation.core.stage import Resources
 from curation.engine.engine import Engine, EngineOptions, Plan, choose
-from curation.engine.local import run_pool
+from curation.engine.local import end_pool, finished, forkserver, run_pool, submitted
 from curation.engine.progress import RunProgress
 from curation.engine.ray_driver import StagePool, fitted, share_that_fits
 from curation.engine.run import run
@@ -483,3 +484,14 @@ def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:
             store.reject(reason, value)
         assert list(store.rejected(1)) == [("a", 4, [("x", 3)]), ("b", 4, [("x", 3)])]
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_pool_that_has_died_takes_work_and_says_that_it_is_lost() -> None:
+    """Work handed over after the death and before anybody has seen it is lost like what was under way."""
+    pool = ProcessPoolExecutor(1, mp_context=forkserver())
+    flying = {submitted(pool, os._exit, 1): "first"}
+    assert list(finished(flying)) == [("first", None)]
+    flying = {submitted(pool, int, "7"): "second"}
+    assert list(finished(flying)) == [("second", None)]
+    assert not flying
+    end_pool(pool)

@@ -20,7 +20,7 @@ from curation.quality.selection.retention import Retention, retention_of, write_
 from curation.quality.selection.rules import Rules, Verdicts, judge
 from shards.column_writer import open_columns
 from shards.errors import EditVerseError, SettingError
-from shards.files import atomic_path, exclusive, sha256_of, write_json
+from shards.files import atomic_path, exclusive, sha256_of, sweep_temporaries, write_json
 from shards.hashing import digest
 from shards.index import ShardIndex, index_path
 from shards.manifest import ManifestRow, write_manifest
@@ -69,6 +69,7 @@ def filter_shards(
     verdicts = judge(rules, attributes.tasks, used)
     kept = verdicts.kept
     with exclusive(out, "--out"):
+        sweep_temporaries(out)
         write_json(out / SETTINGS, {"source": str(directory), "rules": rules.model_dump(mode="json")})
         sources = _sources(samples, out)
         retention = retention_of(

@@ -59,6 +59,7 @@ def test_killed_twice_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
         process.communicate()
         with (out / "import.jsonl").open("ab") as handle:
             handle.write(b'{"part": "half a line')  # as a kill in the middle of a write leaves it
+        (out / ".train-000001.93121e3bbcc5.index.374256a9.tmp.json").write_text("{")  # and of another
     process = started("table", str(source), "--out", str(out))
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error

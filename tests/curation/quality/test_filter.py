@@ -116,8 +116,10 @@ def test_the_same_rules_write_nothing_again_and_others_what_they_change(graded: 
     assert tars() == before
     half = next(out.glob("train-*.index.json"))
     half.unlink()  # killed between a tar and its index
+    (out / ".train-000001.374256a9.tmp.tar").write_bytes(b"half")
     filter_shards(graded, Rules(rules={"sharpness": Rule(min=2)}), out, max_samples=2)
     assert tars().keys() == before.keys()
+    assert not list(out.glob(".*"))
     assert verify(out).faults == []
     filter_shards(graded, Rules(rules={"sharpness": Rule(min=4)}), out, max_samples=2)
     assert numbers(out) == [3, 4, 5, 6, 7]
