@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 PREFIX, HEADER = "scores-", "scores.json"
 OWN = "sample"  # what made the samples' own scores
 LONGEST = 100  # characters of a score's name
+SAMPLE_NUMBER = "number of a sample"  # unit of what names another sample and measures nothing
 AGAIN = "remove the folder and grade again"
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 Floats = NDArray[np.float32]
@@ -52,7 +53,7 @@ class About(Strict):
         made_by: the stage and version that measured it, e.g. "grade psnr_outside 1"; "sample" for the
             samples' own.
         config: `sha256:` of the settings that it depends on; "" where it depends on none.
-        unit: e.g. "dB"; "" for a pure number.
+        unit: e.g. "dB"; "" for a pure number; `SAMPLE_NUMBER` for the place of another sample among the keys.
         better: which values are of better samples.
         what: what it measures, in one sentence.
     """

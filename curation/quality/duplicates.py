@@ -18,6 +18,7 @@ from curation.quality import pairs
 from curation.quality.pairs import Pair
 from curation.quality.signals import Signal, Values
 from curation.vlm.interface import Backend
+from shards.scores import SAMPLE_NUMBER
 
 FAR, UNRELATED = 16, 32  # bits: of what is told, and what is told of a pair without any like it
 ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
@@ -30,7 +31,7 @@ SIGNALS = (
         "",
         "crops and mirror images",
     ),
-    Signal("duplicate_of", "neither", "number", "which earlier sample that is, counted from 0; it is kept"),
+    Signal("duplicate_of", "neither", SAMPLE_NUMBER, "which earlier sample that is, from 0; it is kept"),
 )
 
 

@@ -16,6 +16,7 @@ from curation.quality.signals import Signal, Values
 from curation.quality.signals_models import CHOSEN, LOOKED_AT, some_of
 from curation.vlm import hub
 from curation.vlm.interface import Backend
+from shards.scores import SAMPLE_NUMBER
 
 ROWS = 1024  # of embeddings that are compared with all earlier ones at once
 
@@ -110,7 +111,7 @@ class EmbeddingDuplicates(ClipLike):
             "of the nearest earlier sample of the task, the less alike of source and target",
             "an earlier sample of the task",
         ),
-        Signal("embedding_duplicate_of", "neither", "number", "which earlier sample that is, counted from 0"),
+        Signal("embedding_duplicate_of", "neither", SAMPLE_NUMBER, "which earlier sample that is, from 0"),
     )
 
     def measure(self, pair: Pair) -> Values:

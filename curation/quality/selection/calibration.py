@@ -32,7 +32,7 @@ from curation.quality.selection.thresholds import (
 from shards.errors import SettingError
 from shards.reader import ShardSet
 from shards.sample import Sample, Strict
-from shards.scores import open_scores
+from shards.scores import SAMPLE_NUMBER, open_scores
 
 LEAST = 10  # labelled samples to keep, and as many to drop
 Bools = NDArray[np.bool_]
@@ -180,7 +180,8 @@ def calibrate(
     samples, stored = ShardSet(directory), open_scores(directory)
     read = labels if isinstance(labels, LabelSet) else read_labels(labels)
     places, clean, reasons, counts = _labelled(samples, read)
-    columns = {name: stored.column(name) for name in (scores or stored.names)}
+    measures = [name for name in stored.names if stored.about(name).unit != SAMPLE_NUMBER]
+    columns = {name: stored.column(name) for name in (scores or measures)}
     better = {name: stored.about(name).better for name in columns}
     values = {name: np.asarray(column[places]) for name, column in columns.items()}
     signals = Signals.of(values, better)

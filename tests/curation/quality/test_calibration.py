@@ -25,7 +25,7 @@ from curation.quality.selection.rules import read_rules
 from curation.quality.selection.thresholds import Cases, Signals, fit_keeping, fit_precise, folds
 from shards.errors import ConfigError, SettingError
 from shards.reader import ShardSet
-from shards.scores import About, write_scores
+from shards.scores import SAMPLE_NUMBER, About, write_scores
 from shards.writer import Item, write_shards
 
 SEEN = ("blur", "colour")  # kinds of bad samples, each seen by the score of its number
@@ -150,6 +150,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory, make_items: Callable[..., lis
     for name, column in made(60, 20, 0)[0].items():
         about = About(made_by="test", better=BETTER[name])  # type: ignore[arg-type]
         write_scores(folder / "shards", name, column, about)
+    # which tells the kinds apart, since they lie one after the other, and is no measure
+    write_scores(folder / "shards", "like", np.arange(120), About(made_by="test", unit=SAMPLE_NUMBER))
     return folder / "shards"
 
 
@@ -185,6 +187,7 @@ def test_the_report_says_what_labels_scores_and_rules_are_worth(pool: Path, tmp_
     assert found.signals["sharpness"].rules.scores == ("sharpness",)
     assert found.signals["sharpness"].chosen
     assert found.signals["other3"].rules.scores == ()
+    assert "like" not in found.signals
     kept = found.rules.rules["sharpness"].passes(labelled.values["sharpness"])
     assert 0.5 < found.retained < kept.mean()
 
