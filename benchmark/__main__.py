@@ -21,7 +21,6 @@ from benchmark.cli.analysis import compare, console, correlate, faults, list_, t
 from benchmark.cli.external import collect, generate
 from benchmark.cli.submit import submit
 from benchmark.core.item import BenchmarkError
-from benchmark.evaluation.edit_cache import EditSettings
 from benchmark.evaluation.results import RunConfig
 from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
@@ -30,6 +29,7 @@ from benchmark.report.html import write_report
 from benchmark.report.tables import terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
+from benchmark.systems.edit_cache import EditSettings
 from shards.command import Parser, run_command
 from shards.errors import EditVerseError
 from shards.files import exclusive, write_json

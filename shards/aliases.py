@@ -13,7 +13,9 @@ from shards.errors import SettingError
 
 MOVED = {
     "benchmark.metrics.hit.EditHit": "benchmark.metrics.edit_success.EditHit",
-    "benchmark.metrics.pictures.PictureJudge": "benchmark.metrics.image_judge.PictureJudge",
+    "benchmark.metrics.image_judge.PictureJudge": "benchmark.judges.image_judge.PictureJudge",
+    "benchmark.metrics.judge.Judge": "benchmark.judges.judge.Judge",
+    "benchmark.metrics.pictures.PictureJudge": "benchmark.judges.image_judge.PictureJudge",
     "curation.annotators.endpoint.Endpoint": "curation.vlm.endpoint.Endpoint",
     "curation.annotators.qwen2_vl.Qwen2Vl": "curation.vlm.qwen_vl.QwenVl",
     "curation.describing.Measured": "curation.text.heuristic_captions.HeuristicCaptioner",

@@ -83,7 +83,7 @@ def write_files(root: Path, video: np.ndarray) -> None:
     texts = {
         "metrics.yaml": "models:\n  judge:\n    class_path: curation.vlm.endpoint.Endpoint\n"
         "    init_args: {url: 'http://127.0.0.1:1/v1', model: m}\n"
-        "metrics:\n- class_path: benchmark.metrics.judge.Judge\n  init_args: {model: judge}\n"
+        "metrics:\n- class_path: benchmark.judges.judge.Judge\n  init_args: {model: judge}\n"
         "- class_path: benchmark.metrics.psnr.Psnr\n  init_args: {where: inside}\n",
         "mixture.yaml": "rows:\n  a: {group: g, count: 5, ratio: 2, shards: [x], "
         "tokens: [{frame: [1, 4], frames: [1, 2]}]}\n  b: {count: 1}\n",

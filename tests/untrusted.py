@@ -29,11 +29,11 @@ from benchmark.analysis.human_correlation import agreements, read_ratings
 from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded, Reference, Unscored
 from benchmark.core.score_cache import ScoreStore
-from benchmark.evaluation.systems import PrecomputedResults
+from benchmark.judges.judge import Judge
 from benchmark.metrics.config import read_metrics
-from benchmark.metrics.judge import Judge
 from benchmark.report.training_curves import read_curves
 from benchmark.suites import open_suite
+from benchmark.systems.results_folder import PrecomputedResults
 from curation.engine.task_config import build, load_config
 from curation.vlm.endpoint import Endpoint
 from model import Editor

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import number_in
-from benchmark.core.stats import Mean, choose_clusters, mean_interval
+from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
 from shards.errors import EditVerseError
 from shards.limits import read_json
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from benchmark.core.item import Item, Reference, Unscored
 from benchmark.core.media import read_frames
-from benchmark.evaluation.systems import PrecomputedResults, Result
 from benchmark.metrics import Metric
 from benchmark.metrics.base import score
+from benchmark.systems.results_folder import PrecomputedResults, Result
 
 ALL = "all of them"
 

@@ -14,11 +14,11 @@ from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.analysis.reference_bugs import effects, table
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.setup import evenly_spaced
-from benchmark.evaluation.systems import PrecomputedResults
 from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
 from benchmark.report.tables import comparison_table, correlation_table
 from benchmark.suites import describe, names, open_suite
+from benchmark.systems.results_folder import PrecomputedResults
 from shards.devices import choose_device
 from shards.files import write_json
 from shards.terminal import print_table

@@ -28,9 +28,9 @@ from benchmark.core.item import (
 from benchmark.core.media import read_frames
 from benchmark.core.score_cache import Score, ScoreStore, address
 from benchmark.evaluation.results import Outcome
-from benchmark.evaluation.systems import Result, System
 from benchmark.metrics import Metric
 from benchmark.metrics.base import score
+from benchmark.systems.results_folder import Result, System
 from shards.media import resize, write_video
 
 PAGE_CRF = 20  # of the videos inside the page; scores are taken before this encoding

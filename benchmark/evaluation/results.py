@@ -14,10 +14,10 @@ import numpy as np
 from benchmark.core.fingerprint import fingerprint
 from benchmark.core.item import MODEL, MODEL_RAW, SOURCE, TARGET, Geometry, Item, Mode, Unscored, Worded
 from benchmark.core.score_cache import Score, number_out
-from benchmark.core.stats import Mean, choose_clusters, mean_interval
-from benchmark.evaluation.edit_cache import EditSettings
 from benchmark.metrics import Metric
+from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
 from benchmark.suites import AnySuite
+from benchmark.systems.edit_cache import EditSettings
 
 ROW_LABELS = {
     SOURCE: "Copy the source",

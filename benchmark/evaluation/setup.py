@@ -9,13 +9,13 @@ from pathlib import Path
 
 from benchmark.core.item import BenchmarkError, Item
 from benchmark.core.score_cache import ScoreStore
-from benchmark.evaluation.edit_cache import Edits
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
-from benchmark.evaluation.systems import PrecomputedResults, System
 from benchmark.metrics import Metric, metrics_of
 from benchmark.metrics.config import distinct, read_metrics
 from benchmark.suites import AnySuite, open_suite
+from benchmark.systems.edit_cache import Edits
+from benchmark.systems.results_folder import PrecomputedResults, System
 
 
 class Evaluation:

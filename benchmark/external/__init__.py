@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.item import BenchmarkError
-from benchmark.core.stats import Mean
+from benchmark.statistics.intervals import Mean
 
 
 @dataclass(frozen=True)

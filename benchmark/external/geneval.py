@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.item import BenchmarkError
-from benchmark.core.stats import mean_interval
 from benchmark.external import Collected, GenerationRequest
+from benchmark.statistics.intervals import mean_interval
 from shards.errors import EditVerseError
 from shards.files import write_bytes
 from shards.limits import parse_json, read_text

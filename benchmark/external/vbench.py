@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.core.item import BenchmarkError
-from benchmark.core.stats import Mean
 from benchmark.external import Collected, GenerationRequest
+from benchmark.statistics.intervals import Mean
 from benchmark.suites.manifest import read_list
 from shards.errors import EditVerseError
 from shards.limits import read_json, shown

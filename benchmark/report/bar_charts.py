@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 
 from benchmark.core.item import TARGET
-from benchmark.core.stats import Mean
 from benchmark.evaluation.results import Run, label_of
 from benchmark.metrics import Metric
 from benchmark.report.training_curves import nice_ticks
+from benchmark.statistics.intervals import Mean
 
 BAR = 10  # pixels from a bar to the next
 

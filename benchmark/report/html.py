@@ -14,11 +14,11 @@ import jinja2
 
 from benchmark.core.item import MODEL, SOURCE, TARGET, Item, Unscored, Worded
 from benchmark.core.score_cache import number_out
-from benchmark.core.stats import Mean
 from benchmark.evaluation.results import ROW_NOTES, Outcome, Run, label_of
 from benchmark.report import bar_charts
 from benchmark.report.tables import heading, interval, number, spread, unit_and_arrow
 from benchmark.report.training_curves import Curve, svg
+from benchmark.statistics.intervals import Mean
 from shards.files import write_bytes
 from shards.reports.pages import ASSETS
 

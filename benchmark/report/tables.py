@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.analysis.compare import Correlation
-from benchmark.core.stats import Mean
 from benchmark.evaluation.results import ROW_NOTES, Run, label_of
 from benchmark.metrics import Metric
+from benchmark.statistics.intervals import Mean
 
 
 def number(value: float | None, metric: Metric) -> str:

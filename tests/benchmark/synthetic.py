@@ -108,6 +108,6 @@ def write_metrics(path: Path, made: dict[str, Path], judge: str | None = None, *
     ]
     if judge is not None:
         models["judge"] = entry("curation.vlm.endpoint.Endpoint", url=judge, model="m", timeout=5, retries=2)
-        listed.insert(0, entry(f"{metrics}.judge.Judge", model="judge", **options))
+        listed.insert(0, entry("benchmark.judges.judge.Judge", model="judge", **options))
     path.write_text(yaml.safe_dump({"models": models, "metrics": listed}))
     return path

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
-from benchmark.metrics.judge import Judge, judged
+from benchmark.judges.judge import Judge, judged
 from curation.vlm.endpoint import Endpoint
 from tests.benchmark.stub import GOOD, Reply, Stub, said
 

@@ -9,9 +9,9 @@ import pytest
 
 from benchmark.core.item import Item, Loaded, Unscored
 from benchmark.core.score_cache import Score
-from benchmark.core.stats import mean_interval
 from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.metrics.psnr import Psnr
+from benchmark.statistics.intervals import mean_interval
 from benchmark.suites.heldout import Suite
 
 PSNR = Psnr("inside")

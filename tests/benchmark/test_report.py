@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.core.stats import Mean
 from benchmark.metrics.psnr import Psnr
 from benchmark.report import bar_charts
 from benchmark.report.training_curves import Curve, svg
+from benchmark.statistics.intervals import Mean
 from shards.media import read_video
 from shards.reports.pages import ASSETS
 from shards.writer import write_shards

@@ -121,7 +121,7 @@ def test_the_name_of_shipped_weights_is_found_without_torch() -> None:
     code = """
 import sys
 from pathlib import Path
-from benchmark.evaluation.edit_cache import weights_folder
+from benchmark.systems.edit_cache import weights_folder
 assert (weights_folder(Path("nano")) / "model.safetensors").is_file()
 sys.exit("torch" in sys.modules)
 """

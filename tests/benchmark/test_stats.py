@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.core.stats import MIN_CLUSTERS, choose_clusters, mean_interval
+from benchmark.statistics.intervals import MIN_CLUSTERS, choose_clusters, mean_interval
 
 
 @given(

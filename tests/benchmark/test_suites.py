@@ -332,7 +332,7 @@ def test_imgedit_grades_are_capped_by_the_first(tmp_path: Path, stub: Stub) -> N
         "class_path": "curation.vlm.endpoint.Endpoint",
         "init_args": {"url": stub.url, "model": "m"},
     }
-    pictures = {"class_path": "benchmark.metrics.image_judge.PictureJudge", "init_args": {"model": "judge"}}
+    pictures = {"class_path": "benchmark.judges.image_judge.PictureJudge", "init_args": {"model": "judge"}}
 
     def run(out: str, **args: Any) -> Run:
         pictures["init_args"] = {"model": "judge"} | args

@@ -10,7 +10,7 @@ METRICS, OUTCOME = "tests/benchmark/test_metrics.py", "tests/benchmark/test_outc
 MUTANTS = (
     Mutant(
         "draws means of clusters",
-        "benchmark/core/stats.py",
+        "benchmark/statistics/intervals.py",
         "means = sums[draws].sum(1) / sizes[draws].sum(1)",
         "means = (sums / sizes)[draws].mean(1)",
         (f"{STATS}::test_large_clusters_weigh_as_much_as_their_items",),
@@ -18,7 +18,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws items",
-        "benchmark/core/stats.py",
+        "benchmark/statistics/intervals.py",
         "_, group = np.unique([c for _, c in pairs], return_inverse=True)",
         "group = np.arange(len(pairs))",
         (f"{STATS}::test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval",),
@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "averages a judge's three grades",
-        "benchmark/metrics/judge.py",
+        "benchmark/judges/judge.py",
         "return self.instruction + self.preservation + self.quality",
         "return (self.instruction + self.preservation + self.quality) // 3",
         ("tests/benchmark/test_judge.py::test_three_grades_of_three_frames",),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.core.item import Geometry, Loaded, Reference
-from benchmark.core.stats import mean_interval
 from benchmark.metrics import default_metrics
+from benchmark.statistics.intervals import mean_interval
 from tests.perf.measure import Figure, per, scene, timed
 
 FRAMES, HEIGHT, WIDTH = 17, 360, 480

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
-from benchmark.metrics.judge import ATTEMPTS, Asked, Reason, answered
+from benchmark.judges.judge import ATTEMPTS, Asked, Reason, answered
 from curation.vlm.client import Answer, ask_json
 from shards.errors import EditVerseError
 from shards.limits import read_json

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.core.item import MODEL, MODEL_RAW, BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
 from benchmark.core.score_cache import address
-from benchmark.evaluation.systems import Result
+from benchmark.systems.results_folder import Result
 from model import shipped
 from shards.aliases import renewed
 from shards.errors import EditVerseError, first_line
