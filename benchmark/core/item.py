@@ -38,11 +38,13 @@ class RunStopped(BenchmarkError):
 class Unscored:
     """A score that could not be obtained, and why. Never replaced by a number, left out of every mean.
 
-    `usage` is what asking for it took, as `Worded.usage`.
+    `usage` is what asking for it took, as `Worded.usage`. `retry` says that it is a failure and no finding:
+    the next run asks again (a service that was down), where it otherwise keeps the reason (no mask).
     """
 
     reason: str
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
+    retry: bool = False
 
 
 class Worded(float):
