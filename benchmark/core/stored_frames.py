@@ -83,6 +83,9 @@ def _by_decord(path: Path) -> Iterator[np.ndarray]:
     decord: Any = importlib.import_module("decord")  # no extra of ours: it has wheels for few platforms
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
+        if len(reader) and reader[0].shape[-1] != 3:  # below 64 pixels decord gives its padding for a channel
+            yield from _by_av(path)
+            return
         for number in range(len(reader)):
             yield reader[number].asnumpy()
     except (decord.DECORDError, RuntimeError, IndexError) as error:
