@@ -126,9 +126,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             rows: list[dict[str, Any]] = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise BenchmarkError(
-                        f"line {reader.line_num} has another number of cells than the header"
-                    )
+                    raise BenchmarkError(f"line {reader.line_num} has more or fewer cells than the header")
                 rows.append(row)
             return list(reader.fieldnames or ()), bounded(rows)
     if path.suffix == ".jsonl":
