@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli.analysis import compare, console, correlate, faults, list_, tables
+from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, rank, tables
 from benchmark.cli.external import collect, generate
 from benchmark.cli.submit import submit
 from benchmark.core.item import BenchmarkError
@@ -292,6 +292,8 @@ def main() -> int:
         "run": run,
         "report": report,
         "compare": compare,
+        "rank": rank,
+        "power": power,
         "faults": faults,
         "fetch": fetch,
         "generate": generate,

@@ -124,7 +124,9 @@ class Run:
         if key not in self._means:
             scores = [self.outcomes[n].scores[row][metric.name] for n in members]
             labels = [self.clusters[1][n] for n in members]
-            self._means[key] = mean_interval([None if isinstance(s, Unscored) else s for s in scores], labels)
+            self._means[key] = mean_interval(
+                [None if isinstance(s, Unscored) else s for s in scores], labels, bounds=metric.range
+            )
         return self._means[key]
 
     def failures(self) -> list[tuple[str, str, str, str]]:
