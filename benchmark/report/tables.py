@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark.evaluation.results import ROW_NOTES, Run, label_of
+from benchmark.evaluation.results import COMMON, ROW_NOTES, Run, label_of
 from benchmark.metrics import Metric
 from benchmark.statistics.correlation import Correlation
 from benchmark.statistics.groups import Ranking
@@ -55,7 +55,7 @@ def terminal_table(run: Run) -> Table:
     table.add_column("failed", justify="right", no_wrap=True)
     tasks = {outcome.item.task for outcome in run.outcomes}
     for name, members in run.groups():
-        if name != "all" and name not in tasks:
+        if name not in ("all", COMMON) and name not in tasks:
             continue
         table.add_section()
         table.add_row(f"[bold]{name}[/bold]")

@@ -12,8 +12,8 @@ MUTANTS = (
         "draws means of clusters",
         "benchmark/statistics/intervals.py",
         "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n    count",
-        "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n    sums, sizes = sums / sizes, sizes * 0 + 1\n"
-        "    count",
+        "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n"
+        "    sums, sizes = sums / sizes, sizes * 0 + 1\n    count",
         (f"{STATS}::test_large_clusters_weigh_as_much_as_their_items",),
         "the interval is of another number than the mean where clusters differ in size",
     ),
