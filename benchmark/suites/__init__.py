@@ -9,7 +9,7 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -89,6 +89,12 @@ def aggregates(suite: AnySuite, scores: RowScores) -> list[Aggregate]:
     """What the suite makes of a row's scores; nothing where it has no aggregate of its own."""
     own = getattr(suite, "aggregate", None)
     return [Aggregate(*made) for made in own(scores)] if own else []
+
+
+def mean_of_all(scores: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    """The mean of an item's scores by these metrics; None where one of them is missing."""
+    values = [value for name in names if (value := scores.get(name)) is not None]
+    return sum(values) / len(values) if len(values) == len(names) else None
 
 
 def mean_over(label: str, values: Iterable[float | None]) -> Aggregate:

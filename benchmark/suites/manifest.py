@@ -16,6 +16,7 @@ from benchmark.core.fingerprint import content_of
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded
 from benchmark.core.media import geometry_of, locate, read_frames, reading_mode
 from shards.errors import EditVerseError
+from shards.files import OutsideError
 from shards.hashing import digest
 from shards.limits import MAX_JSON_BYTES, parse_json, parse_yaml, read_bytes
 
@@ -81,6 +82,13 @@ class Media:
     def place(self, path: str) -> Path:
         """Where a medium lies; OutsideError for one that is not under `root`."""
         return locate(self.root, path)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at a place under `root`; one outside of it is no such place."""
+        try:
+            return self.place(path).exists()
+        except OutsideError:
+            return False
 
     def _content(self, path: str) -> str:
         digest = content_of(str(self.place(path)))
