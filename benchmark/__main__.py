@@ -235,7 +235,7 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
         f"95 % intervals clustered by {done.clusters[0]}"
     )
-    for remark in [*done.suite.remarks, *done.remarks][:20]:
+    for remark in [*done.suite.remarks, *done.remarks, *done.unlike_published][:20]:
         console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
         words = f"[yellow]unscored[/yellow] {escape(f'{item} {row} {metric}: {reason}')}"

@@ -68,6 +68,7 @@ class Outcome:
         notes: by row, in what a result differs from its source.
         seconds: that the editor took.
         videos: by row, what the page shows.
+        sources: by row, the source beside the result, where the result is compared with that.
     """
 
     item: Item
@@ -76,6 +77,7 @@ class Outcome:
     notes: dict[str, list[str]] = field(default_factory=dict)
     seconds: float | None = None
     videos: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
 
     def numbers(self, row: str) -> dict[str, float | None]:
         """A row's scores by metric, None for one that is missing."""
@@ -99,6 +101,7 @@ class Run:
     checkpoint_sha256: str | None
     counts: dict[str, int]
     remarks: list[str] = field(default_factory=list)
+    unlike_published: list[str] = field(default_factory=list)  # of the official mode, see docs/benchmark.md
     _means: dict[tuple[str, str, tuple[int, ...]], Mean] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -192,6 +195,7 @@ class Run:
                 for note in notes
             ],
             "remarks": [*self.suite.remarks, *self.remarks],
+            "unlike_published": self.unlike_published,
             "usage": self.usage(),
             "seconds_per_edit": self.seconds_per_edit(),
         }
