@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, rank, tables
+from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
 from benchmark.cli.submit import submit
 from benchmark.core.item import BenchmarkError
@@ -301,6 +302,7 @@ def main() -> int:
         "generate": generate,
         "collect": collect,
         "correlate": correlate,
+        "calibrate": calibrate,
         "study": study,
         "submit": submit,
         "gallery": gallery,

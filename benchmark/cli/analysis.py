@@ -7,8 +7,6 @@ from typing import Literal
 
 from rich.console import Console
 
-from benchmark import judges
-from benchmark import metrics as measures
 from benchmark.analysis.compare import compare as compare_runs
 from benchmark.analysis.compare import correlations, powers, read_items, read_metric_facts
 from benchmark.analysis.compare import rank as rank_runs
@@ -17,6 +15,7 @@ from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.analysis.reference_bugs import effects, table
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.setup import evenly_spaced
+from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
 from benchmark.report.tables import comparison_table, correlation_table, power_table, ranking_table
 from benchmark.suites import describe, names, open_suite
@@ -186,7 +185,7 @@ def list_() -> None:
     for name in names():
         suites.add_row(name, describe(name))
     metrics = Table("class_path", "range", "version", "what", title="metrics, for a metrics file")
-    for path, kind in (measures.known_metrics(measures) | measures.known_metrics(judges)).items():
+    for path, kind in (known_metrics() | known_metrics("benchmark.judges")).items():
         about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         low, high = kind.range
         metrics.add_row(path, f"{low:g} to {high:g}", str(kind.version), about)
