@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, rank, tables
+from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
 from benchmark.cli.submit import submit
@@ -307,6 +307,7 @@ def main() -> int:
         "submit": submit,
         "gallery": gallery,
         "tables": tables,
+        "published": published,
         "list": list_,
     }
     return run_command(lambda: auto_cli(commands, prog="python -m benchmark", parser_class=Parser))
