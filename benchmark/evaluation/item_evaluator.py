@@ -26,6 +26,7 @@ from benchmark.core.item import (
     Unscored,
 )
 from benchmark.core.media import read_frames
+from benchmark.core.posters import write_poster
 from benchmark.core.score_cache import Score, ScoreStore, address
 from benchmark.evaluation.results import Outcome
 from benchmark.metrics import Metric
@@ -196,6 +197,7 @@ class Worker:
                 even = (geometry.height + geometry.height % 2, geometry.width + geometry.width % 2)
                 pixels = shown(row, frames.reference(geometry), result)
                 write_video(path, resize(pixels, even), geometry.fps, crf=PAGE_CRF)
+                write_poster(path, pixels[0])
                 done.encoded += 1
             done.outcome.videos[row] = path
 
