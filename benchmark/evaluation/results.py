@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmark.core.fingerprint import fingerprint
 from benchmark.core.item import MODEL, MODEL_RAW, SOURCE, TARGET, Geometry, Item, Mode, Unscored, Worded
+from benchmark.core.order import natural
 from benchmark.core.score_cache import Score, number_out
 from benchmark.metrics import Metric
 from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
@@ -125,7 +126,7 @@ class Run:
         facets = sorted({name for o in self.outcomes for name in o.item.facets})
         keys += [lambda i, f=f: f"{f}: {i.facets.get(f, 'unknown')}" for f in facets]  # type: ignore[misc]
         for key in keys:
-            names = sorted({key(o.item) for o in self.outcomes})
+            names = sorted({key(o.item) for o in self.outcomes}, key=natural)
             known = [set(members) for _, members in groups]
             for name in names:
                 members = [n for n, o in enumerate(self.outcomes) if key(o.item) == name]
