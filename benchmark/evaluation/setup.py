@@ -11,6 +11,7 @@ from benchmark.core.item import BenchmarkError, Item
 from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
+from benchmark.judges.answer_log import AnswerLog
 from benchmark.metrics import Metric, metrics_of
 from benchmark.metrics.config import distinct, read_metrics
 from benchmark.suites import AnySuite, open_suite
@@ -44,9 +45,9 @@ class Evaluation:
                 f"--suite {config.suite}: nothing to score; give --checkpoint, or --results name=folder"
             )
 
-    def worker(self, known: ScoreStore) -> Worker:
-        """A worker that has these parts."""
-        return Worker(self.out, self.systems, self.suite.references, self.metrics, known)
+    def worker(self, known: ScoreStore, retry: int, answers: AnswerLog) -> Worker:
+        """A worker that has these parts; see there."""
+        return Worker(self.out, self.systems, self.suite.references, self.metrics, known, retry, answers)
 
 
 def evenly_spaced(count: int, most: int | None) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class Aesthetic:
     higher_is_better: bool = True
     range: tuple[float, float] = (-100.0, 100.0)
     version: int = 1
+    needs_source: ClassVar[bool] = False
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         weight, bias = linear(self.head)
