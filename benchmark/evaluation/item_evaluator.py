@@ -22,12 +22,14 @@ from benchmark.core.item import (
     Geometry,
     Item,
     Loaded,
+    Mode,
     Reference,
     RunStopped,
     Unscored,
 )
-from benchmark.core.media import read_frames
+from benchmark.core.media import geometry_of, read_frames
 from benchmark.core.score_cache import Score, ScoreStore, address
+from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.results import Outcome
 from benchmark.judges.answer_log import AnswerLog
 from benchmark.metrics import Metric
@@ -37,6 +39,7 @@ from curation.vlm.errors import AssetError
 from curation.vlm.exchange import asking
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError, first_line
+from shards.hashing import digest
 from shards.media import resize, write_video
 
 PAGE_CRF = 20  # of the videos inside the page; scores are taken before this encoding
@@ -49,21 +52,39 @@ Line = tuple[str, Score, dict[str, Any]]  # address, score, what it is of
 
 
 class Frames:
-    """An item's decoded media and what derives from them; nothing is decoded before it is needed."""
+    """An item's decoded media and what derives from them; nothing is decoded before it is needed.
 
-    def __init__(self, item: Item) -> None:
-        self.item = item
+    Args:
+        source: the source that a result was made of, in place of the item's own media.
+        mode: how that is read.
+    """
+
+    def __init__(self, item: Item, source: Path | None = None, mode: Mode = "corrected") -> None:
+        self.item, self.source, self.mode = item, source, mode
         self._references: dict[Geometry, Reference] = {}
+
+    @cached_property
+    def native(self) -> Geometry | None:
+        """Of the source; None for one that is missing or unreadable."""
+        if self.source is None:
+            return self.item.native
+        try:
+            return geometry_of(self.source, 1.0, self.mode)
+        except (ValueError, OSError):  # who reads it gets the reason
+            return None
 
     @cached_property
     def loaded(self) -> Loaded:
         """Raises BenchmarkError for media that cannot be read."""
         try:
-            return self.item.load()
+            if self.source is None:
+                return self.item.load()
+            frames = read_frames(self.source, self.mode)
         except (ValueError, OSError) as error:
             if isinstance(error, EditVerseError):
                 raise
             raise BenchmarkError(first_line(error)) from error
+        return Loaded(frames, None, None, self.native.fps if self.native else 1.0, {})
 
     def reference(self, geometry: Geometry) -> Reference:
         if geometry not in self._references:
@@ -99,6 +120,7 @@ class Worker:
         known: scores that need not be computed again.
         retry: how often a score that failed is computed again, over all runs; `SELDOM` kinds once.
         answers: the log that answers of judges are kept in, and taken from.
+        mode: how videos are read, see `benchmark.core.media`.
     """
 
     def __init__(
@@ -110,10 +132,12 @@ class Worker:
         known: ScoreStore,
         retry: int = 0,
         answers: AnswerLog | None = None,
+        mode: Mode = "corrected",
     ) -> None:
         self.out, self.systems, self.metrics, self.known = out, systems, metrics, known
         self.retry = retry
-        self.rows = rows_of(systems, references)
+        self.rows, self.mode = rows_of(systems, references), mode
+        self.read_by = {"decoder": decoder()} if mode == "official" else {}
         self.asking = ThreadPoolExecutor(4)
         self.settings = {m.name: fingerprint(m) for m in metrics}
         self.readers = {name: address("reader", settings)[:16] for name, settings in self.settings.items()}
@@ -145,16 +169,29 @@ class Worker:
             geometry = common if result is None else result
             if isinstance(geometry, Result):
                 geometry = geometry.geometry
-            if item.fault and not (isinstance(result, Result) and item.content):
+            own = self._own_source(item, result)
+            if item.fault and own is None and not (isinstance(result, Result) and item.content):
                 geometry = Unscored(item.fault)  # a wrong entry, or a row that is made of the media
             if isinstance(geometry, Unscored):
                 done.outcome.scores[row] = self._missing(geometry)
                 continue
-            self._row(done, row, frames, geometry, result if isinstance(result, Result) else None)
+            seen = frames if own is None else Frames(item, own[0], self.mode)
+            if own is not None:
+                done.outcome.sources[row] = own[0]
+            self._row(done, row, seen, geometry, result if isinstance(result, Result) else None)
         done.outcome.seconds = first.seconds if first else None
         if page and done.outcome.geometries:
             self._videos(done, frames, results)
         return done
+
+    def _own_source(self, item: Item, result: Result | Unscored | None) -> tuple[Path, str] | None:
+        """The source beside a result, and its sha256, where that is what the result is compared with.
+
+        The published code reads no other; `corrected` does so where the suite's own is missing.
+        """
+        if not isinstance(result, Result) or not (self.mode == "official" or item.fault):
+            return None
+        return result.source
 
     def _result(self, system: System, item: Item, frames: Frames) -> Result | Unscored:
         if item.fault and (getattr(system, "needs_source", True) or not item.content):
@@ -174,22 +211,26 @@ class Worker:
     ) -> None:
         item = done.outcome.item
         identity = result.files[row][1] if result else row
+        content = item.content
+        if frames.source is not None and result and result.source:
+            content = digest({"video1": result.source[1]}, "spaced")  # as `media_item` addresses it
+        fault = item.fault if frames.source is None else None
         scores: dict[str, Score] = {}
         missing: dict[str, str] = {}  # addresses of scores to be computed, by metric
         for metric in self.metrics:
-            words = {name: item.prompts.get(name) for name in getattr(metric, "reads", ())}
-            parts = item.content, words, identity, asdict(geometry)
+            words = {name: item.words.get(name) for name in getattr(metric, "reads", ())}
+            parts = content, words, identity, asdict(geometry) | self.read_by
             key = address("score", *parts, self.settings[metric.name])
             found = self.known.get(key)
-            if item.fault and needs_source(metric):
-                scores[metric.name] = Unscored(item.fault)
+            if fault and needs_source(metric):
+                scores[metric.name] = Unscored(fault)
             elif found is None or self._again(key, found):
                 missing[metric.name] = key
             else:
                 scores[metric.name] = found
                 done.reused += 1
         try:
-            pixels = shown(row, frames.reference(geometry), result) if missing else None
+            pixels = shown(row, frames.reference(geometry), result, self.mode) if missing else None
         except RunStopped:
             raise
         except (EditVerseError, ValueError, OSError) as error:  # media that cannot be read after all
@@ -205,8 +246,8 @@ class Worker:
         not_asked = Unscored(NOT_REACHED, retry=True)
         done.outcome.scores[row] = {m.name: scores.get(m.name, not_asked) for m in self.metrics}
         done.outcome.geometries[row] = geometry
-        if result and item.native and row not in (MODEL, MODEL_RAW):
-            done.outcome.notes[row] = differences(geometry, item.native)
+        if result and frames.native and row not in (MODEL, MODEL_RAW):
+            done.outcome.notes[row] = differences(geometry, frames.native)
 
     def _again(self, key: str, found: Score) -> bool:
         """Whether what is stored is a failure that is asked again."""
@@ -260,19 +301,23 @@ class Worker:
     def _videos(self, done: ItemResult, frames: Frames, results: dict[str, Result | Unscored]) -> None:
         """Small H.264 files of what was scored, for the page; even sides, as browsers need."""
         item, scored = done.outcome.item, done.outcome.geometries
-        shown_too = {SOURCE: item.native} if item.native and SOURCE not in scored and not item.fault else {}
+        beside = next(iter(done.outcome.sources.values()), None)
+        source = frames if beside is None or not item.fault else Frames(item, beside, self.mode)
+        usable = source.native and SOURCE not in scored and not (item.fault and beside is None)
+        shown_too = {SOURCE: source.native} if usable and source.native else {}
         for row, geometry in (shown_too | scored).items():
             if row == MODEL_RAW:  # in the tables; a video more per item would say little
                 continue
             result = results.get(row)
             result = result if isinstance(result, Result) else None
             identity = result.files[row][1] if result else row
-            name = address("page", item.content, identity, asdict(geometry))[:32]
+            content = item.content or str(source.source)
+            name = address("page", content, identity, asdict(geometry) | self.read_by)[:32]
             path = self.out / "videos" / f"{name}.mp4"
             if not path.is_file():
                 even = (geometry.height + geometry.height % 2, geometry.width + geometry.width % 2)
                 try:
-                    pixels = shown(row, frames.reference(geometry), result)
+                    pixels = shown(row, source.reference(geometry), result, self.mode)
                 except (EditVerseError, ValueError, OSError) as error:  # of a row that is shown, not scored
                     done.outcome.notes[row] = [f"is not on the page: {first_line(error)}"]
                     continue
@@ -287,10 +332,10 @@ def rows_of(systems: Sequence[System], references: Sequence[str]) -> list[str]:
     return [r for r in (SOURCE, *own, TARGET) if r in own or r in references]
 
 
-def shown(row: str, reference: Reference, result: Result | None) -> np.ndarray:
+def shown(row: str, reference: Reference, result: Result | None, mode: Mode = "corrected") -> np.ndarray:
     """The frames of a row, uint8 RGB [T, H, W, 3]."""
     if result:
-        return read_frames(result.files[row][0])
+        return read_frames(result.files[row][0], mode)
     return reference.source if row == SOURCE else reference.target
 
 
