@@ -28,6 +28,7 @@ from benchmark.core.item import (
     Unscored,
 )
 from benchmark.core.media import geometry_of, read_frames
+from benchmark.core.posters import write_poster
 from benchmark.core.score_cache import Score, ScoreStore, address
 from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.results import Outcome
@@ -322,6 +323,7 @@ class Worker:
                     done.outcome.notes[row] = [f"is not on the page: {first_line(error)}"]
                     continue
                 write_video(path, resize(pixels, even), geometry.fps, crf=PAGE_CRF)
+                write_poster(path, pixels[0])
                 done.encoded += 1
             done.outcome.videos[row] = path
 

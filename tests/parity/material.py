@@ -14,8 +14,10 @@ from transformers import CLIPTokenizer
 
 from tests.benchmark import networks
 
-PROMPT = "A red ball rolls over the sand, slowly, while a dog’s owner looks on from the shade of an old tree."
-SIZES = {"wide": (11, 72, 128), "upright": (13, 128, 72), "large": (9, 400, 704)}  # frames, height, width
+PROMPT = (
+    "A red ball rolls over the sand, slowly, while a dog\u2019s owner looks on from the shade of an old tree."
+)
+SIZES = {"wide": (11, 72, 128), "upright": (13, 128, 80), "large": (9, 400, 704)}  # frames, height, width
 HEAD_WIDTHS = (8, 64)  # of ViCLIP's heads
 
 
