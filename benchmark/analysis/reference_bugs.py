@@ -59,7 +59,7 @@ def effects(
         result = system.result(item, item.load)
         if item.fault or not isinstance(result, Result):
             continue
-        reference = Reference(item.load, result.geometry, item.prompts)
+        reference = Reference(item.load, result.geometry, item.words)
         frames = read_frames(result.files[system.rows[0]][0])
         for key, metric in variants.items():
             found = score(metric, reference, frames)
