@@ -27,6 +27,7 @@ from benchmark.core.item import (
     Unscored,
 )
 from benchmark.core.media import geometry_of, read_frames
+from benchmark.core.posters import write_poster
 from benchmark.core.score_cache import Score, ScoreStore, address
 from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.results import Outcome
@@ -239,6 +240,7 @@ class Worker:
                 even = (geometry.height + geometry.height % 2, geometry.width + geometry.width % 2)
                 pixels = shown(row, source.reference(geometry), result, self.mode)
                 write_video(path, resize(pixels, even), geometry.fps, crf=PAGE_CRF)
+                write_poster(path, pixels[0])
                 done.encoded += 1
             done.outcome.videos[row] = path
 
