@@ -1,8 +1,8 @@
 """V2VBench: 50 videos with 3 prompts each (Sun et al. 2024).
 
 `--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4` or `.gif`, or folders
-`<video_id>` of pictures, under it or under its `video` folder. Results lie at `<video_id>/<number of the prompt>.mp4` or
-`.gif`, or as folders of pictures.
+`<video_id>` of pictures, under it or under its `video` folder. Results lie at `<video_id>/<number of the
+prompt>.mp4` or `.gif`, or as folders of pictures.
 """
 
 from __future__ import annotations
