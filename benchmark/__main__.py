@@ -27,6 +27,7 @@ from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
+from benchmark.report.published_csv import write_published
 from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
@@ -249,6 +250,7 @@ def _go(
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
     write_json(out / "items.json", done.items_out())
+    write_published(done, out)
     print_table(terminal_table(done))
     if (summed := aggregate_table(done)) is not None:
         print_table(summed)
