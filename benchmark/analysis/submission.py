@@ -7,6 +7,8 @@ means: they are computed again from the items.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import zipfile
 from dataclasses import asdict, dataclass
@@ -22,7 +24,7 @@ from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
 from benchmark.suites import AnySuite, names
 from shards.errors import EditVerseError
 from shards.files import atomic_path, sha256_of, write_bytes
-from shards.hashing import canonical, digest
+from shards.hashing import digest
 from shards.limits import MAX_JSON_BYTES, parse_json, read_bytes, read_json, read_yaml
 
 FORMAT = 1
@@ -175,8 +177,8 @@ def make(run: Path, row: str, card: Path, out: Path, results: Path | None = None
         raise BenchmarkError(f"--results {results}: is no folder")
     rows = [r for r in (SOURCE, row) if r in next(iter(items.values()))["scores"]]
     held = {
-        ITEMS: canonical({"items": [_cut_item(item, rows) for item in items.values()]}).encode(),
-        SUMMARY: canonical(_cut_summary(summary, rows)).encode(),
+        ITEMS: _json_bytes({"items": [_cut_item(item, rows) for item in items.values()]}),
+        SUMMARY: _json_bytes(_cut_summary(summary, rows)),
     }
     manifest = {
         "format": FORMAT,
@@ -187,7 +189,7 @@ def make(run: Path, row: str, card: Path, out: Path, results: Path | None = None
         "results": {} if results is None else _hashes(results),
         "made": summary.get("made", {}),
     }
-    held[MANIFEST] = canonical(manifest).encode()
+    held[MANIFEST] = _json_bytes(manifest)
     checked = _check(held, str(out), None)  # what would be refused is not written
     if out.suffix == ".zip":
         with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -370,9 +372,12 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): sha256_of(p) for p in files}
 
 
-def _sha256(data: bytes) -> str:
-    import hashlib
+def _json_bytes(value: Any) -> bytes:
+    """In the order of its fields: a run's metrics are listed with the headline first."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
+
+def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -66,7 +66,7 @@ def leaderboard(folder: str = "submissions", out: str = "site") -> None:
         try:
             valid.append(submissions.check(entry))
         except BenchmarkError as error:
-            refused.append(str(error))
+            refused.append(str(error).replace(str(entry), entry.name))  # the site names no folders of ours
             print(f"refused: {error}", file=sys.stderr)
     if not valid:
         raise BenchmarkError(f"--folder {folder}: holds no valid submission")

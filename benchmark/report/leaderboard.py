@@ -133,10 +133,10 @@ def _cell(
     decimals = 3 if metric.bounds[1] <= 1 else 2
     ends = "n/a" if mean.low is None else f"[{mean.low:.{decimals}f}, {mean.high:.{decimals}f}]"
     return {
-        "value": f"{mean.value:.{decimals}f}",
+        "value": f"{mean.value:.{decimals}f}".replace("inf", "∞"),
         "interval": ends,
         "letters": ranking.letters.get(label, ""),
-        "sort": repr(mean.value),
+        "sort": repr(mean.value).replace("inf", "Infinity"),
         "failed": mean.failed,
     }
 
@@ -151,7 +151,7 @@ def _card(one: Submission) -> list[tuple[str, str]]:
         (k.replace("_", " "), str(v)) for k, v in one.manifest.card.model_dump().items() if v and k != "name"
     ]
     facts += [(k, v) for k, v in one.manifest.made.items()]
-    return [*facts, ("results", f"{len(one.manifest.results)} files, sha256 given")]
+    return [*facts, ("hashed results", str(len(one.manifest.results)))]
 
 
 def _published(suite: str) -> dict[str, Any] | None:
