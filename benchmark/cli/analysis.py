@@ -215,7 +215,7 @@ def list_() -> None:
     for name in names():
         suites.add_row(name, describe(name))
     metrics = Table("class_path", "range", "version", "what", title="metrics, for a metrics file")
-    for path, kind in known_metrics().items():
+    for path, kind in (known_metrics() | known_metrics("benchmark.judges")).items():
         about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         low, high = kind.range
         metrics.add_row(path, f"{low:g} to {high:g}", str(kind.version), about)

@@ -38,11 +38,13 @@ class RunStopped(BenchmarkError):
 class Unscored:
     """A score that could not be obtained, and why. Never replaced by a number, left out of every mean.
 
-    `usage` is what asking for it took, as `Worded.usage`.
+    `usage` is what asking for it took, as `Worded.usage`. `retry` says that it is a failure and no finding:
+    the next run asks again (a service that was down), where it otherwise keeps the reason (no mask).
     """
 
     reason: str
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
+    retry: bool = False
 
 
 class Worded(float):
@@ -110,6 +112,7 @@ class Item:
         fault: why the item cannot be used, when that is known before loading.
         facets: what else items are grouped by in tables, such as their orientation.
         result: where a folder of finished results has this item's, relative to the folder.
+        beside: where it may have the source that the result was made of; "" for none.
     """
 
     id: str
@@ -125,6 +128,7 @@ class Item:
     fault: str | None = None
     facets: Mapping[str, str] = field(default_factory=dict)
     result: str = ""
+    beside: str = ""
 
 
 def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:

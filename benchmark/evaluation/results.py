@@ -13,10 +13,11 @@ import numpy as np
 
 from benchmark.core.fingerprint import fingerprint
 from benchmark.core.item import MODEL, MODEL_RAW, SOURCE, TARGET, Geometry, Item, Mode, Unscored, Worded
+from benchmark.core.order import natural
 from benchmark.core.score_cache import Score, number_out
 from benchmark.metrics import Metric
 from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
-from benchmark.suites import AnySuite
+from benchmark.suites import Aggregate, AnySuite, aggregates
 from benchmark.systems.edit_cache import EditSettings
 
 ROW_LABELS = {
@@ -70,6 +71,7 @@ class Outcome:
         notes: by row, in what a result differs from its source.
         seconds: that the editor took.
         videos: by row, what the page shows.
+        sources: by row, the source beside the result, where the result is compared with that.
     """
 
     item: Item
@@ -78,6 +80,11 @@ class Outcome:
     notes: dict[str, list[str]] = field(default_factory=dict)
     seconds: float | None = None
     videos: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+
+    def numbers(self, row: str) -> dict[str, float | None]:
+        """A row's scores by metric, None for one that is missing."""
+        return {m: None if isinstance(s, Unscored) else float(s) for m, s in self.scores[row].items()}
 
     @property
     def geometry(self) -> Geometry | None:
@@ -97,6 +104,7 @@ class Run:
     checkpoint_sha256: str | None
     counts: dict[str, int]
     remarks: list[str] = field(default_factory=list)
+    unlike_published: list[str] = field(default_factory=list)  # of the official mode, see docs/benchmark.md
     _means: dict[tuple[str, str, tuple[int, ...]], Mean] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -118,7 +126,7 @@ class Run:
         facets = sorted({name for o in self.outcomes for name in o.item.facets})
         keys += [lambda i, f=f: f"{f}: {i.facets.get(f, 'unknown')}" for f in facets]  # type: ignore[misc]
         for key in keys:
-            names = sorted({key(o.item) for o in self.outcomes})
+            names = sorted({key(o.item) for o in self.outcomes}, key=natural)
             known = [set(members) for _, members in groups]
             for name in names:
                 members = [n for n, o in enumerate(self.outcomes) if key(o.item) == name]
@@ -179,6 +187,15 @@ class Run:
             )
         return self._means[key]
 
+    def aggregates(self) -> dict[str, list[Aggregate]]:
+        """By row, what the suite itself makes of the scores; rows are missing where it makes nothing."""
+        made = {}
+        for row in self.rows:
+            scores = {o.item.id: o.numbers(row) for o in self.outcomes}
+            if found := aggregates(self.suite, scores):
+                made[row] = found
+        return made
+
     def failures(self) -> list[tuple[str, str, str, str]]:
         """(item, row, metric, reason) of every score that is missing; a row that fails whole is one line."""
         found = []
@@ -217,6 +234,10 @@ class Run:
                 for m in self.metrics
             },
             "table": table,
+            "aggregates": {
+                row: [a._asdict() | {"value": number_out(a.value)} for a in made]
+                for row, made in self.aggregates().items()
+            },
             "failures": [
                 dict(zip(("item", "row", "metric", "reason"), f, strict=True)) for f in self.failures()
             ],
@@ -227,6 +248,7 @@ class Run:
                 for note in notes
             ],
             "remarks": self.all_remarks,
+            "unlike_published": self.unlike_published,
             "usage": self.usage(),
             "seconds_per_edit": self.seconds_per_edit(),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.core.item import BenchmarkError, Item
+from benchmark.core.media import reading
 from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
@@ -23,11 +24,12 @@ class Evaluation:
 
     def __init__(self, config: RunConfig, out: Path, device: str | None = None) -> None:
         self.config, self.out = config, out
-        self.suite: AnySuite = open_suite(config.suite, Path(config.data))
+        with reading(config.mode):
+            self.suite: AnySuite = open_suite(config.suite, Path(config.data))
+            self.finished = [PrecomputedResults(name, Path(at)) for name, at in config.results.items()]
         chosen = evenly_spaced(len(self.suite.items), config.limit)
         self.items: list[Item] = [self.suite.items[n] for n in chosen]
         self.edits = Edits(out / "edits", Path(config.checkpoint), config.edit) if config.checkpoint else None
-        self.finished = [PrecomputedResults(name, Path(folder)) for name, folder in config.results.items()]
         self.systems: list[System] = [*([self.edits] if self.edits else []), *self.finished]
         metrics = config.metrics or self.suite.metrics
         self.metrics: list[Metric] = (
@@ -46,7 +48,7 @@ class Evaluation:
 
     def worker(self, known: ScoreStore) -> Worker:
         """A worker that has these parts."""
-        return Worker(self.out, self.systems, self.suite.references, self.metrics, known)
+        return Worker(self.out, self.systems, self.suite.references, self.metrics, known, self.config.mode)
 
 
 def evenly_spaced(count: int, most: int | None) -> list[int]:
