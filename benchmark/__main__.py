@@ -17,6 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
+from benchmark.cli import submission
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
@@ -346,6 +347,12 @@ def main() -> int:
         "calibrate": calibrate,
         "study": study,
         "submit": submit,
+        "submission": {
+            "_help": "Write or check a submission: scores, hashes and a card of the method.",
+            "make": submission.make,
+            "check": submission.check,
+        },
+        "leaderboard": submission.leaderboard,
         "gallery": gallery,
         "tables": tables,
         "published": published,
