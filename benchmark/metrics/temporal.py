@@ -41,7 +41,6 @@ class TemporalConsistency:
     version: int = 1
     needs_source: ClassVar[bool] = False
     faults: ClassVar[Faults] = {"it sees the middle square of a frame": {"squares": "corrected"}}
-    needs_source: ClassVar[bool] = False
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         if len(result) < 2:
