@@ -1,0 +1,43 @@
+"""Metrics that need no network, for runs whose judge is what is tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.item import Reference
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """Mean grey level of the result; reads nothing of the source."""
+
+    name: str = "brightness"
+    label: str = "brightness"
+    unit: str = ""
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 255.0)
+    version: int = 1
+    needs_source: ClassVar[bool] = False
+
+    def __call__(self, reference: Reference, result: np.ndarray) -> float:
+        """Grey levels."""
+        return float(result.mean())
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """Reads the source, and holds a programming error."""
+
+    name: str = "faulty"
+    label: str = "faulty"
+    unit: str = ""
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+    version: int = 1
+
+    def __call__(self, reference: Reference, result: np.ndarray) -> float:
+        """Raises KeyError once the source is there."""
+        return {"size": float(reference.source.size)}["sise"]
