@@ -17,6 +17,7 @@ import pytest
 from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
 from benchmark.judges.image_judge import PictureJudge
 from benchmark.judges.judge import Judge, judged
+from benchmark.judges.video_judge import VideoJudge
 from curation.vlm.endpoint import Endpoint
 from tests.benchmark.stub import GOOD, Reply, Stub, responded, said
 
@@ -259,3 +260,17 @@ def test_a_schema_is_sent_where_the_endpoint_takes_one(stub: Stub) -> None:
         )
     Judge(Endpoint(stub.url, "m", timeout=5))(*pair())
     assert "response_format" not in stub.requests[-1]
+
+
+def test_a_judge_of_videos_shows_both_whole_with_their_times(stub: Stub, endpoint: Endpoint) -> None:
+    assert VideoJudge(endpoint, frames=5)(*pair()) == 6
+    (request,) = stub.requests
+    parts = request["messages"][0]["content"]
+    labels = [part["text"] for part in parts if part["type"] == "text"]
+    times = ("0.00", "0.20", "0.40", "0.60", "0.80")  # frames 0, 2, 4, 6, 8 at 10 a second
+    assert labels[:-1] == [f"Video {video}, {t} s:" for video in (1, 2) for t in times]
+    assert "Make it blue." in labels[-1]
+    shown = pictures(request)
+    for number, frame in enumerate((0, 2, 4, 6, 8)):
+        assert np.abs(shown[number].astype(int) - (200, 20 * frame, 0)).max() < 12
+        assert np.abs(shown[5 + number].astype(int) - (0, 20 * frame, 200)).max() < 12
