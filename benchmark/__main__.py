@@ -17,6 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
+from benchmark.cli import submission
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
@@ -27,6 +28,7 @@ from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
+from benchmark.report.published_csv import write_published
 from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
@@ -249,6 +251,7 @@ def _go(
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
     write_json(out / "items.json", done.items_out())
+    write_published(done, out)
     print_table(terminal_table(done))
     if (summed := aggregate_table(done)) is not None:
         print_table(summed)
@@ -344,6 +347,12 @@ def main() -> int:
         "calibrate": calibrate,
         "study": study,
         "submit": submit,
+        "submission": {
+            "_help": "Write or check a submission: scores, hashes and a card of the method.",
+            "make": submission.make,
+            "check": submission.check,
+        },
+        "leaderboard": submission.leaderboard,
         "gallery": gallery,
         "tables": tables,
         "published": published,
