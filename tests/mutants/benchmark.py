@@ -100,7 +100,7 @@ MUTANTS = (
     Mutant(
         "keeps a failure as a score",
         "benchmark/core/score_cache.py",
-        'return {"unscored": score.reason, **used}',
+        'return {"unscored": score.reason, **failed, **used}',
         'return {"value": 0.0, **used}',
         ("tests/benchmark/test_store.py::test_scores_come_back_after_reopening",),
         "the next run reads a number where there was none",
@@ -120,5 +120,23 @@ MUTANTS = (
         "interpolation=Interpolation.BILINEAR | 0x40000)",
         ("tests/benchmark/test_official.py::test_frames_are_decords",),
         "decord repeats chroma; interpolating it differs by 5 grey levels",
+    ),
+    Mutant(
+        "keeps a failure for good",
+        "benchmark/evaluation/item_evaluator.py",
+        "return self.known.failures(key) <= most",
+        "return False",
+        ("tests/benchmark/test_answers.py::test_a_healthy_endpoint_later_gives_the_score",),
+        "a judge that was down for a minute leaves the item unscored for ever",
+    ),
+    Mutant(
+        "gives a useless answer again",
+        "benchmark/judges/answer_log.py",
+        "not_these = self._rejected[question.reader] | set(question.used)",
+        "not_these = set(question.used)",
+        (
+            "tests/benchmark/test_answers.py::test_a_fault_is_told_asked_again_so_often_and_touches_nothing_else",
+        ),
+        "a run that asks again is to have another answer",
     ),
 )
