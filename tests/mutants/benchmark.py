@@ -100,7 +100,7 @@ MUTANTS = (
     Mutant(
         "keeps a failure as a score",
         "benchmark/core/score_cache.py",
-        'return {"unscored": score.reason, **used}',
+        'return {"unscored": score.reason, **failed, **used}',
         'return {"value": 0.0, **used}',
         ("tests/benchmark/test_store.py::test_scores_come_back_after_reopening",),
         "the next run reads a number where there was none",
