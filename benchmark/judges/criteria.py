@@ -22,7 +22,8 @@ from pydantic import Field, create_model
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.core.score_cache import address
-from benchmark.judges.judge import ATTEMPTS, Asked, Reason, answered
+from benchmark.judges.asking import ATTEMPTS, Asked, answered
+from benchmark.judges.judge import Reason
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.exchange import asking
 from curation.vlm.interface import AnnotatorError

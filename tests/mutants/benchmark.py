@@ -106,6 +106,22 @@ MUTANTS = (
         "the next run reads a number where there was none",
     ),
     Mutant(
+        "counts every item in a mean over kinds",
+        "benchmark/suites/__init__.py",
+        "means = [mean_over(label, values) for values in groups]",
+        "means = [mean_over(label, [v]) for values in groups for v in values]",
+        ("tests/benchmark/test_layouts.py::test_kinds_count_alike_however_many_items_they_have",),
+        "the published sum gives each kind of edit one voice",
+    ),
+    Mutant(
+        "gives a judge that ties the pair",
+        "benchmark/analysis/calibrate.py",
+        "value = 0.5 if told == 0 else float(order == told)",
+        "value = 1.0 if told == 0 else float(order == told)",
+        ("tests/benchmark/test_calibrate.py::test_ties_count_by_the_stated_rules",),
+        "a judge that gives all results one grade would be right always",
+    ),
+    Mutant(
         "compares official results with the suite's own source",
         "benchmark/evaluation/item_evaluator.py",
         'if not isinstance(result, Result) or not (self.mode == "official" or item.fault):',
