@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.analysis.compare import ItemEntry, Number, read_items
 from benchmark.core.item import SOURCE, BenchmarkError
@@ -92,6 +92,13 @@ class MetricEntry(BaseModel):
     unit: str = ""
     range: tuple[Number, Number]
     settings: Any = None
+
+    @field_validator("range")
+    @classmethod
+    def _in_order(cls, value: tuple[Any, Any]) -> tuple[Any, Any]:
+        if None in value or not value[0] < value[1]:
+            raise ValueError("should be the lowest and the highest value possible")
+        return value
 
     @property
     def bounds(self) -> tuple[float, float]:
