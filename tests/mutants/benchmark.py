@@ -130,4 +130,20 @@ MUTANTS = (
         ("tests/benchmark/test_store.py::test_scores_come_back_after_reopening",),
         "the next run reads a number where there was none",
     ),
+    Mutant(
+        "compares official results with the suite's own source",
+        "benchmark/evaluation/item_evaluator.py",
+        'if not isinstance(result, Result) or not (self.mode == "official" or item.fault):',
+        "if not isinstance(result, Result) or not item.fault:",
+        ("tests/benchmark/test_official.py::test_source_of_the_list_counts_in_corrected_where_it_is_there",),
+        "the published program reads the source beside the result, which may be another rendition",
+    ),
+    Mutant(
+        "converts colours accurately in the official mode",
+        "benchmark/core/stored_frames.py",
+        "interpolation=Interpolation.BILINEAR)",
+        "interpolation=Interpolation.BILINEAR | 0x40000)",
+        ("tests/benchmark/test_official.py::test_frames_are_decords",),
+        "decord repeats chroma; interpolating it differs by 5 grey levels",
+    ),
 )

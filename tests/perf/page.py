@@ -25,6 +25,7 @@ from shards.media import write_video
 from tests.browser import chromium
 from tests.perf.measure import Figure, scene
 
+REST = 1000  # milliseconds on every card, so that its videos load
 METHODS = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot")
 FRAMES, HEIGHT, WIDTH, FPS = 65, 352, 624, 24.0
 LIVE = "[...document.querySelectorAll('video')].filter(v => v.currentSrc || v.src).length"
@@ -50,11 +51,11 @@ def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
         size = (folder / "report.html").stat().st_size / 1e6
         what = f"{name} page of {items} items"
         figures.append(Figure(f"{what}, written", first, again, "s", f"{size:.3g} MB; best: once more"))
-        figures += opened_figures(what, (folder / "report.html").as_uri(), quick)
+        figures += opened_figures(what, (folder / "report.html").as_uri(), quick, REST)
     return figures
 
 
-def opened_figures(what: str, address: str, quick: bool) -> list[Figure]:
+def opened_figures(what: str, address: str, quick: bool, rest: int) -> list[Figure]:
     """Seconds until the page is there, most videos at a time and memory while scrolling through it."""
     loads, interactive = [], []
     with chromium() as browser:
@@ -81,7 +82,7 @@ def opened_figures(what: str, address: str, quick: bool) -> list[Figure]:
         begin = time.perf_counter()
         for number in range(cards):
             page.evaluate("n => document.querySelectorAll('.card')[n].scrollIntoView()", number)
-            page.wait_for_timeout(250)
+            page.wait_for_timeout(rest)
             most = max(most, page.evaluate(LIVE))
         scrolled = time.perf_counter() - begin
         after = memory_of_renderers()

@@ -91,12 +91,14 @@ function share() {
   for (const player of kept) player.load();
 }
 
+// Only where a reader rests: what is scrolled past keeps its posters. A browser is slow to take memory back.
+const REST = 400; // milliseconds
 let sharing = 0;
-function shareSoon() { clearTimeout(sharing); sharing = setTimeout(share, 120); }
+function shareSoon() { clearTimeout(sharing); sharing = setTimeout(share, REST); }
 const nearby = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) near[isIntersecting ? "add" : "delete"](players.get(target));
   shareSoon();
-}, { rootMargin: "400px" });
+});
 // Posters come earlier and go later than videos; decoded pictures of a whole page would take as much memory.
 const around = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {

@@ -27,7 +27,7 @@ class Player {
         video.addEventListener("loadeddata", resolve, { once: true });
         video.addEventListener("error", resolve, { once: true });
         this.fill(video);
-      }))).then(() => { if (this.ready === ready && !this.playing) this.seek(this.frame); });
+      }))).then(() => { if (this.ready === ready && !this.playing && this.frame) this.seek(this.frame); });
       this.ready = ready;
     }
     return this.ready;
