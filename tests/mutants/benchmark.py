@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 STATS, COMPARE = "tests/benchmark/test_stats.py", "tests/benchmark/test_compare.py"
+SUBMISSION = "tests/benchmark/test_submission.py"
 METRICS, OUTCOME = "tests/benchmark/test_metrics.py", "tests/benchmark/test_outcome.py"
 
 MUTANTS = (
@@ -56,6 +57,30 @@ MUTANTS = (
         "return Difference(ours, theirs, mean, sign_flip_p(values, seed), effect)",
         (f"{COMPARE}::test_whole_clusters_are_flipped",),
         "signs of whole clusters are flipped",
+    ),
+    Mutant(
+        "lets Wilson's interval be short for few hits",
+        "benchmark/statistics/rates.py",
+        "if 0 < hits <= FEW:",
+        "if False:",
+        (f"{STATS}::test_the_interval_of_a_rate_covers_it",),
+        "rare hits are covered in 92 % of cases at most",
+    ),
+    Mutant(
+        "believes the means of a submission",
+        "benchmark/analysis/submission.py",
+        "or not _same(said.value, mean.value):",
+        "or said.value is None:",
+        (f"{SUBMISSION}::test_what_does_not_fit_is_refused",),
+        "a mean that is not that of the items is refused",
+    ),
+    Mutant(
+        "forgets earlier steps of Holm's correction",
+        "benchmark/statistics/paired.py",
+        "least = max(least, min(1.0, (len(order) - rank) * (ps[n] or 0.0)))",
+        "least = min(1.0, (len(order) - rank) * (ps[n] or 0.0))",
+        (f"{COMPARE}::test_holms_correction_by_hand",),
+        "a larger p may not come out below a smaller one",
     ),
     Mutant(
         "takes pixels for 0 to 1",
