@@ -29,6 +29,7 @@ from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
 from benchmark.report.published_csv import write_published
+from benchmark.report.several import PAGE, beside, check_place, joined, names_of
 from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
@@ -115,24 +116,60 @@ def run(
 
 
 def report(
+    runs: list[str],
     out: str = "runs/bench",
     curves: str | None = None,
     gallery: int = 48,
     page: Literal["file", "folder"] = "file",
 ) -> None:
-    """Write the page of a finished run again, from what its folder holds.
+    """Write the page of a finished run again, or one page of several runs of a suite.
 
     Args:
-        out: the run's folder
+        runs: folders of finished runs whose rows stand together on a page in out; none for the run in out
+        out: the run's folder, or that of the page of several
         curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
         page: as for run
     """
+    if runs:
+        report_several([Path(folder) for folder in runs], Path(out), curves, gallery, page == "file")
+        return
+    evaluate_and_report(read_config(Path(out)), Path(out), curves, gallery, page == "file")
+
+
+report.may_lack_words = True  # type: ignore[attr-defined]
+
+
+def report_several(folders: list[Path], out: Path, curves: str | None, gallery: int, inside: bool) -> None:
+    """Write the page of several runs, whose scores and videos are as their folders hold them."""
+    check_place(out, folders)
+    drawn = read_curves(Path(curves)) if curves else []
+    made: dict[str, str] = {}
+    done = {}
+    for name, folder in zip(names_of(folders), folders, strict=True):
+        bench = Evaluation(read_config(folder), folder)
+        with held(folder):
+            done[name] = execute(bench.config, folder, console, gallery, bench=bench)
+            made |= {f"{name}, {key}": value for key, value in provenance(folder, fresh=False).items()}
+    run = joined(done)
+    with exclusive(out, "--out"):
+        if not inside:
+            beside(run, out)
+        write_report(out / PAGE, run, drawn, made, inside)
+        write_json(out / "items.json", run.items_out())
+    print_table(terminal_table(run))
+    for remark in run.all_remarks[:20]:
+        console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False)
+    console.print(f"report: {(out / PAGE).resolve()}", highlight=False, soft_wrap=True, markup=False)
+
+
+def read_config(out: Path) -> RunConfig:
+    """The configuration of the run in a folder; BenchmarkError where there is none that can be read."""
     from pydantic import TypeAdapter, ValidationError
 
-    path = Path(out) / "config.json"
+    path = out / "config.json"
     try:
-        config = TypeAdapter(RunConfig).validate_python(read_json(path))
+        return TypeAdapter(RunConfig).validate_python(read_json(path))
     except FileNotFoundError:
         raise BenchmarkError(
             f"{path}: not found; `python -m benchmark run --out {out}` comes first"
@@ -143,7 +180,6 @@ def report(
         raise BenchmarkError(f"{path}: damaged ({reason}); run again with another --out") from None
     except (OSError, EditVerseError) as error:
         raise BenchmarkError(f"{path}: damaged ({error}); run again with another --out") from None
-    evaluate_and_report(config, Path(out), curves, gallery, page == "file")
 
 
 def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendition: str = "large") -> None:

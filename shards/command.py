@@ -94,8 +94,12 @@ class Parser(jsonargparse.ArgumentParser):
             self.add_argument("-h", "--help", action=HelpAction, help="show this help")
 
     def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; the function may say how its help is laid out."""
+        """As jsonargparse's; the function may say how its help is laid out, and that its list may be empty.
+
+        The latter by an attribute `may_lack_words`: a command line without words of its own is an empty list.
+        """
         self.help_layout = getattr(function, "help_layout", self.help_layout)
+        self.may_lack_words = getattr(function, "may_lack_words", False)
         return super().add_function_arguments(function, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
@@ -204,6 +208,8 @@ def in_style(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[
     if members:  # one that is written as a list is one
         whole = len(members) == 1 and members[0].startswith("[")
         out.insert(first, members[0] if whole else json.dumps(members))
+    elif getattr(parser, "may_lack_words", False):
+        out.append("[]")
     return out
 
 

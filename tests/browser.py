@@ -77,5 +77,6 @@ def ready_card(page: Any, number: int = 0) -> tuple[Any, float, int]:
     """A card scrolled into view with its videos loaded, its frame rate and its number of frames."""
     card = page.locator(".card").nth(number)
     card.scroll_into_view_if_needed()
+    card.focus()  # videos of a card come when a reader turns to it
     settle(page, card)
     return card, float(card.get_attribute("data-fps")), int(card.get_attribute("data-frames"))

@@ -163,8 +163,8 @@ def disagreement(outcome: Outcome, rows: Sequence[str], judges: Sequence[Metric]
     """How much judges disagree about an item, from 0; None where there are no two opinions to compare.
 
     The standard deviation (of the population) of the judges' scores of a result, each as a share of its
-    range and turned so that more is better; of repeats of one judge, the standard deviation that it tells, as
-    a share of the range. The largest over results.
+    range and turned so that more is better; of repeats of one judge, the standard deviation of its answers,
+    as a share of the range. The largest over results.
     """
     found = []
     for row in rows:
@@ -176,9 +176,9 @@ def disagreement(outcome: Outcome, rows: Sequence[str], judges: Sequence[Metric]
                 continue
             share = (float(score) - low) / (high - low)
             shares.append(share if metric.higher_is_better else 1 - share)
-            variance = getattr(score, "variance", None)
-            if variance:
-                found.append(math.sqrt(variance) / (high - low))
+            repeats = getattr(score, "repeats", ())
+            if len(repeats) > 1:
+                found.append(float(np.std(repeats)) / (high - low))
         if len(shares) > 1:
             found.append(float(np.std(shares)))
     return round(max(found), 6) if found else None

@@ -18,6 +18,7 @@ from benchmark.core.item import MODEL, SOURCE, TARGET
 from benchmark.core.order import natural
 from benchmark.evaluation.results import ROW_NOTES, Run, label_of
 from benchmark.report import bar_charts, gallery
+from benchmark.report.notes import notes
 from benchmark.report.tables import heading, interval, number, spread, unit_and_arrow
 from benchmark.report.training_curves import Curve, svg
 from benchmark.statistics.intervals import Mean
@@ -59,6 +60,7 @@ def write_report(
         clustered_by=run.clusters[0],
         edited=MODEL in run.rows,
         remarks=[*run.all_remarks, *run.unlike_published],
+        notes=notes(run),
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
         cards=[gallery.card(run, n, root) for n in shown],

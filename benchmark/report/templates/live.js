@@ -91,8 +91,9 @@ function share() {
   for (const player of kept) player.load();
 }
 
-// Only where a reader rests: what is scrolled past keeps its posters. A browser is slow to take memory back.
-const REST = 400; // milliseconds
+// Only where a reader rests, points at or plays something: what is scrolled past keeps its posters, since a
+// browser is slow to take a video's memory back.
+const REST = 1200; // milliseconds
 let sharing = 0;
 function shareSoon() { clearTimeout(sharing); sharing = setTimeout(share, REST); }
 const nearby = new IntersectionObserver((entries) => {
@@ -107,6 +108,13 @@ const around = new IntersectionObserver((entries) => {
     }
   }
 }, { rootMargin: "1600px" });
-for (const card of cards) { nearby.observe(card); around.observe(card); }
+for (const card of cards) {
+  nearby.observe(card);
+  around.observe(card);
+  card.addEventListener("focusin", () => players.get(card).load());
+  card.addEventListener("pointermove", (event) => { // not where the page moves under a pointer that rests
+    if (event.movementX || event.movementY) players.get(card).load();
+  });
+}
 addEventListener("scroll", shareSoon, { passive: true });
 addEventListener("resize", shareSoon);

@@ -47,7 +47,7 @@ class Player {
   seek(frame) {
     this.show(frame);
     this.load();
-    for (const video of this.videos) video.currentTime = this.time(this.frame);
+    for (const video of this.videos) if (video.readyState) video.currentTime = this.time(this.frame);
   }
 
   step(by) { this.pause(); this.seek((this.frame + by + this.frames) % this.frames); }
