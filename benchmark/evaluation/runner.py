@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import ScoreStore
+from benchmark.evaluation.editing import make_edits
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
@@ -115,8 +116,9 @@ def execute(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     counts: Counter[str] = Counter()
     outcomes: dict[int, Any] = {}
+    made = make_edits(bench, console, workers)
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("edit and score" if bench.edits else "score", total=len(jobs))
+        bar = progress.add_task("score", total=len(jobs))
         for number, done in _done(bench, store, jobs, workers):
             store.put(done.fresh)
             done.outcome.item = bench.items[number]
@@ -125,13 +127,14 @@ def execute(
             counts.update(videos_encoded=done.encoded, edits_made=done.made, edits_reused=done.kept)
             progress.update(bar, description=bench.items[number].id)
             progress.advance(bar)
+    counts.update(edits_made=made, edits_reused=-made)  # those that were made just now were found again
     return Run(
         config,
         bench.suite,
         bench.metrics,
         [outcomes[number] for number in range(len(jobs))],
         bench.rows,
-        bench.edits.sha256 if bench.edits else None,
+        bench.checkpoint.sha256 if bench.checkpoint else None,
         {name: counts[name] for name in COUNTED},
         [line for finished in bench.finished for line in finished.extra(bench.suite.items)],
     )

@@ -100,9 +100,8 @@ def facts(run: Run) -> dict[str, str]:
     )
     if sizes:
         out["scored at"] = ", ".join(sizes[:4]) + (" ..." if len(sizes) > 4 else "")
-    seconds = run.seconds_per_edit()
-    if seconds is not None:
-        out["time per edit"] = f"{seconds:.2f} s"
+    for row, seconds in run.seconds_per_edit().items():
+        out[f"time per edit, {label_of(row)}"] = f"{seconds:.2f} s"
     return out
 
 

@@ -31,12 +31,14 @@ class Result:
     Attributes:
         files: with their sha256, by row.
         seconds: that an editor took to make it; new: it did so just now.
+        peak_bytes: the most memory that it took, of the GPU where it used one, else of the process.
     """
 
     files: dict[str, tuple[Path, str]]
     geometry: Geometry
     seconds: float | None = None
     new: bool = False
+    peak_bytes: int | None = None
 
 
 class System(Protocol):
