@@ -26,7 +26,7 @@ from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
-from benchmark.report.tables import terminal_table
+from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
 from benchmark.systems.checkpoint_editor import EditSettings
@@ -230,12 +230,14 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
     )
     write_json(out / "items.json", done.items_out())
     print_table(terminal_table(done))
+    if (summed := aggregate_table(done)) is not None:
+        print_table(summed)
     console.print(
         f"{done.counts['edits_made']} edits made, {done.counts['edits_reused']} reused; "
         f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
         f"95 % intervals clustered by {done.clusters[0]}"
     )
-    for remark in [*done.suite.remarks, *done.remarks][:20]:
+    for remark in [*done.suite.remarks, *done.remarks, *done.unlike_published][:20]:
         console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
         words = f"[yellow]unscored[/yellow] {escape(f'{item} {row} {metric}: {reason}')}"

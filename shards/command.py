@@ -22,6 +22,7 @@ import yaml
 from shards.aliases import COMMANDS, SETTINGS, VALUES
 from shards.errors import EditVerseError, first_line
 from shards.help_pages import HelpAction, HelpLayout
+from shards.processes import count_interrupts
 from shards.resources import config_file, named_in
 
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: ")
@@ -317,6 +318,7 @@ def run_command(command: Callable[[], Any], resumes: bool = True) -> int:
         command: parses the command line and does the work; returns a status or None.
         resumes: the same command goes on after Ctrl-C, and the line says so.
     """
+    count_interrupts()
     try:
         status = int(command() or 0)
         sys.stdout.flush()

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 DAY = 24 * 3600.0  # seconds after which what another machine left half-made is taken for dead
 
@@ -52,6 +53,31 @@ def work_in_background() -> None:
     """
     close_terminal_input()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_interrupts: list[int] = []  # signals of Ctrl-C that came so far
+
+
+def count_interrupts() -> None:
+    """Remember each Ctrl-C, and raise KeyboardInterrupt as Python does; in the main thread alone.
+
+    The exception may be lost: C code that asks whether an object has an attribute drops whatever came of it.
+    Work that is about to begin for long asks `interrupts` again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _counted)
+
+
+def _counted(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def interrupts() -> int:
+    """How many Ctrl-C have come since `count_interrupts`, whatever became of them."""
+    return len(_interrupts)
 
 
 @contextmanager

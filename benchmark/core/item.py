@@ -112,6 +112,7 @@ class Item:
         fault: why the item cannot be used, when that is known before loading.
         facets: what else items are grouped by in tables, such as their orientation.
         result: where a folder of finished results has this item's, relative to the folder.
+        beside: where it may have the source that the result was made of; "" for none.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Item:
     fault: str | None = None
     facets: Mapping[str, str] = field(default_factory=dict)
     result: str = ""
+    beside: str = ""
 
 
 def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:

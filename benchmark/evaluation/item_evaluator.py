@@ -21,16 +21,19 @@ from benchmark.core.item import (
     Geometry,
     Item,
     Loaded,
+    Mode,
     Reference,
     RunStopped,
     Unscored,
 )
-from benchmark.core.media import read_frames
+from benchmark.core.media import geometry_of, read_frames
 from benchmark.core.score_cache import Score, ScoreStore, address
+from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.results import Outcome
 from benchmark.metrics import Metric
 from benchmark.metrics.base import score
 from benchmark.systems.results_folder import Result, System
+from shards.hashing import digest
 from shards.media import resize, write_video
 
 PAGE_CRF = 20  # of the videos inside the page; scores are taken before this encoding
@@ -39,15 +42,33 @@ Line = tuple[str, Score, dict[str, Any]]  # address, score, what it is of
 
 
 class Frames:
-    """An item's decoded media and what derives from them; nothing is decoded before it is needed."""
+    """An item's decoded media and what derives from them; nothing is decoded before it is needed.
 
-    def __init__(self, item: Item) -> None:
-        self.item = item
+    Args:
+        source: the source that a result was made of, in place of the item's own media.
+        mode: how that is read.
+    """
+
+    def __init__(self, item: Item, source: Path | None = None, mode: Mode = "corrected") -> None:
+        self.item, self.source, self.mode = item, source, mode
         self._references: dict[Geometry, Reference] = {}
 
     @cached_property
+    def native(self) -> Geometry | None:
+        """Of the source; None for one that is missing or unreadable."""
+        if self.source is None:
+            return self.item.native
+        try:
+            return geometry_of(self.source, 1.0, self.mode)
+        except (ValueError, OSError):  # who reads it gets the reason
+            return None
+
+    @cached_property
     def loaded(self) -> Loaded:
-        return self.item.load()
+        if self.source is None:
+            return self.item.load()
+        frames = read_frames(self.source, self.mode)
+        return Loaded(frames, None, None, self.native.fps if self.native else 1.0, {})
 
     def reference(self, geometry: Geometry) -> Reference:
         if geometry not in self._references:
@@ -74,6 +95,7 @@ class Worker:
         out: folder of the run.
         systems: what fills rows of its own; references: rows of the suite (`source`, `target`).
         known: scores that need not be computed again.
+        mode: how videos are read, see `benchmark.core.media`.
     """
 
     def __init__(
@@ -83,9 +105,11 @@ class Worker:
         references: Sequence[str],
         metrics: list[Metric],
         known: ScoreStore,
+        mode: Mode = "corrected",
     ) -> None:
         self.out, self.systems, self.metrics, self.known = out, systems, metrics, known
-        self.rows = rows_of(systems, references)
+        self.rows, self.mode = rows_of(systems, references), mode
+        self.read_by = {"decoder": decoder()} if mode == "official" else {}
         self.asking = ThreadPoolExecutor(4)
         self.settings = {m.name: fingerprint(m) for m in metrics}
 
@@ -113,18 +137,31 @@ class Worker:
             geometry = common if result is None else result
             if isinstance(geometry, Result):
                 geometry = geometry.geometry
-            if item.fault:
+            own = self._own_source(item, result)
+            if item.fault and own is None:
                 geometry = Unscored(item.fault)
             if isinstance(geometry, Unscored):
                 done.outcome.scores[row] = self._missing(geometry)
                 continue
-            self._row(done, row, frames, geometry, result if isinstance(result, Result) else None)
+            seen = frames if own is None else Frames(item, own[0], self.mode)
+            if own is not None:
+                done.outcome.sources[row] = own[0]
+            self._row(done, row, seen, geometry, result if isinstance(result, Result) else None)
         if page and done.outcome.geometries:
             self._videos(done, frames, results)
         return done
 
+    def _own_source(self, item: Item, result: Result | Unscored | None) -> tuple[Path, str] | None:
+        """The source beside a result, and its sha256, where that is what the result is compared with.
+
+        The published code reads no other; `corrected` does so where the suite's own is missing.
+        """
+        if not isinstance(result, Result) or not (self.mode == "official" or item.fault):
+            return None
+        return result.source
+
     def _result(self, system: System, item: Item, frames: Frames) -> Result | Unscored:
-        if item.fault:
+        if item.fault and not item.beside:
             return Unscored(item.fault)
         try:
             return system.result(item, lambda: frames.loaded)
@@ -141,11 +178,14 @@ class Worker:
     ) -> None:
         item = done.outcome.item
         identity = result.files[row][1] if result else row
+        content = item.content
+        if frames.source is not None and result and result.source:
+            content = digest({"video1": result.source[1]}, "spaced")  # as `media_item` addresses it
         scores: dict[str, Score] = {}
         missing: dict[str, str] = {}  # addresses of scores to be computed, by metric
         for metric in self.metrics:
             words = {name: item.prompts.get(name) for name in getattr(metric, "reads", ())}
-            parts = item.content, words, identity, asdict(geometry)
+            parts = content, words, identity, asdict(geometry) | self.read_by
             key = address("score", *parts, self.settings[metric.name])
             found = self.known.get(key)
             if found is None:
@@ -161,8 +201,8 @@ class Worker:
             return
         done.outcome.scores[row] = {m.name: (scores | computed)[m.name] for m in self.metrics}
         done.outcome.geometries[row] = geometry
-        if result and item.native and row not in (MODEL, MODEL_RAW):
-            done.outcome.notes[row] = differences(geometry, item.native)
+        if result and frames.native and row not in (MODEL, MODEL_RAW):
+            done.outcome.notes[row] = differences(geometry, frames.native)
         about = {"item": item.id, "row": row}
         done.fresh += [(missing[name], computed[name], about | {"metric": name}) for name in missing]
         done.reused += len(scores)
@@ -172,7 +212,7 @@ class Worker:
     ) -> dict[str, Score]:
         """Scores of a row by these metrics; those that wait for answers are asked first, collected last."""
         reference = frames.reference(geometry)
-        pixels = shown(row, reference, result)
+        pixels = shown(row, reference, result, self.mode)
         chosen = [m for m in self.metrics if m.name in names]
         asked = {
             m.name: self.asking.submit(score, m, reference, pixels)
@@ -185,18 +225,21 @@ class Worker:
     def _videos(self, done: ItemResult, frames: Frames, results: dict[str, Result | Unscored]) -> None:
         """Small H.264 files of what was scored, for the page; even sides, as browsers need."""
         item, scored = done.outcome.item, done.outcome.geometries
-        shown_too = {SOURCE: item.native} if item.native and SOURCE not in scored else {}
+        beside = next(iter(done.outcome.sources.values()), None)
+        source = frames if beside is None or not item.fault else Frames(item, beside, self.mode)
+        shown_too = {SOURCE: source.native} if source.native and SOURCE not in scored else {}
         for row, geometry in (shown_too | scored).items():
             if row == MODEL_RAW:  # in the tables; a video more per item would say little
                 continue
             result = results.get(row)
             result = result if isinstance(result, Result) else None
             identity = result.files[row][1] if result else row
-            name = address("page", item.content, identity, asdict(geometry))[:32]
+            content = item.content or str(source.source)
+            name = address("page", content, identity, asdict(geometry) | self.read_by)[:32]
             path = self.out / "videos" / f"{name}.mp4"
             if not path.is_file():
                 even = (geometry.height + geometry.height % 2, geometry.width + geometry.width % 2)
-                pixels = shown(row, frames.reference(geometry), result)
+                pixels = shown(row, source.reference(geometry), result, self.mode)
                 write_video(path, resize(pixels, even), geometry.fps, crf=PAGE_CRF)
                 done.encoded += 1
             done.outcome.videos[row] = path
@@ -208,10 +251,10 @@ def rows_of(systems: Sequence[System], references: Sequence[str]) -> list[str]:
     return [r for r in (SOURCE, *own, TARGET) if r in own or r in references]
 
 
-def shown(row: str, reference: Reference, result: Result | None) -> np.ndarray:
+def shown(row: str, reference: Reference, result: Result | None, mode: Mode = "corrected") -> np.ndarray:
     """The frames of a row, uint8 RGB [T, H, W, 3]."""
     if result:
-        return read_frames(result.files[row][0])
+        return read_frames(result.files[row][0], mode)
     return reference.source if row == SOURCE else reference.target
 
 

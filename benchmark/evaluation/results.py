@@ -16,7 +16,7 @@ from benchmark.core.item import MODEL, MODEL_RAW, SOURCE, TARGET, Geometry, Item
 from benchmark.core.score_cache import Score, number_out
 from benchmark.metrics import Metric
 from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
-from benchmark.suites import AnySuite
+from benchmark.suites import Aggregate, AnySuite, aggregates
 from benchmark.systems.checkpoint_editor import EditSettings
 
 ROW_LABELS = {
@@ -71,6 +71,7 @@ class Outcome:
         seconds: that the editor took, by row.
         peak_bytes: of memory that it took, by row.
         videos: by row, what the page shows.
+        sources: by row, the source beside the result, where the result is compared with that.
     """
 
     item: Item
@@ -80,6 +81,11 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+
+    def numbers(self, row: str) -> dict[str, float | None]:
+        """A row's scores by metric, None for one that is missing."""
+        return {m: None if isinstance(s, Unscored) else float(s) for m, s in self.scores[row].items()}
 
     @property
     def geometry(self) -> Geometry | None:
@@ -99,6 +105,7 @@ class Run:
     checkpoint_sha256: str | None
     counts: dict[str, int]
     remarks: list[str] = field(default_factory=list)
+    unlike_published: list[str] = field(default_factory=list)  # of the official mode, see docs/benchmark.md
     _means: dict[tuple[str, str, tuple[int, ...]], Mean] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -130,6 +137,15 @@ class Run:
             labels = [self.clusters[1][n] for n in members]
             self._means[key] = mean_interval([None if isinstance(s, Unscored) else s for s in scores], labels)
         return self._means[key]
+
+    def aggregates(self) -> dict[str, list[Aggregate]]:
+        """By row, what the suite itself makes of the scores; rows are missing where it makes nothing."""
+        made = {}
+        for row in self.rows:
+            scores = {o.item.id: o.numbers(row) for o in self.outcomes}
+            if found := aggregates(self.suite, scores):
+                made[row] = found
+        return made
 
     def failures(self) -> list[tuple[str, str, str, str]]:
         """(item, row, metric, reason) of every score that is missing; a row that fails whole is one line."""
@@ -169,6 +185,10 @@ class Run:
                 for m in self.metrics
             },
             "table": table,
+            "aggregates": {
+                row: [a._asdict() | {"value": number_out(a.value)} for a in made]
+                for row, made in self.aggregates().items()
+            },
             "failures": [
                 dict(zip(("item", "row", "metric", "reason"), f, strict=True)) for f in self.failures()
             ],
@@ -179,6 +199,7 @@ class Run:
                 for note in notes
             ],
             "remarks": [*self.suite.remarks, *self.remarks],
+            "unlike_published": self.unlike_published,
             "usage": self.usage(),
             "seconds_per_edit": self.seconds_per_edit(),
             "peak_bytes": self.peak_bytes(),

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import ScoreStore
+from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.editing import make_edits
 from benchmark.evaluation.item_evaluator import ItemResult
-from benchmark.evaluation.results import Run, RunConfig
+from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
 from benchmark.evaluation.worker_pool import in_processes
 from shards.devices import choose_device
@@ -136,8 +137,36 @@ def execute(
         bench.rows,
         bench.checkpoint.sha256 if bench.checkpoint else None,
         {name: counts[name] for name in COUNTED},
-        [line for finished in bench.finished for line in finished.extra(bench.suite.items)],
+        [
+            *(line for finished in bench.finished for line in finished.extra(bench.suite.items)),
+            *sources_used(bench, list(outcomes.values())),
+        ],
+        unlike_published(bench) if config.mode == "official" else [],
     )
+
+
+def sources_used(bench: Evaluation, outcomes: list[Outcome]) -> list[str]:
+    """Which sources results were compared with, where some have theirs beside them."""
+    found = []
+    for system in bench.finished:
+        row = system.rows[0]
+        named = [o for o in outcomes if o.item.beside and row in o.geometries]
+        own = sum(row in o.sources for o in named)
+        if own:
+            name = Path(named[0].item.beside).name
+            told = f"{row}: the source of {own} results is the {name} beside them"
+            found.append(told + (f", of {len(named) - own} that of --data" if own < len(named) else ""))
+        elif named and bench.config.mode == "official":
+            name = Path(named[0].item.beside).name
+            found.append(f"{row}: no {name} beside the results, as published: their source is that of --data")
+    return found
+
+
+def unlike_published(bench: Evaluation) -> list[str]:
+    """In what the official mode is not the published program, by suite and by metric."""
+    parts = [(bench.suite.name, bench.suite), *((metric.label, metric) for metric in bench.metrics)]
+    lines = [f"{name}: {line}" for name, part in parts for line in getattr(part, "unlike_published", ())]
+    return [f"videos: read by {decoder()}", *dict.fromkeys(lines)]
 
 
 COUNTED = ("edits_made", "edits_reused", "scores_computed", "scores_reused", "videos_encoded")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.core.item import BenchmarkError, Item
+from benchmark.core.media import reading
 from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
@@ -25,7 +26,9 @@ class Evaluation:
 
     def __init__(self, config: RunConfig, out: Path, device: str | None = None) -> None:
         self.config, self.out = config, out
-        self.suite: AnySuite = open_suite(config.suite, Path(config.data))
+        with reading(config.mode):
+            self.suite: AnySuite = open_suite(config.suite, Path(config.data))
+            self.finished = [PrecomputedResults(name, Path(at)) for name, at in config.results.items()]
         chosen = evenly_spaced(len(self.suite.items), config.limit)
         self.items: list[Item] = [self.suite.items[n] for n in chosen]
         where, device = out / "edits", device or config.device
@@ -34,9 +37,10 @@ class Evaluation:
         if config.checkpoint:
             self.checkpoint = CheckpointEditor(weights_folder(Path(config.checkpoint)), config.edit)
             self.systems.append(CachedEdits(where, self.checkpoint, self.checkpoint.rows()))
-        for name, said in config.systems.items():
-            self.systems.append(open_system(name, said, where, config.edit, device))
-        self.systems += [PrecomputedResults(name, Path(folder)) for name, folder in config.results.items()]
+        with reading(config.mode):
+            for name, said in config.systems.items():
+                self.systems.append(open_system(name, said, where, config.edit, device))
+        self.systems += self.finished
         self.makers = [system for system in self.systems if isinstance(system, CachedEdits)]
         self.finished = [system for system in self.systems if isinstance(system, PrecomputedResults)]
         rows = [row for system in self.systems for row in system.rows]
@@ -59,7 +63,7 @@ class Evaluation:
 
     def worker(self, known: ScoreStore) -> Worker:
         """A worker that has these parts."""
-        return Worker(self.out, self.systems, self.suite.references, self.metrics, known)
+        return Worker(self.out, self.systems, self.suite.references, self.metrics, known, self.config.mode)
 
 
 def evenly_spaced(count: int, most: int | None) -> list[int]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from benchmark.core.item import RunStopped
+from benchmark.core.item import BenchmarkError, Mode, RunStopped
 from benchmark.features.frames import Remembered, batches
 from shards.errors import first_line
 
 TEXT_TOKENS = 77
 
+Backend = Literal["pil", "torchvision"]
+BACKENDS = {"pil": "{}ImageProcessorPil", "torchvision": "{}ImageProcessor"}  # names in transformers 5
+
 
 class Images:
     """Frames through a processor into batches of pixels.
 
-    transformers' PIL processors are used: the published code ran on them, and the torchvision ones resize a
-    little differently.
+    transformers has two kinds of processors. The published code names `CLIPImageProcessor` and
+    `BitImageProcessor`, which resize by Pillow up to transformers 4 and by torchvision from 5 on; those by
+    torchvision differ by a grey level here and there.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -46,32 +50,55 @@ class Pretrained:
             laion/CLIP-ViT-H-14-laion2B-s32B-b79K's.
         device: such as `cpu` or `cuda`.
         revision: of `path` on the hub.
+        mode: of the run; see `backend`.
+        backend: what resizes frames. Not given it is the one of the class that the published code names in
+            mode `official`, which is torchvision with the transformers of today, and Pillow in `corrected`.
     """
 
     def __init__(
-        self, path: str, processor: str | None = None, device: str = "cpu", revision: str | None = None
+        self,
+        path: str,
+        processor: str | None = None,
+        device: str = "cpu",
+        revision: str | None = None,
+        mode: Mode = "corrected",
+        backend: Backend | None = None,
     ) -> None:
         self.path, self.processor, self.device, self.revision = path, processor or path, device, revision
+        if backend not in (None, *get_args(Backend)):
+            raise BenchmarkError(f"backend {backend!r}: there are {', '.join(get_args(Backend))}")
+        self.backend: Backend = backend or ("torchvision" if mode == "official" else "pil")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What its features depend on; folders count by their content."""
-        return {"path": self.path, "processor": self.processor, "revision": self.revision}
+        known = {"path": self.path, "processor": self.processor, "revision": self.revision}
+        return known if self.backend == "pil" else known | {"backend": self.backend}
 
-    def load(self, kind: Any, path: str | None = None) -> Any:
+    def processors(self, name: str) -> Images:
+        """The image processor that transformers has by this name, of the backend chosen; see `load`."""
+        import transformers
+
+        return Images(self.load(getattr(transformers, BACKENDS[self.backend].format(name)), self.processor))
+
+    def load(self, kind: Any, path: str | None = None, **options: Any) -> Any:
         """A transformers model of this class, float32, in eval mode; or what `kind` prepares input with.
+
+        With `output_loading_info=True` the model and what its checkpoint lacks, as transformers tells it.
 
         Raises RunStopped when it cannot be had.
         """
         try:
             if path is not None:
                 return kind.from_pretrained(path)
-            model = kind.from_pretrained(self.path, revision=self.revision or "main")
+            model = kind.from_pretrained(self.path, revision=self.revision or "main", **options)
         except (OSError, ValueError, SafetensorError) as error:
             raise RunStopped(
                 f"{path or self.path}: no {kind.__name__} to load: {first_line(error)} (a folder or a hub id "
                 "in the metrics file)"
             ) from error
+        if options:
+            return model[0].to(self.device).eval(), model[1]
         return model.to(self.device).eval()
 
 
@@ -88,9 +115,7 @@ class Clip(Pretrained):
     @cached_property
     def images(self) -> Images:
         """The image processor."""
-        from transformers import CLIPImageProcessorPil
-
-        return Images(self.load(CLIPImageProcessorPil, self.processor))
+        return self.processors("CLIP")
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -148,9 +173,7 @@ class Dino(Pretrained):
     @cached_property
     def images(self) -> Images:
         """The image processor: to 256 pixels, then the middle 224."""
-        from transformers import BitImageProcessorPil
-
-        return Images(BitImageProcessorPil.from_pretrained(self.processor))
+        return self.processors("Bit")
 
     @torch.no_grad()
     def pooled(self, frames: list[np.ndarray]) -> Tensor:

@@ -1,12 +1,15 @@
 """ViCLIP (Wang et al. 2023, InternVid): a CLIP whose vision tower attends over all patches of eight frames.
 
 Written from the paper and the published checkpoint's names and shapes, which it loads strictly; sizes are
-read from them. Differences to CLIP: the patch embedding is a 3-D convolution over single frames, patches of
-frame t get a learned vector t, one class token stands for the video, and texts have 32 tokens.
+read from them. How many heads a tower has is in no tensor: as many as are 64 wide, as in the published code
+(16 and 12), unless the file or the caller says a number. Differences to CLIP: the patch embedding is a 3-D
+convolution over single frames, patches of frame t get a learned vector t, one class token stands for the
+video, and texts have 32 tokens.
 """
 
 from __future__ import annotations
 
+import html
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,21 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.item import RunStopped
-from benchmark.features.checkpoints import read_checkpoint
+from benchmark.features.checkpoints import read_checkpoint, read_numbers
 from benchmark.features.frames import unit
 
-HEAD = 64  # width of a head, as in all of CLIP's towers
+HEAD = 64  # width of a head, as in all of CLIP's towers and in the published ViCLIP
+HEADS = ("vision_heads", "text_heads")
+WORDS = 2  # rises when a text becomes other tokens
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Block(nn.Module):
     """A pre-norm transformer block with CLIP's names and its quick GELU."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         from transformers.activations import QuickGELUActivation
 
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, max(1, width // HEAD), batch_first=True)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         layers = [
             ("c_fc", nn.Linear(width, 4 * width)),
@@ -51,9 +56,12 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Blocks, under the name that checkpoints have them by."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, heads: int | None) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width) for _ in range(depth))
+        heads = heads or max(1, width // HEAD)
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, L, width]."""
@@ -65,7 +73,9 @@ class Transformer(nn.Module):
 class Vision(nn.Module):
     """Eight frames to one vector."""
 
-    def __init__(self, width: int, depth: int, patch: int, grid: int, frames: int, out: int) -> None:
+    def __init__(
+        self, width: int, depth: int, patch: int, grid: int, frames: int, out: int, heads: int | None
+    ) -> None:
         super().__init__()
         self.frames, self.size = frames, patch * grid
         self.conv1 = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch), bias=False)
@@ -73,7 +83,7 @@ class Vision(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
         self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = Transformer(width, depth)
+        self.transformer = Transformer(width, depth, heads)
         self.proj = nn.Parameter(torch.zeros(width, out))
 
     def forward(self, video: Tensor) -> Tensor:
@@ -90,12 +100,14 @@ class Vision(nn.Module):
 class Text(nn.Module):
     """Tokens to one vector: the state of the end-of-text token, which has the largest id."""
 
-    def __init__(self, width: int, depth: int, tokens: int, vocabulary: int, out: int) -> None:
+    def __init__(
+        self, width: int, depth: int, tokens: int, vocabulary: int, out: int, heads: int | None
+    ) -> None:
         super().__init__()
         self.tokens = tokens
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.zeros(tokens, width))
-        self.transformer = Transformer(width, depth)
+        self.transformer = Transformer(width, depth, heads)
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, out))
 
@@ -110,8 +122,11 @@ class Text(nn.Module):
 class Network(nn.Module):
     """Both towers and the training's temperature, which no score uses."""
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """Sizes from a checkpoint's tensors; KeyError where one that tells them is missing."""
+    def __init__(self, state: Mapping[str, Tensor], heads: Mapping[str, int]) -> None:
+        """Sizes from a checkpoint's tensors; KeyError where one that tells them is missing.
+
+        ValueError for `heads` (of `HEADS`, where they are not 64 wide) that do not divide a tower's width.
+        """
         super().__init__()
         conv = state["vision_encoder.conv1.weight"]
         self.vision_encoder = Vision(
@@ -121,6 +136,7 @@ class Network(nn.Module):
             grid=round((len(state["vision_encoder.positional_embedding"]) - 1) ** 0.5),
             frames=state["vision_encoder.temporal_positional_embedding"].shape[1],
             out=state["vision_encoder.proj"].shape[1],
+            heads=heads.get("vision_heads"),
         )
         words = state["text_encoder.token_embedding.weight"]
         self.text_encoder = Text(
@@ -129,6 +145,7 @@ class Network(nn.Module):
             tokens=len(state["text_encoder.positional_embedding"]),
             vocabulary=len(words),
             out=state["text_encoder.text_projection"].shape[1],
+            heads=heads.get("text_heads"),
         )
         self.temp = nn.Parameter(torch.zeros(()))
 
@@ -145,24 +162,34 @@ class ViClip:
         path: checkpoint file, `ViClip-InternVid-10M-FLT.pth` or the same tensors as .safetensors.
         tokenizer: folder or hub id with CLIP's tokenizer; ViCLIP's vocabulary is the same.
         device: such as `cpu` or `cuda`.
+        vision_heads, text_heads: numbers of heads; not given, the file's (`vision_heads` and `text_heads`
+            under `config` in a .pth beside `model`, in the metadata of a .safetensors, or in a `config.json`
+            beside it), or else as many as are 64 wide, as in the published checkpoint.
     """
 
     def __init__(
-        self, path: str, tokenizer: str = "openai/clip-vit-large-patch14", device: str = "cpu"
+        self,
+        path: str,
+        tokenizer: str = "openai/clip-vit-large-patch14",
+        device: str = "cpu",
+        vision_heads: int | None = None,
+        text_heads: int | None = None,
     ) -> None:
         self.path, self.tokenizer_path, self.device = path, tokenizer, device
+        self.heads = {n: h for n, h in zip(HEADS, (vision_heads, text_heads), strict=True) if h is not None}
 
     @property
     def identity(self) -> dict[str, Any]:
         """What its embeddings depend on; files count by their content."""
-        return {"path": self.path, "tokenizer": self.tokenizer_path}
+        heads = read_numbers(Path(self.path), HEADS) | self.heads
+        return {"path": self.path, "tokenizer": self.tokenizer_path, "words": WORDS, **heads}
 
     @cached_property
     def model(self) -> Network:
         """The network, float32, in eval mode; RunStopped for a file that is not one."""
         state = read_checkpoint(Path(self.path), "OpenGVLab/ViCLIP, ViClip-InternVid-10M-FLT.pth")
         try:
-            network = Network(state)
+            network = Network(state, read_numbers(Path(self.path), HEADS) | self.heads)
             network.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()
@@ -210,8 +237,15 @@ class ViClip:
 
     @torch.no_grad()
     def text(self, text: str) -> Tensor:
-        """Embedding of a text, cut at 32 tokens (the end token stays), of unit length: float32 [D]."""
+        """Embedding of a text, cut at 32 tokens (the end token stays), of unit length: float32 [D].
+
+        First cleaned as CLIP's own tokenizer does, which ViCLIP comes with: mended Unicode with straight
+        quotes, HTML's entities resolved.
+        """
+        import ftfy
+
         tower = self.model.text_encoder
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
         ids = self.tokenizer(text, truncation=True, max_length=tower.tokens)["input_ids"]
         padded = torch.zeros(1, tower.tokens, dtype=torch.long)
         padded[0, : len(ids)] = torch.tensor(ids)

@@ -52,7 +52,7 @@ def read_metrics(path: Path, mode: Mode, device: str = "cpu") -> list[Metric]:
     if not isinstance(models, dict) or set(held) - {"models", "metrics"}:
         raise BenchmarkError(f"{path}: has `models` (by name) and `metrics`, and nothing else")
     made = {
-        name: _build(spec, {"device": device}, f"{path}: models.{name}", NETWORK, any)
+        name: _build(spec, {"device": device, "mode": mode}, f"{path}: models.{name}", NETWORK, any)
         for name, spec in models.items()
     }
     metrics: list[Metric] = []

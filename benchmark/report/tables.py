@@ -69,6 +69,22 @@ def terminal_table(run: Run) -> Table:
     return table
 
 
+def aggregate_table(run: Run) -> Table | None:
+    """What the suite itself makes of the scores, a line per number; None where it makes nothing."""
+    made = run.aggregates()
+    if not made:
+        return None
+    table = Table(Column("aggregate", no_wrap=True), title=f"{run.suite.name}: as its authors sum up")
+    for row in made:
+        table.add_column(escape(label_of(row)), justify="right", no_wrap=True)
+    labels = list(dict.fromkeys(a.label for of in made.values() for a in of))
+    for label in labels:
+        found = [next((a for a in of if a.label == label), None) for of in made.values()]
+        cells = ["-" if a is None else f"{plain(a.value)} [dim]n={a.n}[/dim]" for a in found]
+        table.add_row(escape(label), *cells)
+    return table
+
+
 def spread(values: list[int]) -> str:
     """One number, or `lowest-highest` where the metrics differ."""
     low, high = min(values), max(values)

@@ -1,7 +1,8 @@
 """EditVerseBench: 200 instructions on 100 videos, in 20 categories (Ju et al. 2025).
 
 `--data` is the folder with `test.json` and the media that it names; `python -m benchmark fetch` gets the
-source videos. Results lie at `<id>/generate.mp4`.
+source videos. Results lie at `<id>/generate.mp4`; the source that a result was made of may lie beside it, as
+`<id>/video1.mp4`, which is what the published program reads.
 """
 
 from __future__ import annotations
@@ -78,4 +79,5 @@ def item_of(kept: Media, path: Path, id: str, held: Any) -> Item:
         "source": entry.source_prompt,
     }
     facets = {"orientation": entry.direction}
-    return media_item(id, entry.type, text, kept, media, result, prompts, facets=facets)
+    beside = f"{id}/video1.mp4"
+    return media_item(id, entry.type, text, kept, media, result, prompts, facets=facets, beside=beside)

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from benchmark.core.fingerprint import content_of
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded
-from benchmark.core.media import geometry_of, locate, read_frames
+from benchmark.core.media import geometry_of, locate, read_frames, reading_mode
 from shards.errors import EditVerseError
+from shards.files import OutsideError
 from shards.hashing import digest
 from shards.limits import MAX_JSON_BYTES, parse_json, parse_yaml, read_bytes
 
@@ -74,12 +76,19 @@ class Media:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.mode = root, reading_mode()
         self.content, self.geometry = functools.cache(self._content), functools.cache(self._geometry)
 
     def place(self, path: str) -> Path:
         """Where a medium lies; OutsideError for one that is not under `root`."""
         return locate(self.root, path)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at a place under `root`; one outside of it is no such place."""
+        try:
+            return self.place(path).exists()
+        except OutsideError:
+            return False
 
     def _content(self, path: str) -> str:
         digest = content_of(str(self.place(path)))
@@ -90,7 +99,11 @@ class Media:
         return digest
 
     def _geometry(self, path: str) -> Geometry:
-        return geometry_of(self.place(path), RATE)
+        return geometry_of(self.place(path), RATE, self.mode)
+
+    def frames(self, path: str) -> np.ndarray:
+        """uint8 RGB [T, H, W, 3], read as the mode says in which the list was opened."""
+        return read_frames(self.place(path), self.mode)
 
 
 def media_item(
@@ -104,12 +117,13 @@ def media_item(
     category: str = "",
     facets: Mapping[str, str] | None = None,
     target: str | None = None,
+    beside: str = "",
 ) -> Item:
     """An item whose source is the first of its media.
 
     Args:
         media: paths below the root of `kept`, by element name.
-        result: see `Item.result`.
+        result, beside: see `Item`.
         category, facets, prompts: see `Item`.
         target: path of the result that is wanted, where one is known.
 
@@ -140,14 +154,16 @@ def media_item(
         try:
             places = {name: kept.place(path) for name, path in media.items()}
             inputs = {name: place.read_bytes() for name, place in places.items() if place.is_file()}
-            wanted = None if target is None else read_frames(kept.place(target))
-            return Loaded(read_frames(places[next(iter(media))]), wanted, None, native.fps, inputs)
+            wanted = None if target is None else kept.frames(target)
+            return Loaded(kept.frames(source), wanted, None, native.fps, inputs)
         except (EditVerseError, OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 
     content = digest(digests, "spaced")
-    clip = next(iter(digests.values()), id)
-    return Item(id, task, category, text, content, clip, id, native, load, prompts, fault, facets, result)
+    clip = next(iter(digests.values()), source)  # edits of one source that is missing belong together too
+    return Item(
+        id, task, category, text, content, clip, id, native, load, prompts, fault, facets, result, beside
+    )
 
 
 def faulty(id: str, reason: str, result: str) -> Item:

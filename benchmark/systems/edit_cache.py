@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
-from benchmark.core.media import geometry_of
+from benchmark.core.media import geometry_of, reading_mode
 from benchmark.core.score_cache import address
 from benchmark.systems.memory import Meter
 from benchmark.systems.results_folder import Result
@@ -96,10 +96,12 @@ class CachedEdits:
 
     def __init__(self, folder: Path, editor: ItemEditor, rows: Mapping[str, str]) -> None:
         self.folder, self.editor, self.slots = folder, editor, dict(rows)
-        self.rows = list(rows)
+        self.rows, self.mode = list(rows), reading_mode()
 
     def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
         """The stored edit or the stored failure, or a new one."""
+        if item.fault:
+            return Unscored(item.fault)
         return self.stored(item) or self.failure(item) or self.make(item, load)
 
     def stored(self, item: Item) -> Result | None:
@@ -134,7 +136,7 @@ class CachedEdits:
             ) from error
         if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
             return None
-        return Result(files, geometry, seconds, peak_bytes=peak)
+        return Result(files, self._seen(files, geometry), seconds, peak_bytes=peak)
 
     def failure(self, item: Item) -> Unscored | None:
         """Why the edit could not be made, where that was tried; a rerun tries again."""
@@ -153,11 +155,11 @@ class CachedEdits:
     def make(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
         """Edit an item and store the result; a fault of this edit is the reason that comes back.
 
-        Raises RunStopped, and OSError for a disk that is full.
+        Raises RunStopped, BenchmarkError for a source that cannot be read, OSError for a disk that is full.
         """
         facts_path = self._facts_path(item)
+        loaded = load()
         try:
-            loaded = load()
             begin = time.perf_counter()
             with Meter() as meter:
                 edited = self.editor.edit(item, loaded)
@@ -188,11 +190,16 @@ class CachedEdits:
         write_json(facts_path, facts)
         self.forget_failure(item)
         held = {row: (self.folder / files[slot][0], files[slot][1]) for row, slot in self.slots.items()}
-        return Result(held, geometry, seconds, True, peak or None)
+        return Result(held, self._seen(held, geometry), seconds, True, peak or None)
 
     def release(self) -> None:
         """Give the editor's memory back; what is missing is loaded again."""
         self.editor.release()
+
+    def _seen(self, files: Mapping[str, tuple[Path, str]], geometry: Geometry) -> Geometry:
+        """As the run's mode reads the file: a variable rate is read otherwise by the published programs."""
+        path = next(iter(files.values()))[0]
+        return geometry if path.suffix == ".mkv" else geometry_of(path, geometry.fps, self.mode)
 
     def _keep(self, facts_path: Path, slot: str, edited: Edited) -> Path:
         """Where a slot's result now lies whole."""

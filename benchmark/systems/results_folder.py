@@ -19,7 +19,7 @@ from benchmark.core.item import (
     Loaded,
     Unscored,
 )
-from benchmark.core.media import IMAGES, geometry_of, locate
+from benchmark.core.media import IMAGES, geometry_of, locate, reading_mode
 from shards.errors import first_line
 from shards.files import OutsideError
 
@@ -32,6 +32,7 @@ class Result:
         files: with their sha256, by row.
         seconds: that an editor took to make it; new: it did so just now.
         peak_bytes: the most memory that it took, of the GPU where it used one, else of the process.
+        source: the source that it was made of, with its sha256, where that lies beside it.
     """
 
     files: dict[str, tuple[Path, str]]
@@ -39,6 +40,7 @@ class Result:
     seconds: float | None = None
     new: bool = False
     peak_bytes: int | None = None
+    source: tuple[Path, str] | None = None
 
 
 class System(Protocol):
@@ -61,7 +63,7 @@ class PrecomputedResults:
     """
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.rows, self.folder = [name], folder
+        self.rows, self.folder, self.mode = [name], folder, reading_mode()
         if name in (SOURCE, MODEL, MODEL_RAW, TARGET):
             raise BenchmarkError(
                 f"--results {name}: the table has a row of this name already; choose another"
@@ -78,21 +80,29 @@ class PrecomputedResults:
         if path is None:
             return Unscored(f"no result: {self.folder / item.result} is missing")
         try:
-            geometry = geometry_of(path, item.native.fps if item.native else 1.0)
-            digest = content_of(str(path))
+            geometry = geometry_of(path, item.native.fps if item.native else 1.0, self.mode)
+            digest, source = content_of(str(path)), self.source(item)
         except (ValueError, OSError) as error:
             return Unscored(f"the result cannot be read: {first_line(error)}")
         assert digest is not None  # it exists
-        return Result({self.rows[0]: (path, digest)}, geometry)
+        return Result({self.rows[0]: (path, digest)}, geometry, source=source)
+
+    def source(self, item: Item) -> tuple[Path, str] | None:
+        """The source beside the item's result, and its sha256; OutsideError for one that leads elsewhere."""
+        path = locate(self.folder, item.beside) if item.beside else None
+        digest = content_of(str(path)) if path is not None and path.is_file() else None
+        return None if path is None or digest is None else (path, digest)
 
     def path(self, item: Item) -> Path | None:
-        """Where the item's result lies: at its name, or, for frames as pictures, a folder of that stem.
+        """Where the item's result lies: at its name, or, for an .mp4, as a .gif or a folder of pictures.
 
         Raises OutsideError for a name that leads out of the folder of results.
         """
         named = locate(self.folder, item.result)
-        if named.is_file():
-            return named
+        forms = [named, named.with_suffix(".gif")] if named.suffix == ".mp4" else [named]
+        for place in forms:
+            if place.is_file():
+                return place
         folder = locate(self.folder, str(Path(item.result).with_suffix("")))
         return folder if folder.is_dir() and any(p.suffix in IMAGES for p in folder.iterdir()) else None
 

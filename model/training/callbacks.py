@@ -32,6 +32,7 @@ from model.training.run_dir import MetricsCsv
 from model.training.setup import load_init_weights
 from model.training.validation import Rendered, render_pairs
 from shards.files import write_json
+from shards.processes import interrupts
 from shards.processes import peak_memory as resident_peak
 
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -68,6 +69,8 @@ class TrainingMonitor(Callback):
 
         for number in STOPS:  # in place of Lightning's own
             self._handlers[number] = signal.signal(number, wanted)
+        if interrupts():  # before, and a library dropped the exception
+            wanted(signal.SIGINT, None)
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         for number, handler in self._handlers.items():

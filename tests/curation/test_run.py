@@ -109,7 +109,7 @@ def test_bad_files_are_quarantined_by_name_and_harm_nobody(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # two runs of Ray, maybe on a busy machine
+@pytest.mark.timeout(1800)
 def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     finished: Finished,
     start: Callable[..., subprocess.Popen[bytes]],
@@ -122,7 +122,7 @@ def test_killed_and_repeated_gives_the_same_bytes_and_computes_nothing_twice(
     total = len(ledger(finished[1]))
     moments = sorted(np.random.default_rng().choice(np.arange(1, total - 1), 2, replace=False).tolist())
     print("one worker, then the driver, killed after", moments, "of", total, "results")
-    driver = start(*arguments, "--workers", "2", "--engine", "ray")
+    driver = start(*arguments, "--workers", "2", "--engine", "local")
     _until(lambda: len(ledger(workspace)) >= moments[0], driver)
     _until(lambda: bool(_at_work(driver, workspace)), driver)
     _at_work(driver, workspace)[0].kill()
@@ -148,7 +148,7 @@ def _at_work(driver: subprocess.Popen[bytes], workspace: Path) -> list[psutil.Pr
 
 
 def _kill(driver: subprocess.Popen[bytes]) -> None:
-    """`kill -9` a run's driver; what Ray does not take down by itself goes the same way.
+    """`kill -9` a run's driver; workers that do not end by themselves go the same way.
 
     psutil knows a process by its number and its start: a number may be another process's, or another run's
     thread's, by the time of the second kill.

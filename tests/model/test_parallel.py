@@ -6,6 +6,7 @@ and once by torchrun itself.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -35,6 +36,7 @@ from model.training.config import FitConfig, OptimConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
 from model.training.setup import build_datasets
 from model.training.trainer import fit
+from shards import processes
 from shards.serialization import to_dict
 from shards.writer import Item, write_shards
 from tests.forked import Forked, wait_for_ranks
@@ -292,6 +294,25 @@ def test_a_signal_to_all_processes_saves_the_state(config: FitConfig, alone: Pat
     assert states(run / "state")[-1].name == f"step-{taken:08d}"
     fit(config, run)
     assert (run / "curve.csv").read_bytes() == (alone / "curve.csv").read_bytes()
+
+
+def test_ctrl_c_that_a_library_dropped_ends_the_run(
+    config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C code that asks for an attribute drops the exception: the run ends after its first step even so."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(processes, "_interrupts", [])
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        processes.count_interrupts()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(rows(tmp_path / "run")) == 1
+    assert states(tmp_path / "run" / "state")[-1].name == "step-00000001"
 
 
 @pytest.mark.slow
