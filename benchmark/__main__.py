@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli.analysis import compare, console, correlate, faults, list_, tables
+from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, rank, tables
 from benchmark.cli.external import collect, generate
 from benchmark.cli.submit import submit
 from benchmark.core.item import BenchmarkError
@@ -237,7 +237,7 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         f"{done.counts['scores_computed']} scores computed, {done.counts['scores_reused']} reused; "
         f"95 % intervals clustered by {done.clusters[0]}"
     )
-    for remark in [*done.suite.remarks, *done.remarks, *done.unlike_published][:20]:
+    for remark in [*done.all_remarks, *done.unlike_published][:20]:
         console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False)
     for item, row, metric, reason in done.failures()[:20]:
         words = f"[yellow]unscored[/yellow] {escape(f'{item} {row} {metric}: {reason}')}"
@@ -297,6 +297,8 @@ def main() -> int:
         "run": run,
         "report": report,
         "compare": compare,
+        "rank": rank,
+        "power": power,
         "faults": faults,
         "fetch": fetch,
         "generate": generate,

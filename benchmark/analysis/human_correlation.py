@@ -1,7 +1,8 @@
 """Metrics against people: how scores of a run go together with ratings of the same results.
 
 Ratings are a CSV with the columns `item`, `row` (the system) and `score`, a line per rating; several ratings
-of one result are averaged. Given item by item and, where there are three systems or more, system by system.
+of one result are averaged. Given item by item, with intervals over source clips, since results of one clip go
+together whichever system made them, and, where there are three systems or more, system by system.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.analysis.compare import Correlation, Items, correlation
+from benchmark.analysis.compare import Items
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import number_in
+from benchmark.statistics.correlation import Correlation, correlation
+from benchmark.statistics.intervals import choose_clusters
 from shards.errors import EditVerseError
 from shards.limits import read_text
 
@@ -85,7 +88,13 @@ def agreements(items: Items, ratings: Mapping[tuple[str, str], float]) -> dict[s
             if any(r == row for _, r in both)
         }
         found[metric] = Agreement(
-            correlation(list(both.values()), [ratings[key] for key in both]),
+            correlation(
+                list(both.values()),
+                [ratings[key] for key in both],
+                choose_clusters(
+                    [items[item]["clip"] for item, _ in both], [items[item]["pair"] for item, _ in both]
+                )[1],
+            ),
             correlation([float(a) for a, _ in means.values()], [float(b) for _, b in means.values()]),
         )
     return found

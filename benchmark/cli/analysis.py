@@ -8,7 +8,8 @@ from typing import Literal
 from rich.console import Console
 
 from benchmark.analysis.compare import compare as compare_runs
-from benchmark.analysis.compare import correlations, read_items
+from benchmark.analysis.compare import correlations, powers, read_items, read_metric_facts
+from benchmark.analysis.compare import rank as rank_runs
 from benchmark.analysis.human_correlation import agreements, read_ratings
 from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.analysis.reference_bugs import effects, table
@@ -16,7 +17,7 @@ from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.setup import evenly_spaced
 from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
-from benchmark.report.tables import comparison_table, correlation_table
+from benchmark.report.tables import comparison_table, correlation_table, power_table, ranking_table
 from benchmark.suites import describe, names, open_suite
 from benchmark.systems.results_folder import PrecomputedResults
 from shards.devices import choose_device
@@ -39,12 +40,70 @@ def compare(
         out: file for the comparison as JSON
     """
     items = read_items(Path(first)), read_items(Path(second))
-    found = compare_runs(*items, row, second_row)
+    facts = read_metric_facts(Path(first)) | read_metric_facts(Path(second))
+    found = compare_runs(*items, row, second_row, facts)
     title = "metrics of the second run against each other, over items"
     print_table(comparison_table(f"{first} {found['row']}", f"{second} {found['second_row']}", found))
     print_table(correlation_table(correlations(items[1], found["second_row"]), title))
     if out is not None:
         write_json(Path(out), found)
+
+
+def rank(
+    runs: tuple[str, ...] = ("runs/bench",),
+    rows: tuple[str, ...] = (),
+    metrics: tuple[str, ...] = (),
+    out: str | None = None,
+) -> None:
+    """Compare all pairs of systems and say which cannot be told apart, Holm's correction applied.
+
+    Args:
+        runs: output folders of one run or more over the same items
+        rows: only these rows; all but the target if not given
+        metrics: only these metrics; all if not given
+        out: file for all pairs as JSON
+    """
+    from dataclasses import asdict
+
+    folders = [Path(run) for run in runs]
+    facts = {name: of for folder in reversed(folders) for name, of in read_metric_facts(folder).items()}
+    found = rank_runs({str(f): read_items(f) for f in folders}, rows, metrics, facts)
+    for metric, of in found.items():
+        print_table(ranking_table(metric, of))
+    if out is not None:
+        write_json(Path(out), {metric: asdict(of) for metric, of in found.items()})
+
+
+def power(
+    first: str,
+    second: str,
+    difference: dict[str, float] = {},  # noqa: B006 (never changed)
+    row: str = "model",
+    second_row: str | None = None,
+    chance: float = 0.8,
+    comparisons: int = 1,
+) -> None:
+    """Say how many items tell two editors apart, from how their scores differ on the items of runs.
+
+    Args:
+        first: output folder of a run
+        second: output folder of the other, or of the same
+        difference: to be seen, by metric, as JSON: {"judge": 0.3}
+        row: which row of their tables
+        second_row: the row of the second, if it is called otherwise
+        chance: to see it
+        comparisons: how many are made at once; each test's size is 0.05 over their number
+    """
+    if not 0.05 < chance < 1:
+        raise BenchmarkError(f"--chance {chance}: lies between 0.05 and 1")
+    if not difference:
+        raise BenchmarkError('--difference: name a metric and the difference to be seen: {"judge": 0.3}')
+    if comparisons < 1:
+        raise BenchmarkError(f"--comparisons {comparisons}: needs at least 1")
+    other = second_row or row
+    items = read_items(Path(first)), read_items(Path(second))
+    found = powers(*items, row, other, difference, chance, comparisons)
+    print_table(power_table(f"{first} {row} against {second} {other}", difference, found, chance))
 
 
 def correlate(run: str = "runs/bench", human: str = "ratings.csv") -> None:

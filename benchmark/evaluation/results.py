@@ -25,6 +25,8 @@ ROW_LABELS = {
     MODEL_RAW: "Model without carry-over",
     TARGET: "Curated target",
 }
+COMMON = "items scored in every row"
+_NONE = Unscored("not scored")
 ROW_NOTES = {SOURCE: "floor", TARGET: "ceiling"}
 
 
@@ -115,8 +117,14 @@ class Run:
         return choose_clusters([i.clip for i in items], [i.pair for i in items])
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """("all", every outcome), then one per task, task's category and facet where there are several."""
+        """("all", every outcome), then one per task, task's category and facet where there are several.
+
+        Where rows were scored on different items, `COMMON` comes second: the items on which they were not.
+        """
         groups = [("all", list(range(len(self.outcomes))))]
+        if self.uneven:
+            odd = {n for of in self.uneven.values() for n in of}
+            groups.append((COMMON, [n for n in groups[0][1] if n not in odd]))
         keys: list[Callable[[Item], str]] = [lambda i: i.task, lambda i: f"{i.task}, {i.category}"]
         facets = sorted({name for o in self.outcomes for name in o.item.facets})
         keys += [lambda i, f=f: f"{f}: {i.facets.get(f, 'unknown')}" for f in facets]  # type: ignore[misc]
@@ -129,13 +137,57 @@ class Run:
                     groups.append((name, members))
         return groups
 
+    @cached_property
+    def uneven(self) -> dict[str, list[int]]:
+        """By metric, the outcomes on which some rows have a score and others do not.
+
+        A row without any score by a metric does not count, nor does an outcome that no row has a score on.
+        """
+        found: dict[str, list[int]] = {}
+        for metric in self.metrics:
+            scored = {
+                row: {
+                    n
+                    for n, o in enumerate(self.outcomes)
+                    if not isinstance(o.scores.get(row, {}).get(metric.name, _NONE), Unscored)
+                }
+                for row in self.rows
+            }
+            live = [of for of in scored.values() if of]
+            odd = set().union(*live) - set(live[0]).intersection(*live) if live else set()
+            if odd:
+                found[metric.name] = sorted(odd)
+        return found
+
+    @property
+    def all_remarks(self) -> list[str]:
+        """The suite's, the run's, and where rows were scored on different items, that they were."""
+        return [*self.suite.remarks, *self.remarks, *self._uneven_remarks()]
+
+    def _uneven_remarks(self) -> list[str]:
+        if not self.uneven:
+            return []
+        members = dict(self.groups())[COMMON]
+        parts = []
+        for metric in self.metrics:
+            if metric.name in self.uneven:
+                every = list(range(len(self.outcomes)))
+                counts = [f"{label_of(r)} {self.mean(r, metric, every).scored}" for r in self.rows]
+                parts.append(f"{metric.label} ({', '.join(counts)})")
+        return [
+            "rows were scored on different items, so that means over all do not compare: "
+            f"{'; '.join(parts)}; the {len(members)} items on which they were not are the group '{COMMON}'"
+        ]
+
     def mean(self, row: str, metric: Metric, members: list[int]) -> Mean:
         """A cell of the table; computed once, since terminal, page and summary all show it."""
         key = (row, metric.name, tuple(members))
         if key not in self._means:
             scores = [self.outcomes[n].scores[row][metric.name] for n in members]
             labels = [self.clusters[1][n] for n in members]
-            self._means[key] = mean_interval([None if isinstance(s, Unscored) else s for s in scores], labels)
+            self._means[key] = mean_interval(
+                [None if isinstance(s, Unscored) else s for s in scores], labels, bounds=metric.range
+            )
         return self._means[key]
 
     def aggregates(self) -> dict[str, list[Aggregate]]:
@@ -198,7 +250,7 @@ class Run:
                 for row, notes in o.notes.items()
                 for note in notes
             ],
-            "remarks": [*self.suite.remarks, *self.remarks],
+            "remarks": self.all_remarks,
             "unlike_published": self.unlike_published,
             "usage": self.usage(),
             "seconds_per_edit": self.seconds_per_edit(),

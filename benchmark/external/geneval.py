@@ -56,7 +56,8 @@ def collect(results: Path) -> Collected:
             raise BenchmarkError(f"{results}: line {number + 1} is no result of GenEval's program")
         by_task.setdefault(row["tag"], []).append((100.0 * row["correct"], row["prompt"]))
     parts = {
-        task: mean_interval([s for s, _ in of], [prompt for _, prompt in of]) for task, of in by_task.items()
+        task: mean_interval([s for s, _ in of], [prompt for _, prompt in of], bounds=(0.0, 100.0))
+        for task, of in by_task.items()
     }
     remarks = [f"no pictures of the task {task}" for task in TASKS if task not in parts]
     pictures = Counter(prompt for of in by_task.values() for _, prompt in of)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from benchmark.core.item import TARGET
-from benchmark.evaluation.results import Run, label_of
+from benchmark.evaluation.results import COMMON, Run, label_of
 from benchmark.metrics import Metric
 from benchmark.report.training_curves import nice_ticks
 from benchmark.statistics.intervals import Mean
@@ -27,7 +27,7 @@ class Figure:
 
 def figures(run: Run) -> list[Figure]:
     """One per metric that has a finite mean in two groups at least; none where there is one group."""
-    groups = [(name, members) for name, members in run.groups() if name != "all"]
+    groups = [(name, members) for name, members in run.groups() if name not in ("all", COMMON)]
     rows = [row for row in run.rows if row != TARGET]  # the ceiling's scores are perfect or infinite
     found = []
     for metric in run.metrics:

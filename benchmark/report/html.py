@@ -53,7 +53,7 @@ def write_report(
         headings=[(m.label, unit_and_arrow(m)) for m in run.metrics],
         clustered_by=run.clusters[0],
         edited=MODEL in run.rows,
-        remarks=[*run.suite.remarks, *run.remarks, *run.unlike_published],
+        remarks=[*run.all_remarks, *run.unlike_published],
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
         cards=[card(run, o, None if inside else path.parent) for o in shown],

@@ -11,10 +11,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark.analysis.compare import Correlation
-from benchmark.evaluation.results import ROW_NOTES, Run, label_of
+from benchmark.evaluation.results import COMMON, ROW_NOTES, Run, label_of
 from benchmark.metrics import Metric
+from benchmark.statistics.correlation import Correlation
+from benchmark.statistics.groups import Ranking
 from benchmark.statistics.intervals import Mean
+from benchmark.statistics.power import Power
 
 
 def number(value: float | None, metric: Metric) -> str:
@@ -53,7 +55,7 @@ def terminal_table(run: Run) -> Table:
     table.add_column("failed", justify="right", no_wrap=True)
     tasks = {outcome.item.task for outcome in run.outcomes}
     for name, members in run.groups():
-        if name != "all" and name not in tasks:
+        if name not in ("all", COMMON) and name not in tasks:
             continue
         table.add_section()
         table.add_row(f"[bold]{name}[/bold]")
@@ -109,12 +111,48 @@ def comparison_table(first: str, second: str, found: dict[str, Any]) -> Table:
 def correlation_table(found: dict[tuple[str, str], Correlation], title: str) -> Table:
     """Pairs of what was correlated."""
     table = Table(Column("metrics", no_wrap=True), title=title)
-    for name in ("n", "Pearson", "95 %", "Spearman", "Kendall"):
+    for name in ("n", "clusters", "Pearson", "95 %", "Spearman", "95 %", "Kendall"):
         table.add_column(name, justify="right", no_wrap=True)
     for (a, b), of in found.items():
-        bounds = "n/a" if of.low is None else f"[{of.low:.2f}, {of.high:.2f}]"
-        cells = [plain(of.pearson, 2), escape(bounds), plain(of.spearman, 2), plain(of.kendall, 2)]
+        ends = [
+            "n/a" if low is None else f"[{low:.2f}, {high:.2f}]"
+            for low, high in ((of.low, of.high), (of.spearman_low, of.spearman_high))
+        ]
+        clusters = "-" if of.clusters is None else str(of.clusters)
+        cells = [clusters, plain(of.pearson, 2), escape(ends[0]), plain(of.spearman, 2), escape(ends[1])]
+        cells.append(plain(of.kendall, 2))
         table.add_row(f"{a}, {b}", str(of.n), *cells)
+    return table
+
+
+def ranking_table(metric: str, of: Ranking) -> Table:
+    """Systems by one metric, best first, with the letters that they share."""
+    title = f"{metric}: means over the {of.items} items that all have; one letter in common: not told apart"
+    table = Table(Column("row", no_wrap=True), title=escape(title))
+    for name in ("mean", "groups", "to the next", "95 %", "p", "p (Holm)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    pairs = {(p.first, p.second): p for p in of.pairs}
+    for name, after in zip(of.order, [*of.order[1:], None], strict=True):
+        cells = [plain(of.means[name]), of.letters[name] or "-"]
+        if after is not None:
+            pair = pairs[name, after]
+            mean = pair.difference.mean
+            ends = "n/a" if mean.low is None else f"[{mean.low:.3f}, {mean.high:.3f}]"
+            cells += [plain(mean.value), escape(ends), plain(pair.difference.p, 4), plain(pair.corrected, 4)]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def power_table(title: str, wanted: dict[str, float], found: dict[str, Power], chance: float) -> Table:
+    """How many items tell two rows apart, a metric per line."""
+    table = Table(Column("metric", no_wrap=True), title=escape(title))
+    share = f"{100 * chance:g} %"
+    for name in ("items", "clusters", "difference", "chance here", f"items for {share}", f"seen at {share}"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric, of in found.items():
+        needed = "-" if of.needed_items is None else str(of.needed_items)
+        cells = [str(of.items), str(of.clusters), f"{wanted[metric]:g}", f"{100 * of.chance:.0f} %"]
+        table.add_row(metric, *cells, needed, f"{of.least:.3g}")
     return table
 
 

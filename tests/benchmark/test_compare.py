@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.analysis.compare import (
-    EXACT,
-    compare,
-    correlation,
-    correlations,
-    difference,
-    read_items,
-    sign_flip_p,
-)
+from benchmark.analysis.compare import compare, correlations, rank, read_items, read_metric_facts
+from benchmark.cli import analysis
 from benchmark.core.item import BenchmarkError
+from benchmark.statistics.correlation import correlation
+from benchmark.statistics.groups import all_pairs, letters
+from benchmark.statistics.paired import EXACT, difference, holm, sign_flip_p
+from benchmark.statistics.power import power
 
 
 @pytest.mark.parametrize("clusters", [10, 30])
@@ -129,3 +126,94 @@ def test_runs_are_compared_item_by_item(tmp_path: Path) -> None:
     (tmp_path / "items.json").write_text("[")
     with pytest.raises(BenchmarkError, match="damaged"):
         read_items(tmp_path)
+
+
+def test_effect_and_difference_have_one_sign() -> None:
+    """Large clusters gain, small ones lose: items say +0.25, as the mean does, and so does the effect."""
+    gaps = [1.0] * 10 + [-0.5] * 3 + [-0.5] * 3 + [-0.5] + [-0.5] + [-0.5] + [-0.5]
+    labels = ["a"] * 10 + ["b"] * 3 + ["c"] * 3 + ["d", "e", "f", "g"]
+    found = difference([0.0] * 20, gaps, labels)
+    assert found.mean.value == pytest.approx(0.25)
+    assert found.effect is not None
+    assert 0 < found.effect < 1
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_letters_are_shared_by_those_not_told_apart() -> None:
+    apart = {("A", "C"), ("D", "A"), ("B", "D")}
+    assert letters("ABCD", apart) == {"A": "a", "B": "ab", "C": "bc", "D": "c"}
+    assert letters("ABC", set()) == dict.fromkeys("ABC", "a")
+    assert letters("ABC", {("A", "B"), ("A", "C"), ("B", "C")}) == {"A": "a", "B": "b", "C": "c"}
+
+
+def test_all_pairs_of_a_run_over_common_items() -> None:
+    """Good is better than the two others, which are alike; what one lacks counts for none in the means."""
+    random = np.random.default_rng(3)
+    base = random.normal(20, 2, 40)
+    scores: dict[str, list[float | None]] = {
+        "poor": (base + random.normal(0, 0.3, 40)).tolist(),
+        "good": (base + 1 + random.normal(0, 0.3, 40)).tolist(),
+        "fair": (base + random.normal(0, 0.3, 40)).tolist(),
+        "none": [None] * 40,
+    }
+    scores["fair"][:10] = [None] * 10
+    found = all_pairs(scores, [str(n // 2) for n in range(40)], resamples=500)
+    assert found.order[0] == "good"
+    assert found.order[3] == "none"
+    assert found.items == 30
+    assert found.means["good"] == pytest.approx(np.mean([s for s in scores["good"][10:] if s is not None]))
+    assert found.letters["good"] == "a"
+    assert found.letters["poor"] == found.letters["fair"] == "b"
+    assert found.letters["none"] == ""
+    lower = all_pairs(scores, [str(n) for n in range(40)], higher_is_better=False, resamples=500)
+    assert lower.order[2:] == ["good", "none"]
+
+
+def test_the_items_needed_are_those_of_the_noncentral_t() -> None:
+    """Half a standard deviation is seen by 34 pairs with 80 % power at 5 %, as textbooks have it."""
+    gaps = np.random.default_rng(5).normal(size=50)
+    gaps = 2 * (gaps - gaps.mean()) / gaps.std(ddof=1)
+    found = power([*gaps, None], [*map(str, range(50)), "x"], 1.0)
+    assert found is not None
+    assert found.spread == pytest.approx(2)
+    assert (found.needed, found.needed_items) == (34, 34)
+    assert found.chance == pytest.approx(0.934, abs=0.002)
+    again = power(gaps.tolist(), list(map(str, range(50))), found.least)
+    assert again is not None
+    assert again.chance == pytest.approx(0.8)
+    assert power([1.0, 1.0, 1.0], ["a", "b", "c"], 1.0) is None
+
+
+def test_rows_of_several_runs_are_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Called by their run; direction and range come from summary.json; the commands read the files."""
+    for name, shift in (("one", 0.0), ("two", 3.0)):
+        listed = items(shift, 8)
+        for n, item in enumerate(listed.values()):
+            item["scores"]["model"]["psnr"] += 0.1 * (n % 3)
+            item["scores"]["source"] = {"psnr": 15.0 + n, "hit": None, "other": 0.0}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "items.json").write_text(json.dumps({"items": list(listed.values())}))
+        facts = {"psnr": {"higher_is_better": True, "range": [0.0, "inf"]}}
+        (tmp_path / name / "summary.json").write_text(json.dumps({"metrics": facts}))
+    runs = {name: read_items(tmp_path / name) for name in ("one", "two")}
+    found = rank(runs, metrics=["psnr"])["psnr"]
+    assert found.order == ["two", "one", "source"]
+    assert found.letters == {"two": "a", "one": "b", "source": "c"}
+    assert read_metric_facts(tmp_path / "one")["psnr"].range == (0.0, float("inf"))
+    folders = [str(tmp_path / name) for name in runs]
+    analysis.rank(tuple(folders), metrics=("psnr",), out=str(tmp_path / "pairs.json"))
+    assert "p (Holm)" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "pairs.json").read_text())["psnr"]["pairs"]) == 3
+    analysis.power(folders[0], folders[0], {"psnr": 1.0}, second_row="source")
+    assert "items for 80 %" in capsys.readouterr().out
+    with pytest.raises(BenchmarkError, match="--rows ours: the runs have model, source"):
+        rank(runs, rows=["ours"])
+    with pytest.raises(BenchmarkError, match="--metrics ssim: all rows have psnr"):
+        rank(runs, metrics=["ssim"])
+    with pytest.raises(BenchmarkError, match="two rows or more"):
+        rank({"one": runs["one"]}, rows=["model"])

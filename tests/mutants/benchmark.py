@@ -11,16 +11,17 @@ MUTANTS = (
     Mutant(
         "draws means of clusters",
         "benchmark/statistics/intervals.py",
-        "means = sums[draws].sum(1) / sizes[draws].sum(1)",
-        "means = (sums / sizes)[draws].mean(1)",
+        "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n    count",
+        "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n"
+        "    sums, sizes = sums / sizes, sizes * 0 + 1\n    count",
         (f"{STATS}::test_large_clusters_weigh_as_much_as_their_items",),
         "the interval is of another number than the mean where clusters differ in size",
     ),
     Mutant(
         "draws items",
         "benchmark/statistics/intervals.py",
-        "_, group = np.unique([c for _, c in pairs], return_inverse=True)",
-        "group = np.arange(len(pairs))",
+        "sums, sizes = by_cluster(scores, [c for _, c in pairs])\n    count",
+        "sums, sizes = by_cluster(scores, list(map(str, range(len(pairs)))))\n    count",
         (f"{STATS}::test_copies_of_an_item_in_its_cluster_do_not_narrow_the_interval",),
         "items of one clip resemble each other: the interval is too narrow",
     ),
@@ -35,14 +36,14 @@ MUTANTS = (
     Mutant(
         "counts a failure as nought",
         "benchmark/evaluation/results.py",
-        "[None if isinstance(s, Unscored) else s for s in scores]",
-        "[0.0 if isinstance(s, Unscored) else s for s in scores]",
+        "[None if isinstance(s, Unscored) else s for s in scores], labels",
+        "[0.0 if isinstance(s, Unscored) else s for s in scores], labels",
         (f"{OUTCOME}::test_a_failure_is_counted_and_is_no_score",),
         "a score that is missing is no score",
     ),
     Mutant(
         "turns a difference round",
-        "benchmark/analysis/compare.py",
+        "benchmark/statistics/paired.py",
         "else b - a",
         "else a - b",
         (f"{COMPARE}::test_a_real_difference_is_seen_both_ways_round",),
@@ -50,7 +51,7 @@ MUTANTS = (
     ),
     Mutant(
         "compares item by item as if independent",
-        "benchmark/analysis/compare.py",
+        "benchmark/statistics/paired.py",
         "return Difference(ours, theirs, mean, sign_flip_p(sums, seed), effect)",
         "return Difference(ours, theirs, mean, sign_flip_p(values, seed), effect)",
         (f"{COMPARE}::test_whole_clusters_are_flipped",),

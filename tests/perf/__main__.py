@@ -47,6 +47,7 @@ GROUPS = (
     "clips",
     "importing",
     "defects",
+    "coverage",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
@@ -87,7 +88,7 @@ def perf(
 
     Args:
         only: groups to run: media, shards, engine, metrics, report, suite, planning, sharing, index, model,
-            step, wan, packing, loading, truth, clips, importing, defects; all when not given
+            step, wan, packing, loading, truth, clips, importing, defects, coverage; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

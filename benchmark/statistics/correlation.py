@@ -1,0 +1,107 @@
+"""How two scores go together, with intervals that know of clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.statistics.intervals import MIN_CLUSTERS
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Two scores over n items: Pearson and Spearman with 95 % intervals, Kendall; None if undefined.
+
+    Attributes:
+        low, high: of Pearson's.
+        spearman_low, spearman_high: of Spearman's.
+        clusters: number of clusters that the intervals are over; None for items taken as independent.
+    """
+
+    n: int
+    pearson: float | None
+    low: float | None
+    high: float | None
+    spearman: float | None
+    kendall: float | None
+    spearman_low: float | None = None
+    spearman_high: float | None = None
+    clusters: int | None = None
+
+
+def correlation(
+    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[str] | None = None
+) -> Correlation:
+    """How two scores go together over the items for which both are finite.
+
+    Args:
+        a, b: a score per item each; None for one that is missing.
+        clusters: what each item belongs to: intervals are then by leaving out whole clusters in turn (the
+            jackknife, on Fisher's z, with t), and None with fewer than `MIN_CLUSTERS`. Without, items count
+            as independent draws from a normal distribution (Fisher).
+    """
+    from scipy import stats
+
+    labels = clusters if clusters is not None else [str(n) for n in range(len(a))]
+    kept = [
+        (x, y, c)
+        for x, y, c in zip(a, b, labels, strict=True)
+        if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
+    ]
+    n = len(kept)
+    if n < 3 or len({x for x, *_ in kept}) < 2 or len({y for _, y, _ in kept}) < 2:
+        return Correlation(n, None, None, None, None, None)
+    x, y = (np.array([row[k] for row in kept], dtype=np.float64) for k in (0, 1))
+    pearson, spearman = stats.pearsonr(x, y), float(stats.spearmanr(x, y).statistic)
+    kendall = float(stats.kendalltau(x, y).statistic)
+    if clusters is None:
+        ends = pearson.confidence_interval(0.95)
+        known = n > 3 and math.isfinite(ends.low)
+        fisher = (float(ends.low), float(ends.high)) if known else (None, None)
+        return Correlation(n, float(pearson.statistic), fisher[0], fisher[1], spearman, kendall)
+    group = np.unique([c for *_, c in kept], return_inverse=True)[1]
+    count = int(group.max()) + 1
+    low, high = jackknife_interval(x, y, group)
+    by_rank = jackknife_interval(stats.rankdata(x), stats.rankdata(y), group)
+    return Correlation(n, float(pearson.statistic), low, high, spearman, kendall, *by_rank, count)
+
+
+def jackknife_interval(
+    x: np.ndarray, y: np.ndarray, group: np.ndarray, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Of Pearson's correlation, by leaving out whole clusters, on Fisher's z.
+
+    Args:
+        x, y: float [N]; ranks for an interval of Spearman's.
+        group: cluster of each, int [N], from 0 on without a gap.
+        level: nominal coverage.
+
+    Returns:
+        (low, high), or (None, None) with fewer than `MIN_CLUSTERS` clusters, where one of them makes all the
+        difference, or where the correlation is 1 or -1.
+    """
+    from scipy.special import stdtrit
+
+    count = int(group.max()) + 1
+    if count < MIN_CLUSTERS:
+        return None, None
+    x, y = x - x.mean(), y - y.mean()
+    parts = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y])
+    sums = np.stack([np.bincount(group, part, count) for part in parts])
+    total = sums.sum(1, keepdims=True)
+
+    def correlations(of: np.ndarray) -> np.ndarray:
+        n, sx, sy, sxx, syy, sxy = of
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (sxy - sx * sy / n) / np.sqrt((sxx - sx * sx / n) * (syy - sy * sy / n))
+
+    whole, without = correlations(total)[0], correlations(total - sums)
+    if not np.isfinite(without).all() or max(abs(whole), np.abs(without).max()) >= 1 - 1e-12:
+        return None, None
+    z, zs = np.arctanh(whole), np.arctanh(without)
+    error = math.sqrt((count - 1) / count * float(((zs - zs.mean()) ** 2).sum()))
+    reach = float(stdtrit(count - 1, (1 + level) / 2)) * error
+    return float(np.tanh(z - reach)), float(np.tanh(z + reach))
