@@ -33,7 +33,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants perf gpu docs lock clean
+.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -133,6 +133,9 @@ test-slow: $(READY) ## the tests that take minutes
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600
+
+parity: $(READY) ## official scores beside those of the published programs' checkouts that variables name
+	$(PY) -m tests.parity
 
 mutants: $(READY) ## small wrong changes, one at a time: a test must notice each (minutes)
 	$(PY) -m tests.mutants --jobs $(JOBS)

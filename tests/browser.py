@@ -19,8 +19,11 @@ FLAGS = [
     "--disable-sync",
 ]
 TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
-# Resolves when every video of the card has reached its place and can show it.
-SETTLED = "card => [...card.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.seeking)"
+# Resolves when the card has its videos, and every one has reached its place and can show it.
+SETTLED = """card => {
+  const videos = [...card.querySelectorAll('video')];
+  return videos.length && videos.every(v => v.readyState >= 2 && !v.seeking);
+}"""
 
 
 @contextmanager

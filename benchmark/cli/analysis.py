@@ -12,8 +12,10 @@ from benchmark.analysis.compare import correlations, powers, read_items, read_me
 from benchmark.analysis.compare import rank as rank_runs
 from benchmark.analysis.human_correlation import agreements, read_ratings
 from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
+from benchmark.analysis.published_rows import reports_on, spreads
 from benchmark.analysis.reference_bugs import effects, table
 from benchmark.core.item import BenchmarkError
+from benchmark.core.media import reading
 from benchmark.evaluation.setup import evenly_spaced
 from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
@@ -142,7 +144,8 @@ def faults(
     from dataclasses import asdict
 
     device = choose_device(device)
-    opened = open_suite(suite, Path(data))
+    with reading("official"):
+        opened, finished = open_suite(suite, Path(data)), PrecomputedResults("results", Path(results))
     chosen = metrics or opened.metrics
     if chosen is None:
         raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
@@ -150,7 +153,7 @@ def faults(
     with console.status("scoring") as status:
         found = effects(
             items,
-            PrecomputedResults("results", Path(results)),
+            finished,
             read_metrics(Path(chosen), "official", device),
             status.update,
         )
@@ -177,6 +180,35 @@ def tables(
         print(filled.csv() if format == "csv" else filled.latex(), end="")
 
 
+def published(suite: str = "editversebench", column: str | None = None) -> None:
+    """Print what papers and authors' pages report on a suite, and how far they are apart about a model.
+
+    Args:
+        suite: editversebench or openve
+        column: of their tables; the suite's headline if not given
+    """
+    from rich.table import Table
+
+    of = reports_on(suite)
+    table = Table("model", *(str(n + 1) for n in range(len(of.reports))), "spread")
+    table.title = f"{of.title}: {of.columns[column or of.headline]}, as published"
+    for spread in spreads(suite, column):
+        values = dict(spread.values)
+        cells = [f"{values[n]:.2f}" if n in values else "" for n in range(len(of.reports))]
+        apart = f"{spread.high - spread.low:.2f}" if len(values) > 1 else ""
+        table.add_row(spread.model, *cells, apart)
+    print_table(table)
+    for n, report in enumerate(of.reports):
+        said = f" (read in {report.said})" if report.said else ""
+        console.print(
+            f"{n + 1}: {report.source}{said}, {report.date}. Judge: {report.judge}. "
+            f"Changed: {report.changed}",
+            highlight=False,
+            markup=False,
+        )
+    print("spread: between reports by the same judge, or that do not say who judged")
+
+
 def list_() -> None:
     """List suites and metrics."""
     from rich.table import Table
@@ -185,7 +217,7 @@ def list_() -> None:
     for name in names():
         suites.add_row(name, describe(name))
     metrics = Table("class_path", "range", "version", "what", title="metrics, for a metrics file")
-    for path, kind in known_metrics().items():
+    for path, kind in (known_metrics() | known_metrics("benchmark.judges")).items():
         about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         low, high = kind.range
         metrics.add_row(path, f"{low:g} to {high:g}", str(kind.version), about)

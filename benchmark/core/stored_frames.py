@@ -64,7 +64,7 @@ def read_stored(path: Path) -> np.ndarray:
 def _frames(path: Path) -> Iterator[np.ndarray]:
     if path.suffix == ".gif":
         return _by_pillow(path)
-    return _by_decord(path) if decoder().startswith("decord") else _by_av(path)
+    return _by_decord(path) if decoder().startswith("decord") else by_av(path)
 
 
 def _by_pillow(path: Path) -> Iterator[np.ndarray]:
@@ -83,8 +83,8 @@ def _by_decord(path: Path) -> Iterator[np.ndarray]:
     decord: Any = importlib.import_module("decord")  # no extra of ours: it has wheels for few platforms
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) and reader[0].shape[-1] != 3:  # below 64 pixels decord gives its padding for a channel
-            yield from _by_av(path)
+        if len(reader) and reader[0].shape[-1] != 3:  # up to 72 pixels wide: padding as a fourth channel
+            yield from by_av(path)
             return
         for number in range(len(reader)):
             yield reader[number].asnumpy()
@@ -92,7 +92,8 @@ def _by_decord(path: Path) -> Iterator[np.ndarray]:
         raise MediaError(f"{path}: does not decode ({first_line(error)})") from error
 
 
-def _by_av(path: Path) -> Iterator[np.ndarray]:
+def by_av(path: Path) -> Iterator[np.ndarray]:
+    """Frames uint8 RGB [H, W, 3] as decord gives them, by PyAV; MediaError names the file."""
     from av.video.reformatter import Interpolation
 
     graph = None

@@ -64,7 +64,7 @@ def _made(
 ) -> Iterator[tuple[int, Result | Unscored]]:
     if workers > 1:
         yield from in_processes(
-            bench.config, bench.out, [(number, place) for number in waiting], workers, edit_item
+            bench.config, bench.out, [(number, place) for number in waiting], workers, work=edit_item
         )
         return
     for number in waiting:

@@ -18,6 +18,7 @@ from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import RunConfig
 from benchmark.evaluation.setup import Evaluation
+from benchmark.judges.answer_log import FOLDER, AnswerLog
 from shards.processes import background_processes
 
 _here: dict[str, Any] = {}  # a worker process's own parts
@@ -28,6 +29,7 @@ def in_processes(
     out: Path,
     jobs: list[tuple[int, Any]],
     workers: int,
+    retry: int = 0,
     work: Callable[[int, Any], Any] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(number of the item, what became of it: an ItemResult), as they come.
@@ -36,11 +38,12 @@ def in_processes(
         jobs: numbers of items, and whether the page shows them.
         work: another thing to be done about an item, by `evaluation_here`, and what else it takes.
         workers: processes, spread over the devices where `config.device` is `cuda`.
+        retry: see `Worker`.
     """
     context = multiprocessing.get_context("spawn")
     with background_processes():  # the first lock starts a process that keeps account of locks
         turns = context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers, retry)) as pool:
         with background_processes():  # they are started by the first submissions
             waiting = {pool.submit(work or _item, *job): job[0] for job in jobs}
         try:
@@ -58,7 +61,7 @@ def in_processes(
             raise
 
 
-def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
+def _begin(config: RunConfig, out: Path, turns: Any, workers: int, retry: int) -> None:
     import torch
 
     _die_with_parent()
@@ -70,7 +73,8 @@ def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
         device = f"cuda:{turn % torch.cuda.device_count()}"
     bench = Evaluation(config, out, device)
     _here["bench"], _here["items"] = bench, bench.items
-    _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True))
+    answers = AnswerLog(out / FOLDER, f"answers-{turn}", read_only=True)
+    _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True), retry, answers)
 
 
 def _die_with_parent() -> None:

@@ -1,7 +1,7 @@
 """LAION's aesthetic predictors of the second kind: linear layers on CLIP's embedding of a picture.
 
-V2VBench takes `shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE`, which holds CLIP's vision tower
-and the layers of christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE.pth.
+V2VBench takes `shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE`, which holds CLIP's vision
+tower and the layers of christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE.pth.
 """
 
 from __future__ import annotations

@@ -33,12 +33,13 @@ def metrics_of(tasks: set[str]) -> list[Metric]:
     return found if tasks - {"mask_detection"} else [m for m in found if m.name in ("mask_iou", "warp_error")]
 
 
-def known_metrics() -> dict[str, Any]:
-    """Classes of metrics by class_path."""
+def known_metrics(package: str = "benchmark.metrics") -> dict[str, Any]:
+    """Classes of a package's metrics by class_path; `benchmark.judges` has some as well."""
     found = {}
-    for module in pkgutil.iter_modules(__path__):
-        for name, kind in vars(importlib.import_module(f"{__name__}.{module.name}")).items():
-            own = isinstance(kind, type) and kind.__module__ == f"{__name__}.{module.name}"
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        path = f"{package}.{module.name}"
+        for name, kind in vars(importlib.import_module(path)).items():
+            own = isinstance(kind, type) and kind.__module__ == path
             if own and dataclasses.is_dataclass(kind) and hasattr(kind, "higher_is_better"):
-                found[f"{kind.__module__}.{name}"] = kind
+                found[f"{path}.{name}"] = kind
     return found

@@ -1,28 +1,30 @@
 """The report: one HTML file with its tables, figures and videos, which works from a file:// address.
 
-The page depends on the run alone, so writing it again gives the same bytes.
+The page depends on the run alone, so writing it again gives the same bytes. Its content security policy names
+its own script by hash and forbids requests to any host, so nothing that an item or a judge says can run.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from benchmark.core.item import MODEL, SOURCE, TARGET, Item, Unscored, Worded
-from benchmark.core.score_cache import number_out
-from benchmark.evaluation.results import ROW_NOTES, Outcome, Run, label_of
-from benchmark.report import bar_charts
+from benchmark.core.item import MODEL, SOURCE, TARGET
+from benchmark.core.order import natural
+from benchmark.evaluation.results import ROW_NOTES, Run, label_of
+from benchmark.report import bar_charts, gallery
 from benchmark.report.tables import heading, interval, number, spread, unit_and_arrow
 from benchmark.report.training_curves import Curve, svg
 from benchmark.statistics.intervals import Mean
 from shards.files import write_bytes
 from shards.reports.pages import ASSETS
 
-VIDEO_LABELS = {SOURCE: "Source", MODEL: "Model's edit", TARGET: "Curated target"}
+SCRIPTS = ("player.js", "live.js", "pair.js", "report.js")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -45,7 +47,10 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [o for o in run.outcomes if o.videos]
+    shown = [n for n, o in enumerate(run.outcomes) if o.videos]
+    root = None if inside else path.parent
+    categories = {gallery.category(run.outcomes[n].item) for n in shown}
+    script = "\n".join(environment.loader.get_source(environment, name)[0] for name in SCRIPTS)  # type: ignore[union-attr]
     page = environment.get_template("report.html.j2").render(
         suite=run.suite.name,
         facts=facts(run) | made,
@@ -56,23 +61,22 @@ def write_report(
         remarks=[*run.all_remarks, *run.unlike_published],
         metric_notes=[(m.label, note(m)) for m in run.metrics],
         curves=[{"name": c.name, "svg": svg(c), "window": c.window, "points": len(c.values)} for c in curves],
-        cards=[card(run, o, None if inside else path.parent) for o in shown],
+        cards=[gallery.card(run, n, root) for n in shown],
+        blocks=gallery.blocks(run, shown) if inside else (),
+        data=gallery.page_data(run, root),
         bars=bar_charts.figures(run),
         left_out=len(run.outcomes) - len(shown) - sum(o.geometry is None for o in run.outcomes),
-        tasks=sorted({o.item.task for o in shown}),
-        categories=sorted({category(o.item) for o in shown}),
-        category_label="Category" if any(o.item.category for o in shown) else "Orientation",
+        tasks=sorted({run.outcomes[n].item.task for n in shown}, key=natural),
+        categories=sorted(categories, key=natural),
+        category_label="Category" if any(run.outcomes[n].item.category for n in shown) else "Orientation",
         sortable=[(m.name, heading(m)) for m in run.metrics],
-        sort_row=label_of(scored_row(run)),
+        rows=[label_of(row) for row in run.rows],
+        sort_row=label_of(gallery.scored_row(run)),
         failures=[(item, label_of(row), metric, reason) for item, row, metric, reason in run.failures()],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_bytes(path, page.encode())
-
-
-def scored_row(run: Run) -> str:
-    """The row that the gallery sorts by: the first system's, or the floor where there is none."""
-    own = [row for row in run.rows if row not in (SOURCE, TARGET)]
-    return own[0] if own else run.rows[0]
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -136,66 +140,8 @@ def table(run: Run, name: str, members: list[int]) -> dict[str, Any]:
     return {"name": name, "items": len(members), "clusters": len(clusters), "rows": rows}
 
 
-def category(item: Item) -> str:
-    """What the gallery is filtered by beside the task: the finer group, or the orientation."""
-    return item.category or item.facets.get("orientation", "")
-
-
 def sortable(mean: Mean) -> str:
     """A mean as JavaScript reads it; empty where there is none."""
     if mean.value is None:
         return ""
     return repr(mean.value) if math.isfinite(mean.value) else "Infinity" if mean.value > 0 else "-Infinity"
-
-
-def card(run: Run, outcome: Outcome, root: Path | None) -> dict[str, Any]:
-    """One item of the gallery; its videos are named relative to `root`, or in it where that is None."""
-    geometry = outcome.geometry
-    assert geometry is not None  # a card has videos, and those have a size
-    row = scored_row(run)
-    scores = []
-    for metric in run.metrics:
-        values = []
-        for name in run.rows:
-            score = outcome.scores[name][metric.name]
-            missing = isinstance(score, Unscored)
-            values.append(
-                {
-                    "text": "unscored" if isinstance(score, Unscored) else number(score, metric),
-                    "why": score.reason if isinstance(score, Unscored) else "",
-                    "missing": missing,
-                }
-            )
-        scores.append({"label": metric.label, "unit": unit_and_arrow(metric), "values": values})
-    keys: dict[str, float | str | None] = {}
-    for metric in run.metrics:
-        score = outcome.scores[row][metric.name]
-        keys[metric.name] = None if isinstance(score, Unscored) else number_out(score)
-    return {
-        "id": outcome.item.id,
-        "task": outcome.item.task,
-        "category": category(outcome.item),
-        "text": outcome.item.text,
-        "fps": geometry.fps,
-        "frames": geometry.frames,
-        "width": geometry.width,
-        "height": geometry.height,
-        "small": geometry.width < 300,
-        "sort": keys,
-        "scores": scores,
-        "columns": [label_of(name) for name in run.rows],
-        "words": [
-            (label_of(name), metric.label, score.words)
-            for name in run.rows
-            for metric in run.metrics
-            if isinstance(score := outcome.scores[name][metric.name], Worded) and score.words
-        ],
-        "videos": [
-            {
-                "label": VIDEO_LABELS.get(name, name),
-                "data": base64.b64encode(path.read_bytes()).decode() if root is None else "",
-                "src": "" if root is None else path.relative_to(root).as_posix(),
-            }
-            for name, path in outcome.videos.items()
-        ],
-    }

@@ -90,7 +90,7 @@ def rate_difference_interval(
         width: the largest difference possible.
         level: nominal coverage.
     """
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
     clusters = len(sizes)
     sums = np.concatenate([sums / width, [1.0, -1.0]])
@@ -98,5 +98,7 @@ def rate_difference_interval(
     items = sizes.sum()
     mean = float(sums.sum() / items)
     error = float(np.sqrt(((sums - mean * sizes) ** 2).sum())) / items
-    reach = float(stdtrit(max(clusters - 1, 1), (1 + level) / 2)) * error
+    alone = bool((sizes == 1).all())  # as in `rate_interval`: t is for a variance that clusters estimate
+    quantile = ndtri((1 + level) / 2) if alone else stdtrit(max(clusters - 1, 1), (1 + level) / 2)
+    reach = float(quantile) * error
     return max(mean - reach, -1.0) * width, min(mean + reach, 1.0) * width

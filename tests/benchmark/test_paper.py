@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from benchmark.analysis.paper_tables import Filled, PaperTable, paper_table, read_rows, rounded
+from benchmark.analysis.published_rows import reports_on, spreads
 from benchmark.core.item import BenchmarkError
 
 # printed values further from the mean of what is printed beside them than rounding of both explains
@@ -120,3 +121,30 @@ def test_the_command(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert wrong.stderr == "error: --table 4: there are 2, 3, 6, 7, 8, 9\n"
     assert isinstance(paper_table("2"), PaperTable)
+
+
+def test_published_rows_agree_with_the_papers_table_and_show_their_spread() -> None:
+    """EditVerse's paper is in both files; 7.65, 7.64 and 7.45 of one model are 0.20 apart."""
+    of = reports_on("editversebench")
+    printed = {name: values[:6] for group in paper_table("2").groups for name, values in group.rows.items()}
+    assert of.reports[0].rows == printed
+    by_model = {s.model: s for s in spreads("editversebench")}
+    assert [v for _, v in by_model["EditVerse"].values] == [7.65, 7.64, 7.45]
+    assert by_model["Lucy Edit"].high == 5.96
+    openve = {s.model: s for s in spreads("openve")}
+    assert (openve["VINO"].low, openve["VINO"].high) == (2.91, 3.21)  # 4.34 is another judge's
+    assert all(report.source and report.date and report.judge and report.changed for report in of.reports)
+    with pytest.raises(BenchmarkError, match="--suite tgve: there are reports on editversebench, openve"):
+        reports_on("tgve")
+    with pytest.raises(BenchmarkError, match="--column rank: openve has overall"):
+        spreads("openve", "rank")
+
+
+@pytest.mark.parametrize(("kinds", "off"), [(8, 0.15), (6, 0.02), (5, 0.02)])
+def test_overall_on_openve_is_the_mean_of_the_kinds_that_a_report_has(kinds: int, off: float) -> None:
+    """Up to rounding, or to how many items a kind has where all eight are reported."""
+    for report in reports_on("openve").reports:
+        for name, (overall, *values) in report.rows.items():
+            known = [v for v in values if v is not None]
+            if overall is not None and len(known) == kinds:
+                assert sum(known) / kinds == pytest.approx(overall, abs=off), (report.source, name)

@@ -107,9 +107,10 @@ def test_a_seek_puts_all_videos_on_that_frame(page: Any) -> None:
 def test_the_frame_shown_is_the_frame_asked_for(page: Any, scored: Path) -> None:
     card, _, frames = ready_card(page)
     text = (scored / "report.html").read_text()
-    article = re.search(rf'data-id="{card.get_attribute("data-id")}".*?</article>', text, re.S)
-    assert article is not None
-    for number, data in enumerate(re.findall(r'data-mp4="([^"]+)"', article.group(0))):
+    place = card.get_attribute("data-place")
+    blocks = re.findall(rf'<script type="text/plain" id="v{place}-[0-9]+">([^<]+)</script>', text)
+    assert len(blocks) == 3
+    for number, data in enumerate(blocks):
         clip, _ = read_video(base64.b64decode(data))
         assert len(clip) == frames
         for frame in (0, 4, frames - 1):
@@ -159,7 +160,11 @@ def test_cards_are_filtered_and_sorted(page: Any) -> None:
     page.select_option("#sort", "psnr_inside")
     for order, sign in (("-1", -1), ("1", 1)):
         page.select_option("#order", order)
-        scores = page.evaluate(f"({shown})().map(c => JSON.parse(c.dataset.sort).psnr_inside)")
+        # the first cell of the model's row: after the source
+        cells = page.evaluate(
+            f"({shown})().map(c => c.querySelector('table.item').rows[2].cells[1].textContent)"
+        )
+        scores = [float(text) for text in cells]
         assert len(scores) == 12
         assert scores == sorted(scores, key=lambda v: sign * v)
 
@@ -172,7 +177,7 @@ def test_the_page_fits_its_window(browser: Any, scored: Path, width: int) -> Non
     opened.goto((scored / "report.html").as_uri())
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     widths = opened.evaluate(
-        "[...document.querySelector('.card').querySelectorAll('video')].map(v => v.clientWidth)"
+        "[...document.querySelector('.card').querySelectorAll('.frame-box')].map(v => v.clientWidth)"
     )
     assert max(widths) - min(widths) <= 1  # equal size
     names = opened.locator(".plot").first.locator(".name").all_inner_texts()
@@ -210,9 +215,13 @@ def test_no_label_of_a_figure_is_cut(browser: Any, width: int) -> None:
 
 def test_the_page_names_nothing_outside_itself(scored: Path) -> None:
     text = (scored / "report.html").read_text()
-    page = re.sub(r'data-mp4="[^"]*"', "", text)
-    assert re.findall(r"""<[^>]*\s(?:src|href|action|poster)=["'](?!data:)""", page) == []
-    assert "http" not in page
+    page = re.sub(r'<script type="text/plain"[^<]*', "", text)
+    assert re.findall(r"""<[^>]*\s(?:src|href|action|poster|data-src)=["'](?!data:|#item=)""", page) == []
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "script-src 'sha256-" in policy[1]
+    assert "http" not in page.replace(policy[0], "")
     assert "url(" not in page
     assert "@import" not in page
 
@@ -232,6 +241,6 @@ def test_text_from_a_sample_cannot_become_markup(
     done = command("run", "--data", tmp_path / "shards", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<img" not in page
-    assert "<b>" not in page
+    assert "<img src" not in page
+    assert "<b>" not in page.replace("<b>Copy the source</b>", "")
     assert "&lt;video1&gt; Remove &lt;/script&gt;" in page

@@ -252,8 +252,8 @@ def test_list_names_suites_and_metrics(command: Command) -> None:
     assert done.returncode == 0
     for name in ("heldout", "editversebench", "tgve_plus", "v2vbench", "imgedit"):
         assert name in done.stdout
-    for name in ("warp.WarpError", "judge.Judge", "text.VideoAlignment"):
-        assert f"benchmark.metrics.{name}" in done.stdout
+    for name in ("metrics.warp.WarpError", "judges.judge.Judge", "metrics.text.VideoAlignment"):
+        assert f"benchmark.{name}" in done.stdout
 
 
 def test_a_run_compared_with_itself_and_with_the_source(

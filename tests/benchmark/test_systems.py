@@ -97,6 +97,9 @@ def test_media_are_brought_to_what_an_editor_takes(bench: Path, tmp_path: Path) 
     fields = Fields(item, loaded, Shape(multiple=8, stride=4), seed=1)
     assert fields.get("video").shape == (5, 32, 56, 3)
     assert fields.get("mask") is None
+    known = Loaded(loaded.source, None, np.ones((5, 32, 56), bool), loaded.fps, loaded.inputs)
+    assert Fields(item, known, Shape(), seed=1).get("mask") is None  # the words give none
+    assert Fields(item, known, Shape(), seed=1).get("region").all()
     write_mask(tmp_path / "mask.mkv", np.arange(5 * 32 * 56).reshape(5, 32, 56) % 2, 8.0)
     given = loaded.inputs | {
         "mask": (tmp_path / "mask.mkv").read_bytes(),

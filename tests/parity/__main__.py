@@ -1,12 +1,12 @@
 """`python -m tests.parity`: the published programs and ours on the same files, and by how much they differ.
 
-    pip install --target DIR decord einops     # what the published code imports and this project does not
+    pip install --no-deps --target DIR decord einops simple-aesthetics-predictor  # what theirs import besides
     EDITVERSE_REPO=... V2VBENCH_REPO=... IMGEDIT_REPO=... PYTHONPATH=DIR make parity
 
 EDITVERSE_REPO: adobe-research/EditVerse; V2VBENCH_REPO: wenhao728/awesome-diffusion-v2v; IMGEDIT_REPO:
-PKU-YuanGroup/ImgEdit. Nothing is fetched; networks are tiny and random, of the published architectures; decoding is
-the published one (decord) on their side and ours on ours. Exit status 1 where a difference is above its
-tolerance, 2 where no checkout is named.
+PKU-YuanGroup/ImgEdit. Nothing is fetched; networks are tiny and random, of the published architectures;
+videos are decoded by decord on their side, by PyAV on ours. Exit status 1 where a difference is above its
+tolerance, 2 where no checkout is named or something that it imports is missing.
 """
 
 from __future__ import annotations
@@ -48,14 +48,22 @@ def main() -> int:
             try:
                 lines += PROGRAMS[name](repo, Path(scratch) / name)
             except ImportError as error:
-                print(f"error: {name}: its code asks for {error.name or error}: see {__file__}", file=sys.stderr)
+                print(
+                    f"error: {name}: its code asks for {error.name or error}: see {__file__}", file=sys.stderr
+                )
                 return 2
+    rich.reconfigure(width=110)
     table = Table("program", "clip", "value", title="the mode official beside the published classes")
     for column in ("published", "ours", "apart", "at most"):
         table.add_column(column, justify="right")
     for line in lines:
         mark = "" if line.fits else "[red] above[/red]"
-        values = (f"{line.published:.6f}", f"{line.ours:.6f}", f"{line.apart:.1e}", f"{line.tolerance:g}{mark}")
+        values = (
+            f"{line.published:.6f}",
+            f"{line.ours:.6f}",
+            f"{line.apart:.1e}",
+            f"{line.tolerance:g}{mark}",
+        )
         table.add_row(line.program, line.clip, line.name, *values)
     rich.print(table)
     missing = sorted(set(PROGRAMS) - set(named))

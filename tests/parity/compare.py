@@ -14,13 +14,16 @@ from PIL import Image
 
 from benchmark.core.item import Geometry, Loaded, Mode, Reference, Unscored
 from benchmark.core.media import read_frames
+from benchmark.core.stored_frames import by_av
 from benchmark.features.aesthetic import AestheticPredictor
 from benchmark.features.clip import Clip, Dino
 from benchmark.features.viclip import ViClip
+from benchmark.judges.image_judge import PictureJudge
 from benchmark.metrics.aesthetic import Aesthetic
-from benchmark.metrics.base import Metric
+from benchmark.metrics.base import Metric, score
 from benchmark.metrics.temporal import TemporalConsistency
 from benchmark.metrics.text import FrameAlignment, VideoAlignment
+from benchmark.suites.imgedit import Suite
 from tests.parity import material, published
 
 CLOSE, SCALED = 1e-5, 1e-4  # of values up to 1, and of those that are scaled by 100
@@ -107,7 +110,7 @@ def editverse(repo: Path, root: Path) -> list[Line]:
         mine = official(made)
         for seed, (clip, size) in enumerate(material.SIZES.items()):
             path = material.write_clip(root / clip / "generate.mp4", seed, *size)
-            pictures, frames = by_decord(path), read_frames(path, OFFICIAL)
+            pictures, frames = by_decord(path), np.stack(list(by_av(path)))
             lines.append(pixels("EditVerse", clip, pictures, frames))
             for name, metric in mine.items():
                 tolerance = CLOSE if "temporal" in name else SCALED
@@ -146,33 +149,20 @@ def v2vbench(repo: Path, root: Path) -> list[Line]:
     made["aesthetic"] = _aesthetic(root / "aesthetic", made["clip"])
     folders = {CLIP: made["clip"], DINO: made["dino"], PICK: made["pick"], PICK_INPUT: made["pick"]}
     folders |= {AESTHETIC: made["aesthetic"]}
-    clip, pick = (Clip(str(made[name]), mode=OFFICIAL) for name in ("clip", "pick"))
-    dino = Dino(str(made["dino"]), mode=OFFICIAL)
+    known = official(made)
     mine: dict[str, tuple[str, Metric, float]] = {
         "aesthetic_score": (
             "AestheticScore",
             Aesthetic(AestheticPredictor(str(made["aesthetic"]), mode=OFFICIAL), mode=OFFICIAL),
             CLOSE,
         ),
-        "clip_consistency": (
-            "ClipConsistency",
-            TemporalConsistency(clip, "clip", "clip", OFFICIAL),
-            CLOSE,
-        ),
-        "dino_consistency": (
-            "DinoConsistency",
-            TemporalConsistency(dino, "dino", "dino", OFFICIAL),
-            CLOSE,
-        ),
-        "clip_text_alignment": (
-            "ClipTextAlignment",
-            FrameAlignment(clip, "frame", "frame", OFFICIAL),
-            SCALED,
-        ),
-        "pick_score": ("PickScore", FrameAlignment(pick, "pick", "pick", OFFICIAL), SCALED),
+        "clip_consistency": ("ClipConsistency", known["clip_temporal_consistency"], CLOSE),
+        "dino_consistency": ("DinoConsistency", known["dino_temporal_consistency"], CLOSE),
+        "clip_text_alignment": ("ClipTextAlignment", known["frame_text_alignment"], SCALED),
+        "pick_score": ("PickScore", known["pick_score_video_quality"], SCALED),
     }
     path = material.write_clip(root / "clip" / "0.mp4", 4, 24, 72, 128)
-    frames, lines = read_frames(path, OFFICIAL), []
+    frames, lines = np.stack(list(by_av(path))), []
     with published.checkout(repo):
         load = importlib.import_module("v2vbench.utils").load_video
         lines.append(pixels("V2VBench", "0.mp4", load(path), frames))
@@ -229,9 +219,6 @@ def _aesthetic(folder: Path, clip: Path) -> Path:
 
 def imgedit(repo: Path, root: Path) -> list[Line]:
     """How ImgEdit reads a judge's answers, and its means over kinds."""
-    from benchmark.judges.image_judge import published_total
-    from benchmark.suites.imgedit import overall
-
     answers = {
         "add": "Brief reasoning: fine.\nPrompt Compliance: 5\nVisual Seamlessness: 4\nPhysical Fidelity: 4",
         "remove": "A: 3\nB: 3.\nC: 2/5",  # two lines do not parse, and are left out
@@ -239,16 +226,40 @@ def imgedit(repo: Path, root: Path) -> list[Line]:
         "again": "One: 5\nTwo: 5\nThree: 5",
     }
     kinds = {"add": "add", "remove": "remove", "style": "style", "again": "add"}
-    lines = []
+    root.mkdir(parents=True)
+    (root / "prompts.json").write_text(json.dumps(dict.fromkeys(kinds.values(), "<edit_prompt>")))
+    entries = {key: {"id": "a.png", "prompt": key, "edit_type": kind} for key, kind in kinds.items()}
+    (root / "basic_edit.json").write_text(json.dumps(entries))
+    Image.new("RGB", (64, 64)).save(root / "a.png")
     with published.checkout(repo / "Benchmark" / "Basic"):
         first = importlib.import_module("step1_get_avgscore")
         second = importlib.import_module("step2_typescore")
-        theirs = first.compute_averages(json.loads(json.dumps(answers)))
-        by_kind = second.compute_edit_type_averages(theirs, {k: {"edit_type": v} for k, v in kinds.items()})
-    mine = {key: published_total(answer) for key, answer in answers.items()}
-    for key, said in theirs.items():
-        lines.append(Line("ImgEdit", key, "mean of an answer's lines", said, float(mine[key]), CLOSE))
-    found = {a.label: a.value for a in overall(mine, kinds)}
+        theirs = first.compute_averages(answers)
+        by_kind = second.compute_edit_type_averages(theirs, entries)
+    judge = PictureJudge(Answers(answers), prompts=str(root / "prompts.json"), mode=OFFICIAL)
+    suite = Suite(root)
+    mine: dict[str, float | None] = {}
+    for item in suite.items:
+        assert item.native is not None
+        reference = Reference(item.load, item.native, item.prompts)
+        mine[item.id] = float(score(judge, reference, reference.original))  # type: ignore[arg-type]
+    lines = [
+        Line("ImgEdit", key, "mean of an answer's lines", said, float(mine[key] or 0), CLOSE)
+        for key, said in theirs.items()
+    ]
+    found = {a.label: a.value for a in suite.aggregate({key: {"judge": s} for key, s in mine.items()})}
     for kind, said in by_kind.items():
-        lines.append(Line("ImgEdit", kind, "mean of a kind", said, round(float(found[kind]), 2), CLOSE))
+        value = round(found[f"judge, {kind}"] or 0.0, 2)  # the published script rounds
+        lines.append(Line("ImgEdit", kind, "mean of a kind", said, value, CLOSE))
     return lines
+
+
+class Answers:
+    """A judge that says what is written down for an instruction."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers = answers
+
+    def ask(self, media: Any, text: str) -> str:
+        """The answer to a prompt that is the instruction alone."""
+        return self.answers[text]

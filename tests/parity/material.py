@@ -14,8 +14,10 @@ from transformers import CLIPTokenizer
 
 from tests.benchmark import networks
 
-PROMPT = "A red ball rolls over the sand, slowly, while a dog’s owner looks on from the shade of an old tree."
-SIZES = {"wide": (11, 72, 128), "upright": (13, 128, 72), "large": (9, 400, 704)}  # frames, height, width
+PROMPT = (
+    "A red ball rolls over the sand, slowly, while a dog\u2019s owner looks on from the shade of an old tree."
+)
+SIZES = {"wide": (11, 72, 128), "upright": (13, 128, 80), "large": (9, 400, 704)}  # frames, height, width
 HEAD_WIDTHS = (8, 64)  # of ViCLIP's heads
 
 
@@ -38,7 +40,11 @@ def write_clip(path: Path, seed: int, frames: int, height: int, width: int) -> P
 
 def write_tokenizer(folder: Path) -> Path:
     """CLIP's tokenizer without merges, its tokens numbered as in CLIP's own file: printable bytes first."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     letters = [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
     CLIPTokenizer(vocab={w: n for n, w in enumerate(words)}, merges=[]).save_pretrained(folder)

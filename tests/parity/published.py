@@ -4,10 +4,11 @@ Nothing of theirs is copied or changed on disk. What has to be put around them, 
 written into them or because their packages have moved on since, is all here:
 
 - `from_pretrained(<hub id>)` loads the folder given for it;
-- transformers 5 gives `get_text_features` and `get_image_features` as an object: its `pooler_output` is taken;
+- transformers 5 gives `get_text_features` and `get_image_features` as an object; its `pooler_output` is
+  taken;
 - `pkg_resources`, which setuptools no longer has, is `packaging`; `timm.models.registry` is `timm.models`;
-- ViCLIP's towers are built by the published classes at the checkpoint's sizes, with its tokenizer's class on a
-  vocabulary without merges.
+- ViCLIP's towers are built by the published classes at the checkpoint's sizes, with its tokenizer's class on
+  a vocabulary without merges.
 """
 
 from __future__ import annotations

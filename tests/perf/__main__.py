@@ -35,6 +35,7 @@ GROUPS = (
     "metrics",
     "cost",
     "report",
+    "page",
     "suite",
     "planning",
     "sharing",
@@ -88,8 +89,9 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, engine, metrics, cost, report, suite, planning, sharing, index,
-            model, step, wan, packing, loading, truth, clips, importing, defects, coverage; all when not given
+        only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
+            sharing, index, model, step, wan, packing, loading, truth, clips,
+            importing, defects, coverage; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

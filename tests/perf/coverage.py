@@ -21,7 +21,7 @@ from tests.perf.measure import Figure
 
 Ends = tuple[float | None, float | None]
 Drawn = tuple[np.ndarray, np.ndarray]  # scores [N], clusters int [N]
-RESAMPLES = 1000
+RESAMPLES = 2000
 
 
 def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:

@@ -22,16 +22,18 @@ class Player {
 
   // Gives the videos their data, once; resolves when all can show a frame.
   load() {
-    this.ready ??= Promise.all(this.videos.map((video) => new Promise((resolve) => {
-      video.addEventListener("loadeddata", resolve, { once: true });
-      video.addEventListener("error", resolve, { once: true });
-      if (video.dataset.src) { video.src = video.dataset.src; return; }
-      const bytes = Uint8Array.from(atob(video.dataset.mp4), (c) => c.charCodeAt(0));
-      video.removeAttribute("data-mp4");
-      video.src = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
-    }))).then(() => { if (!this.playing) this.seek(this.frame); });
+    if (!this.ready) {
+      const ready = Promise.all(this.videos.map((video) => new Promise((resolve) => {
+        video.addEventListener("loadeddata", resolve, { once: true });
+        video.addEventListener("error", resolve, { once: true });
+        this.fill(video);
+      }))).then(() => { if (this.ready === ready && !this.playing && this.frame) this.seek(this.frame); });
+      this.ready = ready;
+    }
     return this.ready;
   }
+
+  fill(video) { video.src = video.dataset.src; }
 
   // The middle of a frame's time, so that rounding cannot show its neighbour.
   time(frame) { return (frame + 0.5) / this.fps; }
