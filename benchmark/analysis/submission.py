@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.analysis.compare import ItemEntry, Number, read_items
 from benchmark.core.item import SOURCE, BenchmarkError
@@ -29,6 +29,7 @@ from shards.limits import MAX_JSON_BYTES, parse_json, read_bytes, read_json, rea
 
 FORMAT = 1
 MANIFEST, ITEMS, SUMMARY = "submission.json", "items.json", "summary.json"
+LARGEST = 1e12  # of a finite score
 CLOSE = 1e-9  # relative: a mean that was copied right
 
 
@@ -92,6 +93,13 @@ class MetricEntry(BaseModel):
     unit: str = ""
     range: tuple[Number, Number]
     settings: Any = None
+
+    @field_validator("range")
+    @classmethod
+    def _in_order(cls, value: tuple[Any, Any]) -> tuple[Any, Any]:
+        if None in value or not value[0] < value[1]:
+            raise ValueError("should be the lowest and the highest value possible")
+        return value
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -304,6 +312,8 @@ def _means(place: str, manifest: Manifest, summary: _Summary, items: dict[str, I
             if row not in item.scores or name not in item.scores[row]:
                 raise BenchmarkError(f"{place}: {ITEMS}: {id}: no score of {row} by {name}, not even null")
             score = item.scores[row][name]
+            if score is not None and LARGEST < abs(score) < math.inf:
+                raise BenchmarkError(f"{place}: {ITEMS}: {id}: {name} {score:g} is no score")
             if score is not None and not low <= score <= high:
                 raise BenchmarkError(
                     f"{place}: {ITEMS}: {id}: {name} {score:g} is outside of [{low:g}, {high:g}]"

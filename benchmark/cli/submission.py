@@ -49,7 +49,7 @@ def check(submission: str, data: str | None = None, results: str | None = None) 
         print("not compared with the suite's items: give --data")
 
 
-def leaderboard(folder: str = "submissions", out: str = "site") -> None:
+def leaderboard(folder: str, out: str = "site") -> None:
     """Write a leaderboard over the submissions in a folder: a static site, a page per suite.
 
     Args:
@@ -58,7 +58,7 @@ def leaderboard(folder: str = "submissions", out: str = "site") -> None:
     """
     place = Path(folder)
     if not place.is_dir():
-        raise BenchmarkError(f"--folder {folder}: is no folder")
+        raise BenchmarkError(f"{folder}: is no folder")
     valid, refused = [], []
     for entry in sorted(place.iterdir()):
         if entry.name.startswith(".") or not (entry.is_dir() or entry.suffix == ".zip"):
@@ -69,7 +69,7 @@ def leaderboard(folder: str = "submissions", out: str = "site") -> None:
             refused.append(str(error).replace(str(entry), entry.name))  # the site names no folders of ours
             print(f"refused: {error}", file=sys.stderr)
     if not valid:
-        raise BenchmarkError(f"--folder {folder}: holds no valid submission")
+        raise BenchmarkError(f"{folder}: holds no valid submission")
     for path in write_site(Path(out), valid, refused):
         print(path)
 

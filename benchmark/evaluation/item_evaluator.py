@@ -283,7 +283,8 @@ class Worker:
                 except (RunStopped, AssetError) as error:
                     return None, "", str(error)
                 except AnnotatorError as error:
-                    found = Unscored(first_line(error), retry=True, kind=error.kind or "answer")
+                    kind = error.kind or question.failed or "answer"
+                    found = Unscored(first_line(error), retry=True, kind=kind)
                 except EditVerseError as error:
                     found = Unscored(first_line(error))
                 except Exception as error:  # the metric's own fault: it is told, and loses it alone  # noqa: BLE001

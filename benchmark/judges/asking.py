@@ -44,7 +44,7 @@ def answered(grade: Callable[..., Worded | Unscored], *asked: Any, **about: Any)
             told = grade(*asked)
         except AnnotatorError as error:
             question.reject()
-            return Unscored(str(error), spent, retry=True, kind=error.kind or "answer")
+            return Unscored(str(error), spent, retry=True, kind=error.kind or question.failed or "answer")
         except AssetError as error:
             raise RunStopped(f"judge: {error}") from error
         if isinstance(told, Unscored):

@@ -103,6 +103,9 @@ class Judge:
         "it sees red and blue swapped": {"swap": False},
         "it judges 3 to 5 frames by length, never the last of 3 k": {"moments": "corrected"},
     }
+    unlike_published: ClassVar[tuple[str, ...]] = (
+        f"a total is asked for {ATTEMPTS} times at most; the published code asks for ever",
+    )
     waits: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
 

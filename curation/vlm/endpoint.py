@@ -176,8 +176,10 @@ class Endpoint:
         choice = self._complete(messages, max_tokens=self.tokens, **options)
         told = _printable(choice.message.content or "").strip()
         if choice.message.refusal or choice.finish_reason == "content_filter":
-            filtered = choice.finish_reason == "content_filter"
-            raise NoAnswerError(f"{self.model}: refused to answer", "filter" if filtered else "refusal")
+            kind = "filter" if choice.finish_reason == "content_filter" else "refusal"
+            current_question().failed = kind  # who asks again in other words knows no kind
+            raise NoAnswerError(f"{self.model}: refused to answer", kind)
+        current_question().failed = ""
         if not told:
             raise NoAnswerError(f"{self.model}: answered nothing", "answer")
         if len(told) > MAX_ANSWER:

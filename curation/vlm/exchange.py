@@ -32,6 +32,7 @@ class Question:
         repeat: the same is asked several times on purpose; each time has answers of its own.
         used: identities of the answers that were given.
         log: that keeps them, once something was asked.
+        failed: why the last answer was none, `refusal` or `filter`.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Question:
     repeat: int = 0
     used: list[str] = field(default_factory=list)
     log: Log | None = None
+    failed: str = ""
 
     def reject(self) -> None:
         """Note that the reader could not use the answers: it is to have new ones next time."""
@@ -69,7 +71,7 @@ _question: ContextVar[Question | None] = ContextVar("question", default=None)
 def asking(repeat: int | None = None, reader: str | None = None, **about: Any) -> Iterator[Question]:
     """Requests inside belong to this question; what is not said is as outside."""
     outer = _question.get() or Question()
-    inner = replace(outer, about={**outer.about, **about}, used=[], log=None)
+    inner = replace(outer, about={**outer.about, **about}, used=[], log=None, failed="")
     inner.repeat = outer.repeat if repeat is None else repeat
     inner.reader = outer.reader if reader is None else reader
     token = _question.set(inner)

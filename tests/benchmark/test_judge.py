@@ -13,11 +13,15 @@ import cv2
 import numpy as np
 import openai
 import pytest
+import yaml
 
 from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
 from benchmark.judges.image_judge import PictureJudge
 from benchmark.judges.judge import Judge, judged
+from benchmark.judges.video_judge import VideoJudge
+from benchmark.metrics.config import read_metrics
 from curation.vlm.endpoint import Endpoint
+from tests.benchmark.local import TinyReward
 from tests.benchmark.stub import GOOD, Reply, Stub, responded, said
 
 
@@ -259,3 +263,38 @@ def test_a_schema_is_sent_where_the_endpoint_takes_one(stub: Stub) -> None:
         )
     Judge(Endpoint(stub.url, "m", timeout=5))(*pair())
     assert "response_format" not in stub.requests[-1]
+
+
+def test_a_judge_of_videos_shows_both_whole_with_their_times(stub: Stub, endpoint: Endpoint) -> None:
+    assert VideoJudge(endpoint, frames=5)(*pair()) == 6
+    (request,) = stub.requests
+    parts = request["messages"][0]["content"]
+    labels = [part["text"] for part in parts if part["type"] == "text"]
+    times = ("0.00", "0.20", "0.40", "0.60", "0.80")  # frames 0, 2, 4, 6, 8 at 10 a second
+    assert labels[:-1] == [f"Video {video}, {t} s:" for video in (1, 2) for t in times]
+    assert "Make it blue." in labels[-1]
+    shown = pictures(request)
+    for number, frame in enumerate((0, 2, 4, 6, 8)):
+        assert np.abs(shown[number].astype(int) - (200, 20 * frame, 0)).max() < 12
+        assert np.abs(shown[5 + number].astype(int) - (0, 20 * frame, 200)).max() < 12
+
+
+def test_columns_of_a_reward_model_share_its_answer(tmp_path: Path) -> None:
+    models = {"tiny": {"class_path": "tests.benchmark.local.TinyReward", "init_args": {"seed": 3}}}
+    kind = "benchmark.judges.reward_model.RewardModel"
+    entries = [
+        {"class_path": kind, "init_args": {"model": "tiny", "dimension": d}} for d in ("IF", "RQ", "EE", "XX")
+    ]
+    file = tmp_path / "metrics.yaml"
+    file.write_text(yaml.safe_dump({"models": models, "metrics": entries}))
+    *metrics, unknown = read_metrics(file, "corrected")
+    reference, result = pair()
+    found = [metric(reference, result) for metric in metrics]
+    wanted = TinyReward(3).rewards(reference.source, result, 10.0, "Make it blue.")
+    assert found == [wanted[d] for d in ("IF", "RQ", "EE")]
+    model: Any = metrics[0].model  # type: ignore[attr-defined]
+    assert model.calls == 1
+    metrics[0](reference, reference.source)
+    assert model.calls == 2
+    with pytest.raises(BenchmarkError, match="no dimension 'XX'; it has IF, RQ, EE"):
+        unknown(reference, result)

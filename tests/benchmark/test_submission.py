@@ -132,6 +132,11 @@ def suites(held: dict[str, Any], **fields: Any) -> None:
         (lambda held: suites(held, sha256="0" * 64), True, "suite.sha256 is 0000"),
         (lambda held: suites(held, name="mine"), True, "suite: mine is not one of"),
         (lambda held: held["submission.json"].update(format=9), True, "format 9"),
+        (
+            lambda held: held["summary.json"]["metrics"][METRICS[0].name].update(range=[None, 1]),
+            True,
+            "summary.json: metrics.psnr_inside.range: .*lowest and the highest",
+        ),
         (lambda held: held["submission.json"]["card"].update(claim="best"), True, "card.claim: Extra inputs"),
     ],
 )
