@@ -33,7 +33,7 @@ from benchmark.report.several import PAGE, beside, check_place, joined, names_of
 from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
 from benchmark.suites.download import fetch as fetch_videos
-from benchmark.systems.edit_cache import EditSettings
+from benchmark.systems.checkpoint_editor import EditSettings
 from shards.command import Parser, run_command
 from shards.errors import EditVerseError
 from shards.files import exclusive, write_json
@@ -47,14 +47,15 @@ CURVES = ("curve.csv", "metrics.csv", "heldout.csv")
 @help_page(
     sections={
         "editing": ("how edits are made", ("steps", "guidance", "seed", "frames", "ground")),
-        "report": ("what the page shows", ("curves", "gallery", "page")),
+        "report": ("what the page shows", ("gallery", "page")),
     }
 )
 def run(
     suite: str = "heldout",
     data: str = "data/shards/object_removal",
     checkpoint: str | None = None,
-    results: dict[str, str] = {},  # noqa: B006 (never changed)
+    system: dict[str, str] = {},  # noqa: B006 (never changed)
+    results: dict[str, str] = {},  # noqa: B006
     metrics: str | None = None,
     add_metrics: str | None = None,
     mode: Literal["official", "corrected"] = "corrected",
@@ -65,14 +66,13 @@ def run(
     frames: int | None = None,
     ground: tuple[str, ...] = (),
     limit: int | None = None,
-    curves: str | None = None,
     gallery: int = 48,
     page: Literal["file", "folder"] = "file",
     workers: int = 1,
     retry: int = 3,
     device: str = "auto",
 ) -> None:
-    """Score an editor, or folders of finished results, on a suite; write report.html and summary.json.
+    """Score editors, or folders of finished results, on a suite; write report.html and summary.json.
 
     What is stored in `out` is reused: a second run computes nothing, an interrupted one goes on.
 
@@ -81,6 +81,8 @@ def run(
         data: the suite's data: a shard folder, or the benchmark's own
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or nano, whose
             edits are made and scored
+        system: other editors by name, as JSON or one by one: --system.vace diffusers:FOLDER; also
+            checkpoint:, command:, results:, an http address, or a YAML file, as in configs/systems
         results: folders of finished results by name, as JSON: {"ours": "folder"}
         metrics: YAML file of metrics, such as configs/benchmark/v2vbench.yaml; the suite's own if not given
         add_metrics: YAML file of metrics beside those
@@ -92,12 +94,12 @@ def run(
         frames: length of the edits; the source's when not given
         ground: tasks whose edits first find their region, then edit within it
         limit: only so many items, spread evenly over the suite
-        curves: CSV of the training run; curve.csv beside the checkpoint when not given
         gallery: items with videos on the page at most
         page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
-        workers: processes
-        retry: how often a score that failed (a judge was down) is asked for again, by later runs; 0: never
-        device: of the metrics' networks: auto, cpu or cuda
+        workers: processes, one to a GPU with --device cuda
+        retry: how often a score that failed (a judge was down) is asked for again, by later runs; with 0
+            edits that failed are not made again either
+        device: of the metrics' networks and of --system: auto, cpu or cuda
     """
     for name, value, least in (
         ("steps", steps, 1),
@@ -111,8 +113,10 @@ def run(
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
     device = device_of(Path(out), device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
-    config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics)
-    evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers, retry)
+    config = RunConfig(
+        suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics, system
+    )
+    evaluate_and_report(config, Path(out), None, gallery, page == "file", workers, retry)
 
 
 def report(

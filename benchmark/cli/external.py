@@ -9,7 +9,7 @@ from benchmark.cli.analysis import console
 from benchmark.core.item import BenchmarkError
 from benchmark.evaluation.setup import evenly_spaced
 from benchmark.external import geneval, produce, vbench
-from benchmark.systems.edit_cache import weights_folder
+from benchmark.systems.checkpoint_editor import weights_folder
 from shards.devices import choose_device
 from shards.files import exclusive, write_json
 from shards.media import probe

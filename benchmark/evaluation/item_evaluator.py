@@ -159,6 +159,9 @@ class Worker:
             results |= dict.fromkeys(system.rows, found)
             if isinstance(found, Result) and found.seconds is not None:
                 done.made, done.kept = done.made + found.new, done.kept + (not found.new)
+                done.outcome.seconds |= dict.fromkeys(system.rows, found.seconds)
+                if found.peak_bytes is not None:
+                    done.outcome.peak_bytes |= dict.fromkeys(system.rows, found.peak_bytes)
         first = next((r for r in results.values() if isinstance(r, Result)), None)
         native = item.native or Unscored("its size is unknown")
         common = first.geometry if first else next(iter(results.values()), native)  # of the references' rows
@@ -180,7 +183,6 @@ class Worker:
             if own is not None:
                 done.outcome.sources[row] = own[0]
             self._row(done, row, seen, geometry, result if isinstance(result, Result) else None)
-        done.outcome.seconds = first.seconds if first else None
         if page and done.outcome.geometries:
             self._videos(done, frames, results)
         return done

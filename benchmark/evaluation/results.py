@@ -18,7 +18,7 @@ from benchmark.core.score_cache import Score, number_out
 from benchmark.metrics import Metric
 from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
 from benchmark.suites import Aggregate, AnySuite, aggregates
-from benchmark.systems.edit_cache import EditSettings
+from benchmark.systems.checkpoint_editor import EditSettings
 
 ROW_LABELS = {
     SOURCE: "Copy the source",
@@ -45,6 +45,7 @@ class RunConfig:
         results: folders of finished results by the name of their row.
         metrics: YAML file of metrics; the suite's own choice when None.
         add_metrics: YAML file of metrics beside those.
+        systems: what each row's editor is, by the row's name; see `benchmark.systems.configuration`.
         mode: see docs/benchmark.md.
         device: of the metrics' networks.
     """
@@ -59,6 +60,7 @@ class RunConfig:
     mode: Mode = "corrected"
     device: str = "cpu"
     add_metrics: str | None = None
+    systems: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Outcome:
         scores: of each row, by metric.
         geometries: of each row that could be scored.
         notes: by row, in what a result differs from its source.
-        seconds: that the editor took.
+        seconds: that the editor took, by row.
+        peak_bytes: of memory that it took, by row.
         videos: by row, what the page shows.
         sources: by row, the source beside the result, where the result is compared with that.
     """
@@ -78,7 +81,8 @@ class Outcome:
     scores: dict[str, dict[str, Score]]
     geometries: dict[str, Geometry] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    seconds: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
 
@@ -255,6 +259,7 @@ class Run:
             "judges": self.judges(),
             "stopped": str(self.stopped) or type(self.stopped).__name__ if self.stopped else None,
             "seconds_per_edit": self.seconds_per_edit(),
+            "peak_bytes": self.peak_bytes(),
         }
 
     def items_out(self) -> dict[str, Any]:
@@ -308,10 +313,15 @@ class Run:
         counted = sum((Counter(s.usage) for s in every if isinstance(s, Unscored | Worded)), Counter())
         return dict(sorted(counted.items()))
 
-    def seconds_per_edit(self) -> float | None:
-        """Mean seconds that the model took for one item when it was edited."""
-        seconds = [o.seconds for o in self.outcomes if o.seconds is not None]
-        return float(np.mean(seconds)) if seconds else None
+    def seconds_per_edit(self) -> dict[str, float]:
+        """Mean seconds that an editor took for one item when it was edited, by row; nothing for results."""
+        found = {row: [o.seconds[row] for o in self.outcomes if row in o.seconds] for row in self.rows}
+        return {row: float(np.mean(seconds)) for row, seconds in found.items() if seconds}
+
+    def peak_bytes(self) -> dict[str, int]:
+        """The most memory that an editor took for an item, by row, where that is known."""
+        found = {row: [o.peak_bytes[row] for o in self.outcomes if row in o.peak_bytes] for row in self.rows}
+        return {row: max(peaks) for row, peaks in found.items() if peaks}
 
 
 def _mean_out(mean: Mean) -> dict[str, Any]:

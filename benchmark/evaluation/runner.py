@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmark.core.item import BenchmarkError, RunStopped, Unscored
 from benchmark.core.score_cache import ScoreStore
 from benchmark.core.stored_frames import decoder
+from benchmark.evaluation.editing import make_edits
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
@@ -121,9 +122,10 @@ def execute(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     counts: Counter[str] = Counter()
     outcomes: dict[int, Any] = {}
+    made = make_edits(bench, console, workers, retry > 0)
     stopped: BaseException | None = None
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("edit and score" if bench.edits else "score", total=len(jobs))
+        bar = progress.add_task("score", total=len(jobs))
         try:
             with closing(_done(bench, store, jobs, workers, retry)) as coming:
                 for number, done in coming:
@@ -142,6 +144,7 @@ def execute(
             if all(isinstance(score, Unscored) for of in rows for score in of.values()):
                 raise  # there is nothing to tell
             stopped = error
+    counts.update(edits_made=made, edits_reused=-made)  # those that were made just now were found again
     remarks = [line for finished in bench.finished for line in finished.extra(bench.suite.items)]
     if stopped:
         why = first_line(stopped) if isinstance(stopped, RunStopped) else "interrupted"
@@ -152,7 +155,7 @@ def execute(
         bench.metrics,
         [outcomes[number] for number in sorted(outcomes)],
         bench.rows,
-        bench.edits.sha256 if bench.edits else None,
+        bench.checkpoint.sha256 if bench.checkpoint else None,
         {name: counts[name] for name in COUNTED},
         [*remarks, *sources_used(bench, list(outcomes.values()))],
         stopped,

@@ -16,7 +16,9 @@ from benchmark.judges.answer_log import AnswerLog
 from benchmark.metrics import Metric, metrics_of
 from benchmark.metrics.config import distinct, read_metrics
 from benchmark.suites import AnySuite, open_suite
-from benchmark.systems.edit_cache import Edits
+from benchmark.systems.checkpoint_editor import CheckpointEditor, weights_folder
+from benchmark.systems.configuration import open_system
+from benchmark.systems.edit_cache import CachedEdits
 from benchmark.systems.results_folder import PrecomputedResults, System
 
 
@@ -30,21 +32,34 @@ class Evaluation:
             self.finished = [PrecomputedResults(name, Path(at)) for name, at in config.results.items()]
         chosen = evenly_spaced(len(self.suite.items), config.limit)
         self.items: list[Item] = [self.suite.items[n] for n in chosen]
-        self.edits = Edits(out / "edits", Path(config.checkpoint), config.edit) if config.checkpoint else None
-        self.systems: list[System] = [*([self.edits] if self.edits else []), *self.finished]
+        where, device = out / "edits", device or config.device
+        self.checkpoint: CheckpointEditor | None = None
+        self.systems: list[System] = []
+        if config.checkpoint:
+            self.checkpoint = CheckpointEditor(weights_folder(Path(config.checkpoint)), config.edit)
+            self.systems.append(CachedEdits(where, self.checkpoint, self.checkpoint.rows()))
+        with reading(config.mode):
+            for name, said in config.systems.items():
+                self.systems.append(open_system(name, said, where, config.edit, device))
+        self.systems += self.finished
+        self.makers = [system for system in self.systems if isinstance(system, CachedEdits)]
+        self.finished = [system for system in self.systems if isinstance(system, PrecomputedResults)]
+        rows = [row for system in self.systems for row in system.rows]
+        if twice := sorted({row for row in rows if rows.count(row) > 1}):
+            raise BenchmarkError(f"--system {twice[0]}: --results has a row of this name; choose another")
         metrics = config.metrics or self.suite.metrics
         self.metrics: list[Metric] = (
-            read_metrics(Path(metrics), config.mode, device or config.device)
+            read_metrics(Path(metrics), config.mode, device)
             if metrics
             else metrics_of({item.task for item in self.items})
         )
         if config.add_metrics:
-            added = read_metrics(Path(config.add_metrics), config.mode, device or config.device)
+            added = read_metrics(Path(config.add_metrics), config.mode, device)
             self.metrics = distinct([*self.metrics, *added], f"--add-metrics {config.add_metrics}")
         self.rows = rows_of(self.systems, self.suite.references)
         if not self.rows:
             raise BenchmarkError(
-                f"--suite {config.suite}: nothing to score; give --checkpoint, or --results name=folder"
+                f"--suite {config.suite}: nothing to score; give --checkpoint, --system or --results"
             )
 
     def worker(self, known: ScoreStore, retry: int, answers: AnswerLog) -> Worker:

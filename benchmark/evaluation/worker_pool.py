@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -25,12 +25,18 @@ _here: dict[str, Any] = {}  # a worker process's own parts
 
 
 def in_processes(
-    config: RunConfig, out: Path, jobs: list[tuple[int, bool]], workers: int, retry: int
-) -> Iterator[tuple[int, ItemResult]]:
-    """(number of the item, what became of it), as they come.
+    config: RunConfig,
+    out: Path,
+    jobs: list[tuple[int, Any]],
+    workers: int,
+    retry: int = 0,
+    work: Callable[[int, Any], Any] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """(number of the item, what became of it: an ItemResult), as they come.
 
     Args:
         jobs: numbers of items, and whether the page shows them.
+        work: another thing to be done about an item, by `evaluation_here`, and what else it takes.
         workers: processes, spread over the devices where `config.device` is `cuda`.
         retry: see `Worker`.
     """
@@ -39,7 +45,7 @@ def in_processes(
         turns = context.Value("i", 0)
     with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers, retry)) as pool:
         with background_processes():  # they are started by the first submissions
-            waiting = {pool.submit(_item, *job): job[0] for job in jobs}
+            waiting = {pool.submit(work or _item, *job): job[0] for job in jobs}
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
@@ -66,7 +72,7 @@ def _begin(config: RunConfig, out: Path, turns: Any, workers: int, retry: int) -
     if device == "cuda" and torch.cuda.device_count():
         device = f"cuda:{turn % torch.cuda.device_count()}"
     bench = Evaluation(config, out, device)
-    _here["items"] = bench.items
+    _here["bench"], _here["items"] = bench, bench.items
     answers = AnswerLog(out / FOLDER, f"answers-{turn}", read_only=True)
     _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True), retry, answers)
 
@@ -81,6 +87,12 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def evaluation_here() -> Evaluation:
+    """The parts of this worker process."""
+    bench: Evaluation = _here["bench"]
+    return bench
 
 
 def _item(number: int, page: bool) -> ItemResult:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.core.item import BenchmarkError, Item
 from benchmark.suites import open_suite
-from benchmark.systems.edit_cache import grounded, weights_folder
+from benchmark.systems.checkpoint_editor import grounded, weights_folder
 from shards.files import write_bytes
 from shards.frames import evenly_spaced
 from shards.media import resize

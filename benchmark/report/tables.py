@@ -53,6 +53,10 @@ def terminal_table(run: Run) -> Table:
         table.add_column(f"{metric.label}\n{unit_and_arrow(metric)}", justify="right", no_wrap=True)
     table.add_column("scored", justify="right", no_wrap=True)
     table.add_column("failed", justify="right", no_wrap=True)
+    seconds, peaks = run.seconds_per_edit(), run.peak_bytes()
+    if seconds:
+        table.add_column("per edit\ns", justify="right", no_wrap=True)
+        table.add_column("memory\nGiB", justify="right", no_wrap=True)
     tasks = {outcome.item.task for outcome in run.outcomes}
     for name, members in run.groups():
         if name not in ("all", COMMON) and name not in tasks:
@@ -67,8 +71,14 @@ def terminal_table(run: Run) -> Table:
                 for mean, m in zip(means, run.metrics, strict=True)
             ]
             scored, failed = spread([m.scored for m in means]), spread([m.failed for m in means])
-            table.add_row(f"  {label_of(row)}{note}", *cells, scored, failed)
+            taken = cost(seconds.get(row), peaks.get(row)) if seconds and name == "all" else ()
+            table.add_row(f"  {label_of(row)}{note}", *cells, scored, failed, *taken)
     return table
+
+
+def cost(seconds: float | None, peak: int | None) -> tuple[str, str]:
+    """What an edit took, as tables print it: seconds, and GiB at most; dashes where that is not known."""
+    return plain(seconds, 2), plain(None if peak is None else peak / 2**30, 2)
 
 
 def aggregate_table(run: Run) -> Table | None:

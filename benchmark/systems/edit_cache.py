@@ -1,169 +1,225 @@
-"""Runs a checkpoint on items, and keeps each edit, to the bit, under the hash of what it depends on.
+"""Edits made when they are asked for, each kept under the hash of what it depends on.
 
-The only place where the benchmark meets the model, through `model.Editor`.
+An edit is a lossless .mkv of the frames that an editor gave, or the file that a program or a server wrote,
+to the byte; beside it lies a JSON file with its hash, its size, and what it took. Both appear whole or not at
+all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
-from benchmark.core.item import MODEL, MODEL_RAW, BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
+import numpy as np
+
+from benchmark.core.item import BenchmarkError, Geometry, Item, Loaded, RunStopped, Unscored
+from benchmark.core.media import geometry_of, reading_mode
 from benchmark.core.score_cache import address
+from benchmark.systems.memory import Meter
 from benchmark.systems.results_folder import Result
-from model import shipped
-from shards.aliases import renewed
 from shards.errors import EditVerseError, first_line
-from shards.files import DISK_FAULTS, inside, sha256_of, write_json
+from shards.files import DISK_FAULTS, atomic_path, inside, sha256_of, write_json
 from shards.limits import read_json
 from shards.media import write_lossless
 
-VERSION = 4  # raise when what is stored for the same checkpoint, item and settings changes
+MAX_RESULT_BYTES = 1 << 30  # of a finished file
+VERSION = 4  # raise when what is stored for the same editor, item and settings changes
 
 
 @dataclass(frozen=True)
-class EditSettings:
-    """What an edit depends on besides checkpoint and item; None leaves the editor's own default.
+class MediaFile:
+    """A finished video or picture: its bytes, and its name's suffix."""
 
-    Edits of the tasks in `ground` first find their region (`Editor.__call__`). Edits are scored at the size
-    that the model works at: enlarging them would score the enlargement too.
+    data: bytes
+    suffix: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A file's; BenchmarkError for one of more than `MAX_RESULT_BYTES`."""
+        if path.stat().st_size > MAX_RESULT_BYTES:
+            raise BenchmarkError(f"{path.name}: {path.stat().st_size} bytes, {MAX_RESULT_BYTES} are read")
+        return cls(path.read_bytes(), path.suffix.lower())
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an editor made of an item.
+
+    Attributes:
+        content: by slot (an editor's name for one of its results), frames uint8 RGB [T, H, W, 3], or a
+            finished file, which is kept to the byte.
+        fps: frames per second of frames, and of a picture's file.
+        peak_bytes: the most memory that it took, where the editor knows better than the process that asked; 0
+            where nobody can know.
     """
 
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    frames: int | None = None
-    size: str = "model"
-    ground: tuple[str, ...] = ()
+    content: Mapping[str, np.ndarray | MediaFile]
+    fps: float
+    peak_bytes: int | None = None
 
 
-def weights_folder(checkpoint: Path) -> Path:
-    """The folder with config.json and weights; RunStopped names what is missing.
+class ItemEditor(Protocol):
+    """What makes edits: a checkpoint of this project, a pipeline of diffusers, a program, a server."""
 
-    A run's folder may be given for the `checkpoint` folder inside it, or the name of weights that come with
-    the package, as `Editor.from_pretrained` allows.
-    """
-    if not checkpoint.is_dir():
-        checkpoint = shipped(checkpoint)
-        if not checkpoint.is_dir():
-            raise RunStopped(f"--checkpoint {checkpoint}: no such folder; train one with `make train`")
-    inner = checkpoint / "checkpoint"
-    folder = inner if inner.is_dir() and not any(checkpoint.glob("*.safetensors")) else checkpoint
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise RunStopped(f"--checkpoint {folder}: needs config.json and model.safetensors")
-    return folder
+    def depends(self, item: Item) -> list[Any]:
+        """JSON values that its edit of this item depends on, the item's media and words included."""
+        ...
 
+    def edit(self, item: Item, loaded: Loaded) -> Edited:
+        """Edit an item.
 
-def checkpoint_sha256(folder: Path) -> str:
-    """One hash over a checkpoint's config and weights."""
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return address(*((file.name, sha256_of(file)) for file in files))
+        Raises:
+            RunStopped: no item can be edited: what the editor needs is missing.
+            ValueError, RuntimeError, OSError, TypeError: this one cannot; the message says why.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give memory back: other editors and networks come next."""
+        ...
 
 
-def carries_over(folder: Path) -> bool:
-    """Whether the checkpoint's edits are blended with the source (`extras.detail_transfer` of its config)."""
-    try:
-        config = renewed(read_json(folder / "config.json"))
-        return bool(config.get("extras", {}).get("detail_transfer", False))
-    except (EditVerseError, OSError, AttributeError) as error:
-        raise RunStopped(f"--checkpoint {folder / 'config.json'}: {first_line(error)}") from None
+class CachedEdits:
+    """An editor's results, kept in `folder`; a `System`.
 
+    A failure is kept beside the edits too, so that every row and metric of a run hears of it and nobody asks
+    twice; `forget_failure` has it asked again.
 
-class Edits:
-    """Edits of one checkpoint, made when asked for and kept in `folder`; loads the model at the first miss.
-
-    `rows` are the rows of the table that an edit fills: `model`, and `model_raw` (the decoded edit before
-    detail carry-over) where the checkpoint has that on.
+    Args:
+        folder: of all edits of a run, whoever made them.
+        editor: is asked for what is not there.
+        rows: of the table, each with the slot of `Edited.content` that it shows.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, settings: EditSettings) -> None:
-        self.folder = folder
-        self.checkpoint = weights_folder(checkpoint)
-        self.settings = settings
-        self.sha256 = checkpoint_sha256(self.checkpoint)
-        self.rows = [MODEL, MODEL_RAW] if carries_over(self.checkpoint) else [MODEL]
-        self._editor: Any = None
+    def __init__(self, folder: Path, editor: ItemEditor, rows: Mapping[str, str]) -> None:
+        self.folder, self.editor, self.slots = folder, editor, dict(rows)
+        self.rows, self.mode = list(rows), reading_mode()
 
     def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
-        """The stored edit, or a new one."""
-        return self.stored(item) or self.make(item, load())
+        """The stored edit or the stored failure, or a new one."""
+        if item.fault:
+            return Unscored(item.fault)
+        return self.stored(item) or self.failure(item) or self.make(item, load)
 
     def stored(self, item: Item) -> Result | None:
-        """The edit of an item when it is stored and its files are what was written."""
+        """The edit of an item when it is stored and its files are what was written.
+
+        Raises BenchmarkError for facts that are damaged.
+        """
         facts_path = self._facts_path(item)
         if not facts_path.is_file():
             return None
         try:
             facts = read_json(facts_path)
-            held = {
-                row: (inside(self.folder, name), digest) for row, (name, digest) in facts["files"].items()
+            named = facts["files"]
+            files = {
+                row: (inside(self.folder, named[slot][0]), str(named[slot][1]))
+                for row, slot in self.slots.items()
             }
-            files = {row: held[row] for row in self.rows}
             geometry, seconds = Geometry(**facts["geometry"]), float(facts["seconds"])
-        except (EditVerseError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            peak = facts.get("peak_bytes")
+            peak = None if peak is None else int(peak)
+        except (
+            EditVerseError,
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            IndexError,
+        ) as error:
             raise BenchmarkError(
                 f"{facts_path}: damaged ({first_line(error)}); delete it, the edit is then made again"
             ) from error
         if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
             return None
-        return Result(files, geometry, seconds)
+        return Result(files, self._seen(files, geometry), seconds, peak_bytes=peak)
 
-    def make(self, item: Item, loaded: Loaded) -> Result | Unscored:
-        """Edit an item and store the result; a fault of this edit is the reason that comes back."""
+    def failure(self, item: Item) -> Unscored | None:
+        """Why the edit could not be made, where that was tried; a rerun tries again."""
+        path = self._failure_path(item)
+        if not path.is_file():
+            return None
+        try:
+            return Unscored(str(read_json(path)["reason"]), retry=True)
+        except (EditVerseError, OSError, TypeError, KeyError) as error:
+            raise BenchmarkError(f"{path}: damaged ({first_line(error)}); delete it") from error
+
+    def forget_failure(self, item: Item) -> None:
+        """Have an edit that failed tried again."""
+        self._failure_path(item).unlink(missing_ok=True)
+
+    def make(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
+        """Edit an item and store the result; a fault of this edit is the reason that comes back.
+
+        Raises RunStopped, BenchmarkError for a source that cannot be read, OSError for a disk that is full.
+        """
         facts_path = self._facts_path(item)
+        loaded = load()
         try:
             begin = time.perf_counter()
-            edit = self.editor()(item.text, **loaded.inputs, **self._options(item))
+            with Meter() as meter:
+                edited = self.editor.edit(item, loaded)
             seconds = time.perf_counter() - begin
-            files = {}
-            for row in self.rows:
-                path = facts_path.with_suffix(f".{row}.mkv")
-                write_lossless(path, edit.frames if row == MODEL else edit.raw, edit.fps)
-                files[row] = (path, sha256_of(path))
+            files, geometry = {}, None
+            for slot in dict.fromkeys(self.slots.values()):
+                path = self._keep(facts_path, slot, edited)
+                files[slot] = [path.name, sha256_of(path)]
+                geometry = geometry or geometry_of(path, edited.fps)
+            assert geometry is not None  # there is a row
         except RunStopped:
             raise
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             if isinstance(error, OSError) and error.errno in DISK_FAULTS:
                 raise  # no fault of this edit
-            return Unscored(f"the edit failed: {type(error).__name__}: {first_line(error)}")
-        frames, height, width = edit.frames.shape[:3]
-        geometry = Geometry(frames, height, width, float(edit.fps))
+            kind = "" if isinstance(error, EditVerseError) else f"{type(error).__name__}: "
+            reason = f"the edit failed: {kind}{first_line(error)[:600]}"
+            write_json(self._failure_path(item), {"item": item.id, "reason": reason})
+            return Unscored(reason, retry=True)
+        peak = edited.peak_bytes if edited.peak_bytes is not None else meter.peak_bytes
         facts = {
             "item": item.id,
-            "files": {row: [path.name, digest] for row, (path, digest) in files.items()},
+            "files": files,
             "geometry": asdict(geometry),
             "seconds": seconds,
+            "peak_bytes": peak or None,
         }
         write_json(facts_path, facts)
-        return Result(files, geometry, seconds, new=True)
+        self.forget_failure(item)
+        held = {row: (self.folder / files[slot][0], files[slot][1]) for row, slot in self.slots.items()}
+        return Result(held, self._seen(held, geometry), seconds, True, peak or None)
 
-    def editor(self) -> Any:
-        """The loaded `model.Editor`; raises RunStopped when the checkpoint does not load."""
-        if self._editor is None:
-            from safetensors import SafetensorError
+    def release(self) -> None:
+        """Give the editor's memory back; what is missing is loaded again."""
+        self.editor.release()
 
-            from model import Editor  # brings torch; finished results need none
+    def _seen(self, files: Mapping[str, tuple[Path, str]], geometry: Geometry) -> Geometry:
+        """As the run's mode reads the file: a variable rate is read otherwise by the published programs."""
+        path = next(iter(files.values()))[0]
+        return geometry if path.suffix == ".mkv" else geometry_of(path, geometry.fps, self.mode)
 
-            try:
-                self._editor = Editor.from_pretrained(str(self.checkpoint))
-            except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
-                raise RunStopped(
-                    f"--checkpoint {self.checkpoint}: does not load: {first_line(error)}"
-                ) from error
-        return self._editor
+    def _keep(self, facts_path: Path, slot: str, edited: Edited) -> Path:
+        """Where a slot's result now lies whole."""
+        made = edited.content[slot]
+        if not isinstance(made, MediaFile):
+            path = facts_path.with_suffix(f".{slot}.mkv")
+            write_lossless(path, made, edited.fps)
+            return path
+        path = facts_path.with_suffix(f".{slot}{made.suffix}")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(made.data)
+            try:  # what cannot be read is this edit's fault, and is not kept
+                geometry_of(temporary, edited.fps)
+            except ValueError as error:
+                said = first_line(error).removeprefix(f"{temporary}: ")
+                raise BenchmarkError(f"what came back cannot be read: {said}") from None
+        return path
 
     def _facts_path(self, item: Item) -> Path:
-        key = address("edit", VERSION, self.sha256, item.content, item.text, asdict(self.settings))
-        return self.folder / f"{key[:32]}.json"
+        return self.folder / f"{address('edit', VERSION, *self.editor.depends(item))[:32]}.json"
 
-    def _options(self, item: Item) -> dict[str, Any]:
-        chosen = {n: v for n, v in asdict(self.settings).items() if v is not None and n != "ground"}
-        return chosen | {"ground": grounded(item, self.settings.ground)}
-
-
-def grounded(item: Item, tasks: Sequence[str]) -> bool:
-    """Whether an item's edit first finds its region: one of these tasks, by words alone."""
-    return item.task in tasks and "<mask" not in item.text
+    def _failure_path(self, item: Item) -> Path:
+        return self._facts_path(item).with_suffix(".failed.json")

@@ -121,7 +121,7 @@ def test_the_name_of_shipped_weights_is_found_without_torch() -> None:
     code = """
 import sys
 from pathlib import Path
-from benchmark.systems.edit_cache import weights_folder
+from benchmark.systems.checkpoint_editor import weights_folder
 assert (weights_folder(Path("nano")) / "model.safetensors").is_file()
 sys.exit("torch" in sys.modules)
 """
@@ -244,7 +244,6 @@ def test_an_output_folder_serves_one_configuration(
     refused(command(*arguments, "--out", tmp_path / "diary"), "no benchmark run")
     refused(command("report", "--out", tmp_path / "empty"), "config.json", "comes first")
     refused(command(*arguments, "--out", tmp_path / "x", "--limit", 0), "--limit 0")
-    refused(command(*arguments, "--out", tmp_path / "x", "--curves", tmp_path / "none.csv"), "none.csv")
     assert sorted((p.name, p.stat().st_mtime_ns) for p in scored.iterdir()) == before
 
 

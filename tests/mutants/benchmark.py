@@ -163,6 +163,22 @@ MUTANTS = (
         "decord repeats chroma; interpolating it differs by 5 grey levels",
     ),
     Mutant(
+        "gives an editor the suite's mask for the words'",
+        "benchmark/systems/item_fields.py",
+        'mask = self.region if name == "region" else self.mask',
+        "mask = self.region",
+        ("tests/benchmark/test_systems.py::test_media_are_brought_to_what_an_editor_takes",),
+        "an editor is told more than the words say",
+    ),
+    Mutant(
+        "lets noise be drift",
+        "benchmark/metrics/preservation.py",
+        "shift = (to_lab(edit)[beyond] - to_lab(source)[beyond]).mean(axis=0, dtype=np.float64)",
+        "shift = np.abs(to_lab(edit)[beyond] - to_lab(source)[beyond]).mean(axis=0, dtype=np.float64)",
+        ("tests/benchmark/test_preservation.py::test_a_tint_is_drift_and_noise_is_not",),
+        "compression would count as another colour",
+    ),
+    Mutant(
         "keeps a failure for good",
         "benchmark/evaluation/item_evaluator.py",
         "return self.known.failures(key) <= most",

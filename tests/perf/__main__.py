@@ -33,6 +33,7 @@ GROUPS = (
     "shards",
     "engine",
     "metrics",
+    "cost",
     "report",
     "page",
     "suite",
@@ -88,8 +89,9 @@ def perf(
     """Measure and print.
 
     Args:
-        only: groups to run: media, shards, engine, metrics, report, page, suite, planning, sharing, index,
-            model, step, wan, packing, loading, truth, clips, importing, defects, coverage; all when not given
+        only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
+            sharing, index, model, step, wan, packing, loading, truth, clips,
+            importing, defects, coverage; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
