@@ -17,6 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
+from benchmark.cli import submission
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
@@ -27,6 +28,7 @@ from benchmark.evaluation.runner import device_of, execute, held
 from benchmark.evaluation.setup import Evaluation
 from benchmark.report.contact_sheet import write_gallery
 from benchmark.report.html import write_report
+from benchmark.report.published_csv import write_published
 from benchmark.report.several import PAGE, beside, check_place, joined, names_of
 from benchmark.report.tables import aggregate_table, terminal_table
 from benchmark.report.training_curves import read_curves
@@ -67,6 +69,7 @@ def run(
     gallery: int = 48,
     page: Literal["file", "folder"] = "file",
     workers: int = 1,
+    retry: int = 3,
     device: str = "auto",
 ) -> None:
     """Score an editor, or folders of finished results, on a suite; write report.html and summary.json.
@@ -93,6 +96,7 @@ def run(
         gallery: items with videos on the page at most
         page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
         workers: processes
+        retry: how often a score that failed (a judge was down) is asked for again, by later runs; 0: never
         device: of the metrics' networks: auto, cpu or cuda
     """
     for name, value, least in (
@@ -101,13 +105,14 @@ def run(
         ("limit", limit, 1),
         ("gallery", gallery, 0),
         ("workers", workers, 1),
+        ("retry", retry, 0),
     ):
         if value is not None and value < least:
             raise BenchmarkError(f"--{name} {value}: needs at least {least}")
     device = device_of(Path(out), device)
     settings = EditSettings(steps, guidance, seed, frames, ground=ground)
     config = RunConfig(suite, data, checkpoint, settings, limit, results, metrics, mode, device, add_metrics)
-    evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers)
+    evaluate_and_report(config, Path(out), curves, gallery, page == "file", workers, retry)
 
 
 def report(
@@ -238,21 +243,40 @@ def gallery(
 
 
 def evaluate_and_report(
-    config: Any, out: Path, curves: str | None, gallery: int, inside: bool = True, workers: int = 1
+    config: Any,
+    out: Path,
+    curves: str | None,
+    gallery: int,
+    inside: bool = True,
+    workers: int = 1,
+    retry: int = 0,
 ) -> None:
-    """Execute a run and leave its table, summary and page; InUseError when another run has the folder."""
+    """Execute a run and leave its table, summary and page; InUseError when another run has the folder.
+
+    What ends the run before its last item is raised once these are written of the items before.
+    """
     # what is wrong with the request is said before there is a folder
     found = find_curves(config.checkpoint, curves)
     drawn = [curve for path in found for curve in read_curves(path)]
     bench = Evaluation(config, out)
     with held(out):
-        _go(bench, found, drawn, gallery, inside, workers)
+        _go(bench, found, drawn, gallery, inside, workers, retry)
 
 
-def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: bool, workers: int) -> None:
+def _go(
+    bench: Any,
+    found: list[Path],
+    drawn: list[Any],
+    gallery: int,
+    inside: bool,
+    workers: int,
+    retry: int,
+) -> None:
     out: Path = bench.out
     begin = time.perf_counter()
-    done = execute(bench.config, out, console, gallery, workers, bench)
+    done = execute(bench.config, out, console, gallery, workers, bench, retry)
+    if done.stopped and reported(out) >= len(done.outcomes):  # by an earlier run, of as many items or more
+        raise done.stopped
     scoring = time.perf_counter() - begin
     made = provenance(out, fresh=any(v for k, v in done.counts.items() if not k.endswith("reused")))
     if found:
@@ -263,6 +287,7 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         out / "summary.json", done.summary() | {"counts": done.counts, "seconds": seconds, "made": made}
     )
     write_json(out / "items.json", done.items_out())
+    write_published(done, out)
     print_table(terminal_table(done))
     if (summed := aggregate_table(done)) is not None:
         print_table(summed)
@@ -277,9 +302,26 @@ def _go(bench: Any, found: list[Path], drawn: list[Any], gallery: int, inside: b
         words = f"[yellow]unscored[/yellow] {escape(f'{item} {row} {metric}: {reason}')}"
         console.print(words, highlight=False, soft_wrap=True)
     console.print(f"report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True, markup=False)
+    if done.stopped:
+        raise done.stopped
+    if lost := done.failed_by_kind().get("error", 0):
+        print(
+            f"error: metrics lost {lost} scores by faults of their own; see {out / 'errors.log'}",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
     if all(outcome.geometry is None for outcome in done.outcomes):
         print(f"error: nothing could be scored; first: {done.failures()[0][3]}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def reported(out: Path) -> int:
+    """Of how many items the report in a folder is; 0 where there is none."""
+    try:
+        held = read_json(out / "summary.json")
+    except (OSError, EditVerseError):
+        return 0
+    return int(held["items"]) if isinstance(held, dict) and isinstance(held.get("items"), int) else 0
 
 
 def find_curves(checkpoint: str | None, curves: str | None) -> list[Path]:
@@ -341,6 +383,12 @@ def main() -> int:
         "calibrate": calibrate,
         "study": study,
         "submit": submit,
+        "submission": {
+            "_help": "Write or check a submission: scores, hashes and a card of the method.",
+            "make": submission.make,
+            "check": submission.check,
+        },
+        "leaderboard": submission.leaderboard,
         "gallery": gallery,
         "tables": tables,
         "published": published,

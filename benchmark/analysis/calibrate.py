@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.analysis.compare import Correlation, Items, correlation
+from benchmark.analysis.compare import Items
 from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import number_in
+from benchmark.statistics.correlation import Correlation, correlation
 from benchmark.statistics.intervals import Mean, mean_interval
 from benchmark.suites.tables import read_rows
 from shards.errors import EditVerseError, first_line
@@ -44,7 +45,7 @@ class Agreement:
             `pairs`, that the metric does.
         accuracy: share of `pairs` in people's order, a tie of the metric being a half.
         ties_right: the same over all pairs, those that people tie being right.
-        correlation: of scores and labels, over results.
+        correlation: of scores and labels, over results, with intervals that leave out whole items.
     """
 
     results: int
@@ -215,9 +216,13 @@ def agreement(
         len(strict),
         len(lenient) - len(strict),
         judge_ties,
-        mean_interval([value for _, value in strict], [item for item, _ in strict]),
-        mean_interval([value for _, value in lenient], [item for item, _ in lenient]),
-        correlation([score for _, score in both.values()], [label for label, _ in both.values()]),
+        share_of(strict),
+        share_of(lenient),
+        correlation(
+            [score for _, score in both.values()],
+            [label for label, _ in both.values()],
+            [item for item, _ in both],
+        ),
     )
 
 
@@ -240,7 +245,12 @@ def among_people(labels: Labels, criterion: str) -> Mean | None:
                     values.append((item, 0.5 if told == 0 else float(order == told)))
     if not values:
         return None
-    return mean_interval([value for _, value in values], [item for item, _ in values])
+    return share_of(values)
+
+
+def share_of(values: list[tuple[str, float]]) -> Mean:
+    """The mean of values from 0 to 1 by item, whose interval draws whole items."""
+    return mean_interval([value for _, value in values], [item for item, _ in values], bounds=(0.0, 1.0))
 
 
 def means_of(people: Mapping[Key, float], criteria: list[str]) -> dict[tuple[str, str], float]:

@@ -1,6 +1,7 @@
 """What each fault of the published code is worth: official scores with one fault mended at a time.
 
-On the same items and results; a fault that changes nothing on them is listed all the same.
+On the same items and results, with frames as the published code reads them and compared with the sources
+that lie beside the results where there are such; a fault that changes nothing is listed all the same.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmark.core.item import Item, Reference, Unscored
+from benchmark.core.item import Item, Unscored
 from benchmark.core.media import read_frames
+from benchmark.evaluation.item_evaluator import Frames
 from benchmark.metrics import Metric
 from benchmark.metrics.base import score
 from benchmark.systems.results_folder import PrecomputedResults, Result
@@ -57,10 +59,11 @@ def effects(
     for item in items:
         tell(item.id)
         result = system.result(item, item.load)
-        if item.fault or not isinstance(result, Result):
+        if not isinstance(result, Result) or (item.fault and result.source is None):
             continue
-        reference = Reference(item.load, result.geometry, item.prompts)
-        frames = read_frames(result.files[system.rows[0]][0])
+        beside = Frames(item, result.source[0] if result.source else None, "official")
+        reference = beside.reference(result.geometry)
+        frames = read_frames(result.files[system.rows[0]][0], "official")
         for key, metric in variants.items():
             found = score(metric, reference, frames)
             scores[key].append(None if isinstance(found, Unscored) else float(found))

@@ -15,6 +15,7 @@ from benchmark.analysis.paper_tables import Filled, paper_table, read_rows
 from benchmark.analysis.published_rows import reports_on, spreads
 from benchmark.analysis.reference_bugs import effects, table
 from benchmark.core.item import BenchmarkError
+from benchmark.core.media import reading
 from benchmark.evaluation.setup import evenly_spaced
 from benchmark.metrics import known_metrics
 from benchmark.metrics.config import read_metrics
@@ -143,7 +144,8 @@ def faults(
     from dataclasses import asdict
 
     device = choose_device(device)
-    opened = open_suite(suite, Path(data))
+    with reading("official"):
+        opened, finished = open_suite(suite, Path(data)), PrecomputedResults("results", Path(results))
     chosen = metrics or opened.metrics
     if chosen is None:
         raise BenchmarkError(f"--suite {suite}: its metrics are ours; no published code has faults in them")
@@ -151,7 +153,7 @@ def faults(
     with console.status("scoring") as status:
         found = effects(
             items,
-            PrecomputedResults("results", Path(results)),
+            finished,
             read_metrics(Path(chosen), "official", device),
             status.update,
         )

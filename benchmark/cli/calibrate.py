@@ -55,16 +55,22 @@ def calibration_table(found: dict[str, Any]) -> Table:
     table = Table(
         Column("criterion", no_wrap=True), Column("metric", no_wrap=True), title="metrics against people"
     )
-    for name in ("items", "pairs", "in their order", "95 %", "ties right", "Spearman", "Kendall"):
+    for name in ("items", "pairs", "in their order", "95 %", "ties right", "Spearman", "95 %", "Kendall"):
         table.add_column(name, justify="right", no_wrap=True)
     for criterion, metrics in found["criteria"].items():
         for metric, of in metrics.items():
             accuracy, rank = of["accuracy"], of["correlation"]
             cells = [str(of["items"]), str(of["pairs"]), share(accuracy), escape(interval(accuracy))]
             cells += [share(of["ties_right"])]
-            cells += ["-" if rank[n] is None else f"{rank[n]:.2f}" for n in ("spearman", "kendall")]
+            spread = {"low": rank["spearman_low"], "high": rank["spearman_high"]}
+            cells += [decimal(rank["spearman"]), escape(interval(spread)), decimal(rank["kendall"])]
             table.add_row(escape(criterion), escape(metric), *cells)
     return table
+
+
+def decimal(value: float | None) -> str:
+    """A correlation, or a dash."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def share(mean: dict[str, Any]) -> str:

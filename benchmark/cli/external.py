@@ -12,6 +12,7 @@ from benchmark.external import geneval, produce, vbench
 from benchmark.systems.edit_cache import weights_folder
 from shards.devices import choose_device
 from shards.files import exclusive, write_json
+from shards.media import probe
 from shards.terminal import print_table
 
 Name = Literal["geneval", "vbench"]
@@ -61,6 +62,11 @@ def generate(
     console.print(
         f"{out}: {made} made, {there} were there; {len(every)} in all", highlight=False, soft_wrap=True
     )
+    if suite == "vbench":
+        seconds = probe(Path(out) / chosen[0].place).seconds
+        long = f"{seconds:.1f} s long: from {vbench.LONG:g} s on VBench-Long is to be used, not VBench"
+        for line in [*vbench.NOTES, *([long] if seconds >= vbench.LONG else [])]:
+            console.print(f"[yellow]note[/yellow] {line}", highlight=False, soft_wrap=True)
 
 
 def collect(suite: Name = "geneval", results: str = "results.jsonl", out: str | None = None) -> None:
@@ -68,7 +74,7 @@ def collect(suite: Name = "geneval", results: str = "results.jsonl", out: str | 
 
     Args:
         suite: geneval or vbench
-        results: GenEval's results.jsonl, or the folder of VBench's *_eval_results.json
+        results: GenEval's results.jsonl, or the folder of VBench's *_eval_results.json, its folders included
         out: file for the numbers as JSON
     """
     from dataclasses import asdict

@@ -39,30 +39,41 @@ class Unscored:
     """A score that could not be obtained, and why. Never replaced by a number, left out of every mean.
 
     `usage` is what asking for it took, as `Worded.usage`. `retry` says that it is a failure and no finding:
-    the next run asks again (a service that was down), where it otherwise keeps the reason (no mask).
+    the next run asks again (a service that was down), where it otherwise keeps the reason (no mask). `kind`
+    is the failure's: `timeout`, `transport`, `server`, `busy`, `quota`, `request`, `filter`, `refusal`,
+    `answer` of somebody who was asked; `error` is what a metric raised that no input accounts for.
     """
 
     reason: str
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
     retry: bool = False
+    kind: str = ""
 
 
 class Worded(float):
     """A score and what was said about it, such as a judge's words; they are kept and shown beside it.
 
-    `usage` counts what asking for it took: `requests`, `prompt_tokens`, `completion_tokens`.
+    `usage` counts what asking for it took: `requests`, `prompt_tokens`, `completion_tokens`. `repeats` are
+    the values that the score is the mean of, where the same was asked several times.
     """
 
     words: str
     usage: Mapping[str, int]
+    repeats: tuple[float, ...]
 
-    def __new__(cls, value: float, words: str, usage: Mapping[str, int] | None = None) -> Self:
+    def __new__(
+        cls,
+        value: float,
+        words: str,
+        usage: Mapping[str, int] | None = None,
+        repeats: tuple[float, ...] = (),
+    ) -> Self:
         made = super().__new__(cls, value)
-        made.words, made.usage = words, dict(usage or {})
+        made.words, made.usage, made.repeats = words, dict(usage or {}), repeats
         return made
 
-    def __reduce__(self) -> tuple[type, tuple[float, str, Mapping[str, int]]]:
-        return type(self), (float(self), self.words, self.usage)
+    def __reduce__(self) -> tuple[type, tuple[float, str, Mapping[str, int], tuple[float, ...]]]:
+        return type(self), (float(self), self.words, self.usage, self.repeats)
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,11 @@ class Item:
     result: str = ""
     beside: str = ""
 
+    @property
+    def words(self) -> Mapping[str, str]:
+        """What metrics may compare with or ask by: `prompts`, and `text`, the instruction with its tags."""
+        return {"text": self.text, **self.prompts}
+
 
 def same_times(frames: np.ndarray, fps: float, geometry: Geometry) -> np.ndarray:
     """The frames shown at the times of `geometry`'s frames; axis 0 is time. The last one is held."""
@@ -172,6 +188,11 @@ class Reference:
     def original(self) -> np.ndarray:
         """The source as it is, for what the published code takes frame by frame."""
         return self._loaded.source
+
+    @property
+    def inputs(self) -> Mapping[str, bytes]:
+        """The encoded files that an editor is given, by element name."""
+        return self._loaded.inputs
 
     def _at(self, frames: np.ndarray) -> np.ndarray:
         size = (self.geometry.height, self.geometry.width)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ def score_out(score: Score) -> dict[str, Any]:
     """A score as fields of a line."""
     used = {"usage": dict(score.usage)} if isinstance(score, Unscored | Worded) and score.usage else {}
     if isinstance(score, Unscored):
-        return {"unscored": score.reason, **used}
-    words = {"words": score.words} if isinstance(score, Worded) else {}
+        failed = {"retry": True, "kind": score.kind} if score.retry else {}
+        return {"unscored": score.reason, **failed, **used}
+    words: dict[str, Any] = {"words": score.words} if isinstance(score, Worded) else {}
+    if isinstance(score, Worded) and score.repeats:
+        words["repeats"] = list(score.repeats)
     return {"value": number_out(float(score)), **words, **used}
 
 
@@ -49,11 +53,17 @@ def score_in(row: dict[str, Any]) -> Score:
     if not isinstance(words, str):
         raise ValueError("a reason and words are texts")
     if "unscored" in row:
-        return Unscored(words, usage)
+        retry, kind = row.get("retry", False), row.get("kind", "")
+        if not isinstance(retry, bool) or not isinstance(kind, str):
+            raise ValueError("a failure is asked again or not, and has a kind")
+        return Unscored(words, usage, retry, kind)
     value = number_in(row["value"])
     if value is None:
         raise ValueError("a score is a number")
-    return Worded(value, words, usage) if "words" in row else value
+    repeats = [number_in(one) for one in row.get("repeats", [])]
+    if any(one is None for one in repeats):
+        raise ValueError("repeats are numbers")
+    return Worded(value, words, usage, tuple(map(float, repeats))) if "words" in row else value  # type: ignore[arg-type]
 
 
 def number_in(value: Any) -> float | None:
@@ -70,38 +80,64 @@ def number_in(value: Any) -> float | None:
     return float(value)
 
 
+def read_lines(path: Path, read_only: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, object) of the lines of an append-only JSONL file; one cut short by a kill is dropped.
+
+    Args:
+        read_only: leave the piece of a line at the end where it is: somebody may be writing it.
+
+    Raises:
+        BenchmarkError: any other line that cannot be read, or what is no file.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise BenchmarkError(f"{path}: not a regular file")
+    whole = number = 0  # bytes and count of the lines that end
+    with path.open("rb") as handle:
+        while line := handle.readline(MAX_LINE_BYTES):
+            if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+                break
+            whole, number = whole + len(line), number + 1
+            try:
+                row = parse_json(line, f"line {number}")
+                if not isinstance(row, dict):
+                    raise ValueError("a line is an object")
+            except (EditVerseError, ValueError):
+                raise damaged(path, number) from None
+            yield number, row
+    if whole < path.stat().st_size and not read_only:
+        with path.open("r+b") as handle:
+            handle.truncate(whole)
+
+
+def damaged(path: Path, number: int) -> BenchmarkError:
+    """What is said of a line of a file that is not as it was written."""
+    return BenchmarkError(f"{path}: line {number} is damaged; delete the line or the file")
+
+
 class ScoreStore:
     """Scores by address, in one append-only JSONL file.
 
-    Each item's scores are appended and fsynced together. A last line cut short by a kill is dropped;
-    any other unreadable line is an error that names it.
+    Each item's scores are appended and fsynced together. Of several lines with one address the last counts;
+    `failures` counts those that are failures. See `read_lines` for what else the file may hold.
     """
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self._scores: dict[str, Score] = {}
-        if not path.exists():
-            return
-        if not path.is_file():
-            raise BenchmarkError(f"{path}: not a regular file")
-        whole = number = 0  # bytes and count of the lines that end
-        with path.open("rb") as handle:
-            while line := handle.readline(MAX_LINE_BYTES):
-                if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
-                    break
-                whole, number = whole + len(line), number + 1
-                try:
-                    row = parse_json(line, f"line {number}")
-                    if not isinstance(row, dict) or not isinstance(row["address"], str):
-                        raise ValueError("a line is an object with an address")
-                    self._scores[row["address"]] = score_in(row)
-                except (EditVerseError, ValueError, KeyError):
-                    raise BenchmarkError(
-                        f"{path}: line {number} is damaged; delete the line or the file"
-                    ) from None
-        if whole < path.stat().st_size and not read_only:
-            with path.open("r+b") as handle:
-                handle.truncate(whole)
+        self._failures: Counter[str] = Counter()
+        for number, row in read_lines(path, read_only):
+            try:
+                if not isinstance(row["address"], str):
+                    raise ValueError("a line has an address")
+                self._take(row["address"], score_in(row))
+            except (ValueError, KeyError, TypeError):
+                raise damaged(path, number) from None
+
+    def _take(self, key: str, score: Score) -> None:
+        self._scores[key] = score
+        self._failures[key] += isinstance(score, Unscored) and score.retry
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -110,12 +146,16 @@ class ScoreStore:
         """The score at an address; None when there is none yet."""
         return self._scores.get(key)
 
+    def failures(self, key: str) -> int:
+        """How often the score at an address could not be had, of failures that are asked again."""
+        return self._failures[key]
+
     def put(self, rows: Iterable[tuple[str, Score, dict[str, Any]]]) -> None:
         """Append (address, score, what it is of); the last part is for people who read the file."""
         lines = []
         for key, score, about in rows:
             lines.append(json.dumps({"address": key, **score_out(score), **about}, ensure_ascii=False) + "\n")
-            self._scores[key] = score
+            self._take(key, score)
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

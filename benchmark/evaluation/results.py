@@ -104,6 +104,7 @@ class Run:
     checkpoint_sha256: str | None
     counts: dict[str, int]
     remarks: list[str] = field(default_factory=list)
+    stopped: BaseException | None = None  # what ended it before its last item
     unlike_published: list[str] = field(default_factory=list)  # of the official mode, see docs/benchmark.md
     _means: dict[tuple[str, str, tuple[int, ...]], Mean] = field(default_factory=dict, repr=False)
 
@@ -250,6 +251,9 @@ class Run:
             "remarks": self.all_remarks,
             "unlike_published": self.unlike_published,
             "usage": self.usage(),
+            "failed_by_kind": self.failed_by_kind(),
+            "judges": self.judges(),
+            "stopped": str(self.stopped) or type(self.stopped).__name__ if self.stopped else None,
             "seconds_per_edit": self.seconds_per_edit(),
         }
 
@@ -267,9 +271,36 @@ class Run:
                 row: {m: s.words for m, s in of.items() if isinstance(s, Worded)}
                 for row, of in outcome.scores.items()
             }
-            told = {"words": words} if any(words.values()) else {}
+            told: dict[str, Any] = {"words": words} if any(words.values()) else {}
+            repeats = {
+                row: {m: list(s.repeats) for m, s in of.items() if isinstance(s, Worded) and s.repeats}
+                for row, of in outcome.scores.items()
+            }
+            told |= {"repeats": repeats} if any(repeats.values()) else {}
             listed.append({**about, "facets": dict(item.facets), "scores": scores, **told})
         return {"suite": self.suite.name, "version": self.suite.version, "items": listed}
+
+    def failed_by_kind(self) -> dict[str, int]:
+        """How many scores are missing by failures that the next run asks again, by kind; see `Unscored`."""
+        every = [s for o in self.outcomes for of in o.scores.values() for s in of.values()]
+        counted = Counter(s.kind or "other" for s in every if isinstance(s, Unscored) and s.retry)
+        return dict(sorted(counted.items()))
+
+    def judges(self) -> dict[str, dict[str, dict[str, float]]]:
+        """By row and metric that asked several times: a judge's own variance, within an item, and its root.
+
+        The variance is the mean over items of the sample variance of the repeats; `items` are those.
+        """
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for row in self.rows:
+            for metric in self.metrics:
+                scores = [o.scores[row][metric.name] for o in self.outcomes]
+                values = [s.repeats for s in scores if isinstance(s, Worded) and len(s.repeats) > 1]
+                if values:
+                    own = float(np.mean([np.var(v, ddof=1) for v in values]))
+                    told = {"variance": own, "deviation": own**0.5, "items": len(values)}
+                    found.setdefault(row, {})[metric.name] = told | {"repeats": len(values[0])}
+        return found
 
     def usage(self) -> dict[str, int]:
         """What asking for all scores took, when they were asked for: requests and tokens."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmark.core.item import BenchmarkError
+from benchmark.core.item import BenchmarkError, RunStopped, Unscored
 from benchmark.core.score_cache import ScoreStore
 from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
 from benchmark.evaluation.worker_pool import in_processes
+from benchmark.judges.answer_log import FOLDER, AnswerLog
 from shards.devices import choose_device
-from shards.errors import EditVerseError
+from shards.errors import EditVerseError, first_line
 from shards.files import LOCK, exclusive, is_unused, write_json
 from shards.limits import read_json
 
@@ -95,18 +96,22 @@ def execute(
     gallery: int,
     workers: int = 1,
     bench: Evaluation | None = None,
+    retry: int = 0,
 ) -> Run:
     """Edit and score every item of the suite; results lie under `out`.
 
     Faults of one item or of one result leave the others alone: its scores are `Unscored` with the reason.
+    What ends the run before its last item is `Run.stopped`, and the run is of the items before.
 
     Args:
         gallery: items with videos on the page at most.
         workers: processes; with more than one each loads the networks for itself.
         bench: the run's parts, if they are made already.
+        retry: how often a score that failed is computed again, over all runs of this folder.
 
     Raises:
         BenchmarkError: a request that is wrong as a whole.
+        RunStopped, KeyboardInterrupt: before anything was scored.
     """
     bench = bench or Evaluation(config, out)
     claim(out, config)
@@ -116,30 +121,50 @@ def execute(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     counts: Counter[str] = Counter()
     outcomes: dict[int, Any] = {}
+    stopped: BaseException | None = None
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("edit and score" if bench.edits else "score", total=len(jobs))
-        for number, done in _done(bench, store, jobs, workers):
-            store.put(done.fresh)
-            done.outcome.item = bench.items[number]
-            outcomes[number] = done.outcome
-            counts.update(scores_computed=len(done.fresh), scores_reused=done.reused)
-            counts.update(videos_encoded=done.encoded, edits_made=done.made, edits_reused=done.kept)
-            progress.update(bar, description=bench.items[number].id)
-            progress.advance(bar)
+        try:
+            with closing(_done(bench, store, jobs, workers, retry)) as coming:
+                for number, done in coming:
+                    store.put(done.fresh)
+                    note_errors(out / "errors.log", done.tracebacks)
+                    done.outcome.item = bench.items[number]
+                    outcomes[number] = done.outcome
+                    counts.update(scores_computed=len(done.fresh), scores_reused=done.reused)
+                    counts.update(videos_encoded=done.encoded, edits_made=done.made, edits_reused=done.kept)
+                    progress.update(bar, description=bench.items[number].id)
+                    progress.advance(bar)
+                    if done.stopped:
+                        raise RunStopped(done.stopped)
+        except (RunStopped, KeyboardInterrupt) as error:
+            rows = [of for o in outcomes.values() for of in o.scores.values()]
+            if all(isinstance(score, Unscored) for of in rows for score in of.values()):
+                raise  # there is nothing to tell
+            stopped = error
+    remarks = [line for finished in bench.finished for line in finished.extra(bench.suite.items)]
+    if stopped:
+        why = first_line(stopped) if isinstance(stopped, RunStopped) else "interrupted"
+        remarks.insert(0, f"stopped after {len(outcomes)} of {len(jobs)} items: {why}")
     return Run(
         config,
         bench.suite,
         bench.metrics,
-        [outcomes[number] for number in range(len(jobs))],
+        [outcomes[number] for number in sorted(outcomes)],
         bench.rows,
         bench.edits.sha256 if bench.edits else None,
         {name: counts[name] for name in COUNTED},
-        [
-            *(line for finished in bench.finished for line in finished.extra(bench.suite.items)),
-            *sources_used(bench, list(outcomes.values())),
-        ],
+        [*remarks, *sources_used(bench, list(outcomes.values()))],
+        stopped,
         unlike_published(bench) if config.mode == "official" else [],
     )
+
+
+def note_errors(path: Path, tracebacks: list[str]) -> None:
+    """Append what metrics raised to a file, for whoever mends them."""
+    if tracebacks:
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write("\n".join(tracebacks) + "\n")
 
 
 def sources_used(bench: Evaluation, outcomes: list[Outcome]) -> list[str]:
@@ -170,11 +195,12 @@ COUNTED = ("edits_made", "edits_reused", "scores_computed", "scores_reused", "vi
 
 
 def _done(
-    bench: Evaluation, store: ScoreStore, jobs: list[tuple[int, bool]], workers: int
-) -> Iterator[tuple[int, ItemResult]]:
+    bench: Evaluation, store: ScoreStore, jobs: list[tuple[int, bool]], workers: int, retry: int
+) -> Generator[tuple[int, ItemResult]]:
     if workers > 1:
-        yield from in_processes(bench.config, bench.out, jobs, workers)
+        AnswerLog(bench.out / FOLDER)  # what was cut off is dropped before several read it
+        yield from in_processes(bench.config, bench.out, jobs, workers, retry)
         return
-    worker = bench.worker(store)
+    worker = bench.worker(store, retry, AnswerLog(bench.out / FOLDER))
     for number, page in jobs:
         yield number, worker.item(bench.items[number], page)

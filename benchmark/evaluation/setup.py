@@ -12,6 +12,7 @@ from benchmark.core.media import reading
 from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import Worker, rows_of
 from benchmark.evaluation.results import RunConfig
+from benchmark.judges.answer_log import AnswerLog
 from benchmark.metrics import Metric, metrics_of
 from benchmark.metrics.config import distinct, read_metrics
 from benchmark.suites import AnySuite, open_suite
@@ -46,9 +47,10 @@ class Evaluation:
                 f"--suite {config.suite}: nothing to score; give --checkpoint, or --results name=folder"
             )
 
-    def worker(self, known: ScoreStore) -> Worker:
-        """A worker that has these parts."""
-        return Worker(self.out, self.systems, self.suite.references, self.metrics, known, self.config.mode)
+    def worker(self, known: ScoreStore, retry: int, answers: AnswerLog) -> Worker:
+        """A worker that has these parts; see there."""
+        references, mode = self.suite.references, self.config.mode
+        return Worker(self.out, self.systems, references, self.metrics, known, retry, answers, mode)
 
 
 def evenly_spaced(count: int, most: int | None) -> list[int]:

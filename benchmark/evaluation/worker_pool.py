@@ -18,24 +18,26 @@ from benchmark.core.score_cache import ScoreStore
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import RunConfig
 from benchmark.evaluation.setup import Evaluation
+from benchmark.judges.answer_log import FOLDER, AnswerLog
 from shards.processes import background_processes
 
 _here: dict[str, Any] = {}  # a worker process's own parts
 
 
 def in_processes(
-    config: RunConfig, out: Path, jobs: list[tuple[int, bool]], workers: int
+    config: RunConfig, out: Path, jobs: list[tuple[int, bool]], workers: int, retry: int
 ) -> Iterator[tuple[int, ItemResult]]:
     """(number of the item, what became of it), as they come.
 
     Args:
         jobs: numbers of items, and whether the page shows them.
         workers: processes, spread over the devices where `config.device` is `cuda`.
+        retry: see `Worker`.
     """
     context = multiprocessing.get_context("spawn")
     with background_processes():  # the first lock starts a process that keeps account of locks
         turns = context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (config, out, turns, workers, retry)) as pool:
         with background_processes():  # they are started by the first submissions
             waiting = {pool.submit(_item, *job): job[0] for job in jobs}
         try:
@@ -53,7 +55,7 @@ def in_processes(
             raise
 
 
-def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
+def _begin(config: RunConfig, out: Path, turns: Any, workers: int, retry: int) -> None:
     import torch
 
     _die_with_parent()
@@ -65,7 +67,8 @@ def _begin(config: RunConfig, out: Path, turns: Any, workers: int) -> None:
         device = f"cuda:{turn % torch.cuda.device_count()}"
     bench = Evaluation(config, out, device)
     _here["items"] = bench.items
-    _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True))
+    answers = AnswerLog(out / FOLDER, f"answers-{turn}", read_only=True)
+    _here["worker"] = bench.worker(ScoreStore(out / "scores.jsonl", read_only=True), retry, answers)
 
 
 def _die_with_parent() -> None:

@@ -92,7 +92,7 @@ class Pretrained:
             if path is not None:
                 return kind.from_pretrained(path)
             model = kind.from_pretrained(self.path, revision=self.revision or "main", **options)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise RunStopped(
                 f"{path or self.path}: no {kind.__name__} to load: {first_line(error)} (a folder or a hub id "
                 "in the metrics file)"

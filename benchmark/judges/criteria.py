@@ -21,8 +21,11 @@ import numpy as np
 from pydantic import Field, create_model
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
-from benchmark.judges.judge import ATTEMPTS, Asked, Reason, answered
+from benchmark.core.score_cache import address
+from benchmark.judges.asking import ATTEMPTS, Asked, answered
+from benchmark.judges.judge import Reason
 from curation.vlm.client import Answer, ask_json
+from curation.vlm.exchange import asking
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError
 from shards.limits import read_json
@@ -242,7 +245,10 @@ class Criterion:
             grades.update(found)
             return Worded(next(iter(grades.values())), words)
 
-        first = answered(grade)
+        # one answer for all columns: what was of no use to one is of none to another
+        reader = address("form", self.form, self.mode, self.version)[:16]
+        with asking(reader=reader):
+            first = answered(grade)
         if form.capped and self.mode == "corrected" and grades:
             top = next(iter(grades.values()))
             grades = {name: min(value, top) for name, value in grades.items()}

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
-from benchmark.judges.judge import ATTEMPTS, Asked, answered
+from benchmark.judges.asking import ATTEMPTS, Asked, answered
 from curation.vlm.client import Answer, ask_json
 from shards.errors import EditVerseError
 from shards.frames import evenly_spaced

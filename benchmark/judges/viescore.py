@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
-from benchmark.judges.judge import ATTEMPTS, Asked, Reason, answered
+from benchmark.judges.asking import ATTEMPTS, Asked, answered
+from benchmark.judges.judge import Reason
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError

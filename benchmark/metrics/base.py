@@ -6,6 +6,7 @@ A version is part of every cached score's address: raise it whenever a change ca
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -29,7 +30,9 @@ class Metric(Protocol):
         version: see above.
 
     A metric that reads an item's prompts has their names in `reads`; one that waits for somebody else's
-    answers has `waits`, and is asked while others compute.
+    answers has `waits`, and is asked while others compute; one that reads nothing of the reference's media
+    has a false `needs_source`, and scores results whose source is missing; one that has `reads_files` is
+    called with `file` too, the result's file, None for what is none.
     """
 
     @property
@@ -50,15 +53,23 @@ class Metric(Protocol):
         ...
 
 
-def score(metric: Metric, reference: Reference, result: np.ndarray) -> float | Unscored:
+def score(
+    metric: Metric, reference: Reference, result: np.ndarray, file: Path | None = None
+) -> float | Unscored:
     """What a metric says, or why it says nothing: no number, or nothing to compare with."""
+    more: dict[str, Any] = {"file": file} if getattr(metric, "reads_files", False) else {}
     try:
-        found = metric(reference, result)
+        found = metric(reference, result, **more)
     except NoTarget as error:
         return Unscored(str(error))
     if not isinstance(found, Unscored) and math.isnan(found):
         return Unscored("not a number")
     return found
+
+
+def needs_source(metric: Metric) -> bool:
+    """Whether a metric reads something of the source, the target or the mask."""
+    return bool(getattr(metric, "needs_source", True))
 
 
 def region(reference: Reference, where: Where) -> np.ndarray | Unscored:

@@ -31,6 +31,9 @@ class VideoDirection:
     range: tuple[float, float] = (-1.0, 1.0)
     version: int = 1
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
+    unlike_published: ClassVar[tuple[str, ...]] = (
+        "no code is published; checkpoint, sampling and normalisation are our choice (docs/benchmark.md)",
+    )
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         before, after = (reference.prompts.get(name) for name in ("source", "target"))

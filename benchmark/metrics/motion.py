@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class MotionAlignment:
     higher_is_better: bool = True
     range: tuple[float, float] = (-math.inf, 0.0)
     version: int = 1
+    unlike_published: ClassVar[tuple[str, ...]] = (
+        "by another flow than the published GMFlow, which no package has: its numbers do not compare",
+    )
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         source = reference.original if self.mode == "official" else reference.source

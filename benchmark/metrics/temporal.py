@@ -39,6 +39,7 @@ class TemporalConsistency:
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 1.0)
     version: int = 1
+    needs_source: ClassVar[bool] = False
     faults: ClassVar[Faults] = {"it sees the middle square of a frame": {"squares": "corrected"}}
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:

@@ -59,6 +59,7 @@ class FrameAlignment:
         "it shrinks long frames first (Pick)": {"shrink": False},
     }
     reads: ClassVar[tuple[str, ...]] = ("target",)
+    needs_source: ClassVar[bool] = False
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         prompt = reference.prompts.get("target")
@@ -97,6 +98,7 @@ class VideoAlignment:
         "it samples starts of intervals, never the end": {"moments": "corrected"},
     }
     reads: ClassVar[tuple[str, ...]] = ("target",)
+    needs_source: ClassVar[bool] = False
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         prompt = reference.prompts.get("target")

@@ -46,8 +46,9 @@ def mean_interval(
 
     - Values all at one of two finite bounds are a rate: `rate_interval`.
     - Equal values: what `unseen` may be of the values between them and the bounds; none without bounds.
-    - Else a bootstrap-t over whole clusters, its quantiles moved out as expanded percentiles are (Hesterberg
-      2015, section 5.3) from `EXPANDED_FROM` clusters on, cut at the bounds.
+    - Else a bootstrap-t over whole clusters, cut at the bounds. From `EXPANDED_FROM` clusters on its
+      quantiles are moved out as t's are from the normal's, as in expanded percentiles (Hesterberg 2015,
+      section 5.3; their factor for the spread is left out, since draws are divided by their own).
     - So few differing values that too many draws have no variance: Wilson's interval between the bounds with
       the number of items that the variance is worth; none without bounds.
 
@@ -132,10 +133,10 @@ def standard_error(sums: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def expanded_tail(n: int, level: float) -> float:
-    """Tail probability to read the quantiles at, for n clusters."""
+    """Tail probability to read the quantiles at, for n clusters: that of t's quantile under a normal."""
     from scipy.special import ndtr, stdtrit
 
-    return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+    return float(ndtr(stdtrit(n - 1, (1 - level) / 2)))
 
 
 def choose_clusters(clips: Sequence[str], pairs: Sequence[str]) -> tuple[str, list[str]]:

@@ -39,6 +39,19 @@ class Suite:
     version = 1
     references: tuple[str, ...] = ()
     metrics: ClassVar[str | None] = "configs/benchmark/editversebench.yaml"
+    # of the published program's CSV, in its order, by the metrics' names in that file
+    columns: ClassVar[dict[str, str]] = {
+        "clip_temporal": "clip_temporal_consistency",
+        "dino_temporal": "dino_temporal_consistency",
+        "frame_text": "frame_text_alignment",
+        "video_text": "video_text_alignment",
+        "pick": "pick_score_video_quality",
+        "judge": "editing_vlm_evaluation",
+    }
+    unlike_published: ClassVar[tuple[str, ...]] = (
+        "a missing, broken or one-frame result is unscored and counted, where the published program ends",
+        "each network sees frames in batches, CLIP once for both metrics: equal to 1e-5 (make parity)",
+    )
 
     def __init__(self, data: Path) -> None:
         path, held, self.sha256, self.remarks = read_entries(data)

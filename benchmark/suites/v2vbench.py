@@ -1,8 +1,8 @@
 """V2VBench: 50 videos with 3 prompts each (Sun et al. 2024).
 
-`--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4`, or folders `<video_id>` of
-pictures, under it or under its `video` folder. Results lie at `<video_id>/<number of the prompt>.mp4`, or as
-folders of pictures.
+`--data` is the folder with `config.yaml` and the sources as `<video_id>.mp4` or `.gif`, or folders
+`<video_id>` of pictures, under it or under its `video` folder. Results lie at `<video_id>/<number of the
+prompt>.mp4` or `.gif`, or as folders of pictures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Suite:
     version = 1
     references: tuple[str, ...] = ()
     metrics: ClassVar[str | None] = "configs/benchmark/v2vbench.yaml"
+    unlike_published: ClassVar[tuple[str, ...]] = (
+        "without DOVER, the eighth metric of its code: the paper's table has seven",
+        "an item counts in every mean that it has a score for; the published program wants all scores",
+    )
 
     def __init__(self, data: Path) -> None:
         path = data / "config.yaml"
@@ -44,7 +48,8 @@ def items_of(kept: Media, number: int, entry: Any) -> list[Item]:
         given = entry.get("prompt") if isinstance(entry, dict) else None
     except (TypeError, KeyError) as error:
         return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
-    places = [Path(folder) / name for folder in ("", "video") for name in (f"{video}.mp4", video)]
+    names = (f"{video}.mp4", video, f"{video}.gif")
+    places = [Path(folder) / name for folder in ("", "video") for name in names]
     source = next((place for place in places if exists(kept, place)), places[0])
     found = []
     for n, prompt in enumerate(edits):

@@ -42,7 +42,10 @@ class Result:
 
 
 class System(Protocol):
-    """Fills one row of the table, or several."""
+    """Fills one row of the table, or several.
+
+    One that has a false `needs_source` is asked about an item whose source cannot be used, too.
+    """
 
     @property
     def rows(self) -> list[str]: ...
@@ -59,6 +62,8 @@ class PrecomputedResults:
         name: of the row.
         folder: see above.
     """
+
+    needs_source = False
 
     def __init__(self, name: str, folder: Path) -> None:
         self.rows, self.folder, self.mode = [name], folder, reading_mode()

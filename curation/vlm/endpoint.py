@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -20,15 +20,16 @@ from pydantic import BaseModel, Field, ValidationError
 from curation.vlm import client, hub
 from curation.vlm.client import LEAST_MASS, expected, sampled, spend
 from curation.vlm.errors import AssetError
+from curation.vlm.exchange import FROM_LOG, Log, current_question, transport
 from curation.vlm.interface import AnnotatorError, Backend, NoAnswerError, Rating
 from shards.errors import EditVerseError, first_line
-from shards.limits import MAX_ANSWER, MAX_JSON_BYTES, parse_json
+from shards.limits import MAX_ANSWER, parse_json
 
 DOWN = (502, 503, 504)  # what a proxy says of a server that is not there
-ENCODED = {"content-encoding", "content-length", "transfer-encoding"}  # no longer so once a body is read
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
+M = TypeVar("M", bound=BaseModel)
 JsonSchema = dict[str, Any]  # as pydantic makes it
 
 
@@ -98,6 +99,7 @@ class Endpoint:
         license: of the model, for the dry run.
         structured: the endpoint takes a JSON schema that its answers follow.
         prices: of a million tokens asked and answered, in whatever currency, to count what is spent.
+        temperature: of the draw of an answer's tokens; 0 takes the likeliest. Repeats differ by their seeds.
     """
 
     code = (client,)
@@ -116,20 +118,25 @@ class Endpoint:
         prices: tuple[float, float] | None = None,
         patience: float = 900.0,
         pixels: int = 256 * 28 * 28,
+        temperature: float = 0,
     ) -> None:
+        self.temperature = temperature
         self.url, self.model, self.key, self.frames, self.tokens = url, model, key, frames, tokens
         self.timeout, self.retries, self.license = timeout, retries, license
         self.structured, self.prices, self.patience, self.pixels = structured, prices, patience, pixels
+        self.log: Log | None = None  # that keeps requests and answers; whoever asks may set one
         self._has_answered = False  # one that never did is not waited for: its address is probably wrong
 
     def describe(self) -> Backend:
         """The model; where it runs is no part of what it says."""
         hub.package("openai")
-        settings = {"frames": self.frames, "tokens": self.tokens, "pixels": self.pixels}
+        settings: dict[str, Any] = {"frames": self.frames, "tokens": self.tokens, "pixels": self.pixels}
+        settings |= {"temperature": self.temperature} if self.temperature else {}
         return Backend("openai-endpoint", self.model, "", settings)
 
     @functools.cached_property
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """The client of the package `openai`, made at the first use."""
         import httpx
 
         openai = hub.package("openai")
@@ -140,7 +147,10 @@ class Endpoint:
             timeout=self.timeout,
             max_retries=self.retries,
             http_client=httpx.Client(
-                transport=_limited(self.timeout), timeout=self.timeout, follow_redirects=True
+                transport=transport(self.timeout, lambda: self.log, os.environ.get(self.key, "")),
+                timeout=self.timeout,
+                follow_redirects=True,
+                max_redirects=3,
             ),
         )
 
@@ -166,9 +176,12 @@ class Endpoint:
         choice = self._complete(messages, max_tokens=self.tokens, **options)
         told = _printable(choice.message.content or "").strip()
         if choice.message.refusal or choice.finish_reason == "content_filter":
-            raise NoAnswerError(f"{self.model}: refused to answer")
+            kind = "filter" if choice.finish_reason == "content_filter" else "refusal"
+            current_question().failed = kind  # who asks again in other words knows no kind
+            raise NoAnswerError(f"{self.model}: refused to answer", kind)
+        current_question().failed = ""
         if not told:
-            raise NoAnswerError(f"{self.model}: answered nothing")
+            raise NoAnswerError(f"{self.model}: answered nothing", "answer")
         if len(told) > MAX_ANSWER:
             raise AnnotatorError(f"{self.model}: answered {len(told)} characters, {MAX_ANSWER} are read")
         return told
@@ -237,32 +250,46 @@ class Endpoint:
         return [*role, {"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
     def _complete(self, messages: list[dict[str, Any]], **options: Any) -> Choice:
-        spend(requests=1)
-        with self._named():
-            # The client takes whatever comes for a completion, so the body is read and checked here.
-            create = functools.partial(
-                self._client.chat.completions.with_raw_response.create,
-                model=self.model,
-                messages=messages,
-                temperature=0,
-                seed=0,
-                **options,
-            )
-            body: bytes = self._patiently(create).http_response.content
-            self._has_answered = True
+        # a repeat is another draw
+        draw = {"temperature": self.temperature, "seed": current_question().repeat}
+        create = self.client.chat.completions.with_raw_response.create
+        body, new = self.sent(create, model=self.model, messages=messages, **draw, **options)
+        answer = self.checked(Completion, body, "chat completion")
+        if answer.usage is not None and new:
+            self.count(answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0)
+        if not answer.choices:
+            raise NoAnswerError(f"{self.model}: answered nothing", "answer")
+        return answer.choices[0]
+
+    def count(self, asked: int, answered: int) -> None:
+        """Count tokens, and what they cost."""
+        spend(prompt_tokens=asked, completion_tokens=answered)
+        if self.prices is not None:  # tokens x price per million = millionths
+            spend(cost_millionths=round(asked * self.prices[0] + answered * self.prices[1]))
+
+    def sent(self, create: Callable[..., Any], **body: Any) -> tuple[bytes, bool]:
+        """The body of the answer to a request by a method of the client, and whether it was sent just now.
+
+        The client takes whatever comes for an answer, so the body is read, and is to be checked.
+        """
+        new = True
         try:
-            answer = Completion.model_validate(parse_json(body.decode(errors="replace"), "the answer"))
+            with self._named():
+                response = self._patiently(functools.partial(create, **body)).http_response
+                self._has_answered, new = True, FROM_LOG not in response.headers
+        finally:
+            if new:
+                spend(requests=1)
+        content: bytes = response.content
+        return content, new
+
+    def checked(self, kind: type[M], body: bytes, what: str) -> M:
+        """The body of an answer as what it should be. Raises AnnotatorError for anything else."""
+        try:
+            return kind.model_validate(parse_json(body.decode(errors="replace"), "the answer"))
         except (EditVerseError, ValidationError):
             start = body[:80].decode(errors="replace")
-            raise AnnotatorError(f"{self.model}: answered {start!r}, which is no chat completion") from None
-        if answer.usage is not None:
-            told = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
-            spend(prompt_tokens=told[0], completion_tokens=told[1])
-            if self.prices is not None:  # tokens x price per million = millionths
-                spend(cost_millionths=round(sum(n * p for n, p in zip(told, self.prices, strict=True))))
-        if not answer.choices:
-            raise NoAnswerError(f"{self.model}: answered nothing")
-        return answer.choices[0]
+            raise AnnotatorError(f"{self.model}: answered {start!r}, which is no {what}", "answer") from None
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """What `call` gives, called again while the endpoint is down, for as long as `patience` says."""
@@ -272,11 +299,7 @@ class Endpoint:
             try:
                 return call()
             except openai.APIError as error:
-                down = getattr(error, "status_code", None) in DOWN or (
-                    isinstance(error, openai.APIConnectionError)
-                    and not isinstance(error, openai.APITimeoutError)
-                    and not isinstance(error.__cause__, AnnotatorError)  # of `_limited`
-                )
+                down = getattr(error, "status_code", None) in DOWN or _broken(error)
                 left = self.patience - (time.monotonic() - begin)
                 if not down or not self._has_answered or left <= 0:
                     raise
@@ -292,19 +315,44 @@ class Endpoint:
         try:
             yield
         except openai.APITimeoutError:
-            raise AnnotatorError(
-                f"{self.model}: no answer within {self.timeout:g} s, {self.retries} retries"
-            ) from None
+            said = f"no answer within {self.timeout:g} s, {self.retries} retries"
+            raise AnnotatorError(f"{self.model}: {said}", "timeout") from None
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise AssetError(f"{self.url}: refuses the key in {self.key}; set the variable") from None
         except (openai.APIConnectionError, openai.NotFoundError) as error:
-            if isinstance(error.__cause__, AnnotatorError):  # of `_limited`
-                raise AnnotatorError(f"{self.model}: {error.__cause__}") from None
+            if isinstance(error.__cause__, AnnotatorError):  # of the transport
+                raise AnnotatorError(f"{self.model}: {error.__cause__}", "answer") from None
+            if self._has_answered and _broken(error) and not _refused(error):
+                raise AnnotatorError(f"{self.model}: {first_line(error)[:200]}", "transport") from None
             raise AssetError(
                 f"{self.url}: no {self.model} there ({error}); start it, or correct url"
             ) from None
         except openai.APIError as error:
-            raise AnnotatorError(f"{self.model}: {first_line(error)[:200]}") from None
+            raise AnnotatorError(f"{self.model}: {first_line(error)[:200]}", _kind(error)) from None
+
+
+def _refused(error: Any) -> bool:
+    """Whether nobody took the connection."""
+    import httpx
+
+    return isinstance(error.__cause__, httpx.ConnectError)
+
+
+def _broken(error: Any) -> bool:
+    """Whether a connection was refused, or ended before the answer did."""
+    import httpx
+
+    return isinstance(error.__cause__, httpx.NetworkError | httpx.RemoteProtocolError)
+
+
+def _kind(error: Any) -> str:
+    """Of the failure that a status of 400 or above tells."""
+    status, told = getattr(error, "status_code", None) or 500, str(error).lower()
+    if status == 429:
+        return "quota" if "quota" in told else "busy"
+    if status < 500:
+        return "filter" if "content" in told and ("filter" in told or "policy" in told) else "request"
+    return "server"
 
 
 GRADES = {str(grade) for grade in range(11)}
@@ -313,33 +361,6 @@ GRADES = {str(grade) for grade in range(11)}
 def _printable(text: str) -> str:
     """Text that can be written: halves of surrogate pairs become question marks."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _limited(seconds: float) -> Any:
-    """An HTTP transport that reads no more than a document's bytes, for no longer than so many seconds.
-
-    The client's own timeout is that of each read: an answer that drips would never end.
-    """
-    import httpx
-
-    class Transport(httpx.HTTPTransport):
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
-            response = super().handle_request(request)
-            parts, size, begin = [], 0, time.monotonic()
-            try:
-                for part in response.iter_bytes():
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_JSON_BYTES:
-                        raise AnnotatorError(f"its answer is longer than {MAX_JSON_BYTES} bytes")
-                    if time.monotonic() - begin > seconds:
-                        raise httpx.ReadTimeout(f"no end within {seconds:g} s", request=request)
-            finally:
-                response.close()
-            kept = [(k, v) for k, v in response.headers.items() if k not in ENCODED]
-            return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
-
-    return Transport()
 
 
 def _shrunk(picture: np.ndarray, pixels: int) -> np.ndarray:

@@ -15,7 +15,16 @@ from shards.errors import EditVerseError
 
 
 class AnnotatorError(EditVerseError, RuntimeError):
-    """A backend could not do its work on this input; one line. The candidate or clip is quarantined."""
+    """A backend could not do its work on this input; one line. The candidate or clip is quarantined.
+
+    Attributes:
+        kind: of the failure, where it is known: `timeout`, `transport`, `server`, `busy`, `quota`, `request`,
+            `filter`, `refusal`, `answer`.
+    """
+
+    def __init__(self, message: str = "", kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class NoAnswerError(AnnotatorError):

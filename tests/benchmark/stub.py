@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,28 +21,64 @@ def said(content: str | None, **choice: Any) -> Reply:
     return 200, {"Content-Type": "application/json"}, json.dumps(body)
 
 
+def responded(text: str) -> Reply:
+    """An answer of the Responses API with this text."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    message = {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    usage = {"input_tokens": 9, "output_tokens": 1, "total_tokens": 10}
+    body = {
+        "id": "r",
+        "object": "response",
+        "created_at": 1,
+        "model": "m",
+        "output": [message],
+        "usage": usage,
+    }
+    return 200, {"Content-Type": "application/json"}, json.dumps(body)
+
+
 class Stub:
-    """Serves what `reply(n, request)` returns for request number n."""
+    """Serves what `reply(n, request)` returns for request number n.
+
+    A header `X-Drip: headers` or `X-Drip: body` is not sent: what it names comes byte by byte, 20 a second.
+    """
 
     def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.paths: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.reply: Callable[[int, dict[str, Any]], Reply] = lambda n, request: said(GOOD)
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                request = json.loads(sent)
                 stub.requests.append(request)
+                stub.bodies.append(sent)
+                stub.paths.append(self.path)
                 status, headers, body = stub.reply(len(stub.requests) - 1, request)
+                drips = headers.pop("X-Drip", "")
                 try:
+                    if drips == "headers":
+                        self.drip(b"HTTP/1.1 200 OK\r\n" + b"X-Nothing: nothing\r\n" * 20)
                     self.send_response(status)
                     for name, value in headers.items():
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(body.encode())))
                     self.end_headers()
+                    if drips == "body":
+                        self.drip(body.encode())
+                        return
                     self.wfile.write(body.encode())
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # who asked did not wait
+
+            def drip(self, data: bytes) -> None:
+                for byte in data:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    time.sleep(0.05)
 
             def log_message(self, *args: Any) -> None:
                 pass

@@ -101,6 +101,30 @@ def test_vbench_scores_follow_from_its_dimensions(tmp_path: Path) -> None:
     assert totals["total"] == pytest.approx((4 * 100 * 0.5 / 6.5 + 100) / 5)
 
 
+def test_vbench_says_what_is_missing_and_refuses_what_is_there_twice(tmp_path: Path) -> None:
+    """Results of folders within count, as in the published script; 25 videos of each prompt that flickers."""
+    videos = [{"video_path": f"{n}.mp4", "video_results": 0.9} for n in range(500)]
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "s_eval_results.json").write_text(json.dumps({"scene": [0.5, videos[:429]]}))
+    (tmp_path / "a_eval_results.json").write_text(json.dumps({"human action": [0.9, videos]}))
+    found = vbench.collect(tmp_path)
+    assert set(found.parts) == {"scene", "human_action"}
+    told = [remark for remark in found.remarks if "no results of" not in remark]
+    assert told == ["scene: 429 videos were scored, 86 prompts of 5 are 430"]
+    (tmp_path / "b_eval_results.json").write_text(json.dumps({"scene": [0.6, videos]}))
+    with pytest.raises(BenchmarkError, match=r"scene is in b_eval_results.json and in s_eval_results.json"):
+        vbench.collect(tmp_path)
+    listed = [
+        {"prompt_en": "a toilet", "dimension": ["temporal_flickering"]},
+        {"prompt_en": "a bench", "dimension": ["scene"]},
+        {"prompt_en": "a toilet", "dimension": ["scene"]},
+    ]
+    (tmp_path / "VBench_full_info.json").write_text(json.dumps(listed))
+    made = [w.text for w in vbench.wanted(tmp_path, tmp_path)]
+    assert (made.count("a toilet"), made.count("a bench")) == (25, 5)
+    assert len(vbench.wanted(tmp_path, tmp_path, samples=2)) == 4
+
+
 def test_vbench_finds_its_videos_by_name(
     tmp_path: Path, checkpoint: Path, command: Callable[..., Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+import openai
 import pytest
+import yaml
 
 from benchmark.core.item import BenchmarkError, Geometry, Loaded, Reference, Unscored, Worded
+from benchmark.judges.image_judge import PictureJudge
 from benchmark.judges.judge import Judge, judged
+from benchmark.judges.video_judge import VideoJudge
+from benchmark.metrics.config import read_metrics
 from curation.vlm.endpoint import Endpoint
-from tests.benchmark.stub import GOOD, Reply, Stub, said
+from tests.benchmark.local import TinyReward
+from tests.benchmark.stub import GOOD, Reply, Stub, responded, said
 
 
 @pytest.fixture
@@ -41,8 +48,6 @@ def pair(frames: int = 9, prompts: dict[str, str] | None = None) -> tuple[Refere
 
 def pictures(request: dict[str, Any]) -> list[np.ndarray]:
     """The pictures of a request, decoded, RGB."""
-    import base64
-
     found = []
     for part in request["messages"][0]["content"]:
         if part["type"] == "image_url":
@@ -71,29 +76,83 @@ def test_three_grades_of_three_frames(stub: Stub, endpoint: Endpoint) -> None:
         assert request["temperature"] == 0
 
 
-def test_official_swaps_colours_and_asks_twice(stub: Stub, endpoint: Endpoint, tmp_path: Path) -> None:
-    prompt = tmp_path / "prompt.txt"
-    prompt.write_text("Judge this: {instruction}")
-    answers = {
-        0: "Well done.\nTotal Score: 7",
-        1: "7",
-        2: "So so.",
-        3: "Total: 5",
-        4: "So so.",
-        5: "5",
-        6: "Bad.",
-        7: "0",
-    }
-    stub.reply = lambda n, request: said(answers[n])
-    assert Judge(endpoint, concurrency=1, prompt=str(prompt), mode="official")(*pair()) == pytest.approx(
-        (7 + 5 + 0) / 3
-    )
-    before, after = pictures(stub.requests[0])
-    assert np.abs(before.astype(int) - (0, 0, 200)).max() < 12  # red was sent as blue
-    assert np.abs(after.astype(int) - (200, 0, 0)).max() < 12
+@pytest.fixture
+def wordings(tmp_path: Path) -> dict[str, str]:
+    """Files with wordings of ours for both calls of the official judge."""
+    (tmp_path / "prompt.txt").write_text("Judge this: {instruction}\nTotal Score: [sum]\n")
+    (tmp_path / "extract.txt").write_text("Which total? {review}")
+    return {"prompt": str(tmp_path / "prompt.txt"), "extract": str(tmp_path / "extract.txt")}
+
+
+def test_official_asks_twice_and_again_where_there_is_no_total(
+    stub: Stub, endpoint: Endpoint, wordings: dict[str, str]
+) -> None:
+    answers = ["Well done.\nTotal Score: 7", "7", "So so.", "Total: 5", "So so.", "5", "Bad.", "0"]
+    stub.reply = lambda n, request: responded(answers[n])
+    judge = Judge(endpoint, concurrency=1, mode="official", **wordings)
+    assert judge(*pair()) == pytest.approx((7 + 5 + 0) / 3)
     assert "Total: 5" not in str(stub.requests[4])
     assert "So so." in str(stub.requests[3])
-    assert not pictures(stub.requests[1])
+
+
+def test_official_requests_are_the_published_ones_to_the_byte(
+    stub: Stub, endpoint: Endpoint, wordings: dict[str, str]
+) -> None:
+    """As automatic_evaluation/editing_vlm_evaluation.py of adobe-research/EditVerse (eeca9ce) builds them.
+
+    Its calls are written out here, with nothing of ours. The frames go to OpenCV in RGB, which takes them for
+    BGR.
+    """
+    stub.reply = lambda n, request: responded("Fine. Total Score: 7" if n % 2 == 0 else "7")
+    reference, result = pair(prompts={"instruction": "Make it blue.", "text": "<video1> Make it “blue”."})
+    assert Judge(endpoint, concurrency=1, mode="official", **wordings)(reference, result) == 7
+
+    plain = openai.OpenAI(api_key="x", base_url=stub.url)
+    asked, stub.bodies, stub.paths = stub.bodies, [], []
+
+    def picture(frame: np.ndarray) -> dict[str, str]:
+        _, buffer = cv2.imencode(".jpg", np.array(frame))
+        url = f"data:image/jpeg;base64,{base64.b64encode(buffer).decode('utf-8')}"
+        return {"type": "input_image", "image_url": url}
+
+    for n in range(0, 9, 9 // 3):
+        text = "Judge this: <video1> Make it “blue”.\nTotal Score: [sum]\n"
+        first = [{"type": "input_text", "text": text}, picture(reference.original[n]), picture(result[n])]
+        second = [{"type": "input_text", "text": "Which total? Fine. Total Score: 7"}]
+        for content in (first, second):
+            given: Any = [{"role": "user", "content": content}]
+            plain.responses.create(temperature=0, model="m", input=given)
+    assert asked == stub.bodies
+    assert json.loads(asked[1]) == {"temperature": 0, "model": "m", "input": given}
+    assert set(stub.paths) == {"/v1/responses"}
+
+
+def test_imgedits_request_is_the_published_one_to_the_byte(
+    stub: Stub, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """As Benchmark/Basic/basic_bench.py of PKU-YuanGroup/ImgEdit (547185d): the files as they are."""
+    stub.reply = lambda n, request: said("Reason: fine\nInstruction: 5\nDetail: 4\nQuality: 3")
+    (tmp_path / "prompts.json").write_text(json.dumps({"style": "Rate <edit_prompt> now."}))
+    before = cv2.imencode(".jpg", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
+    (tmp_path / "1.png").write_bytes(cv2.imencode(".png", np.full((8, 8, 3), 7, np.uint8))[1].tobytes())
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    reference = Reference(
+        Loaded(frames, None, None, 10.0, {"image1": before}),
+        Geometry(1, 8, 8, 10.0),
+        {"instruction": "Paint it.", "kind": "style"},
+    )
+    judge = PictureJudge(endpoint, str(tmp_path / "prompts.json"), mode="official")
+    assert judge(reference, frames, file=tmp_path / "1.png") == 4
+    files = [before, (tmp_path / "1.png").read_bytes()]
+    urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
+    content = [{"type": "text", "text": "Rate Paint it. now."}]
+    content += [{"type": "image_url", "image_url": {"url": url}} for url in urls]  # type: ignore[dict-item]
+    given: Any = [{"role": "user", "content": content}]
+    openai.OpenAI(api_key="x", base_url=stub.url).chat.completions.create(
+        model="m", stream=False, messages=given
+    )
+    assert stub.bodies[0] == stub.bodies[1]
+    assert json.loads(stub.bodies[0]) == {"model": "m", "stream": False, "messages": given}
 
 
 @pytest.mark.parametrize(
@@ -159,8 +218,10 @@ def test_what_passes_is_waited_for(stub: Stub, endpoint: Endpoint) -> None:
 
 
 def test_bad_prompts_are_named(endpoint: Endpoint, tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="published prompt"):
+    with pytest.raises(BenchmarkError, match="name it by `prompt`"):
         Judge(endpoint, concurrency=1, mode="official")
+    with pytest.raises(BenchmarkError, match="name it by `extract`"):
+        Judge(endpoint, concurrency=1, mode="official", prompt=str(tmp_path / "p.txt"))
     (tmp_path / "p.txt").write_text("Judge.")
     with pytest.raises(BenchmarkError, match=r"p\.txt: no \{instruction\}"):
         Judge(endpoint, concurrency=1, prompt=str(tmp_path / "p.txt"))
@@ -202,3 +263,38 @@ def test_a_schema_is_sent_where_the_endpoint_takes_one(stub: Stub) -> None:
         )
     Judge(Endpoint(stub.url, "m", timeout=5))(*pair())
     assert "response_format" not in stub.requests[-1]
+
+
+def test_a_judge_of_videos_shows_both_whole_with_their_times(stub: Stub, endpoint: Endpoint) -> None:
+    assert VideoJudge(endpoint, frames=5)(*pair()) == 6
+    (request,) = stub.requests
+    parts = request["messages"][0]["content"]
+    labels = [part["text"] for part in parts if part["type"] == "text"]
+    times = ("0.00", "0.20", "0.40", "0.60", "0.80")  # frames 0, 2, 4, 6, 8 at 10 a second
+    assert labels[:-1] == [f"Video {video}, {t} s:" for video in (1, 2) for t in times]
+    assert "Make it blue." in labels[-1]
+    shown = pictures(request)
+    for number, frame in enumerate((0, 2, 4, 6, 8)):
+        assert np.abs(shown[number].astype(int) - (200, 20 * frame, 0)).max() < 12
+        assert np.abs(shown[5 + number].astype(int) - (0, 20 * frame, 200)).max() < 12
+
+
+def test_columns_of_a_reward_model_share_its_answer(tmp_path: Path) -> None:
+    models = {"tiny": {"class_path": "tests.benchmark.local.TinyReward", "init_args": {"seed": 3}}}
+    kind = "benchmark.judges.reward_model.RewardModel"
+    entries = [
+        {"class_path": kind, "init_args": {"model": "tiny", "dimension": d}} for d in ("IF", "RQ", "EE", "XX")
+    ]
+    file = tmp_path / "metrics.yaml"
+    file.write_text(yaml.safe_dump({"models": models, "metrics": entries}))
+    *metrics, unknown = read_metrics(file, "corrected")
+    reference, result = pair()
+    found = [metric(reference, result) for metric in metrics]
+    wanted = TinyReward(3).rewards(reference.source, result, 10.0, "Make it blue.")
+    assert found == [wanted[d] for d in ("IF", "RQ", "EE")]
+    model: Any = metrics[0].model  # type: ignore[attr-defined]
+    assert model.calls == 1
+    metrics[0](reference, reference.source)
+    assert model.calls == 2
+    with pytest.raises(BenchmarkError, match="no dimension 'XX'; it has IF, RQ, EE"):
+        unknown(reference, result)

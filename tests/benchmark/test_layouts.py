@@ -18,7 +18,7 @@ from benchmark.evaluation.results import Run, RunConfig
 from benchmark.evaluation.runner import execute
 from benchmark.judges.five_acc import FiveAcc
 from benchmark.judges.viescore import grades_in
-from benchmark.suites import open_suite
+from benchmark.suites import aggregates, open_suite
 from tests.benchmark import layouts
 from tests.benchmark.stub import Reply, Stub, said
 
@@ -205,6 +205,20 @@ def test_what_is_odd_about_a_list_is_said(tmp_path: Path) -> None:
     path.write_text(lines[0] + "\nlocal_add,Add it.\n")
     with pytest.raises(BenchmarkError, match=r"line 2 has more or fewer cells"):
         open_suite("openve", layout.data)
+
+
+def test_kinds_count_alike_however_many_items_they_have(tmp_path: Path) -> None:
+    layout = layouts.openve(tmp_path)
+    layout.write(
+        [{**row, "edited_type": "local_add" if n else "global_style"} for n, row in enumerate(layout.rows)]
+    )
+    suite = open_suite("openve", layout.data)
+    grades: list[float | None] = [1, 4, 5]
+    names = [f"openve_{name}" for name in ("instruction", "consistency", "quality")]
+    scores = {item: dict.fromkeys(names, grade) for item, grade in zip(layout.items, grades, strict=True)}
+    assert aggregates(suite, scores)[0] == ("five kinds", (1 + 4.5) / 2, 3)
+    scores[layout.items[1]] |= {names[2]: None}  # one grade is missing, and so is the item
+    assert aggregates(suite, scores)[0] == ("five kinds", (1 + 5) / 2, 2)
 
 
 def test_published_answers_are_read_as_published(tmp_path: Path, stub: Stub) -> None:

@@ -134,7 +134,13 @@ def test_a_mean_of_rare_scores_stays_in_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("p", "n", "lowest", "highest"),
-    [(0.05, 100, 0.93, 0.97), (0.5, 20, 0.93, 0.97), (0.99, 200, 0.93, 0.97), (0.01, 20, 0.98, 0.99)],
+    [
+        (0.05, 100, 0.93, 0.97),
+        (0.5, 20, 0.93, 0.97),
+        (0.99, 200, 0.93, 0.97),
+        (0.01, 20, 0.98, 0.99),
+        (0.05, 20, 0.98, 0.99),
+    ],
 )
 def test_the_interval_of_a_rate_covers_it(p: float, n: int, lowest: float, highest: float) -> None:
     """Exactly, over all outcomes; of 20 at 1 % no set of outcomes has 93 to 97 %: only 81.8, 98.3, 99.9 %."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 STATS, COMPARE = "tests/benchmark/test_stats.py", "tests/benchmark/test_compare.py"
+SUBMISSION = "tests/benchmark/test_submission.py"
 METRICS, OUTCOME = "tests/benchmark/test_metrics.py", "tests/benchmark/test_outcome.py"
 
 MUTANTS = (
@@ -58,6 +59,30 @@ MUTANTS = (
         "signs of whole clusters are flipped",
     ),
     Mutant(
+        "lets Wilson's interval be short for few hits",
+        "benchmark/statistics/rates.py",
+        "if 0 < hits <= FEW:",
+        "if False:",
+        (f"{STATS}::test_the_interval_of_a_rate_covers_it",),
+        "rare hits are covered in 92 % of cases at most",
+    ),
+    Mutant(
+        "believes the means of a submission",
+        "benchmark/analysis/submission.py",
+        "or not _same(said.value, mean.value):",
+        "or said.value is None:",
+        (f"{SUBMISSION}::test_what_does_not_fit_is_refused",),
+        "a mean that is not that of the items is refused",
+    ),
+    Mutant(
+        "forgets earlier steps of Holm's correction",
+        "benchmark/statistics/paired.py",
+        "least = max(least, min(1.0, (len(order) - rank) * (ps[n] or 0.0)))",
+        "least = min(1.0, (len(order) - rank) * (ps[n] or 0.0))",
+        (f"{COMPARE}::test_holms_correction_by_hand",),
+        "a larger p may not come out below a smaller one",
+    ),
+    Mutant(
         "takes pixels for 0 to 1",
         "benchmark/metrics/psnr.py",
         "peak=255.0",
@@ -100,9 +125,59 @@ MUTANTS = (
     Mutant(
         "keeps a failure as a score",
         "benchmark/core/score_cache.py",
-        'return {"unscored": score.reason, **used}',
+        'return {"unscored": score.reason, **failed, **used}',
         'return {"value": 0.0, **used}',
         ("tests/benchmark/test_store.py::test_scores_come_back_after_reopening",),
         "the next run reads a number where there was none",
+    ),
+    Mutant(
+        "counts every item in a mean over kinds",
+        "benchmark/suites/__init__.py",
+        "means = [mean_over(label, values) for values in groups]",
+        "means = [mean_over(label, [v]) for values in groups for v in values]",
+        ("tests/benchmark/test_layouts.py::test_kinds_count_alike_however_many_items_they_have",),
+        "the published sum gives each kind of edit one voice",
+    ),
+    Mutant(
+        "gives a judge that ties the pair",
+        "benchmark/analysis/calibrate.py",
+        "value = 0.5 if told == 0 else float(order == told)",
+        "value = 1.0 if told == 0 else float(order == told)",
+        ("tests/benchmark/test_calibrate.py::test_ties_count_by_the_stated_rules",),
+        "a judge that gives all results one grade would be right always",
+    ),
+    Mutant(
+        "compares official results with the suite's own source",
+        "benchmark/evaluation/item_evaluator.py",
+        'if not isinstance(result, Result) or not (self.mode == "official" or item.fault):',
+        "if not isinstance(result, Result) or not item.fault:",
+        ("tests/benchmark/test_official.py::test_source_of_the_list_counts_in_corrected_where_it_is_there",),
+        "the published program reads the source beside the result, which may be another rendition",
+    ),
+    Mutant(
+        "converts colours accurately in the official mode",
+        "benchmark/core/stored_frames.py",
+        "interpolation=Interpolation.BILINEAR)",
+        "interpolation=Interpolation.BILINEAR | 0x40000)",
+        ("tests/benchmark/test_official.py::test_frames_are_decords",),
+        "decord repeats chroma; interpolating it differs by 5 grey levels",
+    ),
+    Mutant(
+        "keeps a failure for good",
+        "benchmark/evaluation/item_evaluator.py",
+        "return self.known.failures(key) <= most",
+        "return False",
+        ("tests/benchmark/test_answers.py::test_a_healthy_endpoint_later_gives_the_score",),
+        "a judge that was down for a minute leaves the item unscored for ever",
+    ),
+    Mutant(
+        "gives a useless answer again",
+        "benchmark/judges/answer_log.py",
+        "not_these = self._rejected[question.reader] | set(question.used)",
+        "not_these = set(question.used)",
+        (
+            "tests/benchmark/test_answers.py::test_a_fault_is_told_asked_again_so_often_and_touches_nothing_else",
+        ),
+        "a run that asks again is to have another answer",
     ),
 )
