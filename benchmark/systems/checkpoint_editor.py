@@ -69,7 +69,7 @@ def pretrained_folder(path: str, what: str) -> Path:
         return folder
     if folder.is_dir() or path.count("/") != 1 or path.startswith((".", "/")):
         return weights_folder(folder, what)
-    from curation.vlm import hub
+    from curation.vlm import hub  # only where weights come from the hub
 
     try:
         return hub.folder_of(path, "an editor", "see its page on the hub", PIPELINE)
