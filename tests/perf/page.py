@@ -25,7 +25,7 @@ from shards.media import write_video
 from tests.browser import chromium
 from tests.perf.measure import Figure, scene
 
-REST = 1000  # milliseconds on every card, so that its videos load
+REST = 2000  # milliseconds on every card, so that its videos load
 METHODS = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot")
 FRAMES, HEIGHT, WIDTH, FPS = 65, 352, 624, 24.0
 LIVE = "[...document.querySelectorAll('video')].filter(v => v.currentSrc || v.src).length"
