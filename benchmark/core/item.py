@@ -165,6 +165,22 @@ def shrink_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return np.stack([cv2.resize(m.astype(np.float32), (width, height), interpolation=how) > 0 for m in mask])
 
 
+def ring_brush(size: tuple[int, ...]) -> np.ndarray:
+    """A disc whose radius is `RING` of the shorter side of (height, width), one pixel at least."""
+    import cv2
+
+    reach = max(1, round(RING * min(size)))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+
+
+def beyond(mask: np.ndarray) -> np.ndarray:
+    """bool [T, H, W]: what lies beyond a mask of that shape, widened by `ring_brush`."""
+    import cv2
+
+    brush = ring_brush(mask.shape[1:])
+    return np.stack([cv2.dilate(m.astype(np.uint8), brush) == 0 for m in mask])
+
+
 class Reference:
     """An item's source, target and mask at the geometry of the results, and its prompts, for the metrics.
 
@@ -237,13 +253,9 @@ class Reference:
         Curated pairs are blended at the mask's border and both videos are compressed in blocks, so the band
         next to the mask says nothing about either side.
         """
-        import cv2
-
         if self.mask is None:
             return Unscored("the item has no mask")
-        reach = max(1, round(RING * min(self.mask.shape[1:])))
-        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        outside = np.stack([cv2.dilate(m.astype(np.uint8), brush) == 0 for m in self.mask])
+        outside = beyond(self.mask)
         return outside if outside.any() else Unscored("the widened mask covers everything")
 
     @cached_property

@@ -7,30 +7,26 @@ which are not ours to pass on and come from a file, and reads the answer as the 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
-import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, create_model
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
+from benchmark.core.once import Once, content_key
 from benchmark.core.score_cache import address
 from benchmark.judges.asking import ATTEMPTS, Asked, answered
-from benchmark.judges.judge import Reason
+from benchmark.judges.wording import PROMPTS, Reason, read_prompts
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.exchange import asking
 from curation.vlm.interface import AnnotatorError
-from shards.errors import EditVerseError
-from shards.limits import read_json
 
-RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "criteria.txt"
+RUBRIC = PROMPTS / "criteria.txt"
 
 Grades = dict[str, float]
 
@@ -202,14 +198,7 @@ class Criterion:
     @cached_property
     def published(self) -> Mapping[str, str]:
         """Prompts by kind of edit."""
-        path = Path(self.prompts or "")
-        try:
-            held = read_json(path)
-        except (OSError, EditVerseError) as error:
-            raise RunStopped(f"{path}: cannot be read as prompts by kind of edit: {error}") from error
-        if not isinstance(held, dict) or not held or not all(isinstance(v, str) for v in held.values()):
-            raise RunStopped(f"{path}: should be an object of prompts by kind of edit")
-        return held
+        return read_prompts(self.prompts or "", "prompts by kind of edit")
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         instruction, kind = (reference.prompts.get(name, "") for name in ("instruction", "kind"))
@@ -218,8 +207,7 @@ class Criterion:
         text = self._text(instruction, kind)
         if text is None:
             return Unscored(f"{self.prompts} has no prompt for {kind!r}")
-        seen = hashlib.sha256(np.ascontiguousarray(result).data).digest()
-        key = (id(self.model), self.form, self.mode, text, seen)
+        key = (id(self.model), self.form, self.mode, text, content_key(result))
         told = ANSWERS.once(reference, key, lambda: self._ask(reference.original, result, text))
         return told.take(self.criterion)
 
@@ -290,32 +278,4 @@ class Told:
         return Worded(self._grades[criterion], self._first.words, usage)
 
 
-class Once:
-    """What several columns of one result ask for: computed by the first that comes, for all of them.
-
-    Kept as long as the item's reference is, and for no other run: what failed is asked again then.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: weakref.WeakKeyDictionary[Reference, dict[Any, Place]] = weakref.WeakKeyDictionary()
-
-    def once(self, reference: Reference, key: Any, compute: Callable[[], Told]) -> Told:
-        """What `compute` returned for this key; what it raises is raised, and computed again by the next."""
-        with self._lock:
-            place = self._kept.setdefault(reference, {}).setdefault(key, Place())
-        with place.lock:
-            if place.told is None:
-                place.told = compute()
-            return place.told
-
-
-@dataclass
-class Place:
-    """Where an answer is kept, and who waits for it."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    told: Told | None = None
-
-
-ANSWERS = Once()
+ANSWERS: Once[Told] = Once()

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.judges.asking import ATTEMPTS, Asked, answered
+from benchmark.judges.wording import read_prompts
 from curation.vlm.client import Answer, ask_json
-from shards.errors import EditVerseError
 from shards.frames import evenly_spaced
-from shards.limits import read_json
 
 FRAMES = 4
 
@@ -84,16 +82,7 @@ class FiveAcc:
     @cached_property
     def published(self) -> Mapping[str, str]:
         """Templates, `yn` and `mc`."""
-        path = Path(self.prompts or "")
-        try:
-            held = read_json(path)
-        except (OSError, EditVerseError) as error:
-            raise RunStopped(f"{path}: cannot be read as templates: {error}") from error
-        if not isinstance(held, dict) or not all(
-            isinstance(held.get(name), str) and "{question}" in held[name] for name in ("yn", "mc")
-        ):
-            raise RunStopped(f"{path}: should be an object with `yn` and `mc`, {{question}} in both")
-        return held
+        return read_prompts(self.prompts or "", "templates", ("yn", "mc"), "{question}")
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         choice, before, after = (reference.prompts.get(name, "") for name in self.reads)

@@ -17,14 +17,12 @@ from pydantic import Field
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.core.media import IMAGES
 from benchmark.judges.asking import ATTEMPTS, Asked, answered, repeated
-from benchmark.judges.judge import Reason
+from benchmark.judges.wording import PROMPTS, Reason, read_prompts
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.endpoint import Endpoint
 from curation.vlm.plain_requests import complete, data_url
-from shards.errors import EditVerseError
-from shards.limits import read_json
 
-RUBRIC = Path(__file__).resolve().parents[1] / "prompts" / "pictures.txt"
+RUBRIC = PROMPTS / "pictures.txt"
 
 Grade = Annotated[int, Field(ge=1, le=5, strict=True)]
 
@@ -80,14 +78,7 @@ class PictureJudge:
     @cached_property
     def published(self) -> Mapping[str, str]:
         """Prompts by kind of edit."""
-        path = Path(self.prompts or "")
-        try:
-            held = read_json(path)
-        except (OSError, EditVerseError) as error:
-            raise RunStopped(f"{path}: cannot be read as prompts by kind of edit: {error}") from error
-        if not isinstance(held, dict) or not all(isinstance(v, str) for v in held.values()):
-            raise RunStopped(f"{path}: should be an object of prompts by kind of edit")
-        return held
+        return read_prompts(self.prompts or "", "prompts by kind of edit")
 
     def __call__(
         self, reference: Reference, result: np.ndarray, file: Path | None = None

@@ -10,35 +10,23 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.judges.asking import ATTEMPTS, Asked, answered, in_threads, repeated
+from benchmark.judges.wording import PROMPTS, Reason, filled, read_prompt
 from benchmark.metrics.base import Faults
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.endpoint import Endpoint
 from curation.vlm.interface import AnnotatorError
 from curation.vlm.plain_requests import complete, data_url, respond
-from shards.errors import EditVerseError
 from shards.frames import evenly_spaced
-from shards.limits import MAX_ANSWER, read_text
 
-PROMPTS = Path(__file__).resolve().parents[1] / "prompts"
 RUBRIC = PROMPTS / "editing.txt"
 FRAMES = 3
-LONGEST = 600  # characters of a reason that are kept
-
-
-def _cut(told: Any) -> Any:
-    return told[:LONGEST] if isinstance(told, str) else told
-
-
-# a reason that goes on is no reason to lose the grades
-Reason = Annotated[str, BeforeValidator(_cut), Field(max_length=LONGEST)]
 Grade = Annotated[int, Field(ge=0, le=3, strict=True)]
 
 
@@ -198,20 +186,6 @@ def _jpeg(picture: np.ndarray) -> bytes:
     whole, held = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))
     assert whole
     return held.tobytes()
-
-
-def read_prompt(path: str | Path) -> str:
-    """A prompt's text. Raises RunStopped naming the file."""
-    try:
-        return read_text(Path(path), MAX_ANSWER)
-    except (OSError, EditVerseError) as error:
-        raise RunStopped(f"{path}: cannot be read as a prompt: {error}") from error
-
-
-def filled(path: str | Path | None, text: str, name: str) -> None:
-    """Raise RunStopped unless a prompt has the place of `name` in it."""
-    if f"{{{name}}}" not in text:
-        raise RunStopped(f"{path}: no {{{name}}} in it, where the {name} goes")
 
 
 def judged(frames: int, mode: Mode) -> list[int] | Unscored:

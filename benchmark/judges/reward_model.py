@@ -13,9 +13,7 @@ are IF, RQ and EE, from 1 to 4.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -23,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from benchmark.core.item import Reference, RunStopped, Unscored
+from benchmark.core.once import Once, content_key
 
 
 class Rewards(Protocol):
@@ -77,7 +76,12 @@ class RewardModel:
         instruction = reference.prompts.get("instruction")
         if not instruction:
             return Unscored("the item has no instruction")
-        told = LAST.rewards(self.model, reference.source, result, reference.geometry.fps, instruction)
+        key = (id(self.model), instruction, content_key(result))
+        told = GRADES.once(
+            reference,
+            key,
+            lambda: self.model.rewards(reference.source, result, reference.geometry.fps, instruction),
+        )
         if self.dimension not in told:
             there = ", ".join(told) or "none"
             raise RunStopped(f"reward model: no dimension {self.dimension!r}; it has {there}")
@@ -87,25 +91,4 @@ class RewardModel:
         return value
 
 
-class Last:
-    """The answer about the edit that was asked about last, for the columns that come after the first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: tuple[Any, ...] = ()
-        self._told: Mapping[str, float] = {}
-
-    def rewards(
-        self, model: Rewards, source: np.ndarray, result: np.ndarray, fps: float, instruction: str
-    ) -> Mapping[str, float]:
-        """`model.rewards` of these, computed once."""
-        seen = [hashlib.sha256(np.ascontiguousarray(video).data).digest() for video in (source, result)]
-        key = (model, *seen, fps, instruction)
-        with self._lock:
-            if key != self._key:
-                self._told = model.rewards(source, result, fps, instruction)
-                self._key = key
-            return self._told
-
-
-LAST = Last()
+GRADES: Once[Mapping[str, float]] = Once()

@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmark.core.item import Reference, RunStopped, Unscored, Worded
 from benchmark.judges.asking import ATTEMPTS, answered, repeated
-from benchmark.judges.judge import PROMPTS, Grades, filled, read_prompt
+from benchmark.judges.judge import Grades
+from benchmark.judges.wording import PROMPTS, filled, read_prompt
 from curation.vlm.client import ask_json, sampled
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -17,11 +16,11 @@ from pydantic import Field
 
 from benchmark.core.item import Mode, Reference, RunStopped, Unscored, Worded
 from benchmark.judges.asking import ATTEMPTS, Asked, answered
-from benchmark.judges.judge import Reason
+from benchmark.judges.wording import Reason, read_prompts
 from curation.vlm.client import Answer, ask_json
 from curation.vlm.interface import AnnotatorError
 from shards.errors import EditVerseError
-from shards.limits import parse_json, read_json
+from shards.limits import parse_json
 from shards.media import resize
 
 DELIMITER = "||V^=^V||"
@@ -109,14 +108,7 @@ class VieScore:
     @cached_property
     def published(self) -> Mapping[str, str]:
         """Prompts, `sc` and `pq`."""
-        path = Path(self.prompts or "")
-        try:
-            held = read_json(path)
-        except (OSError, EditVerseError) as error:
-            raise RunStopped(f"{path}: cannot be read as prompts: {error}") from error
-        if not isinstance(held, dict) or not all(isinstance(held.get(name), str) for name in OURS):
-            raise RunStopped(f"{path}: should be an object with the prompts `sc` and `pq`")
-        return held
+        return read_prompts(self.prompts or "", "prompts", tuple(OURS))
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         instruction = reference.prompts.get("instruction", "")

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from benchmark.core.item import RING, Reference, Unscored, Worded
+from benchmark.core.item import Reference, Unscored, Worded, beyond, ring_brush
+from benchmark.core.once import Once, content_key
 from shards.frames import evenly_spaced, psnr
 
 Region = Literal["mask", "target", "measured"]
@@ -44,6 +45,9 @@ class Change:
         return f"the change is {told[self.by]}"
 
 
+CHANGES: Once[Change] = Once()  # looking for one takes longer than what the metrics do with it
+
+
 def change_of(reference: Reference, result: np.ndarray) -> Change | Unscored:
     """The region of an item's change; unscored where it is empty, such as of a copied source.
 
@@ -52,10 +56,16 @@ def change_of(reference: Reference, result: np.ndarray) -> Change | Unscored:
     """
     if reference.mask is not None:
         found = Change(reference.mask, "mask")
-    elif reference.wanted is not None:
-        found = Change(differing(reference.source, reference.wanted), "target")
+    elif (wanted := reference.wanted) is not None:  # every row's
+        found = CHANGES.once(
+            reference, "target", lambda: Change(differing(reference.source, wanted), "target")
+        )
     else:
-        found = Change(differing(reference.source, result), "measured")
+        found = CHANGES.once(
+            reference,
+            content_key(result),
+            lambda: Change(differing(reference.source, result), "measured"),
+        )
     return (
         found if found.inside.any() else Unscored(f"nothing was changed: {found.words}, and that is nowhere")
     )
@@ -69,7 +79,7 @@ def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    brush = disc(a.shape[1:3])
+    brush = ring_brush(a.shape[1:3])
     masks = []
     for first, second in zip(a, b, strict=True):
         soft = [cv2.GaussianBlur(f.astype(np.float32), (0, 0), BLUR) for f in (first, second)]
@@ -79,23 +89,12 @@ def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack(masks)
 
 
-def disc(size: tuple[int, ...]) -> np.ndarray:
-    """A brush whose radius is `RING` of the shorter side of (height, width), one pixel at least."""
-    import cv2
-
-    reach = max(1, round(RING * min(size)))
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
-
-
 def kept_of(reference: Reference, result: np.ndarray) -> tuple[Change, np.ndarray] | Unscored:
     """The change, and bool [T, H, W] of what lies beyond it and a band, as `Reference.outside` has it."""
-    import cv2
-
     change = change_of(reference, result)
     if isinstance(change, Unscored):
         return change
-    brush = disc(change.inside.shape[1:])
-    outside = np.stack([cv2.dilate(m.astype(np.uint8), brush) == 0 for m in change.inside])
+    outside = beyond(change.inside)
     return (change, outside) if outside.any() else Unscored(f"nothing is to be kept: {change.words}")
 
 
@@ -127,9 +126,9 @@ class ColourDrift:
             return kept
         change, outside = kept
         shifts = []
-        for source, edit, beyond in zip(reference.source, result, outside, strict=True):
-            if beyond.any():
-                shift = (to_lab(edit)[beyond] - to_lab(source)[beyond]).mean(axis=0, dtype=np.float64)
+        for source, edit, kept_here in zip(reference.source, result, outside, strict=True):
+            if kept_here.any():
+                shift = (to_lab(edit)[kept_here] - to_lab(source)[kept_here]).mean(axis=0, dtype=np.float64)
                 shifts.append(float(np.linalg.norm(shift)))
         return Worded(float(np.mean(shifts)), change.words)
 

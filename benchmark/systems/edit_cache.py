@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -97,6 +97,7 @@ class CachedEdits:
     def __init__(self, folder: Path, editor: ItemEditor, rows: Mapping[str, str]) -> None:
         self.folder, self.editor, self.slots = folder, editor, dict(rows)
         self.rows, self.mode = list(rows), reading_mode()
+        self._whole: dict[Path, Result] = {}  # by facts: a run asks twice, and a hash reads all of a file
 
     def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
         """The stored edit or the stored failure, or a new one."""
@@ -112,6 +113,8 @@ class CachedEdits:
         facts_path = self._facts_path(item)
         if not facts_path.is_file():
             return None
+        if facts_path in self._whole:
+            return self._whole[facts_path]
         try:
             facts = read_json(facts_path)
             named = facts["files"]
@@ -136,7 +139,9 @@ class CachedEdits:
             ) from error
         if any(not path.is_file() or sha256_of(path) != digest for path, digest in files.values()):
             return None
-        return Result(files, self._seen(files, geometry), seconds, peak_bytes=peak)
+        found = Result(files, self._seen(files, geometry), seconds, peak_bytes=peak)
+        self._whole[facts_path] = found
+        return found
 
     def failure(self, item: Item) -> Unscored | None:
         """Why the edit could not be made, where that was tried; a rerun tries again."""
@@ -190,7 +195,9 @@ class CachedEdits:
         write_json(facts_path, facts)
         self.forget_failure(item)
         held = {row: (self.folder / files[slot][0], files[slot][1]) for row, slot in self.slots.items()}
-        return Result(held, self._seen(held, geometry), seconds, True, peak or None)
+        made = Result(held, self._seen(held, geometry), seconds, True, peak or None)
+        self._whole[facts_path] = replace(made, new=False)
+        return made
 
     def release(self) -> None:
         """Give the editor's memory back; what is missing is loaded again."""

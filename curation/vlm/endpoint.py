@@ -174,7 +174,7 @@ class Endpoint:
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         messages = self._messages(media, text, system, times)
         choice = self._complete(messages, max_tokens=self.tokens, **options)
-        told = _printable(choice.message.content or "").strip()
+        told = printable(choice.message.content or "").strip()
         if choice.message.refusal or choice.finish_reason == "content_filter":
             kind = "filter" if choice.finish_reason == "content_filter" else "refusal"
             current_question().failed = kind  # who asks again in other words knows no kind
@@ -197,7 +197,7 @@ class Endpoint:
         """The mean grade by the probabilities of all where the endpoint tells them, else its word."""
         messages = self._messages(media, text, system, times)
         choice = self._complete(messages, max_tokens=4, logprobs=True, top_logprobs=20)
-        told = _printable(choice.message.content or "")[:200].strip()
+        told = printable(choice.message.content or "")[:200].strip()
         listed = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
         if listed:
             weights = np.zeros(11)
@@ -358,7 +358,7 @@ def _kind(error: Any) -> str:
 GRADES = {str(grade) for grade in range(11)}
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text that can be written: halves of surrogate pairs become question marks."""
     return text.encode("utf-8", "replace").decode()
 

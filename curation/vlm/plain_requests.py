@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from curation.vlm.endpoint import Completion, Endpoint
+from curation.vlm.endpoint import Completion, Count, Endpoint, printable
 from curation.vlm.interface import NoAnswerError
-
-Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
 class Part(BaseModel):
@@ -94,4 +92,4 @@ def _something(endpoint: Endpoint, said: str) -> str:
     """What was said. Raises NoAnswerError for nothing."""
     if not said.strip():
         raise NoAnswerError(f"{endpoint.model}: answered nothing", "answer")
-    return said.encode("utf-8", "replace").decode()
+    return printable(said)
