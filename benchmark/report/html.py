@@ -6,13 +6,9 @@ its own script by hash and forbids requests to any host, so nothing that an item
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from benchmark.core.item import MODEL, SOURCE, TARGET
 from benchmark.core.order import natural
@@ -20,13 +16,12 @@ from benchmark.evaluation.results import ROW_NOTES, Run, label_of
 from benchmark.report import bar_charts, gallery
 from benchmark.report.notes import notes
 from benchmark.report.tables import heading, interval, number, spread, unit_and_arrow
+from benchmark.report.templating import environment, joined, policy_hash
 from benchmark.report.training_curves import Curve, svg
 from benchmark.statistics.intervals import Mean
 from shards.files import write_bytes
-from shards.reports.pages import ASSETS
 
 SCRIPTS = ("player.js", "live.js", "pair.js", "report.js")
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(
@@ -41,18 +36,12 @@ def write_report(
         inside: the page holds its videos; else it names the files beside it, which go with it to a web host.
         made: what the page says about where the numbers come from (commit, date ...), in this order.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [n for n, o in enumerate(run.outcomes) if o.videos]
     root = None if inside else path.parent
     categories = {gallery.category(run.outcomes[n].item) for n in shown}
-    script = "\n".join(environment.loader.get_source(environment, name)[0] for name in SCRIPTS)  # type: ignore[union-attr]
-    page = environment.get_template("report.html.j2").render(
+    script = joined(*SCRIPTS)
+    template = environment().get_template("report.html.j2")
+    page = template.render(
         suite=run.suite.name,
         facts=facts(run) | made,
         tables=[table(run, name, members) for name, members in run.groups()],
@@ -76,7 +65,7 @@ def write_report(
         sort_row=label_of(gallery.scored_row(run)),
         failures=[(item, label_of(row), metric, reason) for item, row, metric, reason in run.failures()],
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=policy_hash(script),
     )
     write_bytes(path, page.encode())
 

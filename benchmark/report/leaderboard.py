@@ -6,23 +6,18 @@ nothing else, so that it can be served from anywhere and opened from a file.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from benchmark.analysis.published_rows import published_suites, spreads
 from benchmark.analysis.submission import MetricEntry, Submission
 from benchmark.core.item import SOURCE
-from benchmark.report.html import TEMPLATES
+from benchmark.report.templating import environment, joined, policy_hash
 from benchmark.statistics.groups import Ranking, all_pairs
 from benchmark.statistics.intervals import Mean, choose_clusters, mean_interval
 from shards.files import write_bytes
-from shards.reports.pages import ASSETS
 
 FLOOR = "Copy the source"
 
@@ -172,24 +167,9 @@ def _published(suite: str) -> dict[str, Any] | None:
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = "\n".join(
-        (folder / name).read_text(encoding="utf-8")
-        for folder, name in ((ASSETS, "page.css"), (TEMPLATES, "leaderboard.css"))
-    )
-    script = (TEMPLATES / "leaderboard.js").read_text(encoding="utf-8")
+    style, script = joined("page.css", "leaderboard.css"), joined("leaderboard.js")
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src '{policy_hash(style)}'; "
+        f"script-src '{policy_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template(template).render(style=style, script=script, policy=policy, **values)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return environment().get_template(template).render(style=style, script=script, policy=policy, **values)

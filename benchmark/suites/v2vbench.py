@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from benchmark.core.item import BenchmarkError, Item
 from benchmark.suites.manifest import Media, faulty, media_item, read_list, unlike_published
-from shards.files import OutsideError
 
 PUBLISHED = 150
 
@@ -50,7 +49,7 @@ def items_of(kept: Media, number: int, entry: Any) -> list[Item]:
         return [faulty(f"entry {number}", f"config.yaml: entry {number}: lacks {error}", f"{number}/0.mp4")]
     names = (f"{video}.mp4", video, f"{video}.gif")
     places = [Path(folder) / name for folder in ("", "video") for name in names]
-    source = next((place for place in places if exists(kept, place)), places[0])
+    source = next((place for place in places if kept.exists(str(place))), places[0])
     found = []
     for n, prompt in enumerate(edits):
         prompts = {"instruction": prompt, "target": prompt, "source": str(given or "")}
@@ -60,11 +59,3 @@ def items_of(kept: Media, number: int, entry: Any) -> list[Item]:
         )
         found.append(item)
     return found
-
-
-def exists(kept: Media, place: Path) -> bool:
-    """Whether there is something at a place under the suite's folder; one outside of it is no such place."""
-    try:
-        return kept.place(str(place)).exists()
-    except OutsideError:
-        return False
