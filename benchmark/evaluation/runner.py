@@ -40,6 +40,8 @@ def claim(out: Path, config: RunConfig) -> None:
             held = read_json(path)
         except EditVerseError:
             raise BenchmarkError(f"{path}: damaged; choose another --out or delete {out}") from None
+        if isinstance(held, dict):  # what came later is not in a run of before, and was as by default
+            held = json.loads(json.dumps(asdict(RunConfig("", "", None)))) | held
         different = [k for k in wanted if not isinstance(held, dict) or held.get(k) != wanted[k]]
         if different and {p.name for p in out.iterdir()} - {LOCK} != {
             path.name
