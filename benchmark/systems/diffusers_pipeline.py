@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any, Literal
 
@@ -138,8 +139,8 @@ class DiffusersPipeline:
 
     def depends(self, item: Item) -> list[Any]:
         """The weights, the call, and the item's media and words that it is given."""
-        settings = [self.shape, self.each_frame, self.output, self.scheduler, self.fps, self.dtype, self.seed]
-        settings[0] = [self.shape.multiple, self.shape.area, self.shape.stride, self.shape.longest]
+        shape = astuple(self.shape)
+        settings = [shape, self.each_frame, self.output, self.scheduler, self.fps, self.dtype, self.seed]
         words = words_of(item, self.names)
         return ["diffusers", self.kind.__name__, self.weights, self.arguments, settings, item.content, words]
 

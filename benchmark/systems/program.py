@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,9 @@ class Program:
 
     def depends(self, item: Item) -> list[Any]:
         """The command, the files that it names, and the item's media and words that it is given."""
-        shape = [self.shape.multiple, self.shape.area, self.shape.stride, self.shape.longest]
         settings = [self.shell, self.each_frame, self.suffix, self.environment, self.version, self.seed]
         words = words_of(item, self.names)
-        return ["program", self.words, self.files, shape, settings, item.content, words]
+        return ["program", self.words, self.files, astuple(self.shape), settings, item.content, words]
 
     def edit(self, item: Item, loaded: Loaded) -> Edited:
         """See `ItemEditor`; a clip's result is kept as the file that came."""

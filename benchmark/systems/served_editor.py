@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from benchmark.systems.edit_cache import MAX_RESULT_BYTES, Edited, MediaFile
 from benchmark.systems.field_files import frames_in, suffix_of, written
 from benchmark.systems.item_fields import Fields, Shape, filled, placeholders
 from benchmark.systems.per_frame import edited_frames, takes_stills, words_of
+from curation.vlm.exchange import transport
+from curation.vlm.interface import AnnotatorError
 from shards.errors import first_line
 from shards.limits import parse_json
 
@@ -81,8 +84,7 @@ class ServedEditor:
 
     def depends(self, item: Item) -> list[Any]:
         """The address, the form, and the item's media and words that are sent."""
-        shape = [self.shape.multiple, self.shape.area, self.shape.stride, self.shape.longest]
-        settings = [self.form, self.answer, self.each_frame, self.version, self.seed, shape]
+        settings = [self.form, self.answer, self.each_frame, self.version, self.seed, astuple(self.shape)]
         return ["served", self.url, self.fields, settings, item.content, words_of(item, self.names)]
 
     def edit(self, item: Item, loaded: Loaded) -> Edited:
@@ -152,20 +154,16 @@ class ServedEditor:
         import httpx
 
         headers = {"Authorization": f"Bearer {os.environ[self.key]}"} if self.key else {}
-        begin, parts, size = time.monotonic(), [], 0
+        bounded = transport(self.timeout, lambda: None, most=self.most)
         with (
             _no_answer(self.timeout),
-            httpx.Client(timeout=self.timeout, follow_redirects=False) as client,
-            client.stream("POST", self.url, headers=headers, **body) as response,
+            httpx.Client(transport=bounded, timeout=self.timeout, follow_redirects=False) as client,
         ):
-            for part in response.iter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > self.most:
-                    raise BenchmarkError(f"answered more than the {self.most} bytes that are read")
-                if time.monotonic() - begin > self.timeout:
-                    raise httpx.ReadTimeout("its answer trickles in")
-            return response.status_code, b"".join(parts)
+            try:
+                response = client.post(self.url, headers=headers, **body)
+            except AnnotatorError:
+                raise BenchmarkError(f"answered more than the {self.most} bytes that are read") from None
+            return response.status_code, response.content
 
     def _file(self, data: bytes) -> MediaFile:
         if self.answer != "file":

@@ -110,7 +110,9 @@ def is_answer(body: bytes) -> bool:
     return isinstance(held, dict) and bool(held.get("choices") or held.get("output"))
 
 
-def transport(seconds: float, log: Callable[[], Log | None], secret: str = "") -> Any:
+def transport(
+    seconds: float, log: Callable[[], Log | None], secret: str = "", most: int = MAX_JSON_BYTES
+) -> Any:
     """An HTTP transport that keeps what passes through it and lets no exchange last longer than `seconds`.
 
     The client's own timeout is that of each read or write: headers or an answer that drip would never end.
@@ -120,6 +122,7 @@ def transport(seconds: float, log: Callable[[], Log | None], secret: str = "") -
         seconds: of one exchange, from its begin; longer ones raise httpx.ReadTimeout.
         log: gives the log, if there is one.
         secret: replaced in what is kept, should a server say it.
+        most: bytes of an answer; longer ones raise AnnotatorError.
     """
     import httpx
 
@@ -177,7 +180,7 @@ def transport(seconds: float, log: Callable[[], Log | None], secret: str = "") -
             try:
                 response = super().handle_request(request)
                 try:
-                    body = _read(response)
+                    body = _read(response, most)
                 finally:
                     response.close()
             except httpx.TransportError as error:
@@ -195,11 +198,11 @@ def transport(seconds: float, log: Callable[[], Log | None], secret: str = "") -
     return Transport(limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def _read(response: Any) -> bytes:
+def _read(response: Any, most: int) -> bytes:
     parts, size = [], 0
     for part in response.iter_bytes():
         parts.append(part)
         size += len(part)
-        if size > MAX_JSON_BYTES:
-            raise AnnotatorError(f"its answer is longer than {MAX_JSON_BYTES} bytes")
+        if size > most:
+            raise AnnotatorError(f"its answer is longer than {most} bytes")
     return b"".join(parts)

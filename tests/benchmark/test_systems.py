@@ -29,6 +29,7 @@ from benchmark.systems.served_editor import ServedEditor
 from shards.media import encode_image, read_video, write_mask
 from tests import forked
 from tests.benchmark import pipelines, synthetic
+from tests.benchmark.stub import Stub
 
 STILL = {"metrics": [{"class_path": "tests.benchmark.test_systems.Brightness"}]}
 
@@ -260,6 +261,18 @@ def test_a_server_that_fails_is_asked_a_bounded_number_of_times(
     if case == "busy":  # and one that is not there stops the run
         with pytest.raises(RunStopped, match="start the server"):
             ServedEditor(server.url, retries=1).edit(item, loaded)
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_drips_is_not_waited_for(part: str, bench: Path) -> None:
+    """Each piece comes in time, the whole does not."""
+    stub = Stub()
+    stub.reply = lambda n, request: (200, {"X-Drip": part}, "{}" * 50)
+    item, loaded = first(bench)
+    with pytest.raises(BenchmarkError, match=r"no answer within 0\.4 s"):
+        ServedEditor(stub.url, {"clip": "{video}"}, form="json", timeout=0.4, retries=0).edit(item, loaded)
+    assert len(stub.requests) == 1
+    stub.server.shutdown()
 
 
 def test_a_server_that_takes_and_gives_json(bench: Path) -> None:
