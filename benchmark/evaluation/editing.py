@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmark.core.item import BenchmarkError, RunStopped, Unscored
+from benchmark.core.progress import bars
 from benchmark.evaluation.setup import Evaluation
 from benchmark.evaluation.worker_pool import evaluation_here, in_processes
 from benchmark.systems.results_folder import Result
@@ -27,11 +27,10 @@ def make_edits(bench: Evaluation, console: Console, workers: int = 1, retry: boo
     Raises:
         RunStopped: an editor can edit nothing at all.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     count = 0
     if bench.makers:
         sweep_temporaries(bench.out / "edits")
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bars(console) as progress:
         for place, system in enumerate(bench.makers):
             waiting = list(_waiting(bench, place, retry))
             bar = progress.add_task(f"edit: {system.rows[0]}", total=len(waiting))

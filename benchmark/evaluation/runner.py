@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmark.core.item import BenchmarkError, RunStopped, Unscored
+from benchmark.core.progress import bars
 from benchmark.core.score_cache import ScoreStore
 from benchmark.core.stored_frames import decoder
 from benchmark.evaluation.editing import make_edits
@@ -121,12 +121,11 @@ def execute(
     store = ScoreStore(out / "scores.jsonl")
     shown = set(evenly_spaced(len(bench.items), gallery))
     jobs = [(number, number in shown) for number in range(len(bench.items))]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     counts: Counter[str] = Counter()
     outcomes: dict[int, Any] = {}
     made = make_edits(bench, console, workers, retry > 0)
     stopped: BaseException | None = None
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bars(console) as progress:
         bar = progress.add_task("score", total=len(jobs))
         try:
             with closing(_done(bench, store, jobs, workers, retry)) as coming:

@@ -6,8 +6,10 @@ Every fault loses the judge's score of that item and nothing else, and costs a b
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -217,7 +219,7 @@ def test_a_folder_has_one_run_at_a_time_and_an_interrupted_one_reports(
     data = tmp_path / "bench"
     synthetic.write_benchmark(data / "data", 2, frames=5, side=32)
     synthetic.write_results(data / "ours", 2, frames=5, side=32)
-    run(data, tmp_path / "other", stub)  # writes metrics.yaml
+    run(data, tmp_path / "other", stub, timeout=100)  # writes metrics.yaml
     asked = len(stub.requests)
     what = [
         "--suite",
@@ -228,7 +230,8 @@ def test_a_folder_has_one_run_at_a_time_and_an_interrupted_one_reports(
         str(data / "metrics.yaml"),
     ]
     what += ["--results", json.dumps({"ours": str(data / "ours")}), "--out", str(tmp_path / "out")]
-    stub.reply = lambda n, request: said(GOOD) if n < asked + FRAMES else (time.sleep(4), said(GOOD))[1]
+    pressed = threading.Event()
+    stub.reply = lambda n, request: said(GOOD) if n < asked + FRAMES else (pressed.wait(100), said(GOOD))[1]
     command = [sys.executable, "-m", "benchmark", "run", *what]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len(stub.requests) <= asked + FRAMES:
@@ -237,7 +240,9 @@ def test_a_folder_has_one_run_at_a_time_and_an_interrupted_one_reports(
     second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert second.returncode == 2
     assert "in use" in second.stderr or "another" in second.stderr
-    first.send_signal(2)
+    first.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # it is taken before the answers come
+    pressed.set()
     _, told = first.communicate(timeout=120)
     assert first.returncode == 130, told
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
