@@ -95,10 +95,6 @@ def facts(run: Run) -> dict[str, str]:
     )
     if sizes:
         out["scored at"] = ", ".join(sizes[:4]) + (" ..." if len(sizes) > 4 else "")
-    peaks = run.peak_bytes()
-    for row, seconds in run.seconds_per_edit().items():
-        memory = f", {peaks[row] / 2**30:.2f} GiB of memory" if row in peaks else ""
-        out[f"an edit by {label_of(row)}"] = f"{seconds:.2f} s{memory}"
     return out
 
 
