@@ -33,7 +33,7 @@ def category(item: Item) -> str:
 
 def video_label(row: str) -> str:
     """What a row's video is called."""
-    return VIDEO_LABELS.get(row, row)
+    return VIDEO_LABELS.get(row, label_of(row))
 
 
 def shown_rows(run: Run) -> list[str]:
