@@ -272,9 +272,13 @@ def most_memory() -> float:
     """GiB of main memory that this process has had at most, or a program of its own, ended or not."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     running = [0]
+    gone = contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration)  # it has just ended
     for thread in Path("/proc/self/task").glob("*/children"):
-        for child in thread.read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # has just ended
+        children: list[str] = []
+        with gone:
+            children = thread.read_text().split()
+        for child in children:
+            with gone:
                 running.append(peak_memory(int(child)))
     return max(peak_memory(), ended, *running) / GIB
 

@@ -34,6 +34,13 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def endpoint(stub: Stub) -> Endpoint:
+    """Patient: what is not answered in time is asked again, and a test counts."""
+    return Endpoint(stub.url, "m", timeout=60, retries=2)
+
+
+@pytest.fixture
+def hasty(stub: Stub) -> Endpoint:
+    """For what does not come in time."""
     return Endpoint(stub.url, "m", timeout=0.5, retries=2)
 
 
@@ -192,9 +199,9 @@ MISBEHAVIOURS: dict[str, Callable[[int, dict[str, Any]], Reply]] = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_every_misbehaviour_ends_with_a_reason(stub: Stub, endpoint: Endpoint, name: str) -> None:
+def test_every_misbehaviour_ends_with_a_reason(stub: Stub, hasty: Endpoint, name: str) -> None:
     stub.reply = MISBEHAVIOURS[name]
-    score = Judge(endpoint, concurrency=1)(*pair())
+    score = Judge(hasty, concurrency=1)(*pair())
     assert isinstance(score, Unscored)
     assert score.reason.startswith("frame 0: ")
     assert len(score.reason) > 20

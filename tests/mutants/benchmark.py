@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "lets noise be drift",
         "benchmark/metrics/preservation.py",
-        "shift = (to_lab(edit)[beyond] - to_lab(source)[beyond]).mean(axis=0, dtype=np.float64)",
-        "shift = np.abs(to_lab(edit)[beyond] - to_lab(source)[beyond]).mean(axis=0, dtype=np.float64)",
+        "shift = (to_lab(edit)[kept_here] - to_lab(source)[kept_here]).mean(axis=0, dtype=np.float64)",
+        "shift = np.abs(to_lab(edit)[kept_here] - to_lab(source)[kept_here]).mean(axis=0, dtype=np.float64)",
         ("tests/benchmark/test_preservation.py::test_a_tint_is_drift_and_noise_is_not",),
         "compression would count as another colour",
     ),
