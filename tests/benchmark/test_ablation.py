@@ -178,7 +178,7 @@ def test_the_study_that_comes_along_is_the_default_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["python -m benchmark", "study"])
+    monkeypatch.setattr(sys, "argv", ["python -m benchmark", "ablation"])
     with exclusive("runs/study", "--test"):  # held: the study has been read when that is noticed
         assert main() == 2
     assert "another run is using it" in capsys.readouterr().err
