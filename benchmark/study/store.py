@@ -160,22 +160,22 @@ class Store:
         """
         wanted = {question.id for question in self.definition.questions}
         if set(answers) != wanted or not all(side in SIDES for side in answers.values()):
-            raise VoteRefused("answers: every question needs one of left, right and same")
+            raise VoteRefused("answers", "answers: every question needs one of left, right and same")
         if not math.isfinite(seconds):
-            raise VoteRefused("seconds: needs a number")
+            raise VoteRefused("answers", "seconds: needs a number")
         if not TRIAL.fullmatch(trial):
-            raise VoteRefused("this pair is not one of yours")
+            raise VoteRefused("unknown", "this pair is not one of yours")
         try:
             with self._session(write=True) as session:
                 row = session.scalar(
                     select(TrialRow).where(TrialRow.id == trial, TrialRow.seat == rater.seat)
                 )
                 if row is None:
-                    raise VoteRefused("this pair is not one of yours")
+                    raise VoteRefused("unknown", "this pair is not one of yours")
                 if (stored := session.get(VoteRow, trial)) is not None:
                     return self._again(stored, answers)
                 if session.scalar(select(StudyRow.closed)) is not None:
-                    raise VoteRefused("the study is closed; votes are no longer taken")
+                    raise VoteRefused("closed", "the study is closed; votes are no longer taken")
                 time = now()
                 most = (time - row.shown).total_seconds() if row.shown else seconds
                 spent = min(max(seconds, 0.0), max(most, 0.0))
@@ -188,14 +188,14 @@ class Store:
             # Another request stored one between (PostgreSQL locks no whole write), or the rater was deleted.
             with self._session() as session:
                 if (stored := session.get(VoteRow, trial)) is None:
-                    raise VoteRefused("you are no longer in this study") from None
+                    raise VoteRefused("unknown", "you are no longer in this study") from None
                 return self._again(stored, answers)
         return True
 
     @staticmethod
     def _again(stored: VoteRow, answers: Mapping[str, Side]) -> bool:
         if stored.answers != dict(answers):
-            raise VoteRefused("this pair was answered already; the first answer stays")
+            raise VoteRefused("answered", "this pair was answered already; the first answer stays")
         return False
 
     def votes(self) -> list[Vote]:
