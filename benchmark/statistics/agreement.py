@@ -1,8 +1,8 @@
-"""How far raters agree: Krippendorff's alpha (Krippendorff 2004; nominal and ordinal), votes missing or not.
+"""How far raters agree: Krippendorff's alpha (2004), nominal and ordinal, with votes missing or not.
 
-The interval is by the jackknife in two ways: whole raters left out, whole clusters of units left out, and less
-what is both (single votes), as in `two_way`. Drawing raters with replacement is no choice here: who is drawn
-twice agrees with themselves.
+The interval is by the jackknife in two ways: whole raters left out, whole clusters of units left out, and
+less what is both (single votes), as in `two_way`. Drawing raters with replacement is no choice here: who is
+drawn twice agrees with themselves.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Alpha:
 
     Attributes:
         value: None where no unit has two votes, or all votes are one value.
-        low, high: 95 %; None with fewer than `MIN_CLUSTERS` raters or clusters, or where one of them makes all
-            the difference.
+        low, high: 95 %; None with fewer than `MIN_CLUSTERS` raters or clusters, or where one of them makes
+            all the difference.
         units: with two votes or more; votes: in them.
     """
 

@@ -54,7 +54,7 @@ class Strength:
 
 @dataclass(frozen=True)
 class Gap:
-    """How much stronger `first` is than `second`: log-odds, 95 % interval, p, and p after Holm's correction."""
+    """How much stronger `first` is than `second`: log-odds, 95 % interval, p, and p corrected by Holm."""
 
     first: str
     second: str
@@ -296,7 +296,7 @@ def _gaps(
 
 
 def _centred(covariance: np.ndarray) -> np.ndarray:
-    """Of strengths less their mean: the ridge alone says where that is, and strengths are given without it."""
+    """Of strengths less their mean, which the ridge alone determines."""
     centre = np.eye(len(covariance)) - 1 / len(covariance)
     made: np.ndarray = centre @ covariance @ centre
     return made

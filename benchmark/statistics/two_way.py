@@ -3,8 +3,8 @@
 The variance is that of Cameron, Gelbach and Miller (2011): by rater plus by video less by both, each times
 G / (G - 1), and at least the larger of the first two, since the difference can come out negative. Quantiles
 are t's with one degree of freedom less than the smaller number of clusters. The pigeonhole bootstrap (Owen
-2007) was the other choice: where most of a vote's error is its own, as with people's preferences, its variance
-is up to three times too large.
+2007) was the other choice: where most of a vote's error is its own, as with people's preferences, its
+variance is up to three times too large.
 """
 
 from __future__ import annotations
