@@ -392,6 +392,7 @@ def main() -> int:
         "study": {
             "_help": "Ask people which edits are better: blind pairs in a browser, and what the votes say.",
             "create": study.create,
+            "serve": study.serve,
         },
         "submission": {
             "_help": "Write or check a submission: scores, hashes and a card of the method.",
