@@ -37,6 +37,8 @@ class Change:
     @property
     def words(self) -> str:
         """How a score says it."""
+        if self.by == "mask" and not self.inside.any():
+            return "the given mask is empty, so that all is to be kept"
         told = {
             "mask": "the given mask",
             "target": "where the target differs from the source",
@@ -49,14 +51,16 @@ CHANGES: Once[Change] = Once()  # looking for one takes longer than what the met
 
 
 def change_of(reference: Reference, result: np.ndarray) -> Change | Unscored:
-    """The region of an item's change; unscored where it is empty, such as of a copied source.
+    """The region of an item's change; unscored where none is found, such as of a copied source.
+
+    A mask that is given and empty is no fault: nothing was to be changed.
 
     Args:
         result: uint8 RGB [T, H, W, 3] at the reference's geometry.
     """
     if reference.mask is not None:
-        found = Change(reference.mask, "mask")
-    elif (wanted := reference.wanted) is not None:  # every row's
+        return Change(reference.mask, "mask")
+    if (wanted := reference.wanted) is not None:  # every row's
         found = CHANGES.once(
             reference, "target", lambda: Change(differing(reference.source, wanted), "target")
         )
@@ -90,7 +94,10 @@ def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def kept_of(reference: Reference, result: np.ndarray) -> tuple[Change, np.ndarray] | Unscored:
-    """The change, and bool [T, H, W] of what lies beyond it and a band, as `Reference.outside` has it."""
+    """The change, and bool [T, H, W] of what lies beyond it and a band, as `Reference.outside` has it.
+
+    With a mask that is empty, as of an edit about nothing, that is every pixel.
+    """
     change = change_of(reference, result)
     if isinstance(change, Unscored):
         return change
@@ -118,7 +125,7 @@ class ColourDrift:
     unit: str = "Lab"
     higher_is_better: bool = False
     range: tuple[float, float] = (0.0, math.inf)
-    version: int = 1
+    version: int = 2
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         kept = kept_of(reference, result)
@@ -142,7 +149,7 @@ class PsnrPreserved:
     unit: str = "dB"
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, math.inf)
-    version: int = 1
+    version: int = 2
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         kept = kept_of(reference, result)
@@ -240,7 +247,7 @@ class FaceIdentity:
     unit: str = ""
     higher_is_better: bool = True
     range: tuple[float, float] = (-1.0, 1.0)
-    version: int = 1
+    version: int = 2
 
     def __call__(self, reference: Reference, result: np.ndarray) -> float | Unscored:
         if self.model is None:

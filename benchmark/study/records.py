@@ -11,6 +11,7 @@ from benchmark.core.item import BenchmarkError
 Side = Literal["left", "right", "same"]
 Kind = Literal["practice", "pair", "gold_tie", "gold_loss", "repeat"]
 Slot = Literal["source", "left", "right"]
+Refusal = Literal["answers", "unknown", "answered", "closed"]
 SIDES: tuple[Side, ...] = ("left", "right", "same")
 
 
@@ -19,7 +20,16 @@ class StudyError(BenchmarkError):
 
 
 class VoteRefused(StudyError):
-    """A vote that is not taken: its trial is answered already in another way, or the study is closed."""
+    """A vote that is not taken.
+
+    Attributes:
+        reason: `answers` do not fit the questions; the trial is `unknown`, no one's or another rater's; it is
+            `answered` in another way; the study is `closed`. Pages have a sentence for each.
+    """
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason: Refusal = reason
 
 
 @dataclass(frozen=True)

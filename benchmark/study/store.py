@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from sqlalchemy.orm import Session
 from benchmark.study.database import WRITE, ComparisonRow, ItemRow, RaterRow, StudyRow, TrialRow, VoteRow
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import SIDES, Rater, Side, Slot, StudyError, Trial, Vote, VoteRefused
+
+TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what is no name of a trial is not asked of the database
 
 
 def now() -> datetime.datetime:
@@ -42,7 +46,7 @@ class Store:
             if row is None:
                 raise StudyError(f"{engine.url}: holds no study; make one with `study create`")
             self.definition = StudyDefinition.model_validate(row.definition)
-            self.secret, self.admin_hash = row.secret, row.admin_hash
+            self.secret = row.secret
             counts = select(TrialRow.seat, func.count()).group_by(TrialRow.seat)
             self.totals: dict[int, int] = {row[0]: row[1] for row in session.execute(counts)}
 
@@ -116,12 +120,16 @@ class Store:
 
     def show(self, rater: Rater, trial: str) -> None:
         """Note when a trial was first shown; a second showing changes nothing."""
+        if not TRIAL.fullmatch(trial):
+            return
         with self._session(write=True) as session:
             mine = (TrialRow.id == trial, TrialRow.seat == rater.seat, TrialRow.shown.is_(None))
             session.execute(update(TrialRow).where(*mine).values(shown=now()))
 
     def media(self, rater: Rater, trial: str, slot: Slot) -> str | None:
         """Name of the file in media/ that a trial of theirs shows there; None where it is not theirs."""
+        if not TRIAL.fullmatch(trial):
+            return None
         with self._session() as session:
             query = (
                 select(TrialRow.flipped, ComparisonRow.first, ComparisonRow.second, ItemRow.media)
@@ -152,18 +160,22 @@ class Store:
         """
         wanted = {question.id for question in self.definition.questions}
         if set(answers) != wanted or not all(side in SIDES for side in answers.values()):
-            raise VoteRefused("answers: every question needs one of left, right and same")
+            raise VoteRefused("answers", "answers: every question needs one of left, right and same")
+        if not math.isfinite(seconds):
+            raise VoteRefused("answers", "seconds: needs a number")
+        if not TRIAL.fullmatch(trial):
+            raise VoteRefused("unknown", "this pair is not one of yours")
         try:
             with self._session(write=True) as session:
                 row = session.scalar(
                     select(TrialRow).where(TrialRow.id == trial, TrialRow.seat == rater.seat)
                 )
                 if row is None:
-                    raise VoteRefused("this pair is not one of yours")
+                    raise VoteRefused("unknown", "this pair is not one of yours")
                 if (stored := session.get(VoteRow, trial)) is not None:
                     return self._again(stored, answers)
                 if session.scalar(select(StudyRow.closed)) is not None:
-                    raise VoteRefused("the study is closed; votes are no longer taken")
+                    raise VoteRefused("closed", "the study is closed; votes are no longer taken")
                 time = now()
                 most = (time - row.shown).total_seconds() if row.shown else seconds
                 spent = min(max(seconds, 0.0), max(most, 0.0))
@@ -172,19 +184,18 @@ class Store:
                         trial_id=trial, rater_id=rater.id, answers=dict(answers), seconds=spent, created=time
                     )
                 )
-        except (
-            IntegrityError
-        ):  # another request stored one between (PostgreSQL has no lock for a whole write)
+        except IntegrityError:
+            # Another request stored one between (PostgreSQL locks no whole write), or the rater was deleted.
             with self._session() as session:
                 if (stored := session.get(VoteRow, trial)) is None:
-                    raise
+                    raise VoteRefused("unknown", "you are no longer in this study") from None
                 return self._again(stored, answers)
         return True
 
     @staticmethod
     def _again(stored: VoteRow, answers: Mapping[str, Side]) -> bool:
         if stored.answers != dict(answers):
-            raise VoteRefused("this pair was answered already; the first answer stays")
+            raise VoteRefused("answered", "this pair was answered already; the first answer stays")
         return False
 
     def votes(self) -> list[Vote]:
@@ -215,7 +226,12 @@ class Store:
         """Store the hash of the admin page's password."""
         with self._session(write=True) as session:
             session.execute(update(StudyRow).values(admin_hash=hashed))
-        self.admin_hash = hashed
+
+    @property
+    def admin_hash(self) -> str | None:
+        """The hash of the admin page's password, as it is now; None before one was set."""
+        with self._session() as session:
+            return session.scalar(select(StudyRow.admin_hash))
 
     def delete_rater(self, rater_id: int) -> int:
         """Delete a rater with all their votes; returns how many votes; their seat is free again."""

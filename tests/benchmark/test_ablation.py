@@ -67,7 +67,7 @@ def test_a_study_is_done_once_and_compared(
     study_file: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
     out = tmp_path / "study"
-    arguments = ("study", "--study", study_file, "--out", out, "--jobs", 2)
+    arguments = ("ablation", "--variants", study_file, "--out", out, "--jobs", 2)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     table = (out / "study.md").read_text()
@@ -118,7 +118,7 @@ def test_a_training_that_fails_is_named(
     study = yaml.safe_load(study_file.read_text())
     study["arms"]["started"] = {"config": [str(tmp_path / "model.yaml")]}  # fails as soon as the other one
     study_file.write_text(yaml.safe_dump(study, sort_keys=False))
-    done = command("study", "--study", study_file, "--out", tmp_path / "study", "--jobs", 2)
+    done = command("ablation", "--variants", study_file, "--out", tmp_path / "study", "--jobs", 2)
     assert done.returncode == 2
     assert "fit.log: the command failed" in done.stderr
     assert "width" in done.stderr

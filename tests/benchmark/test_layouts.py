@@ -291,11 +291,14 @@ def test_identity_edits_are_worse_the_more_they_change(pairs_dir: Path, tmp_path
     assert done.failures() == []
     means = {row: {m.name: done.mean(row, m, [0, 1, 2]).value for m in done.metrics} for row in done.rows}
     assert means["source"]["psnr_outside"] == float("inf")
-    assert means["source"]["background_change"] == 0
+    assert means["source"]["psnr_preserved"] == float("inf")
+    assert means["source"]["background_change"] == means["source"]["colour_drift"] == 0
     near, far = means["near"], means["far"]
     assert near["psnr_outside"] > far["psnr_outside"] + 10  # type: ignore[operator]
     assert near["ssim_outside"] > far["ssim_outside"]  # type: ignore[operator]
     assert near["background_change"] < far["background_change"]  # type: ignore[operator]
+    assert near["colour_drift"] < 2 < 10 < far["colour_drift"]  # type: ignore[operator]
+    assert near["psnr_preserved"] > far["psnr_preserved"] + 10  # type: ignore[operator]
     pairs = open_suite("identity", pairs_dir)
     assert len({item.clip for item in pairs.items}) * 3 == len(pairs.items)
     loaded = pairs.items[0].load()

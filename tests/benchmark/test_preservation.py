@@ -98,6 +98,20 @@ def test_a_copied_source_has_no_region_of_its_own() -> None:
     assert "nothing is to be kept" in whole.reason
 
 
+def test_with_an_empty_mask_all_is_to_be_kept() -> None:
+    """As of an edit about nothing: whatever an editor does to it then counts."""
+    reference = reference_of(target=SOURCE, mask=np.zeros((T, H, W), bool))
+    assert worded(ColourDrift()(reference, SOURCE)) == 0
+    assert worded(PsnrPreserved()(reference, SOURCE)) == math.inf
+    brighter = worded(PsnrPreserved()(reference, pasted(20)))
+    share = mask().mean()
+    assert brighter == pytest.approx(10 * math.log10(255**2 / (400 * share)), abs=1e-6)
+    assert "the given mask is empty" in brighter.words
+    seam = Seam()(reference, pasted(20))
+    assert isinstance(seam, Unscored)
+    assert "no border" in seam.reason
+
+
 class Corners:
     """Finds a face of 16 pixels in the upper left quarter, and one in the change, if they are bright.
 
