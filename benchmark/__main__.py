@@ -97,8 +97,8 @@ def run(
         gallery: items with videos on the page at most
         page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
         workers: processes, one to a GPU with --device cuda
-        retry: how often a score that failed (a judge was down) is asked for again, by later runs; with 0
-            edits that failed are not made again either
+        retry: how often a score that failed (a judge was down), or an edit that failed, is asked for again,
+            by later runs
         device: of the metrics' networks and of --system: auto, cpu or cuda
     """
     for name, value, least in (
