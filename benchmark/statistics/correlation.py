@@ -70,12 +70,18 @@ def correlation(
         ends = pearson.confidence_interval(0.95)
         known = n > 3 and math.isfinite(ends.low)
         fisher = (float(ends.low), float(ends.high)) if known else (None, None)
-        ranks: tuple[float | None, ...] = (None, None, None, None)
-        if of_ranks:
-            by_spearman = (1 + spearman**2 / 2) / (n - 3) if n > 3 else None
-            ranks = (*_on_z(spearman, by_spearman), *_on_z(kendall, 0.437 / (n - 4) if n > 4 else None))
-        found = Correlation(n, float(pearson.statistic), *fisher, spearman, kendall, ranks[0], ranks[1])
-        return replace(found, kendall_low=ranks[2], kendall_high=ranks[3])
+        found = Correlation(n, float(pearson.statistic), fisher[0], fisher[1], spearman, kendall)
+        if not of_ranks:
+            return found
+        by_rank = _on_z(spearman, (1 + spearman**2 / 2) / (n - 3) if n > 3 else None)
+        by_kendall = _on_z(kendall, 0.437 / (n - 4) if n > 4 else None)
+        return replace(
+            found,
+            spearman_low=by_rank[0],
+            spearman_high=by_rank[1],
+            kendall_low=by_kendall[0],
+            kendall_high=by_kendall[1],
+        )
     group = np.unique([c for *_, c in kept], return_inverse=True)[1]
     count = int(group.max()) + 1
     low, high = jackknife_interval(x, y, group)
