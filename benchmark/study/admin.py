@@ -145,7 +145,7 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
         return session
 
     Posted = Annotated[dict[str, Any], Depends(form)]
-    Label = Annotated[str, Form(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
+    Label = Annotated[str, Form(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
     def show(request: Request, session: dict[str, Any], status: int = 200, **facts: Any) -> Response:
         raters = store.raters()
