@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import av
-from av.video.reformatter import ColorRange, Colorspace
+import numpy as np
+from av.video.reformatter import Colorspace
 
 from shards.media import Size, matrix_of
-from shards.video_writer import SCALER
+from shards.video_writer import Yuv420
 
 _UNSPECIFIED = 2
 _FULL, _LIMITED = 2, 1
 # AVColorSpace (tags) -> swscale's matrix; the others are converted as BT.601.
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
+# FFmpeg's name of a matrix, and the shares of red and blue in luma (ITU-T H.273, table 4)
+_MATRIX = {
+    Colorspace.ITU601: ("bt601", (0.299, 0.114)),
+    Colorspace.ITU709: ("bt709", (0.2126, 0.0722)),
+    Colorspace.FCC: ("fcc", (0.30, 0.11)),
+    Colorspace.SMPTE240M: ("smpte240m", (0.212, 0.087)),
+    Colorspace.BT2020: ("bt2020", (0.2627, 0.0593)),
+}
 _TAGS = {Colorspace.ITU709: 1, Colorspace.ITU601: 6, Colorspace.BT2020: 9}
 
 
@@ -62,14 +73,28 @@ class Colors:
         )
         context.color_range = _FULL if self.full_range else _LIMITED
 
-    def encode(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """An RGB frame as yuv420p in these colours."""
-        return frame.reformat(
-            format="yuv420p",
-            dst_colorspace=self.applied,
-            dst_color_range=ColorRange.JPEG if self.full_range else ColorRange.MPEG,
-            interpolation=SCALER,
-        )
+    def converter(self, size: Size) -> Callable[[np.ndarray], av.VideoFrame]:
+        """What turns uint8 RGB [H, W, 3] of this (height, width) into yuv420p in these colours."""
+        name, shares = _MATRIX[self.applied]
+        return partial(_full_range, shares) if self.full_range else Yuv420(*size, matrix=name)
+
+
+def _full_range(shares: tuple[float, float], picture: np.ndarray) -> av.VideoFrame:
+    """Turn RGB into yuv420p with levels from 0 to 255, chroma on the left, as `Yuv420` does for 16 to 235.
+
+    swscale rounds chroma of full range down: half a level of every colour at each file.
+    """
+    red, blue = shares  # of luma
+    rgb = picture.astype(np.float32)
+    luma = rgb @ np.array([red, 1 - red - blue, blue], np.float32)
+    planes: list[Any] = [luma]
+    for channel, share in ((2, blue), (0, red)):
+        chroma = (rgb[..., channel] - luma) / (2 - 2 * share) + 128
+        lines = (chroma[0::2] + chroma[1::2]) / 2
+        before = np.concatenate([lines[:, :1], lines[:, 1:-1:2]], axis=1)
+        planes.append((before + 2 * lines[:, 0::2] + lines[:, 1::2]) / 4)
+    levels = np.concatenate([plane.ravel() for plane in planes]).round().clip(0, 255).astype(np.uint8)
+    return av.VideoFrame.from_ndarray(levels.reshape(-1, picture.shape[1]), format="yuv420p")
 
 
 def _guess(size: Size) -> Colorspace:
