@@ -111,7 +111,9 @@ def _tell(found: dict[str, Any]) -> None:
 
     results = found["results"]["included"]
     shown = tables.strength_table(found, results, tables.MAJORITY)
-    table = Table(Column(shown.heads[0], no_wrap=True), title=escape(f"{found['study']['name']}: {shown.title}"))
+    table = Table(
+        Column(shown.heads[0], no_wrap=True), title=escape(f"{found['study']['name']}: {shown.title}")
+    )
     for head in shown.heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in shown.rows:
