@@ -35,7 +35,7 @@ MIN_PASSWORD, MAX_PASSWORD = 12, 1024  # characters
 COST = {"n": 2**15, "r": 8, "p": 3}  # OWASP's, of 2025: 32 MiB and some 0.3 s
 MAX_DELAY = 900.0  # seconds between two tries of one address, at most
 REMEMBERED = 10_000  # addresses that gave a wrong password
-REPORT = "report.html"
+REPORT = "analysis/report.html"  # as `study analyse` writes it
 
 
 def hash_password(password: str) -> str:
@@ -145,7 +145,7 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
         return session
 
     Posted = Annotated[dict[str, Any], Depends(form)]
-    Label = Annotated[str, Form(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
+    Label = Annotated[str, Form(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
     def show(request: Request, session: dict[str, Any], status: int = 200, **facts: Any) -> Response:
         raters = store.raters()
