@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli import study, submission
+from benchmark.cli import study, study_analysis, submission
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
@@ -97,8 +97,8 @@ def run(
         gallery: items with videos on the page at most
         page: file, which holds its videos; or folder, which names them: out with all in it goes to a web host
         workers: processes, one to a GPU with --device cuda
-        retry: how often a score that failed (a judge was down) is asked for again, by later runs; with 0
-            edits that failed are not made again either
+        retry: how often a score that failed (a judge was down), or an edit that failed, is asked for again,
+            by later runs
         device: of the metrics' networks and of --system: auto, cpu or cuda
     """
     for name, value, least in (
@@ -393,6 +393,8 @@ def main() -> int:
             "_help": "Ask people which edits are better: blind pairs in a browser, and what the votes say.",
             "create": study.create,
             "serve": study.serve,
+            "analyse": study_analysis.analyse,
+            "export": study_analysis.export,
         },
         "submission": {
             "_help": "Write or check a submission: scores, hashes and a card of the method.",

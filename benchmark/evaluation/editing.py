@@ -6,6 +6,7 @@ So one editor's weights are in memory at a time, and none beside the metrics' ne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -17,45 +18,69 @@ from benchmark.systems.results_folder import Result
 from shards.files import sweep_temporaries
 
 
-def make_edits(bench: Evaluation, console: Console, workers: int = 1, retry: bool = True) -> int:
-    """Make what is missing; failures are kept, and are the reasons of the scores. Returns the number made.
+@dataclass(frozen=True)
+class Edits:
+    """What came of the edits of a run.
+
+    Attributes:
+        made: just now; reused: those that were there.
+        stopped: why no further edit can be made, naming the editor; None where all were tried.
+    """
+
+    made: int
+    reused: int
+    stopped: RunStopped | None = None
+
+
+def make_edits(bench: Evaluation, console: Console, workers: int = 1, retry: int = 0) -> Edits:
+    """Make what is missing; failures are kept, and are the reasons of the scores.
 
     Args:
         workers: processes, each with the editor's weights, spread over the GPUs.
-        retry: edits that failed in a run before are tried again.
-
-    Raises:
-        RunStopped: an editor can edit nothing at all.
+        retry: how often an edit that failed is tried again, over all runs.
     """
-    count = 0
+    count = reused = 0
     if bench.makers:
         sweep_temporaries(bench.out / "edits")
     with bars(console) as progress:
         for place, system in enumerate(bench.makers):
-            waiting = list(_waiting(bench, place, retry))
+            kept, waiting = _sorted(bench, place, retry)
+            reused += len(kept)
             bar = progress.add_task(f"edit: {system.rows[0]}", total=len(waiting))
-            for _, made in _made(bench, place, waiting, min(workers, len(waiting))):
-                count += isinstance(made, Result)
-                progress.advance(bar)
-            system.release()
-    return count
+            try:
+                for _, made in _made(bench, place, waiting, min(workers, len(waiting))):
+                    count += isinstance(made, Result)
+                    progress.advance(bar)
+            except RunStopped as error:
+                return Edits(count, reused, RunStopped(f"{system.rows[0]}: {error}"))
+            finally:
+                system.release()
+    return Edits(count, reused)
 
 
-def _waiting(bench: Evaluation, place: int, retry: bool) -> Iterator[int]:
-    """The items that an editor has yet to edit; damaged facts of an edit are said with its scores."""
-    system = bench.makers[place]
+def with_edits(bench: Evaluation) -> list[int]:
+    """The numbers of the items that an editor of the run has edited."""
+    kept = [_sorted(bench, place, 0)[0] for place in range(len(bench.makers))]
+    return sorted(set().union(*kept))
+
+
+def _sorted(bench: Evaluation, place: int, retry: int) -> tuple[list[int], list[int]]:
+    """(items that an editor has edited, items that it has yet to edit), by number.
+
+    Damaged facts of an edit are said with its scores.
+    """
+    system, kept, waiting = bench.makers[place], list[int](), list[int]()
     for number, item in enumerate(bench.items):
         if item.fault:
             continue
         try:
             if system.stored(item) is not None:
-                continue
-            if retry:
-                system.forget_failure(item)
-            if system.failure(item) is None:
-                yield number
+                kept.append(number)
+            elif system.failures(item) <= retry:
+                waiting.append(number)
         except BenchmarkError:
             continue
+    return kept, waiting
 
 
 def _made(

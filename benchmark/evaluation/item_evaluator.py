@@ -1,4 +1,4 @@
-"""Takes one item after the other through editing, scoring and encoding for the page."""
+"""Takes one item after the other through scoring and encoding for the page; its edits were made before."""
 
 from __future__ import annotations
 
@@ -106,8 +106,6 @@ class ItemResult:
     fresh: list[Line] = field(default_factory=list)
     reused: int = 0
     encoded: int = 0
-    made: int = 0  # edits
-    kept: int = 0
     tracebacks: list[str] = field(default_factory=list)
     stopped: str = ""
 
@@ -158,7 +156,6 @@ class Worker:
             found = self._result(system, item, frames)
             results |= dict.fromkeys(system.rows, found)
             if isinstance(found, Result) and found.seconds is not None:
-                done.made, done.kept = done.made + found.new, done.kept + (not found.new)
                 done.outcome.seconds |= dict.fromkeys(system.rows, found.seconds)
                 if found.peak_bytes is not None:
                     done.outcome.peak_bytes |= dict.fromkeys(system.rows, found.peak_bytes)

@@ -19,7 +19,7 @@ from benchmark.core.item import BenchmarkError, RunStopped, Unscored
 from benchmark.core.progress import bars
 from benchmark.core.score_cache import ScoreStore
 from benchmark.core.stored_frames import decoder
-from benchmark.evaluation.editing import make_edits
+from benchmark.evaluation.editing import make_edits, with_edits
 from benchmark.evaluation.item_evaluator import ItemResult
 from benchmark.evaluation.results import Outcome, Run, RunConfig
 from benchmark.evaluation.setup import Evaluation, evenly_spaced
@@ -104,27 +104,33 @@ def execute(
     """Edit and score every item of the suite; results lie under `out`.
 
     Faults of one item or of one result leave the others alone: its scores are `Unscored` with the reason.
-    What ends the run before its last item is `Run.stopped`, and the run is of the items before.
+    What ends the run before its last item is `Run.stopped`, and the run is of the items before; where an
+    editor does so, of those that have an edit.
 
     Args:
         gallery: items with videos on the page at most.
         workers: processes; with more than one each loads the networks for itself.
         bench: the run's parts, if they are made already.
-        retry: how often a score that failed is computed again, over all runs of this folder.
+        retry: how often a score or an edit that failed is computed again, over all runs of this folder.
 
     Raises:
         BenchmarkError: a request that is wrong as a whole.
-        RunStopped, KeyboardInterrupt: before anything was scored.
+        RunStopped: before anything was edited or scored.
+        KeyboardInterrupt: before anything was scored.
     """
     bench = bench or Evaluation(config, out)
     claim(out, config)
     store = ScoreStore(out / "scores.jsonl")
-    shown = set(evenly_spaced(len(bench.items), gallery))
-    jobs = [(number, number in shown) for number in range(len(bench.items))]
-    counts: Counter[str] = Counter()
+    edits = make_edits(bench, console, workers, retry)
+    stopped: BaseException | None = edits.stopped
+    numbers = with_edits(bench) if edits.stopped else list(range(len(bench.items)))
+    if edits.stopped and not numbers:
+        raise edits.stopped  # there is nothing to tell
+    shown = {numbers[n] for n in evenly_spaced(len(numbers), gallery)}
+    jobs = [(number, number in shown) for number in numbers]
+    counts = Counter(edits_made=edits.made, edits_reused=edits.reused)
     outcomes: dict[int, Any] = {}
-    made = make_edits(bench, console, workers, retry > 0)
-    stopped: BaseException | None = None
+    stops = [f"stopped before all edits were made: {first_line(edits.stopped)}"] if edits.stopped else []
     with bars(console) as progress:
         bar = progress.add_task("score", total=len(jobs))
         try:
@@ -135,7 +141,7 @@ def execute(
                     done.outcome.item = bench.items[number]
                     outcomes[number] = done.outcome
                     counts.update(scores_computed=len(done.fresh), scores_reused=done.reused)
-                    counts.update(videos_encoded=done.encoded, edits_made=done.made, edits_reused=done.kept)
+                    counts.update(videos_encoded=done.encoded)
                     progress.update(bar, description=bench.items[number].id)
                     progress.advance(bar)
                     if done.stopped:
@@ -145,11 +151,9 @@ def execute(
             if all(isinstance(score, Unscored) for of in rows for score in of.values()):
                 raise  # there is nothing to tell
             stopped = error
-    counts.update(edits_made=made, edits_reused=-made)  # those that were made just now were found again
-    remarks = [line for finished in bench.finished for line in finished.extra(bench.suite.items)]
-    if stopped:
-        why = first_line(stopped) if isinstance(stopped, RunStopped) else "interrupted"
-        remarks.insert(0, f"stopped after {len(outcomes)} of {len(jobs)} items: {why}")
+            why = first_line(error) if isinstance(error, RunStopped) else "interrupted"
+            stops.append(f"stopped after {len(outcomes)} of {len(jobs)} items: {why}")
+    remarks = stops + [line for finished in bench.finished for line in finished.extra(bench.suite.items)]
     return Run(
         config,
         bench.suite,

@@ -1,8 +1,9 @@
 """How far raters agree: Krippendorff's alpha (2004), nominal and ordinal, with votes missing or not.
 
-The interval is by the jackknife in two ways: whole raters left out, whole clusters of units left out, and
-less what is both (single votes), as in `two_way`. Drawing raters with replacement is no choice here: who is
-drawn twice agrees with themselves.
+The interval is by the jackknife in two ways: whole clusters of units left out, whole raters left out, and
+less what is both (single votes), as in `two_way`. A pair of votes counts for both of its raters, so that the
+second and third are too large by the same; their difference counts where it is positive. Drawing raters with
+replacement is no choice here: who is drawn twice agrees with themselves.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def krippendorff_alpha(
     variances = [_jackknife(_alpha(total + change, level)) for change in changes]
     if not all(map(math.isfinite, variances)):
         return found
-    variance = max(variances[0] + variances[1] - variances[2], variances[0], variances[1])
+    variance = variances[1] + max(variances[0] - variances[2], 0.0)
     from scipy.special import stdtrit
 
     freedom = min(len(changes[0]), len(changes[1])) - 1

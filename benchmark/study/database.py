@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from benchmark.study.records import StudyError
 
-BUSY_SECONDS = 15.0  # a writer waits this long for another one
+BUSY_SECONDS = 5.0  # a writer waits this long for another one, then the server says 503
 WRITE = {"write": True}  # execution options of a connection that will write
 
 
@@ -112,8 +112,11 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StudyError(f"--database {url}: needs sqlite:///FILE or postgresql://USER@HOST/NAME")
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed, pool_size=8, max_overflow=8, pool_pre_ping=True)
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+        waits = {"connect_timeout": 5, "options": f"-c lock_timeout={BUSY_SECONDS * 1000:.0f}"}
+        return create_engine(parsed, pool_size=8, max_overflow=8, pool_pre_ping=True, connect_args=waits)
+    # As many connections as a server has threads: who reads does not wait for those who wait to write.
+    waits = {"timeout": BUSY_SECONDS}
+    engine = create_engine(parsed, pool_size=10, max_overflow=40, connect_args=waits)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -26,6 +26,7 @@ from shards.limits import read_json
 from shards.media import write_lossless
 
 MAX_RESULT_BYTES = 1 << 30  # of a finished file
+NOT_MADE = "no edit was made: the run stopped before"
 VERSION = 4  # raise when what is stored for the same editor, item and settings changes
 
 
@@ -85,12 +86,12 @@ class ItemEditor(Protocol):
 class CachedEdits:
     """An editor's results, kept in `folder`; a `System`.
 
-    A failure is kept beside the edits too, so that every row and metric of a run hears of it and nobody asks
-    twice; `forget_failure` has it asked again.
+    A failure is kept beside the edits too, with how often there was one: every row and metric of a run hears
+    of it, and a later run makes the edit anew only so many times.
 
     Args:
         folder: of all edits of a run, whoever made them.
-        editor: is asked for what is not there.
+        editor: is asked by `make`.
         rows: of the table, each with the slot of `Edited.content` that it shows.
     """
 
@@ -100,10 +101,13 @@ class CachedEdits:
         self._whole: dict[Path, Result] = {}  # by facts: a run asks twice, and a hash reads all of a file
 
     def result(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
-        """The stored edit or the stored failure, or a new one."""
+        """The stored edit or the stored failure; where neither is there, what `load` raises or `NOT_MADE`."""
         if item.fault:
             return Unscored(item.fault)
-        return self.stored(item) or self.failure(item) or self.make(item, load)
+        if found := self.stored(item) or self.failure(item):
+            return found
+        load()  # a source that cannot be read is why nothing was made
+        return Unscored(NOT_MADE, retry=True)
 
     def stored(self, item: Item) -> Result | None:
         """The edit of an item when it is stored and its files are what was written.
@@ -144,18 +148,23 @@ class CachedEdits:
         return found
 
     def failure(self, item: Item) -> Unscored | None:
-        """Why the edit could not be made, where that was tried; a rerun tries again."""
+        """Why the edit could not be made, where that was tried; BenchmarkError where that is damaged."""
+        reason, _ = self._failed(item)
+        return Unscored(reason, retry=True) if reason else None
+
+    def failures(self, item: Item) -> int:
+        """How often the edit failed, over all runs of the folder; BenchmarkError where that is damaged."""
+        return self._failed(item)[1]
+
+    def _failed(self, item: Item) -> tuple[str, int]:
         path = self._failure_path(item)
         if not path.is_file():
-            return None
+            return "", 0
         try:
-            return Unscored(str(read_json(path)["reason"]), retry=True)
-        except (EditVerseError, OSError, TypeError, KeyError) as error:
+            held = read_json(path)
+            return str(held["reason"]), int(held.get("failures", 1))  # a run of before did not count
+        except (EditVerseError, OSError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise BenchmarkError(f"{path}: damaged ({first_line(error)}); delete it") from error
-
-    def forget_failure(self, item: Item) -> None:
-        """Have an edit that failed tried again."""
-        self._failure_path(item).unlink(missing_ok=True)
 
     def make(self, item: Item, load: Callable[[], Loaded]) -> Result | Unscored:
         """Edit an item and store the result; a fault of this edit is the reason that comes back.
@@ -182,7 +191,8 @@ class CachedEdits:
                 raise  # no fault of this edit
             kind = "" if isinstance(error, EditVerseError) else f"{type(error).__name__}: "
             reason = f"the edit failed: {kind}{first_line(error)[:600]}"
-            write_json(self._failure_path(item), {"item": item.id, "reason": reason})
+            failures = self.failures(item) + 1
+            write_json(self._failure_path(item), {"item": item.id, "reason": reason, "failures": failures})
             return Unscored(reason, retry=True)
         peak = edited.peak_bytes if edited.peak_bytes is not None else meter.peak_bytes
         facts = {
@@ -193,10 +203,10 @@ class CachedEdits:
             "peak_bytes": peak or None,
         }
         write_json(facts_path, facts)
-        self.forget_failure(item)
+        self._failure_path(item).unlink(missing_ok=True)
         held = {row: (self.folder / files[slot][0], files[slot][1]) for row, slot in self.slots.items()}
-        made = Result(held, self._seen(held, geometry), seconds, True, peak or None)
-        self._whole[facts_path] = replace(made, new=False)
+        made = Result(held, self._seen(held, geometry), seconds, peak or None)
+        self._whole[facts_path] = made
         return made
 
     def release(self) -> None:

@@ -30,7 +30,7 @@ class Result:
 
     Attributes:
         files: with their sha256, by row.
-        seconds: that an editor took to make it; new: it did so just now.
+        seconds: that an editor took to make it.
         peak_bytes: the most memory that it took, of the GPU where it used one, else of the process.
         source: the source that it was made of, with its sha256, where that lies beside it.
     """
@@ -38,7 +38,6 @@ class Result:
     files: dict[str, tuple[Path, str]]
     geometry: Geometry
     seconds: float | None = None
-    new: bool = False
     peak_bytes: int | None = None
     source: tuple[Path, str] | None = None
 

@@ -108,11 +108,11 @@ def edit(
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
     result = editor(instruction, **wanted, **sampling, progress=True, **files)
-    result.save(out)
+    sound = result.write(out)
     if result.rewritten is not None:
         write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
         print(f"{out.with_suffix('.json')}: {result.rewritten}")
-    print(f"{out}: {result.describe()}")
+    print(" · ".join(filter(None, (f"{out}: {result.describe()}", sound))))
     return 0
 
 

@@ -280,7 +280,7 @@ class Editor:
             if followed is not None:
                 source = to_float(resize(clips[followed], plan.size))
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-        return Edit(result, plan.fps, plan.still, raw, rewritten=plan.rewritten)
+        return Edit(result, plan.fps, plan.still, raw, rewritten=plan.rewritten, origin=plan.origin)
 
     @property
     def multiple(self) -> int:

@@ -14,18 +14,22 @@ import torch
 
 from model.config import Size
 from model.sequence.interleave import SequenceError
-from shards.media import MediaError, read_image, read_mask, read_video
+from shards.media import MediaError, Source, read_image, read_mask, read_video
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image."""
+    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image.
+
+    `file` is what a video was read from, None for pixels and images.
+    """
 
     frames: np.ndarray
     fps: float | None
     still: bool
+    file: Source | None = None
 
     @property
     def size(self) -> Size:
@@ -104,4 +108,4 @@ def _read_file(name: str, source: str | Path | bytes) -> Clip:
         marked = np.where(read_mask(source), np.uint8(255), np.uint8(0))
         return Clip(np.repeat(marked[..., None], 3, axis=-1), None, False)
     frames, fps = read_video(source)
-    return Clip(frames, fps, False)
+    return Clip(frames, fps, False, source)

@@ -13,6 +13,7 @@ from model.config import InferenceConfig, MediaConfig, ModelConfig, Size, fitted
 from model.encoders import Codec
 from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
+from model.output.video_file import Origin
 from model.sequence.interleave import SequenceError
 
 
@@ -46,6 +47,12 @@ class Request:
     def target(self) -> str:
         """Name of the element to be made."""
         return self.instruction.target
+
+    @property
+    def origin(self) -> Origin | None:
+        """The file whose sound and tags the result keeps: that of the first video in the text."""
+        videos = [clip for name in self.instruction.sources if not (clip := self.clips[name]).still]
+        return Origin(videos[0].file) if not self.still and videos and videos[0].file is not None else None
 
 
 def plan_request(

@@ -185,15 +185,68 @@ def test_a_program_that_fails_says_how(case: str, bench: Path, tmp_path: Path) -
     editor = Program([sys.executable, "-S", "-c", code, "{out}"], **limits)
     cache = CachedEdits(tmp_path, editor, {"row": "edit"})
     item, _ = first(bench)
-    found = cache.result(item, item.load)
+    found = cache.make(item, item.load)
     assert isinstance(found, Unscored)
     assert found.retry
     assert reason in found.reason
     assert len(found.reason) < 700
-    assert cache.result(item, item.load) == found  # not asked again in this run
+    assert cache.result(item, item.load) == found
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
-    cache.forget_failure(item)
-    assert cache.failure(item) is None
+
+
+def test_a_failed_edit_is_made_again_so_often_and_others_once(
+    bench: Path, metrics: Path, program: Path, tmp_path: Path
+) -> None:
+    """As scores are: a run and `retry` later ones, whatever number of them there is."""
+    log = tmp_path / "log"
+    broken = f"open({str(log)!r}, 'a').write('begin'); raise SystemExit('no memory')"
+    said = {
+        "broken": f'command:{sys.executable} -S -c "{broken}" {{out}}',
+        "copy": "command:cp {video} {out}",
+    }
+    config = RunConfig("editversebench", str(bench), None, limit=1, metrics=str(metrics), systems=said)
+    tries = []
+    for retry in (2, 0, 2, 2, 2, 3):
+        run = execute(config, tmp_path / "out", Console(quiet=True), gallery=0, retry=retry)
+        tries.append(log.read_text().count("begin"))
+        assert [(row, reason) for _, row, _, reason in run.failures()] == [
+            ("broken", "the edit failed: it ended with status 1: no memory")
+        ]
+    assert tries == [1, 1, 2, 3, 3, 4]
+    assert (run.counts["edits_made"], run.counts["edits_reused"]) == (0, 1)
+    (kept,) = (tmp_path / "out" / "edits").glob("*.failed.json")
+    kept.write_text("{}")
+    (failed,) = execute(config, tmp_path / "out", Console(quiet=True), gallery=0, retry=9).failures()
+    assert "delete it" in failed[3]
+
+
+def test_an_editor_that_stops_leaves_a_report_of_what_was_edited(
+    bench: Path, metrics: Path, tmp_path: Path
+) -> None:
+    """A server refuses from the third edit on; the editor after it is not asked, and a later run goes on."""
+    refuses = True
+    server = pipelines.Server(
+        lambda n, body: (401, b"") if refuses and n >= 2 else (200, pipelines.video_of(body))
+    )
+    said = {"served": server.url, "late": "command:cp {video} {out}"}
+    run = run_of(bench, tmp_path / "out", metrics, **said)
+    assert "served: " in str(run.stopped)
+    assert "refuses the request (401)" in run.remarks[0]
+    assert (run.counts["edits_made"], run.counts["edits_reused"]) == (2, 0)
+    assert len(run.outcomes) == 2
+    assert [row for _, row, _, reason in run.failures() if "the run stopped" in reason] == ["late"] * 2
+    assert len(run.failures()) == 2
+    assert len(server.bodies) == 3
+    refuses = False
+    again = run_of(bench, tmp_path / "out", metrics, **said)
+    assert again.stopped is None
+    assert again.failures() == []
+    assert (again.counts["edits_made"], again.counts["edits_reused"]) == (6, 2)
+    refuses = True
+    with pytest.raises(RunStopped, match="refuses the request"):
+        run_of(bench, tmp_path / "none", metrics, **said)
+    assert not (tmp_path / "none" / "scores.jsonl").exists()
+    server.close()
 
 
 def test_a_shell_only_where_it_is_asked_for(bench: Path, tmp_path: Path) -> None:

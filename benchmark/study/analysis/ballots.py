@@ -57,7 +57,7 @@ class Ballots:
         return numbers.reshape(-1)
 
     def of(self, method: str, other: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Votes that a method had, against one other or all: their numbers, and 1 or -1 to see from its side."""
+        """Numbers of the votes on a method, against one other or all; and 1 or -1 to turn outcomes to it."""
         k = self.methods.index(method)
         mine = (self.first == k) | (self.second == k)
         if other is not None:
@@ -73,7 +73,7 @@ def side_sign(side: Side) -> int:
 
 
 def majority(outcomes: np.ndarray) -> np.ndarray:
-    """What more than half say: 1, 0 or -1; 0 also where nothing has more than half. Of int [..., N], [...]."""
+    """What more than half say, 1, 0 or -1; 0 also where nothing has more than half. [..., N] to [...]."""
     half = outcomes.shape[-1] / 2
     made: np.ndarray = ((outcomes == 1).sum(-1) > half).astype(int) - ((outcomes == -1).sum(-1) > half)
     return made

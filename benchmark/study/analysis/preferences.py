@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,16 +62,17 @@ def preference(votes: Ballots, criterion: str, first: str, second: str | None) -
     numbers, sign = votes.of(first, second)
     outcome = votes.outcome(criterion)[numbers] * sign
     labels = votes.raters[numbers], votes.clusters[numbers]
-    shares = [share_interval(outcome == value, *labels) for value in (1, 0, -1)]
+    win, tie, loss = (share_interval(outcome == value, *labels) for value in (1, 0, -1))
     wins, ties, losses = (int((outcome == value).sum()) for value in (1, 0, -1))
-    return Preference(first, second, wins, ties, losses, *shares, preference_interval(outcome, *labels))
+    net = preference_interval(outcome, *labels)
+    return Preference(first, second, wins, ties, losses, win, tie, loss, net)
 
 
 def pair_preferences(votes: Ballots, criterion: str) -> list[Preference]:
     """Every two methods, in the definition's order; with Holm's correction."""
     found = [preference(votes, criterion, a, b) for a, b in itertools.combinations(votes.methods, 2)]
     corrected = holm([of.net.p for of in found])
-    return [Preference(**{**vars(of), "corrected": p}) for of, p in zip(found, corrected, strict=True)]
+    return [replace(of, corrected=p) for of, p in zip(found, corrected, strict=True)]
 
 
 def overall_preferences(votes: Ballots, criterion: str) -> list[Preference]:

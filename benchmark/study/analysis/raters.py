@@ -1,4 +1,4 @@
-"""The raters: whom the study's own rule leaves out, how far they agree with themselves and with each other."""
+"""The raters: whom the study's own rule leaves out, agreement with themselves, and the side they prefer."""
 
 from __future__ import annotations
 
