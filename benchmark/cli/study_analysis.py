@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from benchmark.analysis.compare import read_items, read_metric_facts
 from benchmark.core.item import BenchmarkError
-from shards.files import exclusive
+from shards.files import exclusive, write_json
 from shards.terminal import print_table
 
 
@@ -79,8 +79,10 @@ def export(
         study: the study's folder
         out: folder for votes.csv, votes.json and labels.csv; export in the study's folder if not given
         raters: whose votes become labels: all, or included: without those whom the study's rule leaves out
-        rater: only what is stored of one rater, by their label: their votes and no labels
+        rater: only rater.json, what is stored of one rater, by their label; it can be given to them: it does
+            not say which method was which
     """
+    from benchmark.study.admin import personal_data  # see above
     from benchmark.study.analysis.export import write_labels, write_votes  # see above
     from benchmark.study.analysis.raters import rater_checks  # see above
     from benchmark.study.folder import open_study  # see above
@@ -89,16 +91,15 @@ def export(
     votes = store.votes()
     with exclusive(place, "--out"):
         if rater is not None:
-            if rater not in (known.label for known in store.raters()):
+            known = {of.label: of.id for of in store.raters()}
+            if rater not in known:
                 raise BenchmarkError(f"--rater {rater}: the study has no such rater")
-            for path in write_votes(place, store.definition, [v for v in votes if v.rater == rater]):
-                print(path)
+            write_json(place / "rater.json", personal_data(store, known[rater]))
+            print(place / "rater.json")
             return
-        left_out = {c.label for c in rater_checks(store.definition, votes) if c.reasons}
-        if raters == "included":
-            kept = [vote for vote in votes if vote.rater not in left_out]
-        else:
-            kept = votes
+        checks = rater_checks(store.definition, votes) if raters == "included" else []
+        left_out = {check.label for check in checks if check.reasons}
+        kept = [vote for vote in votes if vote.rater not in left_out]
         count = write_labels(place / "labels.csv", kept)
         for path in write_votes(place, store.definition, votes):
             print(path)
@@ -111,7 +112,9 @@ def _tell(found: dict[str, Any]) -> None:
 
     results = found["results"]["included"]
     shown = tables.strength_table(found, results, tables.MAJORITY)
-    table = Table(Column(shown.heads[0], no_wrap=True), title=escape(f"{found['study']['name']}: {shown.title}"))
+    table = Table(
+        Column(shown.heads[0], no_wrap=True), title=escape(f"{found['study']['name']}: {shown.title}")
+    )
     for head in shown.heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in shown.rows:

@@ -35,7 +35,7 @@ MIN_PASSWORD, MAX_PASSWORD = 12, 1024  # characters
 COST = {"n": 2**15, "r": 8, "p": 3}  # OWASP's, of 2025: 32 MiB and some 0.3 s
 MAX_DELAY = 900.0  # seconds between two tries of one address, at most
 REMEMBERED = 10_000  # addresses that gave a wrong password
-REPORT = "report.html"
+REPORT = "analysis/report.html"  # as `study analyse` writes it
 
 
 def hash_password(password: str) -> str:
