@@ -178,7 +178,7 @@ def test_a_forged_or_foreign_session_is_none(app: FastAPI, anna: Visitor, store:
         answer = browser(app).get("/study", headers={"cookie": f"{name}={cookie}".encode()})
         assert answer.status_code == 401, cookie
     assert browser(app).get("/study", headers={"cookie": f"{name}={good}"}).status_code == 200
-    as_admin = browser(app).get("/admin/report", headers={"cookie": f"admin-8080={good}"})
+    as_admin = browser(app).get("/admin/analysis/report.html", headers={"cookie": f"admin-8080={good}"})
     assert as_admin.status_code == 401
 
 
@@ -386,9 +386,16 @@ def test_the_admin_page_runs_a_study(app: FastAPI, store: Store, study: Path) ->
     assert "deleted with 1 votes" in send(f"/raters/{number}/delete", label="<b>anna</b>")
     assert (store.raters(), store.votes()) == ([], [])
     assert client.get(f"/admin/raters/{number}/data").status_code == 404
-    assert client.get("/admin/report").status_code == 404
-    (study / admin.REPORT).write_text("<p>Ranking</p>")
-    assert client.get("/admin/report").text == "<p>Ranking</p>"
+    report = "/admin/analysis/report.html"
+    assert client.get(report).status_code == 404
+    (study / admin.ANALYSIS / "tables").mkdir(parents=True)
+    (study / admin.ANALYSIS / "report.html").write_text("<p>Ranking</p>")
+    (study / admin.ANALYSIS / "tables" / "pairs.csv").write_text("1,2")
+    assert report in client.get("/admin").text
+    assert client.get(report).text == "<p>Ranking</p>"
+    assert client.get("/admin/analysis/tables/pairs.csv").text == "1,2"
+    for outside in ("../study.yaml", "..%2fstudy.yaml", "/etc/passwd", "%2fetc%2fpasswd", "tables"):
+        assert client.get(f"/admin/analysis/{outside}").status_code == 404, outside
 
 
 def test_admin_routes_need_the_admin_and_a_form_token(app: FastAPI, anna: Visitor, store: Store) -> None:
@@ -404,7 +411,7 @@ def test_admin_routes_need_the_admin_and_a_form_token(app: FastAPI, anna: Visito
         assert anna.client.post(path, data=fields | {"csrf": anna.csrf}).status_code == 401
         assert researcher.post(path, data=fields).status_code == 403
         assert researcher.post(path, data=fields | {"csrf": anna.csrf}).status_code == 403
-    for path in (f"/admin/raters/{number}/data", "/admin/report"):
+    for path in (f"/admin/raters/{number}/data", "/admin/analysis/report.html"):
         assert anna.client.get(path).status_code == 401
     assert (len(store.raters()), store.closed) == (1, None)
 
