@@ -168,18 +168,20 @@ document.addEventListener("keydown", (event) => {
 });
 
 // One try; "saved", "again" after some seconds, or a sentence to end with.
-async function post() {
-  const vote = { trial: pair.dataset.trial, answers: state.answers, seconds: Math.round(seconds() * 10) / 10 };
+async function post(vote) {
   let response, body = {};
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), 30000); // longer than the server waits for its database
   try {
     response = await fetch("/vote", {
       method: "POST",
       headers: { "Content-Type": "application/json", "Accept": "application/json", "X-CSRF-Token": pair.dataset.csrf },
       body: JSON.stringify(vote),
-      signal: AbortSignal.timeout(30000), // longer than the server waits for its database
+      signal: late.signal,
     });
     body = await response.json();
   } catch { /* no network, no answer in time, or a proxy's page in place of JSON */ }
+  clearTimeout(timer);
   if (!response) return { again: 0 };
   if (response.ok && body.saved) return { saved: true };
   if (response.status === 409) return { end: body.detail, next: true };
@@ -211,8 +213,9 @@ async function submit() {
   player.pause();
   say(texts.sending);
   keep();
+  const vote = { trial: pair.dataset.trial, answers: state.answers, seconds: Math.round(seconds() * 10) / 10 };
   for (let attempt = 0; ; attempt++) {
-    const outcome = await post();
+    const outcome = await post(vote);
     if (outcome.saved) {
       state.saved = true;
       try { sessionStorage.removeItem(KEY); } catch { /* nothing was kept */ }

@@ -274,9 +274,15 @@ def test_answers_outlive_what_goes_wrong(study: Path) -> None:
             page.get_by_role("link", name="Continue").click()
             page.locator("label.progress", has_text="Comparison 3 of").wait_for()
             assert [set(vote.answers.values()) for vote in store.votes()][1] == {"left"}
-            # The study is closed while a pair is judged.
+            # Signed out, who opens the link again finds the answers as they were.
             watch(page)
             choose(page, ["same"] * 3)  # type: ignore[arg-type]
+            page.context.clear_cookies()
+            page.get_by_role("button", name="Send answers").click()
+            page.locator("#status", has_text="no longer signed in").wait_for()
+            page.goto(f"{origin}/r/{token}")
+            assert page.locator(":checked[value=same]").count() == 3
+            # The study is closed while a pair is judged.
             store.close()
             page.get_by_role("button", name="Send answers").click()
             page.locator("#status", has_text="was closed before").wait_for()
