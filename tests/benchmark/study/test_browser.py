@@ -200,8 +200,14 @@ def check_first_page(page: Any) -> None:
     radios, send = page.get_by_role("radio"), page.get_by_role("button", name="Send answers")
     assert radios.count() == 9
     page.locator(".scrub").fill(str(FRAMES - 1))
-    page.locator(".frame", has_text=f"{FRAMES} / {FRAMES}").wait_for()
-    page.get_by_role("button", name="One frame on").click()
+    last = page.locator(".frame", has_text=f"{FRAMES} / {FRAMES}")
+    last.wait_for()
+    page.get_by_role("button", name="One frame on").click()  # which is the first one
+    page.get_by_role("checkbox", name="Repeat").uncheck()
+    page.locator(".scrub").fill(str(FRAMES // 2))
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Pause").wait_for(state="hidden")  # at its end, without its beginning
+    last.wait_for()
     assert all(radio.is_disabled() for radio in radios.all())
     assert send.is_disabled()
     page.keyboard.press("1")
@@ -212,6 +218,7 @@ def check_first_page(page: Any) -> None:
         assert box["width"] >= 44
     names = [group.get_attribute("aria-labelledby") for group in page.get_by_role("radiogroup").all()]
     assert len(set(names)) == 3
+    page.get_by_role("checkbox", name="Repeat").check()
     boxes = [page.locator(f".{slot} video").bounding_box() for slot in ("source", "left", "right")]
     assert len({(round(box["width"]), round(box["height"])) for box in boxes}) == 1
 
