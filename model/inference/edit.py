@@ -25,6 +25,7 @@ class Edit:
         region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
         rewritten: the words of the instruction as a language model rewrote them, if it was asked (`enhance`).
         origin: the video file that it was made of, whose sound and tags it keeps; None without one.
+        notes: what was done to media so that they fit, such as a last frame that was held.
     """
 
     frames: np.ndarray
@@ -34,14 +35,16 @@ class Edit:
     region: np.ndarray | None = None
     rewritten: str | None = None
     origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Length, size and rate in words, and how much was marked where a region was asked for."""
+        """Length, size and rate in words, what was done to media, and how much of a region was marked."""
         length, height, width = self.frames.shape[:3]
         size = f"{width}x{height}"
         words = f"image · {size}"
         if not self.still:
             words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
+        words = " · ".join((words, *self.notes))
         if self.region is None:
             return words
         if not self.region.any():
