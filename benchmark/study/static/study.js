@@ -167,7 +167,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// One try; "saved", "again" after some seconds, or a sentence to end with.
+// One try; says whether it is `saved`, is to be sent `again` after some seconds or after a `reload`, or the `end`.
 async function post(vote) {
   let response, body = {};
   const late = new AbortController();
@@ -189,6 +189,8 @@ async function post(vote) {
   if (response.ok || response.status >= 500 || [408, 425, 429].includes(response.status)) {
     return { again: Number(response.headers.get("Retry-After")) || 0 };
   }
+  // the link was opened once more in this browser: a new session, whose token comes with the page
+  if (response.status === 403 && !state.reloaded) return { reload: true };
   return { end: texts.not_taken };
 }
 
@@ -220,6 +222,12 @@ async function submit() {
       state.saved = true;
       try { sessionStorage.removeItem(KEY); } catch { /* nothing was kept */ }
       location.replace("/study");
+      return;
+    }
+    if (outcome.reload) {
+      state.reloaded = true;
+      keep();
+      location.reload(); // and the answers are sent from there
       return;
     }
     if (outcome.end) {

@@ -289,12 +289,18 @@ def test_answers_outlive_what_goes_wrong(study: Path) -> None:
             page.locator("#status", has_text="no longer signed in").wait_for()
             page.goto(f"{origin}/r/{token}")
             assert page.locator(":checked[value=same]").count() == 3
+            # A link that was opened again elsewhere in this browser makes the page's token old.
+            page.context.request.get(f"{origin}/r/{token}")
+            page.get_by_role("button", name="Send answers").click()
+            page.locator("label.progress", has_text="Comparison 4 of").wait_for()
+            watch(page)
+            choose(page, ["same"] * 3)  # type: ignore[arg-type]
             # The study is closed while a pair is judged.
             store.close()
             page.get_by_role("button", name="Send answers").click()
             page.locator("#status", has_text="was closed before").wait_for()
             page.get_by_role("link", name="Continue").click()
             page.get_by_role("heading", name="The study is closed").wait_for()
-            assert len(store.votes()) == 2
+            assert len(store.votes()) == 3
             fresh.__exit__(None, None, None)
             context.__exit__(None, None, None)
