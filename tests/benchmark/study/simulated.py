@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from benchmark.study.creation import trial_rows
-from benchmark.study.database import Base, ComparisonRow, ItemRow, StudyRow, open_engine
+from benchmark.study.database import (
+    Base,
+    ComparisonRow,
+    ItemRow,
+    StudyRow,
+    TrialRow,
+    VoteRow,
+    open_engine,
+)
 from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.design import Design, Subject, make_design
 from benchmark.study.records import SIDES, Side, Vote
@@ -102,13 +111,18 @@ class Simulated:
         return (second, first) if trial.flipped else (first, second)
 
     def store(self, url: str) -> Store:
-        """A database of the study with all raters invited and all votes recorded."""
+        """A database of the study with everyone's votes, of which the first rater's came one by one."""
         store = write_database(self, url)
-        for seat in range(len(self.design.seats)):
-            rater, _ = store.invite(f"rater {seat}")
-            while (trial := store.next_trial(rater)) is not None:
-                at = seat, trial.position
-                assert store.record(rater, trial.id, self.answers[at], self.seconds[at])
+        raters = [store.invite(f"rater {seat}")[0] for seat in range(len(self.design.seats))]
+        while (trial := store.next_trial(raters[0])) is not None:
+            at = 0, trial.position
+            assert store.record(raters[0], trial.id, self.answers[at], self.seconds[at])
+        with Session(store.engine.execution_options(write=True)) as session, session.begin():
+            for trial_row in session.scalars(select(TrialRow).where(TrialRow.seat > 0)).all():
+                at = trial_row.seat, trial_row.position
+                rater = raters[trial_row.seat].id
+                facts = {"answers": dict(self.answers[at]), "seconds": self.seconds[at], "created": BEGIN}
+                session.add(VoteRow(trial_id=trial_row.id, rater_id=rater, **facts))
         return store
 
 
