@@ -48,5 +48,11 @@ def sqlite_address(folder: Path) -> str:
 
 def write_settings(folder: Path, database: str | None) -> None:
     """Write `study.json`; a password in the address is left out."""
-    address = None if database is None else make_url(database).set(password=None).render_as_string()
+    address = None if database is None else without_password(database)
     write_json(folder / SETTINGS, {"version": 1, "database": address})
+
+
+def without_password(address: str) -> str:
+    """An address that may be stored and shown."""
+    url = make_url(address).difference_update_query(["password"])
+    return url._replace(password=None).render_as_string()  # `set` takes None for no change

@@ -10,6 +10,7 @@ import yaml
 
 from benchmark.study.records import StudyError
 from shards.errors import first_line
+from shards.files import atomic_path
 
 FOLDER = Path(__file__).parent / "texts"
 OWN = "texts.yaml"  # in a study's folder, for a language that does not come with us
@@ -25,8 +26,7 @@ def read_texts(language: str) -> dict[str, str]:
         StudyError: there is no such file; it lacks a text, has one more, or its words in braces are others
             than those of the English one. It names the file and the text.
     """
-    own = FOLDER / f"{language}.yaml"
-    path = own if Path(language).name == language and own.is_file() else Path(language)
+    path = FOLDER / f"{language}.yaml" if _comes_with_us(language) else Path(language)
     try:
         texts = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -52,6 +52,18 @@ def study_texts(folder: Path, language: str) -> Mapping[str, str]:
     """The texts of a study: those of its own file where its folder has one, else of its language."""
     own = folder / OWN
     return read_texts(str(own) if own.is_file() else language)
+
+
+def keep_texts(folder: Path, language: str) -> None:
+    """Check the texts of a language, and keep in a study's folder those that do not come with us."""
+    texts = read_texts(language)
+    if not _comes_with_us(language):
+        with atomic_path(folder / OWN) as path:
+            path.write_text(yaml.safe_dump(texts, allow_unicode=True, sort_keys=False), "utf-8")
+
+
+def _comes_with_us(language: str) -> bool:
+    return Path(language).name == language and (FOLDER / f"{language}.yaml").is_file()
 
 
 def _fields(path: Path, name: str, text: str) -> set[str]:

@@ -113,7 +113,7 @@ class PairPlayer extends Player {
 }
 
 function unlock() {
-  if (!answers.disabled || state.sending) return;
+  if (!answers.disabled || state.sending || ended) return;
   answers.disabled = false;
   const lock = document.getElementById("lock");
   if (lock.textContent !== texts.unlocked) lock.textContent = texts.unlocked;
@@ -129,8 +129,11 @@ function current() {
   return questions.find((question) => !question.querySelector(":checked"));
 }
 
+let ended = false; // this page's vote was refused: what is said of it stays
+
 // Shows what is to be done next.
 function progress() {
+  if (ended) return;
   const open = questions.filter((question) => !question.querySelector(":checked"));
   for (const question of questions) question.classList.toggle("current", !answers.disabled && question === current());
   send.disabled = answers.disabled || open.length > 0;
@@ -218,6 +221,7 @@ async function submit() {
     }
     if (outcome.end) {
       state.sending = false;
+      ended = true;
       keep();
       say(outcome.end);
       send.removeAttribute("aria-busy");
