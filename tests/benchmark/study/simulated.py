@@ -12,7 +12,6 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from benchmark.study.creation import trial_rows
 from benchmark.study.database import (
     Base,
     ComparisonRow,
@@ -136,15 +135,26 @@ def write_database(study: Simulated, url: str) -> Store:
             StudyRow(id=1, definition=dumped, created=BEGIN, secret="s", admin_hash=None, closed=None)
         )
         for of in study.subjects:
-            facts = {"category": of.category, "orientation": of.orientation, "cluster": of.cluster}
-            session.add(ItemRow(id=of.id, text="Make it snow", media="0.mp4", **facts))
+            strata = {"category": of.category, "orientation": of.orientation, "cluster": of.cluster}
+            session.add(ItemRow(id=of.id, text="Make it snow", media="0.mp4", **strata))
         session.flush()
         for number, of_pair in enumerate(study.design.comparisons, 1):
             methods = {"first_method": of_pair.first, "second_method": of_pair.second}
             media = {"first": "1.mp4", "second": "2.mp4", "expected": of_pair.expected}
             session.add(ComparisonRow(id=number, kind=of_pair.kind, item_id=of_pair.item, **methods, **media))
         session.flush()
-        session.add_all(trial_rows(study.design))
+        for seat, trials in enumerate(study.design.seats):
+            for position, trial in enumerate(trials):
+                again = None if trial.repeats is None else f"t{seat}-{trial.repeats}"
+                facts: dict[str, Any] = {
+                    "id": f"t{seat}-{position}",
+                    "seat": seat,
+                    "position": position,
+                    "repeats": again,
+                }
+                session.add(
+                    TrialRow(comparison_id=trial.comparison + 1, flipped=trial.flipped, shown=None, **facts)
+                )
         session.flush()
         session.commit()
     return Store(engine)
