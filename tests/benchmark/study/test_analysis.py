@@ -19,6 +19,8 @@ import pytest
 from benchmark.analysis.calibrate import calibrate, read_labels
 from benchmark.analysis.compare import Items
 from benchmark.analysis.human_correlation import read_ratings
+from benchmark.cli import study_analysis
+from benchmark.core.item import BenchmarkError
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import RIDGE, bradley_terry, fit
 from benchmark.statistics.two_way import preference_interval, share_interval
@@ -412,3 +414,21 @@ def test_what_is_published_names_no_rater_and_runs_no_script(
         write_votes(tmp_path, simulated.definition, votes)[0].read_text()
         == everything[tmp_path / "votes.csv"]
     )
+
+
+def test_commands_say_in_one_line_what_is_missing(study: Path) -> None:
+    with pytest.raises(BenchmarkError, match="no votes on pairs yet; there is nothing to analyse"):
+        study_analysis.analyse(str(study))
+    assert not (study / "analysis" / "report.html").exists()
+    with pytest.raises(BenchmarkError, match="no votes on pairs yet; there is nothing to export"):
+        study_analysis.export(str(study))
+    with pytest.raises(BenchmarkError, match="--rater nobody: the study has no such rater"):
+        study_analysis.export(str(study), rater="nobody")
+    with pytest.raises(BenchmarkError, match="holds no study"):
+        study_analysis.analyse(str(study.parent))
+    with pytest.raises(BenchmarkError, match="--run: it has none of the study's items; it has other"):
+        analyse(
+            a_definition("a", "b"),
+            [a_vote("0", "x", "a", "b", "lll")],
+            run=RunScores({"other": {"scores": {}}}, {}, "run"),
+        )
