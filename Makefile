@@ -87,7 +87,7 @@ nano: $(READY) ## make the shipped editor anew: data, training, scores (hours; i
 	    --checkpoint runs/editor/shipped --out runs/editor/bench-$$name || exit 1; done
 
 ablation: $(READY) ## train and score variants of the nano editor, two seeds each, as one table (an hour, after nano-data)
-	$(PY) -m benchmark study --study configs/train/ablations/study.yaml --out runs/study --jobs $(JOBS)
+	$(PY) -m benchmark ablation --variants configs/train/ablations/study.yaml --out runs/study --jobs $(JOBS)
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)
@@ -151,7 +151,7 @@ docs: $(READY) ## build the documentation as a site: build/site/index.html
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve the locks anew (names, versions and hashes only)
-	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra pages --extra bench --extra docs --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra pages --extra bench --extra study --extra docs --extra dev -o requirements.lock $(UPGRADE)
 	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
 	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 

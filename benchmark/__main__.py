@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from rich.markup import escape
 
 from benchmark.analysis.ablation import carry_out, markdown, read_study
-from benchmark.cli import submission
+from benchmark.cli import study, study_analysis, submission
 from benchmark.cli.analysis import compare, console, correlate, faults, list_, power, published, rank, tables
 from benchmark.cli.calibrate import calibrate
 from benchmark.cli.external import collect, generate
@@ -203,19 +203,21 @@ def fetch(data: str = "data/EditVerseBench", key: str = "PIXABAY_API_KEY", rendi
         raise SystemExit(1)
 
 
-def study(study: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1) -> None:
+def ablation(
+    variants: str = "configs/train/ablations/study.yaml", out: str = "runs/study", jobs: int = 1
+) -> None:
     """Train and score variants of one training over several seeds, and compare them in one table.
 
     What is in `out` is reused: a second call trains nothing, an interrupted one goes on.
 
     Args:
-        study: file that names the training, its variants, seeds and scores
+        variants: file that names the training, its variants, seeds and scores
         out: folder of all their runs, and of study.md and study.json
         jobs: trainings at a time, each on its share of the processors
     """
     if jobs < 1:
         raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
-    read = read_study(Path(study))
+    read = read_study(Path(variants))
     with exclusive(out, "--out"):
         made = carry_out(read, Path(out), jobs, lambda line: console.print(line, highlight=False))
     print(markdown(read, made))
@@ -385,8 +387,15 @@ def main() -> int:
         "collect": collect,
         "correlate": correlate,
         "calibrate": calibrate,
-        "study": study,
+        "ablation": ablation,
         "submit": submit,
+        "study": {
+            "_help": "Ask people which edits are better: blind pairs in a browser, and what the votes say.",
+            "create": study.create,
+            "serve": study.serve,
+            "analyse": study_analysis.analyse,
+            "export": study_analysis.export,
+        },
         "submission": {
             "_help": "Write or check a submission: scores, hashes and a card of the method.",
             "make": submission.make,

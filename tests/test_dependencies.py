@@ -18,7 +18,7 @@ EXTRAS = {
     "shards": ("train", "pages"),
     "curation": ("curation", "reference", "train", "pages"),
     "model": ("train", "app", "flash", "wandb"),
-    "benchmark": ("bench", "curation"),
+    "benchmark": ("bench", "curation", "study"),
 }
 # Declared for what an import alone does not show.
 UNSEEN = {
@@ -28,7 +28,9 @@ UNSEEN = {
     "hydra-core": "sam2",
     "iopath": "sam2",
     "pip": "opens a source archive",
+    "psycopg": "SQLAlchemy connects to PostgreSQL with it",
     "pycocotools": "groundingdino",
+    "python-multipart": "FastAPI reads forms with it",
     "s3fs": "fsspec opens s3:// with it",
     "scikit-build": "opens a source archive",
     "setuptools": "opens a source archive",

@@ -638,7 +638,7 @@ def commands(folder: Path, base: Path) -> dict[str, tuple[Path, list[object]]]:
         "run": (base / "bench", bench(folder, base / "bench")),
         "study": (
             base / "study",
-            ["benchmark", "study", "--study", base / "study.yaml", "--out", base / "study"],
+            ["benchmark", "ablation", "--variants", base / "study.yaml", "--out", base / "study"],
         ),
         "curate": (base / "out", curate(folder, base, 0)),
         "all": (base / "all", ["curation", "all", "--out", base / "all", "--workspace", base / "other"]),

@@ -1,6 +1,6 @@
 """The same training with one thing changed at a time, over several seeds, scored and compared in one table.
 
-`python -m benchmark study --study configs/train/ablations/study.yaml` trains and scores every arm in
+`python -m benchmark ablation --variants configs/train/ablations/study.yaml` trains and scores every arm in
 processes of their own, through the command lines that a person would use; an interrupted study goes on.
 """
 

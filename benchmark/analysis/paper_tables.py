@@ -238,8 +238,20 @@ class Filled:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "†": r"$^\dagger$",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        **{sign: "\\" + sign for sign in "&%#_{}$"},
+    }
+)
+
+
 def escaped(text: str) -> str:
     """For LaTeX."""
-    for old, new in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_")):
-        text = text.replace(old, new)
-    return text.replace("†", r"$^\dagger$")
+    return text.translate(LATEX)

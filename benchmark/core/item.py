@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -124,6 +125,8 @@ class Item:
         facets: what else items are grouped by in tables, such as their orientation.
         result: where a folder of finished results has this item's, relative to the folder.
         beside: where it may have the source that the result was made of; "" for none.
+        encoded: the source as it is stored, for who does not want it in memory as a whole: a file, a folder
+            of pictures, or a file's bytes; raises as `load` does. None where only `load` has it.
     """
 
     id: str
@@ -140,6 +143,7 @@ class Item:
     facets: Mapping[str, str] = field(default_factory=dict)
     result: str = ""
     beside: str = ""
+    encoded: Callable[[], Path | bytes] | None = field(default=None, compare=False)
 
     @property
     def words(self) -> Mapping[str, str]:

@@ -13,10 +13,13 @@ from shards.reports.pages import ASSETS
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def environment() -> jinja2.Environment:
-    """The templates of this room and what all pages share; texts are escaped, names that are none refused."""
+def environment(*folders: Path) -> jinja2.Environment:
+    """The templates of folders, of this room, and what all pages share.
+
+    Texts are escaped, names that are none refused.
+    """
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS]),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES, ASSETS]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

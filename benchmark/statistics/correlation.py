@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Correlation:
 
     Attributes:
         low, high: of Pearson's.
-        spearman_low, spearman_high: of Spearman's.
+        spearman_low, spearman_high: of Spearman's; kendall_low, kendall_high: of Kendall's, where asked for.
         clusters: number of clusters that the intervals are over; None for items taken as independent.
     """
 
@@ -30,10 +30,16 @@ class Correlation:
     spearman_low: float | None = None
     spearman_high: float | None = None
     clusters: int | None = None
+    kendall_low: float | None = None
+    kendall_high: float | None = None
 
 
 def correlation(
-    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[str] | None = None
+    a: Sequence[float | None],
+    b: Sequence[float | None],
+    clusters: Sequence[str] | None = None,
+    *,
+    of_ranks: bool = False,
 ) -> Correlation:
     """How two scores go together over the items for which both are finite.
 
@@ -42,6 +48,9 @@ def correlation(
         clusters: what each item belongs to: intervals are then by leaving out whole clusters in turn (the
             jackknife, on Fisher's z, with t), and None with fewer than `MIN_CLUSTERS`. Without, items count
             as independent draws from a normal distribution (Fisher).
+        of_ranks: also give Kendall's interval, and Spearman's without clusters: by the jackknife as above, or
+            on Fisher's z with the variances (1 + r² / 2) / (n - 3) (Bonett and Wright 2000) and
+            0.437 / (n - 4) (Fieller, Hartley and Pearson 1957) for independent items.
     """
     from scipy import stats
 
@@ -61,12 +70,56 @@ def correlation(
         ends = pearson.confidence_interval(0.95)
         known = n > 3 and math.isfinite(ends.low)
         fisher = (float(ends.low), float(ends.high)) if known else (None, None)
-        return Correlation(n, float(pearson.statistic), fisher[0], fisher[1], spearman, kendall)
+        found = Correlation(n, float(pearson.statistic), fisher[0], fisher[1], spearman, kendall)
+        if not of_ranks:
+            return found
+        by_rank = _on_z(spearman, (1 + spearman**2 / 2) / (n - 3) if n > 3 else None)
+        by_kendall = _on_z(kendall, 0.437 / (n - 4) if n > 4 else None)
+        return replace(
+            found,
+            spearman_low=by_rank[0],
+            spearman_high=by_rank[1],
+            kendall_low=by_kendall[0],
+            kendall_high=by_kendall[1],
+        )
     group = np.unique([c for *_, c in kept], return_inverse=True)[1]
     count = int(group.max()) + 1
     low, high = jackknife_interval(x, y, group)
     by_rank = jackknife_interval(stats.rankdata(x), stats.rankdata(y), group)
-    return Correlation(n, float(pearson.statistic), low, high, spearman, kendall, *by_rank, count)
+    by_kendall = _kendall_interval(x, y, group) if of_ranks else (None, None)
+    return Correlation(
+        n, float(pearson.statistic), low, high, spearman, kendall, *by_rank, count, *by_kendall
+    )
+
+
+def _on_z(value: float, variance: float | None) -> tuple[float | None, float | None]:
+    """A 95 % interval on Fisher's z; None at 1 and -1, and without a variance."""
+    from scipy.special import ndtri
+
+    if variance is None or abs(value) >= 1 - 1e-12:
+        return None, None
+    z, reach = math.atanh(value), float(ndtri(0.975)) * math.sqrt(variance)
+    return math.tanh(z - reach), math.tanh(z + reach)
+
+
+def _kendall_interval(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> tuple[float | None, float | None]:
+    """Of Kendall's correlation, as `jackknife_interval`."""
+    from scipy import stats
+    from scipy.special import stdtrit
+
+    count = int(group.max()) + 1
+    if count < MIN_CLUSTERS:
+        return None, None
+    whole = float(stats.kendalltau(x, y).statistic)
+    without = np.array(
+        [stats.kendalltau(x[group != g], y[group != g]).statistic for g in range(count)], dtype=np.float64
+    )
+    if not np.isfinite(without).all() or max(abs(whole), np.abs(without).max()) >= 1 - 1e-12:
+        return None, None
+    zs = np.arctanh(without)
+    error = math.sqrt((count - 1) / count * float(((zs - zs.mean()) ** 2).sum()))
+    reach = float(stdtrit(count - 1, 0.975)) * error
+    return math.tanh(math.atanh(whole) - reach), math.tanh(math.atanh(whole) + reach)
 
 
 def jackknife_interval(

@@ -126,6 +126,7 @@ def item_of(record: Record) -> Item:
         prompts,
         fault,
         result=f"{sample.key}.mp4",
+        encoded=lambda: record.bytes(source or ""),
     )
 
 

@@ -159,10 +159,29 @@ def media_item(
         except (EditVerseError, OSError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
 
+    def encoded() -> Path:
+        if fault is not None:
+            raise BenchmarkError(fault)
+        return kept.place(source)
+
     content = digest(digests, "spaced")
     clip = next(iter(digests.values()), source)  # edits of one source that is missing belong together too
     return Item(
-        id, task, category, text, content, clip, id, native, load, prompts, fault, facets, result, beside
+        id,
+        task,
+        category,
+        text,
+        content,
+        clip,
+        id,
+        native,
+        load,
+        prompts,
+        fault,
+        facets,
+        result,
+        beside,
+        encoded,
     )
 
 

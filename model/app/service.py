@@ -132,8 +132,9 @@ class EditService:
         finally:
             if self._stops.get(session) is stop:
                 del self._stops[session]
-        line = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
-        path = result.save(folder / ("edit.png" if result.still else "edit.mp4"))
+        made = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
+        path = folder / ("edit.png" if result.still else "edit.mp4")
+        line = " · ".join(filter(None, (made, result.write(path))))
         source = next(iter(instruction.sources), None)
         beside = write_side_by_side(media[source], result, folder) if source else None
         return EditOutput(path, beside, result.still, line)

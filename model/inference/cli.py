@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +47,7 @@ def edit(
     mask: str | None = None,
     media: dict[str, str] = {},  # noqa: B006 (never changed)
     size: tuple[int, int] | None = None,
-    frames: int | None = None,
+    frames: int | str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     video_guidance: float | None = None,
@@ -77,7 +78,8 @@ def edit(
         mask: file that <mask> stands for.
         media: more files by name, as JSON: {"video3": "in.mp4"}.
         size: height and width of the result; the source's when not given.
-        frames: length of the result, 1 + 4 k for published weights; the source's when not given.
+        frames: length of the result, 1 + 4 k for published weights; the source's when not given. 10:250 takes
+            frames 10 to 249 of the first video.
         steps: solver steps; the checkpoint's default when not given.
         guidance: scale of the text guidance, 1 is none.
         video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
@@ -99,26 +101,37 @@ def edit(
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
     instruction = check_instruction(text, files)
     _check_suffix(out, instruction)
+    taken = _read_frames(frames)
     if enhance is None and enhance_model is not None:
         raise SettingError(f"--enhance_model {enhance_model}: needs --enhance, the URL of its endpoint")
     enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
-    wanted = {"size": size, "frames": frames, "carry": carry, "ground": ground, "enhance": enhancer}
+    wanted = {"size": size, "frames": taken, "carry": carry, "ground": ground, "enhance": enhancer}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
     result = editor(instruction, **wanted, **sampling, progress=True, **files)
-    result.save(out)
+    sound = result.write(out)
     if result.rewritten is not None:
         write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
         print(f"{out.with_suffix('.json')}: {result.rewritten}")
-    print(f"{out}: {result.describe()}")
+    print(" · ".join(filter(None, (f"{out}: {result.describe()}", sound))))
     return 0
 
 
 def _given_files(media: dict[str, str], **named: str | None) -> dict[str, str]:
     """The files of an edit by the names in its text; `media` has those that no option of its own brings."""
     return {name: path for name, path in named.items() if path is not None} | media
+
+
+def _read_frames(frames: int | str | None) -> int | tuple[int, int] | None:
+    """A length, or the numbers of a stretch such as 10:250; SettingError for anything else."""
+    if not isinstance(frames, str):
+        return frames
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", frames)
+    if found is None:
+        raise SettingError(f"--frames {frames}: needs a number, or a stretch such as 10:250")
+    return int(found[1]), int(found[2])
 
 
 def _check_suffix(out: Path, instruction: Instruction) -> None:

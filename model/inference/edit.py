@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.output.video_file import Origin, write_like
 from shards.media import write_image, write_video
 
 
@@ -23,6 +24,8 @@ class Edit:
         raw: the decoded edit before detail carry-over, where that was on; else the same as `frames`.
         region: bool [T, H, W], where the model meant to edit, if it was asked (`ground`); None otherwise.
         rewritten: the words of the instruction as a language model rewrote them, if it was asked (`enhance`).
+        origin: the video file that it was made of, whose sound and tags it keeps; None without one.
+        notes: what was done to media so that they fit, such as a last frame that was held.
     """
 
     frames: np.ndarray
@@ -31,14 +34,17 @@ class Edit:
     raw: np.ndarray
     region: np.ndarray | None = None
     rewritten: str | None = None
+    origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Length, size and rate in words, and how much was marked where a region was asked for."""
+        """Length, size and rate in words, what was done to media, and how much of a region was marked."""
         length, height, width = self.frames.shape[:3]
         size = f"{width}x{height}"
         words = f"image · {size}"
         if not self.still:
             words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
+        words = " · ".join((words, *self.notes))
         if self.region is None:
             return words
         if not self.region.any():
@@ -46,18 +52,25 @@ class Edit:
         return f"{words} · region of {self.region.mean():.1%} marked"
 
     def save(self, path: str | Path) -> Path:
-        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all.
+        """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all. See `write`."""
+        self.write(path)
+        return Path(path)
 
-        H.264 as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
+    def write(self, path: str | Path) -> str:
+        """Write as `save` does, and say in words what became of the source's sound; "" where there is none.
+
+        A video that was made of a file keeps that file's sound, rate and colours (`output.video_file`). H.264
+        as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
         """
-        path = Path(path)
         if self.still:
             write_image(path, self.frames[0])
-        else:
-            _, height, width, _ = self.frames.shape
-            odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-            write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
-        return path
+            return ""
+        if self.origin is not None:
+            return write_like(path, self.frames, self.fps, self.origin).sound
+        _, height, width, _ = self.frames.shape
+        odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+        write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
+        return ""
 
 
 def to_pixels(video: Tensor) -> np.ndarray:

@@ -161,7 +161,7 @@ class Editor:
         text: str | Instruction | list[str] | list[Instruction],
         *,
         size: Size | Literal["model"] | None = None,
-        frames: int | None = None,
+        frames: int | tuple[int, int] | None = None,
         fps: float | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -188,7 +188,9 @@ class Editor:
             size: (height, width) of the result, sides dividing into tokens; the first video's or image's own
                 when None; "model" for the size that the model works at. The model works at the nearest size
                 that its preset allows, and the result is resized from there.
-            frames: length of the result; the first video's by default, 1 where only images are given.
+            frames: length of the result; the first video's by default, 1 where only images are given. A pair
+                takes the frames from the first number to before the second one of the first video, and of
+                masks that are as long as it is.
                 Published weights take 1 + 4 k frames: a source of another length is filled up with its last
                 frame and the result cut back, another length that is no source's is refused.
             fps: of the result; the first video's by default.
@@ -280,7 +282,7 @@ class Editor:
             if followed is not None:
                 source = to_float(resize(clips[followed], plan.size))
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-        return Edit(result, plan.fps, plan.still, raw, rewritten=plan.rewritten)
+        return Edit(result, plan.fps, plan.still, raw, None, plan.rewritten, plan.origin, plan.notes)
 
     @property
     def multiple(self) -> int:

@@ -5,7 +5,7 @@ Files, bytes, numpy arrays, torch tensors and PIL images are taken; everything e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,23 @@ import torch
 
 from model.config import Size
 from model.sequence.interleave import SequenceError
-from shards.media import MediaError, read_image, read_mask, read_video
+from shards.media import MediaError, Source, read_image, read_mask, read_video
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image."""
+    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image.
+
+    `file` is what a video was read from, None for pixels and images; `start` is its first frame there.
+    """
 
     frames: np.ndarray
     fps: float | None
     still: bool
+    file: Source | None = None
+    start: int = 0
 
     @property
     def size(self) -> Size:
@@ -33,7 +38,7 @@ class Clip:
         return self.frames.shape[1], self.frames.shape[2]
 
 
-def load_media(name: str, value: Any) -> Clip:
+def load_media(name: str, value: Any, start: int = 0, stop: int | None = None) -> Clip:
     """Turn an input into frames.
 
     Args:
@@ -42,6 +47,7 @@ def load_media(name: str, value: Any) -> Clip:
         value: a path; the bytes of a file; uint8 [T, H, W, 3], [H, W, 3], or for masks [T, H, W] or [H, W] of
             bool or uint8 (above 127 is marked); a float tensor or array of the same shapes in [0, 1]; a PIL
             image; a list of PIL images.
+        start, stop: frames of a video that are taken; the others of a file are not held in memory.
 
     Raises:
         SequenceError: of another type, shape or kind (a video given as an image), naming the element.
@@ -49,7 +55,17 @@ def load_media(name: str, value: Any) -> Clip:
     """
     if isinstance(value, str | bytes) and not value:
         raise SequenceError(f"{name}: is empty; give a file")
-    clip = _read_file(name, value) if isinstance(value, str | Path | bytes) else _read_pixels(name, value)
+    if isinstance(value, str | Path | bytes):
+        clip = _read_file(name, value, start, stop)
+    else:
+        clip = _read_pixels(name, value)
+        if not clip.still and (start or stop is not None):
+            taken = clip.frames[start:stop]
+            if not len(taken):
+                raise SequenceError(
+                    f"{name}: no frames between {start} and {stop}, it has {len(clip.frames)}"
+                )
+            clip = replace(clip, frames=taken)
     if name.startswith("image") and not clip.still:
         if len(clip.frames) > 1:
             raise SequenceError(
@@ -89,7 +105,7 @@ def _read_pixels(name: str, value: Any) -> Clip:
     return Clip(np.ascontiguousarray(frames), None, still)
 
 
-def _read_file(name: str, source: str | Path | bytes) -> Clip:
+def _read_file(name: str, source: str | Path | bytes, start: int, stop: int | None) -> Clip:
     image = name.startswith("image") or (
         not isinstance(source, bytes) and Path(source).suffix.lower() in IMAGE_SUFFIXES
     )
@@ -103,5 +119,5 @@ def _read_file(name: str, source: str | Path | bytes) -> Clip:
     if name.startswith("mask"):
         marked = np.where(read_mask(source), np.uint8(255), np.uint8(0))
         return Clip(np.repeat(marked[..., None], 3, axis=-1), None, False)
-    frames, fps = read_video(source)
-    return Clip(frames, fps, False)
+    frames, fps = read_video(source, start, stop)
+    return Clip(frames, fps, False, source, start)

@@ -6,13 +6,16 @@ Whatever is wrong is said here, by name, before anything heavy is done.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from model.config import InferenceConfig, MediaConfig, ModelConfig, Size, fitted_size
 from model.encoders import Codec
 from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
+from model.output.video_file import SAME_RATE, Origin
 from model.sequence.interleave import SequenceError
 
 
@@ -29,6 +32,7 @@ class Request:
         source: name of the first video or image in the text that the result takes its looks from, if any.
         first_frame: name of the image that is the result's first frame, if any.
         rewritten: the words, where a language model rewrote them.
+        notes: what was done to media so that they fit the result, in words.
     """
 
     instruction: Instruction
@@ -41,11 +45,20 @@ class Request:
     source: str | None
     first_frame: str | None = None
     rewritten: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
         """Name of the element to be made."""
         return self.instruction.target
+
+    @property
+    def origin(self) -> Origin | None:
+        """The file whose sound and tags the result keeps: that of the first video in the text."""
+        videos = [clip for name in self.instruction.sources if not (clip := self.clips[name]).still]
+        if self.still or not videos or videos[0].file is None:
+            return None
+        return Origin(videos[0].file, videos[0].start)
 
 
 def plan_request(
@@ -54,11 +67,14 @@ def plan_request(
     config: ModelConfig,
     vae: Codec,
     size: Size | Literal["model"] | None = None,
-    frames: int | None = None,
+    frames: int | tuple[int, int] | None = None,
     fps: float | None = None,
     target: str | None = None,
 ) -> Request:
     """Check what was asked for.
+
+    Videos beside the first one are fitted to it: shown at its rate, as a player shows them, their last frame
+    held where they are shorter, the rest left out where they are longer.
 
     Args:
         text: instruction with tags, or one that was checked with the names of these media.
@@ -74,18 +90,28 @@ def plan_request(
     preset, multiple = config.media, pixels_per_token(config, vae)
     given = {name: value for name, value in media.items() if value is not None}
     instruction = _checked(text, given, target)
-    if frames is not None and frames < 1:
-        raise SequenceError(f"frames: needs at least 1, got {frames}")
+    first = next((name for name in instruction.inputs if name.startswith("video") and name in given), None)
+    span = _span(frames, first) if isinstance(frames, tuple) else None
+    count = frames if span is None else span[1] - span[0]
+    assert not isinstance(count, tuple)
+    if count is not None and count < 1:
+        raise SequenceError(f"frames: needs at least 1, got {count}")
     if fps is not None and not fps > 0:
         raise SequenceError(f"fps: must be above 0, got {fps}")
     asked = None if size == "model" else size
     if asked is not None:
         check_size(asked, multiple)
-    clips = {name: load_media(name, value) for name, value in given.items()}
+    clips = {
+        name: load_media(name, value, *(span if span and name == first else ()))
+        for name, value in given.items()
+    }
+    if span is not None and first is not None:
+        clips = _cut_masks(clips, span, len(clips[first].frames))
     looks = instruction.sources
     videos = [clips[name] for name in looks if not clips[name].still]
     still = instruction.makes_image
-    length = _length(instruction, clips, frames, preset)
+    length = _length(instruction, clips, count, preset)
+    clips, notes = _fit_videos(clips, first, length)
     if config.transformer is not None and length not in [len(clip.frames) for clip in videos]:
         check_length(length, vae.temporal)
     natural = asked or (clips[looks[0]].size if looks else None)
@@ -101,7 +127,55 @@ def plan_request(
         still=still,
         source=looks[0] if looks else None,
         first_frame=_first_frame(instruction, config, length, vae),
+        notes=notes,
     )
+
+
+def _span(frames: tuple[int, int], first: str | None) -> tuple[int, int]:
+    """Frames start:stop of the first video; SequenceError where there are none."""
+    start, stop = frames
+    if first is None:
+        raise SequenceError(f"frames: {start}:{stop} needs a video that it is of")
+    if not 0 <= start < stop:
+        raise SequenceError(
+            f"frames: {start}:{stop} holds no frames; the first counts as 0, the last is left out"
+        )
+    return start, stop
+
+
+def _cut_masks(clips: Mapping[str, Clip], span: tuple[int, int], length: int) -> dict[str, Clip]:
+    """Masks of the whole video, cut as it was; those that are of the stretch alone stay."""
+    return {
+        name: replace(clip, frames=clip.frames[slice(*span)])
+        if name.startswith("mask") and not clip.still and len(clip.frames) >= max(span[1], length + 1)
+        else clip
+        for name, clip in clips.items()
+    }
+
+
+def _fit_videos(
+    clips: Mapping[str, Clip], first: str | None, length: int
+) -> tuple[dict[str, Clip], tuple[str, ...]]:
+    """Videos beside the first one at its rate and as long as the result, and what was done to them."""
+    fitted, notes = dict(clips), []
+    rate = clips[first].fps if first is not None else None
+    for name, clip in clips.items():
+        if clip.still or name == first or not name.startswith("video"):
+            continue
+        step = clip.fps / rate if clip.fps and rate and abs(clip.fps / rate - 1) > SAME_RATE else 1.0
+        shown = (np.arange(length) * step + 1e-6).astype(int)  # what a player shows at the time of each frame
+        have = len(clip.frames)
+        if step != 1:
+            notes.append(f"{name}: from {clip.fps:g} to {rate:g} frames per second")
+        if held := int((shown >= have).sum()):
+            notes.append(f"{name}: last frame held for {held} frames")
+        elif left := have - 1 - int(shown[-1]):
+            notes.append(f"{name}: last {left} frames left out")
+        if step != 1 or have < length:
+            fitted[name] = replace(
+                clip, frames=clip.frames[np.minimum(shown, have - 1)], fps=rate or clip.fps
+            )
+    return fitted, tuple(notes)
 
 
 def _length(
@@ -117,8 +191,10 @@ def _length(
         raise SequenceError(
             f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
         )
+    first = next((name for name in instruction.sources if not clips[name].still), None)
     for name, clip in clips.items():
-        if not clip.still and len(clip.frames) < length:
+        beside = name.startswith("video") and name != first  # its last frame is held
+        if not clip.still and len(clip.frames) < length and not beside:
             raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
     return length
 

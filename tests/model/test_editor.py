@@ -36,6 +36,42 @@ def clip() -> np.ndarray:
     return np.stack([x * 2, y * 2, 100 + 10 * t], -1).astype(np.uint8)
 
 
+def test_a_second_video_is_fitted_to_the_first(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    write_video(tmp_path / "first.mp4", clip, 10)
+    write_video(
+        tmp_path / "slow.mp4", clip[:3, ::-1], 5
+    )  # shown twice as long: frames 0 0 1 1 2 2, then held
+    first, slow = (read_video(tmp_path / f"{name}.mp4")[0] for name in ("first", "slow"))
+    text = "<video1> Do as in <video2>."
+    options = {"video1": tmp_path / "first.mp4"}
+    made = editor(text, video2=tmp_path / "slow.mp4", **options)
+    assert made.notes == ("video2: from 5 to 10 frames per second", "video2: last frame held for 1 frames")
+    assert "last frame held" in made.describe()
+    assert np.array_equal(made.frames, editor(text, video2=slow[[0, 0, 1, 1, 2, 2, 2]], **options).frames)
+    longer = editor(text, video2=np.concatenate([first, slow]), **options)
+    assert longer.notes == ("video2: last 3 frames left out",)
+    assert np.array_equal(longer.frames, editor(text, video2=first, **options).frames)
+
+
+def test_a_stretch_of_a_video_is_edited(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", clip, 10)
+    frames, _ = read_video(tmp_path / "in.mp4")
+    masks = np.zeros(clip.shape[:3], bool)
+    masks[2:5, 20:60, 20:60] = True
+    text = "Remove what is inside <mask> in <video1>."
+    want = editor(text, video1=frames[2:5], mask=masks[2:5], fps=10)
+    for mask in (masks, masks[2:5]):  # of the whole video, or of the stretch
+        made = editor(text, video1=tmp_path / "in.mp4", mask=mask, frames=(2, 5))
+        assert np.array_equal(made.frames, want.frames)
+    assert made.origin is not None
+    assert made.origin.start == 2
+    for span, said in (((5, 5), "holds no frames"), ((7, 9), "no frames between 7 and 9")):
+        with pytest.raises((SequenceError, MediaError), match=said):
+            editor(text, video1=tmp_path / "in.mp4", mask=masks, frames=span)
+    with pytest.raises(SequenceError, match="needs a video"):
+        editor("<image1> Make it night.", image1=frames[0], frames=(0, 1))
+
+
 def test_files_arrays_tensors_and_pictures_agree(editor: Editor, clip: np.ndarray, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", clip, 12.5)
     frames, fps = read_video(tmp_path / "in.mp4")

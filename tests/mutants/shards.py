@@ -160,4 +160,12 @@ MUTANTS = (
         ("tests/shards/test_pages.py::test_only_own_hosts_and_own_pages_are_answered",),
         "a site that points its name at this machine reads the samples",
     ),
+    Mutant(
+        "puts chroma between two pixels",
+        "shards/video_writer.py",
+        "out_chroma_loc=left:",
+        "out_chroma_loc=center:",
+        (f"{MEDIA}::test_colours_stay_where_they_are_however_often_a_file_is_written",),
+        "decoders look for it on the left one: colours move with each file",
+    ),
 )

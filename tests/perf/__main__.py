@@ -50,6 +50,7 @@ GROUPS = (
     "importing",
     "defects",
     "coverage",
+    "votes",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 

@@ -78,7 +78,7 @@ def main() -> None:
     call("curation", "filter", MIXED, "--rules", CALIBRATION / "rules.yaml", "--out", FILTERED)
     tell_filtered()
     study = CONFIGS / "train" / "ablations" / "planted" / "study.yaml"
-    call("benchmark", "study", "--study", study, "--out", "runs/planted", "--jobs", "2")
+    call("benchmark", "ablation", "--variants", study, "--out", "runs/planted", "--jobs", "2")
 
 
 if __name__ == "__main__":

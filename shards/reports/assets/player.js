@@ -86,8 +86,7 @@ class Player {
     if (!waiting) this.clock += Math.min(0.25, (now - this.last) / 1000) * this.rate;
     this.last = now;
     if (this.clock >= this.frames / this.fps) {
-      this.clock = this.time(0);
-      for (const video of this.videos) video.currentTime = this.clock;
+      this.end();
     } else if (waiting) {
       for (const video of this.videos) if (!video.seeking) video.pause();
     } else {
@@ -95,6 +94,12 @@ class Player {
     }
     this.show(Math.floor(this.clock * this.fps));
     requestAnimationFrame(() => this.tick());
+  }
+
+  // What comes after the last frame: the first one.
+  end() {
+    this.clock = this.time(0);
+    for (const video of this.videos) video.currentTime = this.clock;
   }
 
   // Small drift is caught up by speed, more than a frame by a seek.

@@ -67,7 +67,7 @@ def test_a_study_is_done_once_and_compared(
     study_file: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
     out = tmp_path / "study"
-    arguments = ("study", "--study", study_file, "--out", out, "--jobs", 2)
+    arguments = ("ablation", "--variants", study_file, "--out", out, "--jobs", 2)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     table = (out / "study.md").read_text()
@@ -118,7 +118,7 @@ def test_a_training_that_fails_is_named(
     study = yaml.safe_load(study_file.read_text())
     study["arms"]["started"] = {"config": [str(tmp_path / "model.yaml")]}  # fails as soon as the other one
     study_file.write_text(yaml.safe_dump(study, sort_keys=False))
-    done = command("study", "--study", study_file, "--out", tmp_path / "study", "--jobs", 2)
+    done = command("ablation", "--variants", study_file, "--out", tmp_path / "study", "--jobs", 2)
     assert done.returncode == 2
     assert "fit.log: the command failed" in done.stderr
     assert "width" in done.stderr
@@ -178,7 +178,7 @@ def test_the_study_that_comes_along_is_the_default_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["python -m benchmark", "study"])
+    monkeypatch.setattr(sys, "argv", ["python -m benchmark", "ablation"])
     with exclusive("runs/study", "--test"):  # held: the study has been read when that is noticed
         assert main() == 2
     assert "another run is using it" in capsys.readouterr().err

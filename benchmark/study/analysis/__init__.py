@@ -1,0 +1,1 @@
+"""What a study's votes say: preferences, strengths, agreement, who is left out, and the report of it all."""
