@@ -20,6 +20,9 @@ BENCH ?= runs/bench
 BENCH_DATA ?= data/shards/object_removal
 # more of `python -m benchmark run`'s, for slurm-bench
 BENCH_OPTIONS ?=
+# a human study's folder, and the definition that it is made of when it is not there
+STUDY ?= runs/mystudy
+DEFINITION ?= study.yaml
 OUT ?= edit.mp4
 # true: first find the region that the words are about (removals and replacements by the shipped editor)
 GROUND ?= false
@@ -33,7 +36,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
+.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench study slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -109,6 +112,10 @@ app: $(READY) ## a page to edit in, at http://127.0.0.1:7860 (make app CHECKPOIN
 
 bench: $(READY) ## score the checkpoint on held-out pairs and write the report page
 	$(PY) -m benchmark run --suite heldout --data data/shards/object_removal --checkpoint $(CHECKPOINT) --out $(BENCH)
+
+study: $(READY) ## serve a human study at http://127.0.0.1:8080: make study STUDY=runs/mystudy DEFINITION=study.yaml
+	@test -e $(STUDY) || $(PY) -m benchmark study create --definition $(DEFINITION) --out $(STUDY)
+	$(PY) -m benchmark study serve $(STUDY)
 
 test: lint ## lint, types, import rules, tests
 	@$(MAKE) --no-print-directory --jobs=2 types test-fast

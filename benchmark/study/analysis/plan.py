@@ -64,8 +64,8 @@ def power_lines(ratings: int, raters: int) -> list[str]:
     able = "no difference for sure" if least is None else f"{100 * least:.0f}:{100 * (1 - least):.0f}"
     return [
         f"power: to tell two methods apart that are preferred 60:40 with a chance of {CHANCE:.0%} takes "
-        f"{needed} ratings of the two; {ratings} tell {able} (independent ratings without ties; ratings of "
-        "one video and by one rater agree, so allow for up to twice as many)"
+        f"{needed} ratings of the two; {ratings} tell {able} (independent ratings without ties; those by one "
+        "rater and of one video agree, which may take two to four times as many)"
     ]
 
 
