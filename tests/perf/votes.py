@@ -117,7 +117,7 @@ def truth(strengths: np.ndarray, by_video: float, by_rater: float, votes: Votes)
             for n, (a, b) in zip(counts, pairs, strict=True)
         ]
     )
-    found: np.ndarray = fit(table[None] * 1000, pairs, len(strengths))[0][0]
+    found: np.ndarray = fit(table[None] * 1000, pairs, len(strengths)).strengths[0]
     return found
 
 

@@ -40,6 +40,20 @@ class RaterCheck:
     reasons: list[str] = field(default_factory=list)
 
 
+def rule_text(rule: Exclusion) -> str:
+    """The rule in a sentence."""
+    parts = []
+    if rule.min_gold > 0:
+        parts.append(f"less than {100 * rule.min_gold:g} % of answers to attention checks right")
+    if rule.min_repeats > 0:
+        parts.append(f"less than {100 * rule.min_repeats:g} % of repeated answers equal")
+    if rule.min_seconds > 0:
+        parts.append(f"a median time for a pair below {rule.min_seconds:g} s")
+    if not parts:
+        return "The study has no rule by which raters are left out."
+    return f"The rule was fixed before the first vote: a rater is left out with {', or '.join(parts)}."
+
+
 def pseudonym(vote: Vote) -> str:
     """A name for a rater that can be published."""
     return f"R{vote.seat + 1:02d}"

@@ -16,7 +16,8 @@ from benchmark.study.analysis import tables
 from benchmark.study.analysis.ballots import MAJORITY
 from benchmark.study.analysis.export import write_votes
 from benchmark.study.analysis.figures import bar_groups, html, svg
-from benchmark.study.definition import StudyDefinition
+from benchmark.study.analysis.raters import rule_text
+from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.records import Vote
 from shards.files import write_bytes, write_json
 
@@ -71,6 +72,7 @@ def report_page(analysis: Mapping[str, Any], texts: Mapping[str, str]) -> str:
             results=results,
             everyone=analysis["results"].get("all"),
             facts=facts(analysis),
+            rule=rule_text(Exclusion.model_validate(analysis["study"]["exclusion"])),
             bars=[
                 {"title": group.title, "html": html(analysis["center"], group)}
                 for group in bar_groups(analysis, results)
