@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +17,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from benchmark.__main__ import evaluate_and_report
 from benchmark.evaluation.results import Run, RunConfig
 from benchmark.evaluation.runner import execute
+from shards.files import InUseError
+from tests import forked
 from tests.benchmark import synthetic
 from tests.benchmark.stub import GOOD, Reply, Stub, said
 
@@ -108,7 +109,7 @@ def test_a_fault_is_told_asked_again_so_often_and_touches_nothing_else(
     stub.reply = reply
     quick = 0.2 if kind == "timeout" else 5
     begin = time.monotonic()
-    for number in range(1, 6):  # the fifth run is the third too many
+    for number in range(1, runs + 2):  # the last one asks no more
         done = run(bench, tmp_path, stub, timeout=quick)
         assert len(stub.requests) == each * min(number, runs)
         assert done.stopped is None
@@ -215,36 +216,28 @@ def test_a_missing_source_fails_what_reads_it(bench: Path, stub: Stub, tmp_path:
 def test_a_folder_has_one_run_at_a_time_and_an_interrupted_one_reports(
     bench: Path, stub: Stub, tmp_path: Path
 ) -> None:
-    """Two processes; the first is in its second item when Ctrl-C ends it."""
+    """A process, and this one; the first is in its second item when Ctrl-C ends it."""
     data = tmp_path / "bench"
     synthetic.write_benchmark(data / "data", 2, frames=5, side=32)
     synthetic.write_results(data / "ours", 2, frames=5, side=32)
     run(data, tmp_path / "other", stub, timeout=100)  # writes metrics.yaml
     asked = len(stub.requests)
-    what = [
-        "--suite",
-        "editversebench",
-        "--data",
-        str(data / "data"),
-        "--metrics",
-        str(data / "metrics.yaml"),
-    ]
-    what += ["--results", json.dumps({"ours": str(data / "ours")}), "--out", str(tmp_path / "out")]
+    results, metrics = {"ours": str(data / "ours")}, str(data / "metrics.yaml")
+    config = RunConfig("editversebench", str(data / "data"), None, results=results, metrics=metrics)
     pressed = threading.Event()
     stub.reply = lambda n, request: said(GOOD) if n < asked + FRAMES else (pressed.wait(100), said(GOOD))[1]
-    command = [sys.executable, "-m", "benchmark", "run", *what]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    what = ("--suite", config.suite, "--data", config.data, "--metrics", metrics, "--device", "cpu")
+    given = ("--results", json.dumps(results), "--out", tmp_path / "out")
+    first = forked.Forked("benchmark", "run", *what, *given)
     while len(stub.requests) <= asked + FRAMES:
         assert first.poll() is None
         time.sleep(0.02)
-    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert second.returncode == 2
-    assert "in use" in second.stderr or "another" in second.stderr
+    with pytest.raises(InUseError, match="another run is using it"):
+        evaluate_and_report(config, tmp_path / "out", None, 0)
     first.send_signal(signal.SIGINT)
     time.sleep(0.5)  # it is taken before the answers come
     pressed.set()
-    _, told = first.communicate(timeout=120)
-    assert first.returncode == 130, told
+    assert first.wait(120) == 130, first.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["items"] == 1
     assert "stopped after 1 of 2 items: interrupted" in summary["remarks"]

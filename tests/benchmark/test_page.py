@@ -6,12 +6,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from benchmark.__main__ import report
+from benchmark.core.item import BenchmarkError
+from benchmark.evaluation.results import RunConfig
+from benchmark.evaluation.runner import execute
 from benchmark.report import gallery
 from benchmark.report.html import write_report
 from tests.benchmark import synthetic
@@ -139,20 +144,19 @@ def test_judges_disagree_by_the_spread_of_their_scores(tmp_path: Path) -> None:
     assert gallery.disagreement(outcome, run.rows, judges[:1]) is None
 
 
-@pytest.mark.slow
-def test_several_runs_stand_on_one_page(tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_several_runs_stand_on_one_page(tmp_path: Path) -> None:
     data = synthetic.write_benchmark(tmp_path / "bench", 4, 5, 32)
-    networks = synthetic.write_networks(tmp_path / "nets")
-    metrics = synthetic.write_metrics(tmp_path / "metrics.yaml", networks)
+    metrics = tmp_path / "metrics.yaml"
+    metrics.write_text("metrics:\n  - class_path: tests.benchmark.local.Brightness\n")
     for name, limit in (("one", 4), ("two", 3)):
-        results = synthetic.write_results(tmp_path / f"{name}-results", 4, 1.5, 5, 32)
-        given = json.dumps({"ours": str(results)})
-        what = ("--suite", "editversebench", "--data", data, "--results", given, "--metrics", metrics)
-        done = command("run", *what, "--limit", limit, "--out", tmp_path / name)
-        assert done.returncode == 0, done.stderr
+        results = {"ours": str(synthetic.write_results(tmp_path / f"{name}-results", 4, 1.5, 5, 32))}
+        config = RunConfig(
+            "editversebench", str(data), None, limit=limit, results=results, metrics=str(metrics)
+        )
+        execute(config, tmp_path / name, Console(quiet=True), gallery=4)
     out = tmp_path / "page"
-    done = command("report", tmp_path / "one", tmp_path / "two", "--out", out, "--page", "folder")
-    assert done.returncode == 0, done.stderr
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    report([one, two], str(out), page="folder")
     text = (out / "report.html").read_text()
     data_of = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
     assert data_of is not None
@@ -166,9 +170,12 @@ def test_several_runs_stand_on_one_page(tmp_path: Path, command: Callable[..., A
     scored = json.loads((out / "items.json").read_text())["items"]
     lacking = [item for item in scored if None in item["scores"]["two/ours"].values()]
     assert len(lacking) == 1
-    config = json.loads((tmp_path / "two" / "config.json").read_text())
-    (tmp_path / "two" / "config.json").write_text(json.dumps(config | {"suite": "v2vbench"}))
-    assert command("report", tmp_path / "one", tmp_path / "two", "--out", out).returncode == 2
-    refused = command("report", tmp_path / "one", tmp_path / "one", "--out", out)
-    assert "is named twice" in refused.stderr
-    assert "is one of the runs" in command("report", tmp_path / "one", "--out", tmp_path / "one").stderr
+    held = json.loads((tmp_path / "two" / "config.json").read_text())
+    (tmp_path / "two" / "config.json").write_text(json.dumps(held | {"suite": "v2vbench"}))
+    for runs, to, reason in (
+        ([one, two], str(out), "V2VBench"),
+        ([one, one], str(out), "is named twice"),
+        ([one], one, "is one of the runs"),
+    ):
+        with pytest.raises(BenchmarkError, match=reason):
+            report(runs, to)

@@ -2,8 +2,8 @@
 
 Loading is timed from the call to go there until the first card in view shows a frame or its poster. Memory is
 the most while a reader rests on every card until its videos are there, in a tab that no inspector listens to:
-one that does has the renderer keep what came over the network, up to 200 MB, which would be taken for the
-page's. One encoded file per row serves all items, under a name each.
+for one that does, the renderer keeps every video's file, 0.2 MB each, which would be taken for the page's.
+One encoded file per row serves all items, under a name each.
 """
 
 from __future__ import annotations
