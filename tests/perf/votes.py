@@ -17,8 +17,8 @@ import numpy as np
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import bradley_terry, fit
 from benchmark.statistics.two_way import cluster_numbers, preference_interval, share_interval
-from benchmark.study.analysis.ballots import ballots
-from benchmark.study.analysis.power import ratings_needed
+from benchmark.votes.ballots import ballots
+from benchmark.votes.power import ratings_needed
 from tests.benchmark.study.simulated import Taste, simulate
 from tests.perf.measure import Figure
 

@@ -24,17 +24,17 @@ from benchmark.core.item import BenchmarkError
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import RIDGE, bradley_terry, fit
 from benchmark.statistics.two_way import preference_interval, share_interval
-from benchmark.study.analysis.ballots import ballots
-from benchmark.study.analysis.export import write_labels, write_votes
-from benchmark.study.analysis.figures import bar_groups
-from benchmark.study.analysis.power import closest_methods, ratings_needed, study_power
-from benchmark.study.analysis.preferences import comparison_outcomes, majority_shares
-from benchmark.study.analysis.raters import rater_checks
-from benchmark.study.analysis.report import report_page, write_analysis
-from benchmark.study.analysis.summary import RunScores, analyse
-from benchmark.study.analysis.tables import pair_table
 from benchmark.study.definition import QUESTIONS, Exclusion, StudyDefinition
 from benchmark.study.records import Side, StudyError, Vote
+from benchmark.votes.ballots import ballots
+from benchmark.votes.export import write_labels, write_votes
+from benchmark.votes.figures import bar_groups
+from benchmark.votes.power import closest_methods, ratings_needed, study_power
+from benchmark.votes.preferences import comparison_outcomes, majority_shares
+from benchmark.votes.raters import rater_checks
+from benchmark.votes.report import report_page, write_analysis
+from benchmark.votes.summary import RunScores, analyse
+from benchmark.votes.tables import pair_table
 from tests.benchmark.study.simulated import MET, Simulated, Taste, simulate
 
 TRUE = dict(zip(MET, (0.8, 0.4, 0.0, -0.4, -0.8), strict=True))

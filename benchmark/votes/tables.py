@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.analysis.paper_tables import escaped
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.export import csv_text
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.export import csv_text
 
 NOTHING = "not enough"
 
