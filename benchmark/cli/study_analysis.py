@@ -82,7 +82,6 @@ def export(
         rater: only rater.json, what is stored of one rater, by their label; it can be given to them: it does
             not say which method was which
     """
-    from benchmark.study.admin import personal_data  # see above
     from benchmark.study.folder import open_study  # see above
     from benchmark.votes.export import write_labels, write_votes  # see above
     from benchmark.votes.raters import rater_checks  # see above
@@ -91,6 +90,8 @@ def export(
     votes = store.votes()
     with exclusive(place, "--out"):
         if rater is not None:
+            from benchmark.study.admin import personal_data  # FastAPI, which only this needs
+
             known = {of.label: of.id for of in store.raters()}
             if rater not in known:
                 raise BenchmarkError(f"--rater {rater}: the study has no such rater")
