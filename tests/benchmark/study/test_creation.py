@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
 
 from benchmark.study.creation import create_study
+from benchmark.study.database import open_engine
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.folder import open_study, write_settings
 from benchmark.study.records import StudyError
 from shards.errors import EditVerseError
 from shards.media import write_video
 from tests.benchmark.study.conftest import METHODS
+from tests.benchmark.study.postgres import postgres
 from tests.benchmark.synthetic import drawn
 
 
@@ -49,8 +52,8 @@ def replace(name: str, seconds: float, fps: float = 8.0) -> Change:
     return change
 
 
-def truncate(results: Path) -> None:
-    path = results / "scarlet" / "2" / "generate.mp4"
+def truncate(results: Path, name: str = "scarlet") -> None:
+    path = results / name / "2" / "generate.mp4"
     path.write_bytes(path.read_bytes()[:-400])
 
 
@@ -132,3 +135,32 @@ def test_another_kind_of_database_is_refused(
     with pytest.raises(StudyError, match="--database"):
         create_study(definition, tmp_path / "study", address)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_postgresql_database_holds_one_study_and_all_of_it(
+    definition: StudyDefinition, tmp_path: Path
+) -> None:
+    with postgres() as server:
+        address = server.database()
+        results = shutil.copytree(Path(definition.methods["scarlet"]), tmp_path / "results")
+        truncate(tmp_path, "results")
+        broken = definition.model_copy(update={"methods": {**definition.methods, "scarlet": str(results)}})
+        with pytest.raises(EditVerseError, match=r"2/generate\.mp4"):
+            create_study(broken, tmp_path / "study", address)
+        assert inspect(open_engine(address)).get_table_names() == []
+        create_study(definition, tmp_path / "study", address)
+        store = open_study(tmp_path / "study")
+        assert store.definition == definition
+        assert len(store.totals) == definition.raters
+        assert not (tmp_path / "study" / "study.sqlite").exists()
+        store.invite("one")
+        with pytest.raises(StudyError, match="has tables of a study already") as raised:
+            create_study(definition, tmp_path / "again", address)
+        assert "\n" not in str(raised.value)
+        assert not (tmp_path / "again").exists()
+        assert [rater.label for rater in store.raters()] == ["one"]
+        server.stop()
+        with pytest.raises(StudyError, match="--database postgresql") as raised:
+            create_study(definition, tmp_path / "again", address)
+        assert "\n" not in str(raised.value)
