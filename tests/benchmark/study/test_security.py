@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -21,7 +23,7 @@ from benchmark.study import admin, guards
 from benchmark.study.app import create_app
 from benchmark.study.folder import open_study
 from benchmark.study.records import StudyError
-from benchmark.study.security import ServeSettings
+from benchmark.study.security import ServeSettings, uvicorn_options
 from benchmark.study.store import Store
 from shards.reports.server import Server
 from tests.benchmark.study.visitors import Visitor
@@ -482,6 +484,27 @@ def test_bodies_have_a_size(anna: Visitor, store: Store) -> None:
     for body in (b"", b"--x", b"--x\r\n\r\n\r\n--x--", b"--x\r\n" * 1000):
         assert anna.client.post("/vote", content=body, headers=multipart).status_code in (400, 403), body[:20]
     assert store.votes() == []
+
+
+def test_a_proxy_is_believed_if_it_is_named(store: Store, study: Path) -> None:
+    for believed, last in (("127.0.0.1", 404), ("", 429)):
+        settings = ServeSettings(forwarded_allow_ips=believed)
+        options = uvicorn_options(settings) | {"port": 0, "lifespan": "off"}
+        server = uvicorn.Server(uvicorn.Config(create_app(store, study, settings), **options))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            for number in range(11):
+                told = {"x-forwarded-for": f"192.0.2.{number}", "x-forwarded-host": "evil.example"}
+                answer = httpx.get(f"http://127.0.0.1:{port}/r/wrong", headers=told)
+                assert "server" not in answer.headers
+            assert answer.status_code == last
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_a_body_that_drips_is_refused(study: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
