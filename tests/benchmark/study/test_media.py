@@ -20,6 +20,7 @@ from benchmark.study.database import ComparisonRow, ItemRow
 from benchmark.study.folder import open_study
 from benchmark.study.media import Clip, corrupted, even_out, result_clip, shown_frames, write_clip
 from shards.media import probe, read_video, write_image, write_video
+from tests.benchmark.study.conftest import METHODS
 from tests.benchmark.synthetic import drawn
 
 
@@ -91,6 +92,24 @@ def test_checks_are_identical_or_unmistakable(made_study: Path) -> None:
         assert (loss.first_method, loss.expected) == (loss.second_method, "first")
         good, bad = (read_video(made_study / "media" / n)[0].astype(int) for n in (loss.first, loss.second))
         assert np.abs(good - bad).mean() > 40  # of 255: half of what two unrelated pictures have
+
+
+def test_every_clip_is_of_the_method_and_the_item_that_the_database_says(
+    made_study: Path, material: Path
+) -> None:
+    _, comparisons = rows(made_study)
+    for comparison in comparisons:
+        given = [(comparison.first_method, comparison.first)]
+        if comparison.kind != "gold_loss":
+            given.append((comparison.second_method, comparison.second))
+        for method, name in given:
+            frames = read_video(made_study / "media" / name)[0].astype(int)
+            away = {}
+            for other in METHODS:
+                path = material / "results" / other / comparison.item_id / "generate.mp4"
+                away[other] = np.abs(read_video(path, size=frames.shape[1:3])[0] - frames).mean()
+            assert min(away, key=lambda of: away[of]) == method
+            assert away[method] < 6  # of 255: what a second encoding costs at this size
 
 
 def test_a_corrupted_copy_stands_still_beneath_a_flicker() -> None:
