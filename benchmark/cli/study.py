@@ -44,8 +44,8 @@ def create(
             of an item to the shortest
         jobs: items whose videos are made at a time; if not given, as many as there are processors
     """
-    from benchmark.study.analysis.plan import plan_lines  # as above
     from benchmark.study.creation import create_study  # SQLAlchemy, which other commands need not
+    from benchmark.votes.plan import plan_lines  # as above
 
     if jobs is not None and jobs < 1:
         raise BenchmarkError(f"--jobs {jobs}: needs at least 1")
@@ -132,10 +132,10 @@ def status(study: str) -> None:
     Args:
         study: its folder
     """
-    from benchmark.study.analysis.power import closest_methods  # as above
-    from benchmark.study.analysis.raters import rater_checks  # as above
     from benchmark.study.design import method_pairs  # as above
     from benchmark.study.folder import open_study  # as above
+    from benchmark.votes.power import closest_methods  # as above
+    from benchmark.votes.raters import rater_checks  # as above
 
     store = open_study(Path(study))
     votes, raters, closed = store.votes(), store.raters(), store.closed

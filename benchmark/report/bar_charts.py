@@ -13,6 +13,7 @@ from benchmark.report.training_curves import nice_ticks
 from benchmark.statistics.intervals import Mean
 
 BAR = 10  # pixels from a bar to the next
+COLOURS = 12  # .s0 to .s11 of report.css
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def plot(metric: Metric, groups: dict[str, list[Mean]]) -> str:
                 left, right = sorted((start, x(mean.value)))
                 label = f"{name}: {mean.value:.4g}, {mean.scored} scored, {mean.failed} failed"
                 parts.append(
-                    f'<div class="bar s{number % 6}" role="img" aria-label="{escape(label)}" '
+                    f'<div class="bar s{number % COLOURS}" role="img" aria-label="{escape(label)}" '
                     f'title="{escape(label)}" style="left:{left:.2f}%;width:{right - left:.2f}%;'
                     f'top:{number * BAR}px;height:{BAR - 2}px"></div>'
                 )

@@ -56,6 +56,7 @@ def write_report(
         blocks=gallery.blocks(run, shown) if inside else (),
         data=gallery.page_data(run, root),
         bars=bar_charts.figures(run),
+        colours=bar_charts.COLOURS,
         left_out=len(run.outcomes) - len(shown) - sum(o.geometry is None for o in run.outcomes),
         tasks=sorted({run.outcomes[n].item.task for n in shown}, key=natural),
         categories=sorted(categories, key=natural),

@@ -132,6 +132,14 @@ def test_cards_are_found_by_words_and_sorted_by_differences(page: Any) -> None:
     assert kinds == [f"kind {n}" for n in range(ITEMS)]  # 2 before 10
 
 
+@pytest.mark.browser
+def test_every_row_has_a_colour_of_its_own(page: Any) -> None:
+    colours = "nodes => nodes.map((node) => getComputedStyle(node).backgroundColor)"
+    legend = page.locator(".legend i").evaluate_all(colours)
+    assert len(set(legend)) == len(legend) == 1 + len(METHODS)
+    assert page.locator(".plot .track").first.locator(".bar").evaluate_all(colours) == legend
+
+
 def test_judges_disagree_by_the_spread_of_their_scores(tmp_path: Path) -> None:
     run = planted_run(tmp_path, 1, 5, (32, 48))
     judges: Any = [run.metrics[2], run.metrics[3]]  # from 0 to 1

@@ -24,15 +24,17 @@ from benchmark.core.item import BenchmarkError
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import RIDGE, bradley_terry, fit
 from benchmark.statistics.two_way import preference_interval, share_interval
-from benchmark.study.analysis.ballots import ballots
-from benchmark.study.analysis.export import write_labels, write_votes
-from benchmark.study.analysis.power import closest_methods, ratings_needed, study_power
-from benchmark.study.analysis.preferences import comparison_outcomes, majority_shares
-from benchmark.study.analysis.raters import rater_checks
-from benchmark.study.analysis.report import report_page, write_analysis
-from benchmark.study.analysis.summary import RunScores, analyse
-from benchmark.study.definition import Exclusion, StudyDefinition
+from benchmark.study.definition import QUESTIONS, Exclusion, StudyDefinition
 from benchmark.study.records import Side, StudyError, Vote
+from benchmark.votes.ballots import ballots
+from benchmark.votes.export import write_labels, write_votes
+from benchmark.votes.figures import bar_groups
+from benchmark.votes.power import closest_methods, ratings_needed, study_power
+from benchmark.votes.preferences import comparison_outcomes, majority_shares
+from benchmark.votes.raters import rater_checks
+from benchmark.votes.report import report_page, write_analysis
+from benchmark.votes.summary import RunScores, analyse
+from benchmark.votes.tables import pair_table
 from tests.benchmark.study.simulated import MET, Simulated, Taste, simulate
 
 TRUE = dict(zip(MET, (0.8, 0.4, 0.0, -0.4, -0.8), strict=True))
@@ -290,6 +292,25 @@ def test_one_rater_ties_alone_and_a_method_never_shown_are_said_and_break_nothin
     else:
         assert strength["letters"]["a"] != strength["letters"]["b"]
         assert ties["net"]["low"] < 0 < ties["net"]["high"]
+
+
+def test_a_star_is_ranked_through_its_center() -> None:
+    votes = [
+        a_vote(str(r), str(i), "a", other, "lll" if other == "b" or r else "rrs")
+        for r in range(6)
+        for i in range(6)
+        for other in "bc"
+    ]
+    found = analyse(a_definition("a", "b", "c", design="star", center="a"), votes, resamples=QUICK)
+    sound(found)
+    strengths = found["results"]["included"]["strengths"]["alignment"]
+    assert strengths["order"] == ["a", "c", "b"]
+    table = pair_table(found, found["results"]["included"], "alignment")
+    assert [row[0] for row in table.rows[:3]] == ["a : b", "a : c", "a : all others"]
+    assert [group.title for group in bar_groups(found, found["results"]["included"])][2:] == [
+        question.title for question in QUESTIONS
+    ]
+    assert bar_groups(found, found["results"]["included"])[2].bars[1].shares == (5 / 6, 0, 1 / 6)
 
 
 def test_methods_that_never_met_have_no_common_scale() -> None:

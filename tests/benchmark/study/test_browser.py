@@ -216,6 +216,9 @@ def check_first_page(page: Any) -> None:
         box = button.bounding_box()
         assert box["height"] >= 44
         assert box["width"] >= 44
+    for control in (".play", ".scrub"):  # they are in view without scrolling, below all the videos
+        box = page.locator(control).bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"]
     names = [group.get_attribute("aria-labelledby") for group in page.get_by_role("radiogroup").all()]
     assert len(set(names)) == 3
     page.get_by_role("checkbox", name="Repeat").check()

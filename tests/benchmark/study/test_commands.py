@@ -14,10 +14,10 @@ import yaml
 from benchmark.cli import study as commands
 from benchmark.core.item import BenchmarkError
 from benchmark.study.admin import check_password
-from benchmark.study.analysis.plan import power_lines
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.folder import open_study
 from benchmark.study.records import VoteRefused
+from benchmark.votes.plan import power_lines
 
 BASE = "https://study.example.org"
 

@@ -9,8 +9,8 @@ import krippendorff
 import numpy as np
 import pytest
 
-from benchmark.study.analysis.ballots import ballots
 from benchmark.study.folder import SQLITE, write_settings
+from benchmark.votes.ballots import ballots
 from tests.benchmark.study.simulated import MET, Taste, simulate
 
 TRUE = dict(zip(MET, (0.9, 0.45, 0.0, -0.45, -0.9), strict=True))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
-from benchmark.study.analysis.power import ratings_needed
 from benchmark.study.creation import Created
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.design import Comparison
+from benchmark.votes.power import ratings_needed
 
 VIEWS, ANSWERING = 2, 15.0  # a guess: how often a rater watches a pair, and seconds for the answers
 CHANCE = 0.8

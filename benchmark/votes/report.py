@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report.templating import environment, joined
-from benchmark.study.analysis import tables
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.export import write_votes
-from benchmark.study.analysis.figures import bar_groups, html, svg
-from benchmark.study.analysis.raters import rule_text
 from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.records import Vote
+from benchmark.votes import tables
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.export import write_votes
+from benchmark.votes.figures import bar_groups, html, svg
+from benchmark.votes.raters import rule_text
 from shards.files import write_bytes, write_json
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 REPORT, ANALYSIS, TABLES = "report.html", "analysis.json", "tables"
 KINDS = ("csv", "md", "tex")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.analysis.paper_tables import escaped
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.export import csv_text
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.export import csv_text
 
 NOTHING = "not enough"
 
@@ -93,9 +93,11 @@ def strength_table(analysis: Mapping[str, Any], results: Mapping[str, Any], crit
 
 def pair_table(analysis: Mapping[str, Any], results: Mapping[str, Any], criterion: str) -> Table:
     """Every two methods, and each against all others, by one criterion."""
-    rows = []
+    rows, center = [], analysis["study"]["center"]
     for of in [*results["preferences"][criterion]["pairs"], *results["preferences"][criterion]["overall"]]:
         name = f"{of['first']} : {of['second'] or 'all others'}"
+        if of["net"]["n"] == 0 and center is not None and center not in (of["first"], of["second"]):
+            continue  # a star never shows two rivals
         if of["net"]["n"] == 0:
             rows.append([name, "0", *[NOTHING] * 4, ""])
             continue

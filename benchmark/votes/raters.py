@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmark.statistics.two_way import TwoWayMean, share_interval
-from benchmark.study.analysis.ballots import Ballots, side_sign
 from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.records import Vote
+from benchmark.votes.ballots import Ballots, side_sign
 
 GOLD = ("gold_tie", "gold_loss")
 
