@@ -121,7 +121,7 @@ def _tell(found: dict[str, Any]) -> None:
     for row in shown.rows:
         table.add_row(*map(escape, row))
     print_table(table)
-    print(f"{results['votes']} votes on pairs by {results['raters']} raters; {shown.note}")
+    print(f"{results['votes']} votes on pairs by {results['raters']} raters. {shown.note}.")
     for rater in found["raters"]:
         if rater["reasons"]:
             print(f"left out: {rater['rater']}: {'; '.join(rater['reasons'])}")
