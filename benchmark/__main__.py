@@ -392,7 +392,13 @@ def main() -> int:
         "study": {
             "_help": "Ask people which edits are better: blind pairs in a browser, and what the votes say.",
             "create": study.create,
+            "invite": study.invite,
             "serve": study.serve,
+            "admin": study.admin,
+            "status": study.status,
+            "close": study.close,
+            "open": study.open_,
+            "delete": study.delete,
             "analyse": study_analysis.analyse,
             "export": study_analysis.export,
         },

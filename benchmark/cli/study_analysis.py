@@ -38,10 +38,10 @@ def analyse(
         seed: of the bootstraps
         resamples: of each bootstrap
     """
-    from benchmark.study.analysis.report import write_analysis  # see above
-    from benchmark.study.analysis.summary import RunScores, analyse  # see above
     from benchmark.study.folder import open_study  # see above
     from benchmark.study.texts import study_texts  # see above
+    from benchmark.votes.report import write_analysis  # see above
+    from benchmark.votes.summary import RunScores, analyse  # see above
 
     if resamples < 50:
         raise BenchmarkError(f"--resamples {resamples}: needs at least 50")
@@ -82,15 +82,16 @@ def export(
         rater: only rater.json, what is stored of one rater, by their label; it can be given to them: it does
             not say which method was which
     """
-    from benchmark.study.admin import personal_data  # see above
-    from benchmark.study.analysis.export import write_labels, write_votes  # see above
-    from benchmark.study.analysis.raters import rater_checks  # see above
     from benchmark.study.folder import open_study  # see above
+    from benchmark.votes.export import write_labels, write_votes  # see above
+    from benchmark.votes.raters import rater_checks  # see above
 
     store, place = open_study(Path(study)), Path(out) if out is not None else Path(study) / "export"
     votes = store.votes()
     with exclusive(place, "--out"):
         if rater is not None:
+            from benchmark.study.admin import personal_data  # FastAPI, which only this needs
+
             known = {of.label: of.id for of in store.raters()}
             if rater not in known:
                 raise BenchmarkError(f"--rater {rater}: the study has no such rater")
@@ -108,7 +109,7 @@ def export(
 
 def _tell(found: dict[str, Any]) -> None:
     """The ranking by the majority of criteria, and whom the rule leaves out."""
-    from benchmark.study.analysis import tables  # see above
+    from benchmark.votes import tables  # see above
 
     results = found["results"]["included"]
     shown = tables.strength_table(found, results, tables.MAJORITY)

@@ -89,9 +89,30 @@ class Strengths:
     why_not: str
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Strengths of largest penalised likelihood, of B tables of votes.
+
+    Attributes:
+        strengths: float [B, K].
+        log_tie: logarithm of nu, float [B]; -inf without ties.
+        covariance: of the strengths were votes independent, the inverse of the negative Hessian, [B, K, K].
+        likelihood: logarithm, less the penalty, float [B].
+    """
+
+    strengths: np.ndarray
+    log_tie: np.ndarray
+    covariance: np.ndarray
+    likelihood: np.ndarray
+
+
 def fit(
-    counts: np.ndarray, pairs: np.ndarray, methods: int, ridge: float = RIDGE
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    counts: np.ndarray,
+    pairs: np.ndarray,
+    methods: int,
+    ridge: float = RIDGE,
+    equal: np.ndarray | None = None,
+) -> Fit:
     """Strengths of largest penalised likelihood, of many tables of votes at once.
 
     Args:
@@ -100,10 +121,7 @@ def fit(
         pairs: methods of each pair, int [P, 2].
         methods: their number, K.
         ridge: half of it times the sum of squares is taken from the log-likelihood.
-
-    Returns:
-        Strengths [B, K], logarithm of nu [B] (-inf without ties), and the inverse of the negative Hessian of
-        the strengths, their covariance were votes independent, [B, K, K].
+        equal: two methods whose strengths are held equal, of each table, int [B, 2].
 
     Raises:
         ArithmeticError: Newton's method did not converge.
@@ -114,9 +132,14 @@ def fit(
     half = np.zeros((len(pairs), size))  # of each pair, half the difference of strengths
     half[np.arange(len(pairs)), pairs[:, 0]], half[np.arange(len(pairs)), pairs[:, 1]] = 0.5, -0.5
     n = counts.sum(-1)
+    halves = half[None]
+    if equal is not None:  # from 0 on nothing then leads off the strengths that are equal
+        apart = np.zeros((batch, size))
+        apart[np.arange(batch), equal[:, 0]], apart[np.arange(batch), equal[:, 1]] = 1.0, -1.0
+        halves = half - (apart @ half.T)[:, :, None] * apart[:, None, :] / 2
 
     def chances(at: np.ndarray) -> np.ndarray:
-        d = at @ half.T
+        d = np.matmul(halves, at[:, :, None])[..., 0]
         nu = at[:, -1:] if ties else np.full((batch, 1), -np.inf)
         logits = np.stack([d, np.broadcast_to(nu, d.shape), -d], -1)
         top = logits.max(-1, keepdims=True)
@@ -131,19 +154,22 @@ def fit(
     at = np.zeros((batch, size))
     for _ in range(STEPS):
         win, tie, loss = np.moveaxis(np.exp(chances(at)), -1, 0)
-        slope = (counts[..., 0] - counts[..., 2] - n * (win - loss)) @ half - ridge * at
-        bend = np.einsum("bp,pi,pj->bij", n * (win + loss - (win - loss) ** 2), half, half)
+        turned = np.swapaxes(halves, 1, 2)
+        slope = np.matmul(turned, (counts[..., 0] - counts[..., 2] - n * (win - loss))[..., None])[..., 0]
+        slope -= ridge * at
+        bend = np.matmul(turned * (n * (win + loss - (win - loss) ** 2))[:, None, :], halves)
         bend += ridge * np.eye(size)
         if ties:
             slope[:, -1] += (counts[..., 1] - n * tie).sum(1)
-            across = (-n * tie * (win - loss)) @ half
+            across = np.matmul(turned, (-n * tie * (win - loss))[..., None])[..., 0]
             bend[:, -1, :] += across
             bend[:, :, -1] += across
             bend[:, -1, -1] += (n * tie * (1 - tie)).sum(1)
         step = np.linalg.solve(bend, slope[..., None])[..., 0]
         if np.abs(step).max() < TOLERANCE:
             inverse = np.linalg.inv(bend)[:, :methods, :methods]
-            return at[:, :methods], at[:, -1] if ties else np.full(batch, -np.inf), inverse
+            nu = at[:, -1] if ties else np.full(batch, -np.inf)
+            return Fit(at[:, :methods], nu, inverse, height(at))
         now, length = height(at), np.ones(batch)
         for _ in range(40):  # a step that leads down is halved
             down = height(at + length[:, None] * step) < now - 1e-12 * np.abs(now)
@@ -168,7 +194,8 @@ def bradley_terry(
     """Strengths of all methods, their ranks, and which cannot be told apart.
 
     Intervals are by bootstraps of whole raters, of whole clusters and of what is both, whose covariances are
-    added, added and subtracted (as in `two_way`); no variance is less than independent votes would have.
+    added, added and subtracted (as in `two_way`); no variance is less than independent votes would have. Two
+    methods are told apart by their likelihood ratio over the variance's ratio to that of independent votes.
 
     Args:
         names: of the methods, K of them.
@@ -190,7 +217,8 @@ def bradley_terry(
     cells = cluster_numbers(rows * (int(columns.max()) + 1) + columns)
     table = np.zeros((len(outcomes), len(pairs), 3))
     table[np.arange(len(outcomes)), number, 1 - signed] = 1.0
-    strengths, nu, independent = (of[0] for of in fit(table.sum(0)[None], pairs, len(shown)))
+    full = fit(table.sum(0)[None], pairs, len(shown))
+    strengths, nu, independent = full.strengths[0], full.log_tie[0], full.covariance[0]
     counts = (int(rows.max()) + 1, int(columns.max()) + 1)
     covariance, why = None, ""
     if min(counts) < MIN_CLUSTERS:
@@ -200,12 +228,15 @@ def bradley_terry(
         random = np.random.default_rng(seed)
         ways = [_bootstrap(flat, by, pairs, len(shown), random, resamples) for by in (rows, columns, cells)]
         covariance = (ways, independent)
-    gaps, errors = _gaps(strengths, covariance)
+    gaps, errors, effects = _gaps(strengths, covariance)
     freedom = min(counts) - 1
     order = sorted(range(len(shown)), key=lambda k: -strengths[k])
+    tested = list(itertools.combinations(order, 2))
+    held = fit(np.repeat(table.sum(0)[None], len(tested), 0), pairs, len(shown), equal=np.array(tested))
     listed = []
-    for a, b in itertools.combinations(order, 2):
-        low, high, p = _ends(gaps[a, b], errors[a, b], freedom)
+    for (a, b), likelihood in zip(tested, held.likelihood, strict=True):
+        low, high = _ends(gaps[a, b], errors[a, b], freedom)
+        p = _p(float(full.likelihood[0] - likelihood), effects[a, b], freedom)
         listed.append((a, b, float(gaps[a, b]), low, high, p))
     corrected = holm([p for *_, p in listed])
     apart = {(a, b) for (a, b, *_), p in zip(listed, corrected, strict=True) if p is not None and p <= ALPHA}
@@ -213,7 +244,7 @@ def bradley_terry(
     ranked = [named[k] for k in order]
     methods = dict(nothing)
     for rank, k in enumerate(order, 1):
-        low, high, _ = _ends(strengths[k], errors[k, k], freedom)
+        low, high = _ends(strengths[k], errors[k, k], freedom)
         better, worse = (sum(pair[side] == k for pair in apart) for side in (1, 0))
         methods[named[k]] = Strength(
             float(strengths[k]),
@@ -271,18 +302,21 @@ def _bootstrap(
     np.add.at(sums, group, flat)
     weights = random.multinomial(count, np.full(count, 1 / count), resamples)
     counts = (weights @ sums).reshape(resamples, len(pairs), 3)
-    drawn = fit(counts, pairs, methods)[0]
+    drawn = fit(counts, pairs, methods).strengths
     covariance: np.ndarray = np.cov(drawn.T) * count / (count - 1)
     return covariance
 
 
 def _gaps(
     strengths: np.ndarray, covariance: tuple[list[np.ndarray], np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of strengths with their standard errors, [K, K]; on the diagonal, of the strengths."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences of strengths, their standard errors and design effects, [K, K].
+
+    On the diagonal the errors are those of the strengths.
+    """
     gaps = strengths[:, None] - strengths[None, :]
     if covariance is None:
-        return gaps, np.full_like(gaps, np.nan)
+        return gaps, np.full_like(gaps, np.nan), np.full_like(gaps, np.nan)
 
     def variances(of: np.ndarray) -> np.ndarray:
         own = np.diag(of)
@@ -291,8 +325,10 @@ def _gaps(
         return made
 
     raters, clusters, cells = (variances(of) for of in covariance[0])
-    least = np.maximum(np.maximum(raters, clusters), variances(_centred(covariance[1])))
-    return gaps, np.sqrt(np.maximum(raters + clusters - cells, least))
+    independent = variances(_centred(covariance[1]))
+    least = np.maximum(np.maximum(raters, clusters), independent)
+    variance = np.maximum(raters + clusters - cells, least)
+    return gaps, np.sqrt(variance), variance / independent
 
 
 def _centred(covariance: np.ndarray) -> np.ndarray:
@@ -302,14 +338,26 @@ def _centred(covariance: np.ndarray) -> np.ndarray:
     return made
 
 
-def _ends(value: float, error: float, freedom: int) -> tuple[float | None, float | None, float | None]:
-    """A 95 % interval and p of a difference from 0 by t; None without an error."""
-    from scipy.special import stdtr, stdtrit
+def _ends(value: float, error: float, freedom: int) -> tuple[float | None, float | None]:
+    """A 95 % interval by t; None without an error."""
+    from scipy.special import stdtrit
 
     if not math.isfinite(error):
-        return None, None, None
+        return None, None
     reach = float(stdtrit(freedom, 0.975)) * float(error)
-    return float(value) - reach, float(value) + reach, 2 * float(stdtr(freedom, -abs(value) / error))
+    return float(value) - reach, float(value) + reach
+
+
+def _p(gain: float, effect: float, freedom: int) -> float | None:
+    """Two-sided, from what a difference gains in log-likelihood and its design effect (Rao and Scott 1984).
+
+    The difference over its standard error would not do: where a method won everything, both grow alike.
+    """
+    from scipy.special import stdtr
+
+    if not math.isfinite(effect):
+        return None
+    return 2 * float(stdtr(freedom, -math.sqrt(2 * max(gain, 0.0) / effect)))
 
 
 def _chance(log_odds: float) -> float:

@@ -68,7 +68,7 @@ def correlation(
     kendall = float(stats.kendalltau(x, y).statistic)
     if clusters is None:
         ends = pearson.confidence_interval(0.95)
-        known = n > 3 and math.isfinite(ends.low)
+        known = n > 3 and ends.low < ends.high
         fisher = (float(ends.low), float(ends.high)) if known else (None, None)
         found = Correlation(n, float(pearson.statistic), fisher[0], fisher[1], spearman, kendall)
         if not of_ranks:
@@ -118,6 +118,8 @@ def _kendall_interval(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> tuple[
         return None, None
     zs = np.arctanh(without)
     error = math.sqrt((count - 1) / count * float(((zs - zs.mean()) ** 2).sum()))
+    if error < 1e-12:
+        return None, None
     reach = float(stdtrit(count - 1, 0.975)) * error
     return math.tanh(math.atanh(whole) - reach), math.tanh(math.atanh(whole) + reach)
 
@@ -156,5 +158,7 @@ def jackknife_interval(
         return None, None
     z, zs = np.arctanh(whole), np.arctanh(without)
     error = math.sqrt((count - 1) / count * float(((zs - zs.mean()) ** 2).sum()))
+    if error < 1e-12:  # whichever cluster is left out: how it may vary is not seen
+        return None, None
     reach = float(stdtrit(count - 1, (1 + level) / 2)) * error
     return float(np.tanh(z - reach)), float(np.tanh(z + reach))

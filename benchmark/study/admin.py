@@ -35,7 +35,7 @@ MIN_PASSWORD, MAX_PASSWORD = 12, 1024  # characters
 COST = {"n": 2**15, "r": 8, "p": 3}  # OWASP's, of 2025: 32 MiB and some 0.3 s
 MAX_DELAY = 900.0  # seconds between two tries of one address, at most
 REMEMBERED = 10_000  # addresses that gave a wrong password
-REPORT = "analysis/report.html"  # as `study analyse` writes it
+ANALYSIS, REPORT = "analysis", "report.html"  # what `study analyse` writes in the study's folder
 
 
 def hash_password(password: str) -> str:
@@ -159,7 +159,7 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
                 "answered": sum(rater.answered for rater in raters),
                 "total": sum(store.totals.values()),
                 "seats": len(store.totals),
-                "report": (folder / REPORT).is_file(),
+                "report": (folder / ANALYSIS / REPORT).is_file(),
                 "csrf": security_of(request).form_token(session),
             }
         )
@@ -236,12 +236,15 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
         headers = {"content-disposition": f'attachment; filename="rater-{rater_id}.json"'}
         return Response(text, 200, headers, "application/json")
 
-    @routes.get("/report")
-    def report(session: Admin) -> Response:
-        if not (folder / REPORT).is_file():
-            raise HTTPException(404, "there is no report yet: python -m benchmark study analyse makes it")
-        # The page brings the policy of its own scripts and styles.
-        return FileResponse(folder / REPORT, headers={"content-security-policy": "frame-ancestors 'none'"})
+    @routes.get("/analysis/{name:path}")
+    def analysis(session: Admin, name: str) -> Response:
+        place = folder / ANALYSIS
+        files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+        if name not in files:
+            raise HTTPException(404, "there is no such file; `study analyse` makes the report")
+        # The report brings the policy of its own scripts and styles.
+        policy = {"content-security-policy": "frame-ancestors 'none'"} if name == REPORT else {}
+        return FileResponse(files[name], headers=policy)
 
     return routes
 

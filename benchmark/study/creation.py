@@ -25,6 +25,7 @@ from benchmark.study.material import SOURCE, Material, Tell, read_material
 from benchmark.study.media import corrupted, even_out, shown_frames, write_clip
 from benchmark.study.records import StudyError
 from benchmark.study.store import now
+from benchmark.study.texts import keep_texts
 from benchmark.suites import instruction_of
 from shards.errors import first_line
 from shards.files import sync, write_bytes
@@ -85,6 +86,7 @@ def create_study(
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         (building / folders.MEDIA).mkdir(parents=True)
+        keep_texts(building, definition.language)
         files = _write_media(building / folders.MEDIA, design, material, jobs or os.cpu_count() or 1, tell)
         _write_database(definition, design, material, files, building, folder, database)
     finally:

@@ -86,7 +86,7 @@ class StudyDefinition(_Frozen):
         height: of all prepared videos, in pixels; fps: their rate, None for the source's.
         max_seconds: longer clips are cut to this.
         seed: of the design, of orders and of sides.
-        language: file of the page's texts.
+        language: of the pages: `en`, or the path of a YAML file with the texts of another one.
     """
 
     name: Name

@@ -7,14 +7,17 @@ import hashlib
 import math
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from benchmark.study import database
 from benchmark.study.database import WRITE, ComparisonRow, ItemRow, RaterRow, StudyRow, TrialRow, VoteRow
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import SIDES, Rater, Side, Slot, StudyError, Trial, Vote, VoteRefused
@@ -40,7 +43,7 @@ class Store:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self.engine, self._writing = engine, threading.Lock()
         with self._session() as session:
             row = session.get(StudyRow, 1)
             if row is None:
@@ -52,10 +55,30 @@ class Store:
 
     @contextmanager
     def _session(self, write: bool = False) -> Iterator[Session]:
-        """A transaction; committed at the end of the block."""
+        """A transaction; committed at the end of the block.
+
+        Those who write to SQLite queue here: by itself it has each try again after a while, and twenty raters
+        who vote at once would keep one of them waiting until its time is over.
+        """
         engine = self.engine.execution_options(**WRITE) if write else self.engine
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._queue() if write else nullcontext(),
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
+
+    @contextmanager
+    def _queue(self) -> Iterator[None]:
+        if self.engine.dialect.name != "sqlite":
+            yield
+            return
+        if not self._writing.acquire(timeout=database.BUSY_SECONDS):
+            raise PoolTimeoutError("others wrote for too long")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def invite(self, label: str) -> tuple[Rater, str]:
         """Give the next free seat to a new rater; returns them and their token, which is stored nowhere."""

@@ -61,7 +61,11 @@ def blend(edit: Tensor, source: Tensor, edited: Tensor) -> Tensor:
         edit, source: float [T, H, W, 3] of the same size.
         edited: float [T, h, w, 1], of that size or smaller; enlarged bilinearly.
     """
-    if edited.shape[1:3] != source.shape[1:3]:
-        size = (source.shape[1], source.shape[2])
-        edited = F.interpolate(edited.movedim(-1, 1), size, mode="bilinear").movedim(1, -1)
-    return torch.lerp(source, edit, edited)
+    return torch.lerp(source, edit, enlarge(edited, (source.shape[1], source.shape[2])))
+
+
+def enlarge(edited: Tensor, size: tuple[int, int]) -> Tensor:
+    """A change map, float [T, h, w, 1], at (height, width), bilinearly."""
+    if edited.shape[1:3] == size:
+        return edited
+    return F.interpolate(edited.movedim(-1, 1), size, mode="bilinear").movedim(1, -1)

@@ -47,7 +47,7 @@ def edit(
     mask: str | None = None,
     media: dict[str, str] = {},  # noqa: B006 (never changed)
     size: tuple[int, int] | None = None,
-    frames: int | str | None = None,
+    frames: str | int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     video_guidance: float | None = None,
@@ -124,11 +124,13 @@ def _given_files(media: dict[str, str], **named: str | None) -> dict[str, str]:
     return {name: path for name, path in named.items() if path is not None} | media
 
 
-def _read_frames(frames: int | str | None) -> int | tuple[int, int] | None:
+def _read_frames(frames: str | int | None) -> int | tuple[int, int] | None:
     """A length, or the numbers of a stretch such as 10:250; SettingError for anything else."""
-    if not isinstance(frames, str):
+    if frames is None or isinstance(frames, int):
         return frames
-    found = re.fullmatch(r"([0-9]+):([0-9]+)", frames)
+    if re.fullmatch(r"[0-9]{1,9}", frames):
+        return int(frames)
+    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", frames)
     if found is None:
         raise SettingError(f"--frames {frames}: needs a number, or a stretch such as 10:250")
     return int(found[1]), int(found[2])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.output.preservation import Preservation
 from model.output.video_file import Origin, write_like
 from shards.media import write_image, write_video
 
@@ -26,6 +27,9 @@ class Edit:
         rewritten: the words of the instruction as a language model rewrote them, if it was asked (`enhance`).
         origin: the video file that it was made of, whose sound and tags it keeps; None without one.
         notes: what was done to media so that they fit, such as a last frame that was held.
+        change: bool [T, H, W], where pixels are the edit's own, where the source's details were carried over;
+            None elsewhere.
+        preservation: how much of the source was kept; None for what is no edit of one video or image.
     """
 
     frames: np.ndarray
@@ -36,6 +40,8 @@ class Edit:
     rewritten: str | None = None
     origin: Origin | None = None
     notes: tuple[str, ...] = ()
+    change: np.ndarray | None = None
+    preservation: Preservation | None = None
 
     def describe(self) -> str:
         """Length, size and rate in words, what was done to media, and how much of a region was marked."""
@@ -44,7 +50,8 @@ class Edit:
         words = f"image · {size}"
         if not self.still:
             words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
-        words = " · ".join((words, *self.notes))
+        kept = [self.preservation.describe()] if self.preservation is not None else []
+        words = " · ".join((words, *self.notes, *kept))
         if self.region is None:
             return words
         if not self.region.any():

@@ -19,7 +19,7 @@ import torch
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
-from model.extras.detail_transfer import blend
+from model.extras.detail_transfer import blend, enlarge
 from model.inference.bundled import is_pipeline
 from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
 from model.inference.diffusers_export import export_diffusers
@@ -37,6 +37,7 @@ from model.inference.two_pass import masked_request, region_of, region_request
 from model.inference.window import Options, Window, WindowEditor
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
+from model.output.preservation import Preservation, measure
 from model.sequence.interleave import SequenceError
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
@@ -274,20 +275,33 @@ class Editor:
         if followed is not None and plan.clips[followed].still != plan.still:
             followed = None  # a picture is not where a video's detail comes from
         raw = result if followed is None else np.zeros_like(result)
+        change = None if followed is None else np.zeros(result.shape[:3], bool)
         for start in windows(plan.length, self.config.media.frames):
             stop = min(start + self.config.media.frames, plan.length)
             clips = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
             edit, edited = parts.edit(Window(plan, clips, stop - start, states, followed), options)
             raw[start:stop] = resize(to_pixels(edit), plan.size)
-            if followed is not None:
+            if followed is not None and change is not None:
                 source = to_float(resize(clips[followed], plan.size))
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-        return Edit(result, plan.fps, plan.still, raw, None, plan.rewritten, plan.origin, plan.notes)
+                change[start:stop] = enlarge(edited, plan.size)[..., 0].numpy() > 0
+        kept = _preservation(plan, result, change)
+        return Edit(
+            result, plan.fps, plan.still, raw, None, plan.rewritten, plan.origin, plan.notes, change, kept
+        )
 
     @property
     def multiple(self) -> int:
         """Pixels per token along height and width."""
         return pixels_per_token(self.config, self.vae)
+
+
+def _preservation(plan: Request, result: np.ndarray, change: np.ndarray | None) -> Preservation | None:
+    """How much of the source was kept; None for results that are no edit of one."""
+    source = plan.clips[plan.source] if plan.source is not None else None
+    if source is None or source.still != plan.still or len(source.frames) < plan.length:
+        return None
+    return measure(result, source.frames, change)
 
 
 def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:

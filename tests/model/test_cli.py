@@ -48,11 +48,20 @@ def test_fit_then_edit(
     )
     info = probe(out)
     assert (info.frames, info.height, info.width, info.fps) == (9, 48, 64, 10.0)
-    capsys.readouterr()
+    stretch = ["--frames", "1:8", "--out", str(out)]  # 68 in YAML, which counts in sixties
+    assert main([*edit, "--video1", str(tmp_path / "in.mp4"), *stretch]) == 0
+    assert probe(out).frames == 7
+    said = capsys.readouterr().out
+    assert "no sound in the source" in said
+    assert "% " in said.splitlines()[-1]
     (tmp_path / "cut.mp4").write_bytes(record.bytes("video1")[:100])
     for arguments, message in (
         (["--video1", str(tmp_path / "cut.mp4"), "--out", str(out)], "cut.mp4"),
         (["--video1", str(tmp_path / "none.mp4"), "--out", str(out)], "none.mp4"),
+        (
+            ["--video1", str(tmp_path / "in.mp4"), "--frames", "1-8", "--out", str(out)],
+            "--frames 1-8: needs a number",
+        ),
         (
             ["--video1", str(tmp_path / "in.mp4"), "--out", str(tmp_path / "out.avi")],
             "the result <video2> must end in .mp4",

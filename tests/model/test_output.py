@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from model.inference.edit import Edit
+from model.output.preservation import Preservation, measure
 from model.output.video_file import Origin
 from shards.media import MediaError, probe, read_video
 
@@ -164,3 +165,23 @@ def test_a_source_that_is_gone_leaves_nothing_half_written(tmp_path: Path) -> No
     with pytest.raises(MediaError, match="no such file"):
         edit.write(out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_kept_is_measured_outside_of_the_change() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.integers(40, 200, (40, 32, 48, 3)).astype(np.uint8)
+    assert measure(source, source, None).describe() == "nothing changed"
+    edit = source.copy()
+    edit[:, 8:24, 8:24] = 255 - edit[:, 8:24, 8:24]
+    inside = np.zeros(source.shape[:3], bool)
+    inside[:, 8:24, 8:24] = True
+    edit[..., 0] += np.where(inside, 0, 2).astype(np.uint8)  # red moved elsewhere
+    kept = measure(edit, source, inside)
+    assert kept.changed == pytest.approx(inside.mean())
+    assert kept.drift == pytest.approx(2)
+    assert kept.psnr == pytest.approx(10 * np.log10(255**2 / (4 / 3)))
+    assert kept.describe() == "16.7% edited, elsewhere 46.9 dB, colours off by 2.0"
+    assert measure(edit, source, np.ones_like(inside)) == Preservation(1.0, None, None, False)
+    found = measure(edit, source, None)  # by comparing: most of the square, and nothing beyond its rim
+    assert 0.8 * inside.mean() < found.changed < 1.3 * inside.mean()
+    assert found.describe().startswith(f"{found.changed:.1%} changed, elsewhere ")

@@ -50,6 +50,7 @@ GROUPS = (
     "importing",
     "defects",
     "coverage",
+    "study",
     "votes",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
@@ -92,7 +93,7 @@ def perf(
     Args:
         only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
             sharing, index, model, step, wan, packing, loading, truth, clips,
-            importing, defects, coverage; all when not given
+            importing, defects, coverage, study, votes; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

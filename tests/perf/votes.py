@@ -2,7 +2,7 @@
 
 Simulated votes by the real design: five methods, 400 comparisons of 60 items of 50 videos by three raters
 each, of 20 or 8 raters. Methods differ by video and by rater as normal effects of the log-odds; what the
-population then holds is computed by quadrature. 400 data sets a line.
+population then holds is computed by quadrature. 200 data sets a line.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import bradley_terry, fit
 from benchmark.statistics.two_way import cluster_numbers, preference_interval, share_interval
-from benchmark.study.analysis.ballots import ballots
-from benchmark.study.analysis.power import ratings_needed
+from benchmark.votes.ballots import ballots
+from benchmark.votes.power import ratings_needed
 from tests.benchmark.study.simulated import Taste, simulate
 from tests.perf.measure import Figure
 
@@ -41,7 +41,7 @@ class Votes:
 
 def measure(scratch: Path, device: str, quick: bool) -> list[Figure]:
     """Strengths, shares, agreement, then tests and the planned number of ratings."""
-    runs = 10 if quick else 400
+    runs = 10 if quick else 200
     spreads = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
     made = []
     for raters in (20, 8):
@@ -117,7 +117,7 @@ def truth(strengths: np.ndarray, by_video: float, by_rater: float, votes: Votes)
             for n, (a, b) in zip(counts, pairs, strict=True)
         ]
     )
-    found: np.ndarray = fit(table[None] * 1000, pairs, len(strengths))[0][0]
+    found: np.ndarray = fit(table[None] * 1000, pairs, len(strengths)).strengths[0]
     return found
 
 

@@ -167,19 +167,21 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// One try; "saved", "again" after some seconds, or a sentence to end with.
-async function post() {
-  const vote = { trial: pair.dataset.trial, answers: state.answers, seconds: Math.round(seconds() * 10) / 10 };
+// One try; says whether it is `saved`, is to be sent `again` after some seconds or after a `reload`, or the `end`.
+async function post(vote) {
   let response, body = {};
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), 30000); // longer than the server waits for its database
   try {
     response = await fetch("/vote", {
       method: "POST",
       headers: { "Content-Type": "application/json", "Accept": "application/json", "X-CSRF-Token": pair.dataset.csrf },
       body: JSON.stringify(vote),
-      signal: AbortSignal.timeout(30000), // longer than the server waits for its database
+      signal: late.signal,
     });
     body = await response.json();
   } catch { /* no network, no answer in time, or a proxy's page in place of JSON */ }
+  clearTimeout(timer);
   if (!response) return { again: 0 };
   if (response.ok && body.saved) return { saved: true };
   if (response.status === 409) return { end: body.detail, next: true };
@@ -187,6 +189,8 @@ async function post() {
   if (response.ok || response.status >= 500 || [408, 425, 429].includes(response.status)) {
     return { again: Number(response.headers.get("Retry-After")) || 0 };
   }
+  // the link was opened once more in this browser: a new session, whose token comes with the page
+  if (response.status === 403 && !state.reloaded) return { reload: true };
   return { end: texts.not_taken };
 }
 
@@ -211,12 +215,19 @@ async function submit() {
   player.pause();
   say(texts.sending);
   keep();
+  const vote = { trial: pair.dataset.trial, answers: state.answers, seconds: Math.round(seconds() * 10) / 10 };
   for (let attempt = 0; ; attempt++) {
-    const outcome = await post();
+    const outcome = await post(vote);
     if (outcome.saved) {
       state.saved = true;
       try { sessionStorage.removeItem(KEY); } catch { /* nothing was kept */ }
       location.replace("/study");
+      return;
+    }
+    if (outcome.reload) {
+      state.reloaded = true;
+      keep();
+      location.reload(); // and the answers are sent from there
       return;
     }
     if (outcome.end) {

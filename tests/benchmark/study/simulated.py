@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from benchmark.study.creation import trial_rows
-from benchmark.study.database import Base, ComparisonRow, ItemRow, StudyRow, open_engine
+from benchmark.study.database import (
+    Base,
+    ComparisonRow,
+    ItemRow,
+    StudyRow,
+    TrialRow,
+    VoteRow,
+    open_engine,
+)
 from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.design import Design, Subject, make_design
 from benchmark.study.records import SIDES, Side, Vote
@@ -102,13 +110,18 @@ class Simulated:
         return (second, first) if trial.flipped else (first, second)
 
     def store(self, url: str) -> Store:
-        """A database of the study with all raters invited and all votes recorded."""
+        """A database of the study with everyone's votes, of which the first rater's came one by one."""
         store = write_database(self, url)
-        for seat in range(len(self.design.seats)):
-            rater, _ = store.invite(f"rater {seat}")
-            while (trial := store.next_trial(rater)) is not None:
-                at = seat, trial.position
-                assert store.record(rater, trial.id, self.answers[at], self.seconds[at])
+        raters = [store.invite(f"rater {seat}")[0] for seat in range(len(self.design.seats))]
+        while (trial := store.next_trial(raters[0])) is not None:
+            at = 0, trial.position
+            assert store.record(raters[0], trial.id, self.answers[at], self.seconds[at])
+        with Session(store.engine.execution_options(write=True)) as session, session.begin():
+            for trial_row in session.scalars(select(TrialRow).where(TrialRow.seat > 0)).all():
+                at = trial_row.seat, trial_row.position
+                rater = raters[trial_row.seat].id
+                facts = {"answers": dict(self.answers[at]), "seconds": self.seconds[at], "created": BEGIN}
+                session.add(VoteRow(trial_id=trial_row.id, rater_id=rater, **facts))
         return store
 
 
@@ -122,15 +135,26 @@ def write_database(study: Simulated, url: str) -> Store:
             StudyRow(id=1, definition=dumped, created=BEGIN, secret="s", admin_hash=None, closed=None)
         )
         for of in study.subjects:
-            facts = {"category": of.category, "orientation": of.orientation, "cluster": of.cluster}
-            session.add(ItemRow(id=of.id, text="Make it snow", media="0.mp4", **facts))
+            strata = {"category": of.category, "orientation": of.orientation, "cluster": of.cluster}
+            session.add(ItemRow(id=of.id, text="Make it snow", media="0.mp4", **strata))
         session.flush()
         for number, of_pair in enumerate(study.design.comparisons, 1):
             methods = {"first_method": of_pair.first, "second_method": of_pair.second}
             media = {"first": "1.mp4", "second": "2.mp4", "expected": of_pair.expected}
             session.add(ComparisonRow(id=number, kind=of_pair.kind, item_id=of_pair.item, **methods, **media))
         session.flush()
-        session.add_all(trial_rows(study.design))
+        for seat, trials in enumerate(study.design.seats):
+            for position, trial in enumerate(trials):
+                again = None if trial.repeats is None else f"t{seat}-{trial.repeats}"
+                facts: dict[str, Any] = {
+                    "id": f"t{seat}-{position}",
+                    "seat": seat,
+                    "position": position,
+                    "repeats": again,
+                }
+                session.add(
+                    TrialRow(comparison_id=trial.comparison + 1, flipped=trial.flipped, shown=None, **facts)
+                )
         session.flush()
         session.commit()
     return Store(engine)

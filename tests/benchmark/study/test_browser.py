@@ -200,8 +200,14 @@ def check_first_page(page: Any) -> None:
     radios, send = page.get_by_role("radio"), page.get_by_role("button", name="Send answers")
     assert radios.count() == 9
     page.locator(".scrub").fill(str(FRAMES - 1))
-    page.locator(".frame", has_text=f"{FRAMES} / {FRAMES}").wait_for()
-    page.get_by_role("button", name="One frame on").click()
+    last = page.locator(".frame", has_text=f"{FRAMES} / {FRAMES}")
+    last.wait_for()
+    page.get_by_role("button", name="One frame on").click()  # which is the first one
+    page.get_by_role("checkbox", name="Repeat").uncheck()
+    page.locator(".scrub").fill(str(FRAMES // 2))
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Pause").wait_for(state="hidden")  # at its end, without its beginning
+    last.wait_for()
     assert all(radio.is_disabled() for radio in radios.all())
     assert send.is_disabled()
     page.keyboard.press("1")
@@ -210,8 +216,12 @@ def check_first_page(page: Any) -> None:
         box = button.bounding_box()
         assert box["height"] >= 44
         assert box["width"] >= 44
+    for control in (".play", ".scrub"):  # they are in view without scrolling, below all the videos
+        box = page.locator(control).bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"]
     names = [group.get_attribute("aria-labelledby") for group in page.get_by_role("radiogroup").all()]
     assert len(set(names)) == 3
+    page.get_by_role("checkbox", name="Repeat").check()
     boxes = [page.locator(f".{slot} video").bounding_box() for slot in ("source", "left", "right")]
     assert len({(round(box["width"]), round(box["height"])) for box in boxes}) == 1
 
@@ -274,14 +284,26 @@ def test_answers_outlive_what_goes_wrong(study: Path) -> None:
             page.get_by_role("link", name="Continue").click()
             page.locator("label.progress", has_text="Comparison 3 of").wait_for()
             assert [set(vote.answers.values()) for vote in store.votes()][1] == {"left"}
-            # The study is closed while a pair is judged.
+            # Signed out, who opens the link again finds the answers as they were.
             watch(page)
             choose(page, ["same"] * 3)  # type: ignore[arg-type]
+            page.context.clear_cookies()
+            page.get_by_role("button", name="Send answers").click()
+            page.locator("#status", has_text="no longer signed in").wait_for()
+            page.goto(f"{origin}/r/{token}")
+            assert page.locator(":checked[value=same]").count() == 3
+            # A link that was opened again elsewhere in this browser makes the page's token old.
+            page.context.request.get(f"{origin}/r/{token}")
+            page.get_by_role("button", name="Send answers").click()
+            page.locator("label.progress", has_text="Comparison 4 of").wait_for()
+            watch(page)
+            choose(page, ["same"] * 3)  # type: ignore[arg-type]
+            # The study is closed while a pair is judged.
             store.close()
             page.get_by_role("button", name="Send answers").click()
             page.locator("#status", has_text="was closed before").wait_for()
             page.get_by_role("link", name="Continue").click()
             page.get_by_role("heading", name="The study is closed").wait_for()
-            assert len(store.votes()) == 2
+            assert len(store.votes()) == 3
             fresh.__exit__(None, None, None)
             context.__exit__(None, None, None)

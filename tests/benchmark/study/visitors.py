@@ -49,7 +49,7 @@ class Visitor:
     def vote(self, answers: dict[str, str], seconds: float = 5.0) -> httpx.Response:
         """Vote on the pair that is open."""
         ballot = {"trial": self.trial, "answers": answers, "seconds": seconds}
-        return self.client.post("/vote", json=ballot, headers={"x-csrf-token": self.csrf})
+        return self.client.post("/vote", json=ballot, headers={"x-csrf-token": self.csrf.encode()})
 
 
 class Server:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.study.analysis.ballots import side_sign
-from benchmark.study.analysis.raters import pseudonym
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import StudyError, Vote
+from benchmark.votes.ballots import side_sign
+from benchmark.votes.raters import pseudonym
 from shards.files import write_bytes, write_json
 
 LABELS = ("item", "row", "criterion", "score", "rater")

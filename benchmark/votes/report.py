@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report.templating import environment, joined
-from benchmark.study.analysis import tables
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.export import write_votes
-from benchmark.study.analysis.figures import bar_groups, html, svg
-from benchmark.study.definition import StudyDefinition
+from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.records import Vote
+from benchmark.votes import tables
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.export import write_votes
+from benchmark.votes.figures import bar_groups, html, svg
+from benchmark.votes.raters import rule_text
 from shards.files import write_bytes, write_json
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 REPORT, ANALYSIS, TABLES = "report.html", "analysis.json", "tables"
 KINDS = ("csv", "md", "tex")
 
@@ -71,6 +72,7 @@ def report_page(analysis: Mapping[str, Any], texts: Mapping[str, str]) -> str:
             results=results,
             everyone=analysis["results"].get("all"),
             facts=facts(analysis),
+            rule=rule_text(Exclusion.model_validate(analysis["study"]["exclusion"])),
             bars=[
                 {"title": group.title, "html": html(analysis["center"], group)}
                 for group in bar_groups(analysis, results)

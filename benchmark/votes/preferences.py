@@ -10,7 +10,7 @@ import numpy as np
 from benchmark.statistics.intervals import Mean, mean_interval
 from benchmark.statistics.paired import holm
 from benchmark.statistics.two_way import TwoWayMean, preference_interval, share_interval
-from benchmark.study.analysis.ballots import Ballots, majority
+from benchmark.votes.ballots import Ballots, majority
 
 READINGS = {
     "raters": "each rater's majority of criteria, then the majority of raters",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.analysis.paper_tables import escaped
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.export import csv_text
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.export import csv_text
 
 NOTHING = "not enough"
 
@@ -78,7 +78,7 @@ def strength_table(analysis: Mapping[str, Any], results: Mapping[str, Any], crit
             [
                 method,
                 f"{of['rank']} {rank}".strip(),
-                f"{of['log_odds']:+.2f} {ends(of['low'], of['high'], 2, sign=True)}".strip(),
+                f"{of['log_odds']:+z.2f} {ends(of['low'], of['high'], 2, sign=True)}".strip(),
                 f"{percent(of['win'])} {ends(of['win_low'], of['win_high'], 0, 100)}".strip(),
                 found["letters"][method],
                 str(of["votes"]),
@@ -93,16 +93,18 @@ def strength_table(analysis: Mapping[str, Any], results: Mapping[str, Any], crit
 
 def pair_table(analysis: Mapping[str, Any], results: Mapping[str, Any], criterion: str) -> Table:
     """Every two methods, and each against all others, by one criterion."""
-    rows = []
+    rows, center = [], analysis["study"]["center"]
     for of in [*results["preferences"][criterion]["pairs"], *results["preferences"][criterion]["overall"]]:
         name = f"{of['first']} : {of['second'] or 'all others'}"
+        if of["net"]["n"] == 0 and center is not None and center not in (of["first"], of["second"]):
+            continue  # a star never shows two rivals
         if of["net"]["n"] == 0:
             rows.append([name, "0", *[NOTHING] * 4, ""])
             continue
         shares = [share(of[outcome]) for outcome in ("win", "tie", "loss")]
         p = of["net"]["p"] if of["second"] is None else of["corrected"]
         net = (
-            f"{100 * of['net']['value']:+.0f} {ends(of['net']['low'], of['net']['high'], 0, 100, sign=True)}"
+            f"{100 * of['net']['value']:+z.0f} {ends(of['net']['low'], of['net']['high'], 0, 100, sign=True)}"
         )
         rows.append([name, str(of["net"]["n"]), *shares, net.strip(), p_value(p)])
     heads = ["first : second", "votes", "first, %", "same, %", "second, %", "net, %", "p"]
@@ -135,7 +137,7 @@ def agreement_table(analysis: Mapping[str, Any], results: Mapping[str, Any]) -> 
         own, left = results["self_agreement"][criterion], results["left"][criterion]
         alphas = [of[level] for level in ("nominal", "ordinal")]
         cells = [
-            NOTHING if a["value"] is None else f"{a['value']:.2f} {ends(a['low'], a['high'], 2)}".strip()
+            NOTHING if a["value"] is None else f"{a['value']:z.2f} {ends(a['low'], a['high'], 2)}".strip()
             for a in alphas
         ]
         cells += [
@@ -175,7 +177,7 @@ def exclusion_table(analysis: Mapping[str, Any]) -> Table:
             cells = []
             for of in (kept[criterion]["methods"][method], everyone[criterion]["methods"][method]):
                 value = (
-                    f"{of['log_odds']:+.2f} {ends(of['low'], of['high'], 2, sign=True)}" if of else NOTHING
+                    f"{of['log_odds']:+z.2f} {ends(of['low'], of['high'], 2, sign=True)}" if of else NOTHING
                 )
                 cells += [value.strip(), str(of["rank"]) if of else ""]
             rows.append([f"{name}: {method}", *cells])
@@ -188,7 +190,7 @@ def power_table(analysis: Mapping[str, Any], results: Mapping[str, Any], criteri
     rows = []
     for of in results["power"][criterion]:
         more = "beyond all means" if of["more"] is None else str(of["more"]) if of["more"] else "none"
-        net, least = f"{100 * of['net']:+.0f}", f"{100 * of['least']:.0f}"
+        net, least = f"{100 * of['net']:+z.0f}", f"{100 * of['least']:.0f}"
         cells = [str(of["ratings"]), net, least, f"{of['design_effect']:.1f}", more]
         rows.append([f"{of['first']} : {of['second']}", *cells])
     heads = ["first : second", "ratings", "net, %", "seen at 80 %", "design effect", "more ratings"]
@@ -216,7 +218,7 @@ def metric_tables(analysis: Mapping[str, Any], results: Mapping[str, Any]) -> li
                 values = [
                     NOTHING
                     if one[name] is None
-                    else f"{one[name]:.2f} {ends(one[low], one[high], 2)}".strip()
+                    else f"{one[name]:z.2f} {ends(one[low], one[high], 2)}".strip()
                     for name, low, high in (
                         ("pearson", "low", "high"),
                         ("spearman", "spearman_low", "spearman_high"),
@@ -265,7 +267,7 @@ def ends(
     """An interval in brackets; nothing where there is none."""
     if low is None or high is None:
         return ""
-    form = f"{'+' if sign else ''}.{decimals}f"
+    form = f"{'+' if sign else ''}z.{decimals}f"
     return f"[{scale * low:{form}}, {scale * high:{form}}]"
 
 

@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.study.analysis.ballots import Ballots, ballots
-from benchmark.study.analysis.preferences import preference
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import StudyError, Vote
+from benchmark.votes.ballots import Ballots, ballots
+from benchmark.votes.preferences import preference
 
 MOST = 10_000_000  # ratings: beyond it no study is large enough
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmark.statistics.two_way import TwoWayMean, share_interval
-from benchmark.study.analysis.ballots import Ballots, side_sign
 from benchmark.study.definition import Exclusion, StudyDefinition
 from benchmark.study.records import Vote
+from benchmark.votes.ballots import Ballots, side_sign
 
 GOLD = ("gold_tie", "gold_loss")
 
@@ -38,6 +38,20 @@ class RaterCheck:
     repeats_answers: int
     seconds: float | None
     reasons: list[str] = field(default_factory=list)
+
+
+def rule_text(rule: Exclusion) -> str:
+    """The rule in a sentence."""
+    parts = []
+    if rule.min_gold > 0:
+        parts.append(f"less than {100 * rule.min_gold:g} % of answers to attention checks right")
+    if rule.min_repeats > 0:
+        parts.append(f"less than {100 * rule.min_repeats:g} % of repeated answers equal")
+    if rule.min_seconds > 0:
+        parts.append(f"a median time for a pair below {rule.min_seconds:g} s")
+    if not parts:
+        return "The study has no rule by which raters are left out."
+    return f"The rule was fixed before the first vote: a rater is left out with {', or '.join(parts)}."
 
 
 def pseudonym(vote: Vote) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from benchmark.study.analysis.ballots import MAJORITY
-from benchmark.study.analysis.tables import ends, percent, titles
+from benchmark.votes.ballots import MAJORITY
+from benchmark.votes.tables import ends, percent, titles
 
 OUTCOMES = ("win", "tie", "loss")
 COLOURS = {"win": ("#1f5fbf", "#fff"), "tie": ("#c9ced6", "#1c2024"), "loss": ("#d9822b", "#1c2024")}

@@ -15,7 +15,7 @@ from benchmark.core.item import BenchmarkError
 from benchmark.core.score_cache import number_in
 from benchmark.statistics.bradley_terry import Strengths
 from benchmark.statistics.correlation import Correlation, correlation
-from benchmark.study.analysis.ballots import Ballots
+from benchmark.votes.ballots import Ballots
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,19 @@ import numpy as np
 from benchmark.analysis.compare import Items
 from benchmark.statistics.agreement import krippendorff_alpha
 from benchmark.statistics.bradley_terry import RIDGE, bradley_terry
-from benchmark.study.analysis.ballots import Ballots, ballots
-from benchmark.study.analysis.metrics import metric_report
-from benchmark.study.analysis.power import all_powers
-from benchmark.study.analysis.preferences import (
+from benchmark.study.definition import StudyDefinition
+from benchmark.study.records import StudyError, Vote
+from benchmark.votes.ballots import Ballots, ballots
+from benchmark.votes.metrics import metric_report
+from benchmark.votes.power import all_powers
+from benchmark.votes.preferences import (
     READINGS,
     majority_shares,
     overall_preferences,
     pair_preferences,
     readings_differ,
 )
-from benchmark.study.analysis.raters import left_share, rater_checks, self_agreement
-from benchmark.study.definition import StudyDefinition
-from benchmark.study.records import StudyError, Vote
+from benchmark.votes.raters import left_share, rater_checks, self_agreement
 
 VERSION = 1  # of analysis.json
 
