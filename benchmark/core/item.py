@@ -42,7 +42,8 @@ class Unscored:
     `usage` is what asking for it took, as `Worded.usage`. `retry` says that it is a failure and no finding:
     the next run asks again (a service that was down), where it otherwise keeps the reason (no mask). `kind`
     is the failure's: `timeout`, `transport`, `server`, `busy`, `quota`, `request`, `filter`, `refusal`,
-    `answer` of somebody who was asked; `error` is what a metric raised that no input accounts for.
+    `answer` of somebody who was asked; `edit` of an editor; `error` is what a metric raised that no input
+    accounts for.
     """
 
     reason: str

@@ -123,7 +123,8 @@ def _failures(kinds: Mapping[str, int]) -> Note | None:
     if not kinds:
         return None
     lines = [[kind, str(count)] for kind, count in kinds.items()]
-    return Note("Failures by kind", ["kind", "scores"], lines, "The next run asks these again.")
+    asked = "Later runs ask these again, --retry times at most."
+    return Note("Failures by kind", ["kind", "scores"], lines, asked)
 
 
 def _unlike(differences: list[Mapping[str, str]]) -> Note | None:

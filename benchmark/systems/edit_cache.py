@@ -150,7 +150,7 @@ class CachedEdits:
     def failure(self, item: Item) -> Unscored | None:
         """Why the edit could not be made, where that was tried; BenchmarkError where that is damaged."""
         reason, _ = self._failed(item)
-        return Unscored(reason, retry=True) if reason else None
+        return Unscored(reason, retry=True, kind="edit") if reason else None
 
     def failures(self, item: Item) -> int:
         """How often the edit failed, over all runs of the folder; BenchmarkError where that is damaged."""
@@ -193,7 +193,7 @@ class CachedEdits:
             reason = f"the edit failed: {kind}{first_line(error)[:600]}"
             failures = self.failures(item) + 1
             write_json(self._failure_path(item), {"item": item.id, "reason": reason, "failures": failures})
-            return Unscored(reason, retry=True)
+            return Unscored(reason, retry=True, kind="edit")
         peak = edited.peak_bytes if edited.peak_bytes is not None else meter.peak_bytes
         facts = {
             "item": item.id,

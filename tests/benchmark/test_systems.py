@@ -213,6 +213,7 @@ def test_a_failed_edit_is_made_again_so_often_and_others_once(
             ("broken", "the edit failed: it ended with status 1: no memory")
         ]
     assert tries == [1, 1, 2, 3, 3, 4]
+    assert run.failed_by_kind() == {"edit": 1}
     assert (run.counts["edits_made"], run.counts["edits_reused"]) == (0, 1)
     (kept,) = (tmp_path / "out" / "edits").glob("*.failed.json")
     kept.write_text("{}")
