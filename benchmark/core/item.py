@@ -15,12 +15,12 @@ import numpy as np
 
 from benchmark.core.optical_flow import backward_flow
 from shards.errors import EditVerseError
+from shards.frames import ring_brush
 from shards.media import Size, resize
 
 Mode = Literal["official", "corrected"]  # as the published code computes, or without its faults
 
 # The band around the mask that counts neither as inside nor as outside, as a share of the shorter side.
-RING = 0.02
 
 
 class BenchmarkError(EditVerseError, ValueError):
@@ -168,14 +168,6 @@ def shrink_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     shrinks = height * width < mask.shape[1] * mask.shape[2]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
     return np.stack([cv2.resize(m.astype(np.float32), (width, height), interpolation=how) > 0 for m in mask])
-
-
-def ring_brush(size: tuple[int, ...]) -> np.ndarray:
-    """A disc whose radius is `RING` of the shorter side of (height, width), one pixel at least."""
-    import cv2
-
-    reach = max(1, round(RING * min(size)))
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
 
 
 def beyond(mask: np.ndarray) -> np.ndarray:

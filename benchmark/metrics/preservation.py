@@ -12,13 +12,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from benchmark.core.item import Reference, Unscored, Worded, beyond, ring_brush
+from benchmark.core.item import Reference, Unscored, Worded, beyond
 from benchmark.core.once import Once, content_key
-from shards.frames import evenly_spaced, psnr
+from shards.frames import differing, evenly_spaced, psnr
 
 Region = Literal["mask", "target", "measured"]
-LEVELS = 24  # of 255: by how much a channel differs where something was changed, beyond what compression does
-BLUR = 1.0  # pixels, of a Gaussian before that comparison
 SMALLEST = 16  # pixels, side of a picture that a change can be measured in
 
 
@@ -73,24 +71,6 @@ def change_of(reference: Reference, result: np.ndarray) -> Change | Unscored:
     return (
         found if found.inside.any() else Unscored(f"nothing was changed: {found.words}, and that is nowhere")
     )
-
-
-def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """bool [T, H, W]: where frames uint8 [T, H, W, 3] differ by `LEVELS`, without specks and holes.
-
-    Both are blurred first, then opened and closed by a disc of `RING` of the shorter side (one pixel at
-    least), so that noise is no change.
-    """
-    import cv2
-
-    brush = ring_brush(a.shape[1:3])
-    masks = []
-    for first, second in zip(a, b, strict=True):
-        soft = [cv2.GaussianBlur(f.astype(np.float32), (0, 0), BLUR) for f in (first, second)]
-        raw = (np.abs(soft[0] - soft[1]).max(-1) >= LEVELS).astype(np.uint8)
-        raw = cv2.morphologyEx(raw, cv2.MORPH_OPEN, brush)
-        masks.append(cv2.morphologyEx(raw, cv2.MORPH_CLOSE, brush) > 0)
-    return np.stack(masks)
 
 
 def kept_of(reference: Reference, result: np.ndarray) -> tuple[Change, np.ndarray] | Unscored:

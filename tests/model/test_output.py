@@ -170,7 +170,11 @@ def test_a_source_that_is_gone_leaves_nothing_half_written(tmp_path: Path) -> No
 def test_what_was_kept_is_measured_outside_of_the_change() -> None:
     rng = np.random.default_rng(0)
     source = rng.integers(40, 200, (40, 32, 48, 3)).astype(np.uint8)
-    assert measure(source, source, None).describe() == "nothing changed"
+    assert measure(source, source, None).describe() == "nothing changed: all is equal"
+    assert (
+        measure(source + np.uint8(1), source, None).describe()
+        == "nothing changed: 48.1 dB, colours off by 1.0"
+    )
     edit = source.copy()
     edit[:, 8:24, 8:24] = 255 - edit[:, 8:24, 8:24]
     inside = np.zeros(source.shape[:3], bool)
