@@ -136,7 +136,7 @@ test-fast: $(READY)
 	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## the tests that take minutes
-	$(PY) -m pytest -m slow -n $(JOBS) --dist loadfile --timeout 3600 --durations 20
+	$(PY) -m pytest -m slow -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 3600 --durations 20
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600
