@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-RING = 0.02  # of the shorter side: what counts as a speck, a hole or a rim
+# Of the shorter side: what counts as a speck or a hole of a change, and the band around one that is neither
+# inside nor outside.
+RING = 0.02
 LEVELS = 24  # of 255: by how much a channel differs where something was changed, beyond what coding does
 BLUR = 1.0  # pixels, of a Gaussian before that comparison
 

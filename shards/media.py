@@ -211,7 +211,13 @@ def matrix_of(frame: Any) -> Colorspace | None:
         ColorTrc.ARIB_STD_B67,
     ):
         return Colorspace.BT2020
-    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+    return matrix_of_size((frame.height, frame.width))
+
+
+def matrix_of_size(size: Size) -> Colorspace:
+    """What players take for a video of this (height, width) of which nothing else is known."""
+    height, width = size
+    return Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
 
 
 def probe(source: Source) -> VideoInfo:

@@ -73,6 +73,14 @@ def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
     _write(path, frames, fps, "ffv1", "gray", {"level": "3", "slices": "4", "slicecrc": "1"})
 
 
+def even_sides(picture: np.ndarray) -> np.ndarray:
+    """A picture [H, W, 3] with even sides, as 4:2:0 has: an odd one repeats its last row or column."""
+    height, width = picture.shape[:2]
+    if not height % 2 and not width % 2:
+        return picture
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
 class Yuv420:
     """Turns uint8 RGB [H, W, 3], even sides, into yuv420p as decoders read it: a pixel's chroma on its left.
 

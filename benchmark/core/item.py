@@ -20,8 +20,6 @@ from shards.media import Size, resize
 
 Mode = Literal["official", "corrected"]  # as the published code computes, or without its faults
 
-# The band around the mask that counts neither as inside nor as outside, as a share of the shorter side.
-
 
 class BenchmarkError(EditVerseError, ValueError):
     """A request that cannot be carried out; the message names the file or setting and what to do."""

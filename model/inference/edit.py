@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.output.preservation import Preservation
+from model.output.preservation import Preservation, measure
 from model.output.video_file import Origin, write_like
 from shards.media import write_image, write_video
+from shards.video_writer import even_sides
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Edit:
         notes: what was done to media so that they fit, such as a last frame that was held.
         change: bool [T, H, W], where pixels are the edit's own, where the source's details were carried over;
             None elsewhere.
-        preservation: how much of the source was kept; None for what is no edit of one video or image.
+        source: uint8 RGB [T', h, w, 3] with T' >= T, what it is an edit of; None where it is none.
     """
 
     frames: np.ndarray
@@ -41,7 +43,12 @@ class Edit:
     origin: Origin | None = None
     notes: tuple[str, ...] = ()
     change: np.ndarray | None = None
-    preservation: Preservation | None = None
+    source: np.ndarray | None = None
+
+    @cached_property
+    def preservation(self) -> Preservation | None:
+        """How much of the source was kept, measured when it is asked for; None for what is no edit of one."""
+        return None if self.source is None else measure(self.frames, self.source, self.change)
 
     def describe(self) -> str:
         """Length, size and rate in words, what was done to media, and how much of a region was marked."""
@@ -73,10 +80,8 @@ class Edit:
             write_image(path, self.frames[0])
             return ""
         if self.origin is not None:
-            return write_like(path, self.frames, self.fps, self.origin).sound
-        _, height, width, _ = self.frames.shape
-        odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-        write_video(path, np.pad(self.frames, odd, mode="edge"), self.fps)
+            return write_like(path, self.frames, self.fps, self.origin)
+        write_video(path, map(even_sides, self.frames), self.fps)
         return ""
 
 

@@ -37,7 +37,6 @@ from model.inference.two_pass import masked_request, region_of, region_request
 from model.inference.window import Options, Window, WindowEditor
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
-from model.output.preservation import Preservation, measure
 from model.sequence.interleave import SequenceError
 from model.sequence.pixels import to_float
 from shards.errors import ConfigError
@@ -191,9 +190,9 @@ class Editor:
                 that its preset allows, and the result is resized from there.
             frames: length of the result; the first video's by default, 1 where only images are given. A pair
                 takes the frames from the first number to before the second one of the first video, and of
-                masks that are as long as it is.
-                Published weights take 1 + 4 k frames: a source of another length is filled up with its last
-                frame and the result cut back, another length that is no source's is refused.
+                masks that are as long as it is. Published weights take 1 + 4 k frames: a source of another
+                length is filled up with its last frame and the result cut back, another length that is no
+                source's is refused.
             fps: of the result; the first video's by default.
             steps, guidance, solver, video_guidance, image_guidance, negative: the checkpoint's defaults when
                 None, see `InferenceConfig`.
@@ -283,25 +282,25 @@ class Editor:
             raw[start:stop] = resize(to_pixels(edit), plan.size)
             if followed is not None and change is not None:
                 source = to_float(resize(clips[followed], plan.size))
+                edited = enlarge(edited, plan.size)
                 result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-                change[start:stop] = enlarge(edited, plan.size)[..., 0].numpy() > 0
-        kept = _preservation(plan, result, change)
+                change[start:stop] = edited[..., 0].numpy() > 0
         return Edit(
-            result, plan.fps, plan.still, raw, None, plan.rewritten, plan.origin, plan.notes, change, kept
+            result,
+            plan.fps,
+            plan.still,
+            raw,
+            rewritten=plan.rewritten,
+            origin=plan.origin,
+            notes=plan.notes,
+            change=change,
+            source=plan.edited,
         )
 
     @property
     def multiple(self) -> int:
         """Pixels per token along height and width."""
         return pixels_per_token(self.config, self.vae)
-
-
-def _preservation(plan: Request, result: np.ndarray, change: np.ndarray | None) -> Preservation | None:
-    """How much of the source was kept; None for results that are no edit of one."""
-    source = plan.clips[plan.source] if plan.source is not None else None
-    if source is None or source.still != plan.still or len(source.frames) < plan.length:
-        return None
-    return measure(result, source.frames, change)
 
 
 def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ class Request:
         source: name of the first video or image in the text that the result takes its looks from, if any.
         first_frame: name of the image that is the result's first frame, if any.
         rewritten: the words, where a language model rewrote them.
+        first_video: name of the first video in the text, which sets the result's length and rate; if any.
         notes: what was done to media so that they fit the result, in words.
     """
 
@@ -45,6 +46,7 @@ class Request:
     source: str | None
     first_frame: str | None = None
     rewritten: str | None = None
+    first_video: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -54,11 +56,16 @@ class Request:
 
     @property
     def origin(self) -> Origin | None:
-        """The file whose sound and tags the result keeps: that of the first video in the text."""
-        videos = [clip for name in self.instruction.sources if not (clip := self.clips[name]).still]
-        if self.still or not videos or videos[0].file is None:
-            return None
-        return Origin(videos[0].file, videos[0].start)
+        """The file whose sound and tags a video keeps: that of the first video in the text."""
+        clip = None if self.first_video is None else self.clips[self.first_video]
+        return None if self.still or clip is None or clip.file is None else Origin(clip.file, clip.start)
+
+    @property
+    def edited(self) -> np.ndarray | None:
+        """Frames of what the result is an edit of, uint8 RGB; None where it is no edit of one medium."""
+        clip = None if self.source is None else self.clips[self.source]
+        fits = clip is not None and clip.still == self.still and len(clip.frames) >= self.length
+        return clip.frames if clip is not None and fits else None
 
 
 def plan_request(
@@ -90,27 +97,25 @@ def plan_request(
     preset, multiple = config.media, pixels_per_token(config, vae)
     given = {name: value for name, value in media.items() if value is not None}
     instruction = _checked(text, given, target)
-    first = next((name for name in instruction.inputs if name.startswith("video") and name in given), None)
-    span = _span(frames, first) if isinstance(frames, tuple) else None
-    count = frames if span is None else span[1] - span[0]
-    assert not isinstance(count, tuple)
-    if count is not None and count < 1:
-        raise SequenceError(f"frames: needs at least 1, got {count}")
+    first = next((name for name in instruction.sources if name.startswith("video")), None)
+    span: tuple[int, int | None] = (0, None)
+    if isinstance(frames, tuple):
+        start, stop = span = _span(frames, first)
+        frames = stop - start
+    if frames is not None and frames < 1:
+        raise SequenceError(f"frames: needs at least 1, got {frames}")
     if fps is not None and not fps > 0:
         raise SequenceError(f"fps: must be above 0, got {fps}")
     asked = None if size == "model" else size
     if asked is not None:
         check_size(asked, multiple)
-    clips = {
-        name: load_media(name, value, *(span if span and name == first else ()))
-        for name, value in given.items()
-    }
-    if span is not None and first is not None:
-        clips = _cut_masks(clips, span, len(clips[first].frames))
+    clips = {name: load_media(name, value, *(span if name == first else ())) for name, value in given.items()}
+    if span[1] is not None:
+        clips = _cut_masks(clips, span[0], span[1])
     looks = instruction.sources
     videos = [clips[name] for name in looks if not clips[name].still]
     still = instruction.makes_image
-    length = _length(instruction, clips, count, preset)
+    length = _length(instruction, clips, first, frames, preset)
     clips, notes = _fit_videos(clips, first, length)
     if config.transformer is not None and length not in [len(clip.frames) for clip in videos]:
         check_length(length, vae.temporal)
@@ -127,6 +132,7 @@ def plan_request(
         still=still,
         source=looks[0] if looks else None,
         first_frame=_first_frame(instruction, config, length, vae),
+        first_video=first,
         notes=notes,
     )
 
@@ -143,11 +149,11 @@ def _span(frames: tuple[int, int], first: str | None) -> tuple[int, int]:
     return start, stop
 
 
-def _cut_masks(clips: Mapping[str, Clip], span: tuple[int, int], length: int) -> dict[str, Clip]:
+def _cut_masks(clips: Mapping[str, Clip], start: int, stop: int) -> dict[str, Clip]:
     """Masks of the whole video, cut as it was; those that are of the stretch alone stay."""
     return {
-        name: replace(clip, frames=clip.frames[slice(*span)])
-        if name.startswith("mask") and not clip.still and len(clip.frames) >= max(span[1], length + 1)
+        name: replace(clip, frames=clip.frames[start:stop])
+        if name.startswith("mask") and not clip.still and len(clip.frames) >= stop
         else clip
         for name, clip in clips.items()
     }
@@ -179,19 +185,21 @@ def _fit_videos(
 
 
 def _length(
-    instruction: Instruction, clips: Mapping[str, Clip], frames: int | None, preset: MediaConfig
+    instruction: Instruction,
+    clips: Mapping[str, Clip],
+    first: str | None,
+    frames: int | None,
+    preset: MediaConfig,
 ) -> int:
     """Frames of the result: those asked for, else as the first video has, else the model's own length."""
     still = instruction.makes_image
-    videos = [clips[name] for name in instruction.sources if not clips[name].still]
-    length = frames or (1 if still else len(videos[0].frames) if videos else preset.frames)
+    length = frames or (1 if still else preset.frames if first is None else len(clips[first].frames))
     if still and length != 1:
         raise SequenceError(f"frames: <{instruction.target}> is an image, it has one frame, not {length}")
-    if not videos and length > preset.frames:
+    if first is None and length > preset.frames:
         raise SequenceError(
             f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
         )
-    first = next((name for name in instruction.sources if not clips[name].still), None)
     for name, clip in clips.items():
         beside = name.startswith("video") and name != first  # its last frame is held
         if not clip.still and len(clip.frames) < length and not beside:

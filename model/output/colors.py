@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
-from shards.media import Size, matrix_of
+from shards.media import Size, matrix_of, matrix_of_size
 from shards.video_writer import Yuv420
 
 _UNSPECIFIED = 2
@@ -56,12 +56,14 @@ class Colors:
         matrix, primaries, transfer = (int(tag) for tag in tags)
         full = int(frame.color_range) == _FULL
         if frame.format.is_rgb:
-            guessed = _guess(size)
+            guessed = matrix_of_size(size)
             return cls(_TAGS[guessed], _or(primaries, _TAGS[guessed]), _or(transfer, 1), False, guessed)
         applied = matrix_of(frame)
         if applied is None:  # the file names its matrix
             return cls(matrix, primaries, transfer, full, _MATRICES.get(matrix, Colorspace.ITU601))
-        same = applied == _guess(size) or applied == Colorspace.BT2020  # guessed by its tags, not by its size
+        same = (
+            applied == matrix_of_size(size) or applied == Colorspace.BT2020
+        )  # guessed by its tags, not by its size
         return cls(_UNSPECIFIED if same else _TAGS[applied], primaries, transfer, full, applied)
 
     def tag(self, context: Any) -> None:
@@ -95,12 +97,6 @@ def _full_range(shares: tuple[float, float], picture: np.ndarray) -> av.VideoFra
         planes.append((before + 2 * lines[:, 0::2] + lines[:, 1::2]) / 4)
     levels = np.concatenate([plane.ravel() for plane in planes]).round().clip(0, 255).astype(np.uint8)
     return av.VideoFrame.from_ndarray(levels.reshape(-1, picture.shape[1]), format="yuv420p")
-
-
-def _guess(size: Size) -> Colorspace:
-    """What players take for a video of this (height, width) that names no matrix; see `matrix_of`."""
-    height, width = size
-    return Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
 
 
 def _or(tag: int, instead: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,15 +32,13 @@ class Preservation:
 
     def describe(self) -> str:
         """In words, as it stands beside the result."""
-        words = f"{self.changed:.1%} {'changed' if self.measured else 'edited'}, elsewhere "
-        if not self.changed:
-            words = "nothing changed: "
+        words = f"{self.changed:.1%} {'changed' if self.measured else 'edited'}"
         if self.psnr is None or self.drift is None:
-            return words.removesuffix(", elsewhere ")
-        same = "all is equal" if not self.changed else "equal"
-        return words + (
-            same if np.isinf(self.psnr) else f"{self.psnr:.1f} dB, colours off by {self.drift:.1f}"
-        )
+            return words
+        kept = f"{self.psnr:.1f} dB, colours off by {self.drift:.1f}"
+        if math.isinf(self.psnr):
+            kept = "equal" if self.changed else "all is equal"
+        return f"{words}, elsewhere {kept}" if self.changed else f"nothing changed: {kept}"
 
 
 def measure(edit: np.ndarray, source: np.ndarray, change: np.ndarray | None) -> Preservation:

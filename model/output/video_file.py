@@ -18,6 +18,7 @@ from model.output.sound import Sound
 from shards.errors import MediaError
 from shards.files import atomic_path
 from shards.media import Source, name_of, open_video, probe
+from shards.video_writer import even_sides
 
 CRF = "14"  # of x264: at 18, flat colours move by up to half a level
 SAME_RATE = 1e-3  # rates that differ by less are one rate, written as the source's fraction
@@ -36,14 +37,7 @@ class Origin:
     start: int = 0
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """What became of a source's sound, as words such as `sound: aac copied`."""
-
-    sound: str
-
-
-def write_like(path: str | Path, frames: Iterable[np.ndarray], fps: float, origin: Origin) -> Delivery:
+def write_like(path: str | Path, frames: Iterable[np.ndarray], fps: float, origin: Origin) -> str:
     """Write uint8 RGB frames [T, H, W, 3] as H.264 mp4 with what else its source has. Atomic.
 
     Kept are the rate as a fraction, sound (its packets, where an mp4 can hold them; cut to the frames, or to
@@ -59,6 +53,9 @@ def write_like(path: str | Path, frames: Iterable[np.ndarray], fps: float, origi
         fps: of the frames. Where it is not the source's, they last longer or shorter than its sound, which is
             then left out.
         origin: what they were made of.
+
+    Returns:
+        What became of the source's sound, in words such as `sound: aac copied`.
 
     Raises:
         MediaError: no frames, a rate that is not positive, or a source that cannot be read any more.
@@ -98,7 +95,7 @@ def write_like(path: str | Path, frames: Iterable[np.ndarray], fps: float, origi
                 raise MediaError(
                     f"{path}: frame {count - 1} is {picture.dtype} {picture.shape}, not uint8 {first.shape}"
                 )
-            frame = convert(_even(picture))
+            frame = convert(even_sides(picture))
             frame.pts, frame.time_base = count - 1, 1 / rate
             if sound is not None:
                 sound.until(count / float(rate))
@@ -107,8 +104,8 @@ def write_like(path: str | Path, frames: Iterable[np.ndarray], fps: float, origi
             sound.finish(count)
         result.mux(video.encode(None))
     if sound is None:
-        return Delivery(f"sound left out: {name_of(origin.file)} has another frame rate than the result")
-    return Delivery(sound.sound.note)
+        return f"sound left out: {name_of(origin.file)} has another frame rate than the result"
+    return sound.sound.note
 
 
 class _Interleaved:
@@ -135,9 +132,8 @@ class _Interleaved:
         """Mux the rest: until the last frame's end, or the sound's own where that is the source's last."""
         whole = self.start + count >= self.total
         end = math.inf if whole else count / float(self.rate)
-        over: set[int] = (
-            set()
-        )  # tracks that have reached the end; packets of others may come later in the file
+        # Tracks that have reached the end; packets of others may come later in the file.
+        over: set[int] = set()
         while len(over) < len(self.sound.tracks):
             packet, self.held = self.held or next(self.packets, None), None
             if packet is None:
@@ -155,11 +151,3 @@ def _exact_rate(stream: Any, fps: float) -> Fraction:
     if own and abs(float(own) / fps - 1) < SAME_RATE:
         return Fraction(own)
     return Fraction(fps).limit_denominator(1001)
-
-
-def _even(picture: np.ndarray) -> np.ndarray:
-    """Frames of H.264 in 4:2:0 have even sides."""
-    height, width = picture.shape[:2]
-    if height % 2 or width % 2:
-        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return picture
