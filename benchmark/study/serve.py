@@ -20,6 +20,7 @@ from benchmark.study.app import create_app
 from benchmark.study.folder import open_study
 from benchmark.study.records import StudyError
 from benchmark.study.security import ServeSettings, uvicorn_options
+from shards.sockets import listen, web_address
 
 APPLICATION = f"{__name__}:application"
 VARIABLE = "EDITVERSE_STUDY"  # tells further processes of a server what they serve
@@ -52,9 +53,8 @@ def serve(
     if settings is None and host in ("", "0.0.0.0", "::"):
         raise StudyError(f"--host {host}: needs --base-url, the address that raters open")
     store = open_study(folder)  # what is wrong with the study is said before there is a server
-    with _listen(host, port) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
+    with listen(host, port) as listener:
+        address = web_address(host, listener.getsockname()[1])
         settings = settings or ServeSettings(base_url=address)
         create_app(store, folder, settings)
         store.engine.dispose()
@@ -104,13 +104,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; OSError names host and port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"cannot listen on port {port} of {host}: {reason}; try another --port") from error

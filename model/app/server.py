@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from model.app.files import FileStore, server_folder
 from model.app.service import AppConfig, EditService
 from model.inference.editor import Editor
+from shards.sockets import listen, web_address
 
 if TYPE_CHECKING:
     import fastapi
@@ -41,25 +42,14 @@ def serve(editor: Editor, config: AppConfig) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     desk = EditService(editor, config)
-    with contextlib.suppress(KeyboardInterrupt), listen(config) as listener, server_folder() as folder:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        listen(config.host, config.port) as listener,
+        server_folder() as folder,
+    ):
         store = FileStore(folder, config.max_stored_mb * 10**6)
         with store.cleaning():
             _run_server(desk, store, listener)
-
-
-def listen(config: AppConfig) -> socket.socket:
-    """A socket that listens where `config` says.
-
-    Raises:
-        OSError: naming port and host.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"cannot listen on port {config.port} of {config.host}: {error.strerror}; try another --port"
-        ) from error
 
 
 def _run_server(desk: EditService, store: FileStore, listener: socket.socket) -> None:
@@ -73,7 +63,7 @@ def _run_server(desk: EditService, store: FileStore, listener: socket.socket) ->
     guard = PageGuard(app, page, store, desk.config)
     gradio_app: Any = app.routes[-1].app  # type: ignore[attr-defined]  # what was mounted last
     host, port = desk.config.host, desk.config.port
-    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "localhost", "": "localhost"}.get(host, host)
+    address = web_address("localhost" if host in ("0.0.0.0", "") else host, port)
 
     class Server(uvicorn.Server):
         """Says when the page can be opened, and ends the page's streams before it waits for connections."""
@@ -81,7 +71,7 @@ def _run_server(desk: EditService, store: FileStore, listener: socket.socket) ->
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                print(f"EditVerse is at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
+                print(f"EditVerse is at {address}/ (Ctrl-C ends it)", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             desk.stop()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from shards.errors import SettingError
+from shards.sockets import web_address
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -115,8 +116,7 @@ class Server:
         except (OSError, OverflowError) as error:
             self._socket.close()
             raise SettingError(f"--host {host} --port {port}: {error}; choose another port") from None
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._socket.getsockname()[1]}/"
+        self.url = f"{web_address(host, self._socket.getsockname()[1])}/"
 
     def _uvicorn(self) -> Any:
         import uvicorn
