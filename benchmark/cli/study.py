@@ -17,11 +17,12 @@ from rich.table import Column, Table
 
 from benchmark.core.item import BenchmarkError
 from benchmark.study.definition import read_definition
+from benchmark.study.records import MAX_LABEL
 from shards.errors import first_line
 from shards.help_pages import help_page
+from shards.sockets import web_address
 from shards.terminal import print_table
 
-LABEL = 80  # characters of a rater's label, as on the admin page
 console = Console(stderr=True)
 
 
@@ -86,7 +87,7 @@ def invite(
 
     if (count is None) == (labels is None):
         raise BenchmarkError("study invite: needs either --count or --labels")
-    store, base = open_study(Path(study)), ServeSettings(base_url).base_url.rstrip("/")
+    store, settings = open_study(Path(study)), ServeSettings(base_url)
     taken = {rater.label for rater in store.raters()}
     names = new_labels(count, taken) if labels is None else read_labels(Path(labels), taken)
     if len(names) > (free := len(store.totals) - len(taken)):
@@ -95,7 +96,7 @@ def invite(
     writer.writerow(["label", "link"])
     for name in names:
         _, token = store.invite(name)
-        writer.writerow([name, f"{base}/r/{token}"])
+        writer.writerow([name, settings.link(token)])
         sys.stdout.flush()  # what comes after may fail, and this link is stored nowhere
 
 
@@ -116,8 +117,10 @@ def read_labels(path: Path, taken: Collection[str]) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     seen = set(taken)
     for name in names:
-        if len(name) > LABEL or not name.isprintable():
-            raise BenchmarkError(f"--labels {path}: {name[:LABEL]!r} is no label: at most {LABEL} characters")
+        if len(name) > MAX_LABEL or not name.isprintable():
+            raise BenchmarkError(
+                f"--labels {path}: {name[:MAX_LABEL]!r} is no label: at most {MAX_LABEL} characters"
+            )
         if name in seen:
             raise BenchmarkError(f"--labels {path}: {name} is there twice, or is invited already")
         seen.add(name)
@@ -280,6 +283,5 @@ def serve(
 
     settings = None
     if base_url is not None or trusted_hosts or forwarded_allow_ips:
-        shown = f"[{host}]" if ":" in host else host
-        settings = ServeSettings(base_url or f"http://{shown}:{port}", trusted_hosts, forwarded_allow_ips)
+        settings = ServeSettings(base_url or web_address(host, port), trusted_hosts, forwarded_allow_ips)
     serve_study(Path(study), host, port, settings, insecure, workers)

@@ -38,14 +38,14 @@ def analyse(
         seed: of the bootstraps
         resamples: of each bootstrap
     """
-    from benchmark.study.folder import open_study  # see above
+    from benchmark.study.folder import ANALYSIS, open_study  # see above
     from benchmark.study.texts import study_texts  # see above
     from benchmark.votes.report import write_analysis  # see above
     from benchmark.votes.summary import RunScores, analyse  # see above
 
     if resamples < 50:
         raise BenchmarkError(f"--resamples {resamples}: needs at least 50")
-    store, place = open_study(Path(study)), Path(out) if out is not None else Path(study) / "analysis"
+    store, place = open_study(Path(study)), Path(out) if out is not None else Path(study) / ANALYSIS
     scores = None
     if run is not None:
         facts = read_metric_facts(Path(run))

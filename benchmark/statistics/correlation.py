@@ -105,23 +105,13 @@ def _on_z(value: float, variance: float | None) -> tuple[float | None, float | N
 def _kendall_interval(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> tuple[float | None, float | None]:
     """Of Kendall's correlation, as `jackknife_interval`."""
     from scipy import stats
-    from scipy.special import stdtrit
 
     count = int(group.max()) + 1
     if count < MIN_CLUSTERS:
         return None, None
+    without = [stats.kendalltau(x[group != g], y[group != g]).statistic for g in range(count)]
     whole = float(stats.kendalltau(x, y).statistic)
-    without = np.array(
-        [stats.kendalltau(x[group != g], y[group != g]).statistic for g in range(count)], dtype=np.float64
-    )
-    if not np.isfinite(without).all() or max(abs(whole), np.abs(without).max()) >= 1 - 1e-12:
-        return None, None
-    zs = np.arctanh(without)
-    error = math.sqrt((count - 1) / count * float(((zs - zs.mean()) ** 2).sum()))
-    if error < 1e-12:
-        return None, None
-    reach = float(stdtrit(count - 1, 0.975)) * error
-    return math.tanh(math.atanh(whole) - reach), math.tanh(math.atanh(whole) + reach)
+    return _jackknife_on_z(whole, np.array(without, dtype=np.float64), 0.95)
 
 
 def jackknife_interval(
@@ -138,8 +128,6 @@ def jackknife_interval(
         (low, high), or (None, None) with fewer than `MIN_CLUSTERS` clusters, where one of them makes all the
         difference, or where the correlation is 1 or -1.
     """
-    from scipy.special import stdtrit
-
     count = int(group.max()) + 1
     if count < MIN_CLUSTERS:
         return None, None
@@ -154,6 +142,14 @@ def jackknife_interval(
             return (sxy - sx * sy / n) / np.sqrt((sxx - sx * sx / n) * (syy - sy * sy / n))
 
     whole, without = correlations(total)[0], correlations(total - sums)
+    return _jackknife_on_z(float(whole), without, level)
+
+
+def _jackknife_on_z(whole: float, without: np.ndarray, level: float) -> tuple[float | None, float | None]:
+    """An interval for a correlation from what it is without each cluster, [C]; see `jackknife_interval`."""
+    from scipy.special import stdtrit
+
+    count = len(without)
     if not np.isfinite(without).all() or max(abs(whole), np.abs(without).max()) >= 1 - 1e-12:
         return None, None
     z, zs = np.arctanh(whole), np.arctanh(without)

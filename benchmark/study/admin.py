@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmark.study.records import StudyError
+from benchmark.report.templating import environment
+from benchmark.study.folder import ANALYSIS, REPORT
+from benchmark.study.records import MAX_LABEL, StudyError
 from benchmark.study.security import (
     ADMIN_SECONDS,
     ServeSettings,
@@ -35,7 +36,6 @@ MIN_PASSWORD, MAX_PASSWORD = 12, 1024  # characters
 COST = {"n": 2**15, "r": 8, "p": 3}  # OWASP's, of 2025: 32 MiB and some 0.3 s
 MAX_DELAY = 900.0  # seconds between two tries of one address, at most
 REMEMBERED = 10_000  # addresses that gave a wrong password
-ANALYSIS, REPORT = "analysis", "report.html"  # what `study analyse` writes in the study's folder
 
 
 def hash_password(password: str) -> str:
@@ -113,13 +113,7 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
         folder: of the study; its report is shown when there is one.
     """
     routes = APIRouter(prefix="/admin", include_in_schema=True)
-    pages = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = environment(TEMPLATES)
     delays, testing = Delays(), threading.Lock()
     ended: set[str] = set()  # nonces of sessions that were logged out of
 
@@ -145,7 +139,7 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
         return session
 
     Posted = Annotated[dict[str, Any], Depends(form)]
-    Label = Annotated[str, Form(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    Label = Annotated[str, Form(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
     def show(request: Request, session: dict[str, Any], status: int = 200, **facts: Any) -> Response:
         raters = store.raters()
@@ -213,8 +207,8 @@ def router(store: Store, folder: Path, settings: ServeSettings) -> APIRouter:
             _, token = store.invite(label)
         except StudyError as error:
             return show(request, session, 409, message=str(error))
-        link = f"{settings.base_url.rstrip('/')}/r/{token}"
-        return show(request, session, message=f"The link of {label}, which is shown only now:", link=link)
+        message = f"The link of {label}, which is shown only now:"
+        return show(request, session, message=message, link=settings.link(token))
 
     @routes.post("/state")
     def state(session: Posted, closed: Annotated[Literal["yes", "no"], Form()]) -> Response:

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from benchmark.study import admin, security
 from benchmark.study.folder import MEDIA
+from benchmark.study.guards import wants_page
 from benchmark.study.rater_pages import RETRY_SECONDS, SLOTS, RaterPages, clip_of, static_files
 from benchmark.study.records import Rater, Side, Slot, VoteRefused
 from benchmark.study.store import Store
@@ -186,7 +187,9 @@ def _add_errors(app: FastAPI, pages: RaterPages) -> None:
     def broken(request: Request, error: Exception) -> Response:
         """A prepared video is damaged or gone; the log names it."""
         LOG.error("a comparison cannot be shown: %s", error)
-        return _say(request, 500, pages.notice("broken"), texts["broken_text"])
+        if wants_page(request):
+            return HTMLResponse(pages.notice("broken"), 500)
+        return JSONResponse({"detail": texts["broken_text"]}, 500)
 
     app.add_exception_handler(VoteRefused, refused)
     app.add_exception_handler(MediaError, broken)
@@ -197,7 +200,7 @@ def _add_errors(app: FastAPI, pages: RaterPages) -> None:
         status = getattr(error, "status_code", 503)
         known = by_status.get(status)
         path = request.url.path
-        if known is None or path.startswith("/admin") or "text/html" not in request.headers.get("accept", ""):
+        if known is None or path.startswith("/admin") or not wants_page(request):
             handler = next(earlier[kind] for kind in type(error).__mro__ if kind in earlier)
             answer: Response = await handler(request, error)
             return answer
@@ -208,10 +211,3 @@ def _add_errors(app: FastAPI, pages: RaterPages) -> None:
 
     for kind in (StarletteHTTPException, OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, http_error)
-
-
-def _say(request: Request, status: int, page: str, text: str) -> Response:
-    """A page for those who ask for pages, JSON for others."""
-    if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(page, status)
-    return JSONResponse({"detail": text}, status)

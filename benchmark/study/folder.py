@@ -18,6 +18,7 @@ DEFINITION = "study.yaml"
 SETTINGS = "study.json"
 MEDIA = "media"
 SQLITE = "study.sqlite"
+ANALYSIS, REPORT = "analysis", "report.html"  # what `study analyse` writes, if nowhere else
 
 
 def open_study(folder: Path) -> Store:

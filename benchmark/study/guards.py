@@ -150,11 +150,16 @@ def _again(body: bytes, receive: Receive) -> Receive:
 # Errors, in one line.
 
 
+def wants_page(request: Request) -> bool:
+    """Whether who asks is shown pages, such as a browser; others get JSON."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def message_response(
     request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A page that says one sentence, or JSON (`detail`) for those who do not ask for pages."""
-    if "text/html" not in request.headers.get("accept", ""):
+    if not wants_page(request):
         return JSONResponse({"detail": text}, status, headers)
     return HTMLResponse(PAGE.format(status=status, text=escape(text)), status, headers)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import mimetypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
-
+from benchmark.core.item import Geometry
+from benchmark.report.templating import environment
 from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import Rater, Slot, Trial
 from benchmark.study.texts import study_texts
@@ -54,27 +54,11 @@ def static_address(name: str) -> str:
     return f"/static/{name}?v={static_files()[name].tag}"
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What a page must know of a comparison's videos, which are alike.
-
-    Attributes:
-        frames: of the shortest.
-        fps: frames a second.
-        width, height: in pixels.
-    """
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-
-
 @functools.lru_cache(maxsize=16384)
-def clip_of(path: Path) -> Clip:
+def clip_of(path: Path) -> Geometry:
     """Length, rate and size of a prepared video; MediaError where it cannot be read."""
     info = probe(path)
-    return Clip(info.frames, float(info.fps), info.width, info.height)
+    return Geometry(info.frames, info.height, info.width, info.fps)
 
 
 class RaterPages:
@@ -88,13 +72,7 @@ class RaterPages:
     def __init__(self, definition: StudyDefinition, folder: Path) -> None:
         self.definition = definition
         self.texts = study_texts(folder, definition.language)
-        self.templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(ROOM / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self.templates = environment(ROOM / "templates")
         self.templates.globals |= {
             "texts": self.texts,
             "study": definition.name,
@@ -108,15 +86,14 @@ class RaterPages:
         """What the study asks, and how it works."""
         return self.templates.get_template("welcome.html").render(rater=rater)
 
-    def pair(self, trial: Trial, clips: list[Clip], csrf: str) -> str:
+    def pair(self, trial: Trial, clips: list[Geometry], csrf: str) -> str:
         """A comparison.
 
         Args:
             clips: of source and results, of which the first says the size.
             csrf: token that its vote is sent with.
         """
-        first = clips[0]
-        clip = Clip(min(clip.frames for clip in clips), first.fps, first.width, first.height)
+        clip = replace(clips[0], frames=min(clip.frames for clip in clips))
         return self.templates.get_template("pair.html").render(trial=trial, clip=clip, csrf=csrf)
 
     def notice(self, name: str, way_on: str = "", refresh: int = 0, **values: object) -> str:

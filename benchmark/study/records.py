@@ -12,6 +12,7 @@ Side = Literal["left", "right", "same"]
 Kind = Literal["practice", "pair", "gold_tie", "gold_loss", "repeat"]
 Slot = Literal["source", "left", "right"]
 Refusal = Literal["answers", "unknown", "answered", "closed"]
+MAX_LABEL = 80  # characters of what a rater is called
 SIDES: tuple[Side, ...] = ("left", "right", "same")
 
 
@@ -41,7 +42,6 @@ class Trial:
         position: in the rater's order, from 0; total: how many there are.
         text: the instruction, without tags.
         practice: whether its vote does not count.
-        answered: whether there is a vote.
     """
 
     id: str
@@ -49,7 +49,6 @@ class Trial:
     total: int
     text: str
     practice: bool
-    answered: bool
 
 
 @dataclass(frozen=True)

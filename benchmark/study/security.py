@@ -82,6 +82,10 @@ class ServeSettings:
         own = f"[{name}]" if ":" in name else name
         return list(dict.fromkeys((own, *self.trusted_hosts, *LOOPBACK)))
 
+    def link(self, token: str) -> str:
+        """The address that a rater is sent."""
+        return f"{self.base_url.rstrip('/')}/r/{token}"
+
     def cookie(self, name: str) -> str:
         """A cookie's name; with https one that no other host or path can set, else one of this port."""
         if self.secure:

@@ -10,9 +10,8 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import ColumnElement, Engine, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -103,24 +102,22 @@ class Store:
         """A rater by number; None once they are deleted."""
         return self._find(RaterRow.id == rater_id)
 
-    def _find(self, condition: Any) -> Rater | None:
+    def raters(self) -> list[Rater]:
+        """All raters, by seat."""
+        return self._raters()
+
+    def _find(self, condition: ColumnElement[bool]) -> Rater | None:
+        return next(iter(self._raters(condition)), None)
+
+    def _raters(self, *conditions: ColumnElement[bool]) -> list[Rater]:
+        """Raters with the number of their votes, by seat, in one query."""
+        answered = select(func.count()).where(VoteRow.rater_id == RaterRow.id).scalar_subquery()
+        query = select(RaterRow, answered).where(*conditions).order_by(RaterRow.seat)
         with self._session() as session:
-            row = session.scalar(select(RaterRow).where(condition))
-            if row is None:
-                return None
-            answered = select(func.count()).select_from(VoteRow).where(VoteRow.rater_id == row.id)
-            return self._rater(row, session.scalar(answered) or 0)
+            return [self._rater(row, count) for row, count in session.execute(query)]
 
     def _rater(self, row: RaterRow, answered: int) -> Rater:
         return Rater(row.id, row.label, row.seat, row.created, answered, self.totals[row.seat])
-
-    def raters(self) -> list[Rater]:
-        """All raters, by seat."""
-        with self._session() as session:
-            answered = select(VoteRow.rater_id, func.count()).group_by(VoteRow.rater_id)
-            counts: dict[int, int] = {row[0]: row[1] for row in session.execute(answered)}
-            rows = session.scalars(select(RaterRow).order_by(RaterRow.seat)).all()
-        return [self._rater(row, counts.get(row.id, 0)) for row in rows]
 
     def next_trial(self, rater: Rater) -> Trial | None:
         """The first trial of theirs without a vote; None when all are answered."""
@@ -139,7 +136,7 @@ class Store:
             return None
         trial, comparison, item = row
         practice = comparison.kind == "practice"
-        return Trial(trial.id, trial.position, self.totals[rater.seat], item.text, practice, False)
+        return Trial(trial.id, trial.position, self.totals[rater.seat], item.text, practice)
 
     def show(self, rater: Rater, trial: str) -> None:
         """Note when a trial was first shown; a second showing changes nothing."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmark.report.templating import environment, joined
 from benchmark.study.definition import Exclusion, StudyDefinition
+from benchmark.study.folder import REPORT
 from benchmark.study.records import Vote
 from benchmark.votes import tables
 from benchmark.votes.ballots import MAJORITY
@@ -22,7 +23,7 @@ from benchmark.votes.raters import rule_text
 from shards.files import write_bytes, write_json
 
 TEMPLATES = Path(__file__).parent / "templates"
-REPORT, ANALYSIS, TABLES = "report.html", "analysis.json", "tables"
+NUMBERS, TABLES = "analysis.json", "tables"
 KINDS = ("csv", "md", "tex")
 
 
@@ -43,8 +44,8 @@ def write_analysis(
     """
     page = folder / REPORT
     write_bytes(page, report_page(analysis, texts or {}).encode())
-    write_json(folder / ANALYSIS, analysis)
-    paths = [page, folder / ANALYSIS, *write_votes(folder, definition, votes)]
+    write_json(folder / NUMBERS, analysis)
+    paths = [page, folder / NUMBERS, *write_votes(folder, definition, votes)]
     for number, group in enumerate(bar_groups(analysis, analysis["results"]["included"]), 1):
         paths.append(folder / f"figure_{number}.svg")
         write_bytes(paths[-1], svg(analysis["center"], group).encode())
