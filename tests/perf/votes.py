@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.statistics.agreement import krippendorff_alpha
-from benchmark.statistics.bradley_terry import bradley_terry, fit
+from benchmark.statistics.bradley_terry import Strengths, bradley_terry, fit
 from benchmark.statistics.two_way import cluster_numbers, preference_interval, share_interval
 from benchmark.votes.ballots import ballots
 from benchmark.votes.power import ratings_needed
@@ -140,16 +140,7 @@ def coverage(raters: int, by_video: float, by_rater: float, runs: int) -> list[F
     for run in range(runs):
         random = np.random.default_rng([run, raters, int(100 * by_video), int(100 * by_rater)])
         outcomes = draw(votes, strengths, by_video, by_rater, random)
-        found = bradley_terry(
-            NAMES,
-            votes.first,
-            votes.second,
-            outcomes,
-            votes.raters,
-            votes.clusters,
-            seed=run,
-            resamples=RESAMPLES,
-        )
+        found = rank(votes, outcomes, run)
         for name, value in zip(NAMES, true, strict=True):
             of = found.methods[name]
             hits["strengths"].append(of is not None and inside((of.low, of.high), float(value)))
@@ -172,22 +163,19 @@ def coverage(raters: int, by_video: float, by_rater: float, runs: int) -> list[F
     ]
 
 
+def rank(votes: Votes, outcomes: np.ndarray, seed: int) -> Strengths:
+    """Strengths by one set of outcomes."""
+    of = votes.first, votes.second, outcomes, votes.raters, votes.clusters
+    return bradley_terry(NAMES, *of, seed=seed, resamples=RESAMPLES)
+
+
 def equal_methods(raters: int, runs: int) -> Figure:
     """How often any two of five equal methods are told apart after Holm's correction."""
     votes, wrong = design(raters), 0
     for run in range(runs):
         random = np.random.default_rng([run, raters])
         outcomes = draw(votes, np.zeros(5), 0.3, 0.3, random)
-        found = bradley_terry(
-            NAMES,
-            votes.first,
-            votes.second,
-            outcomes,
-            votes.raters,
-            votes.clusters,
-            seed=run,
-            resamples=RESAMPLES,
-        )
+        found = rank(votes, outcomes, run)
         wrong += any(gap.corrected is not None and gap.corrected <= 0.05 for gap in found.pairs)
     return line(f"{raters} raters, five equal methods, Holm: any told apart", wrong / runs)
 

@@ -10,6 +10,7 @@ import pytest
 from benchmark.study.creation import create_study
 from benchmark.study.definition import StudyDefinition
 from tests.benchmark import synthetic
+from tests.benchmark.study.definitions import tiny
 
 METHODS = {"crimson": 1.0, "scarlet": 2.0, "vermilion": 3.0}  # how much each one tints its source
 ITEMS, FRAMES, SIDE = 6, 5, 32
@@ -28,19 +29,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def definition(material: Path) -> StudyDefinition:
     """Three raters of 14 pairs: 12 comparisons by two raters each, and one of each other kind."""
-    return StudyDefinition(
-        name="Which edit is better?",
-        data=str(material / "data"),
-        methods={name: str(material / "results" / name) for name in METHODS},
-        pairs=12,
-        raters=3,
-        raters_per_pair=2,
-        practice=1,
-        gold_ties=1,
-        gold_losses=1,
-        repeats=1,
-        height=32,
-    )
+    results = {name: material / "results" / name for name in METHODS}
+    return tiny("Which edit is better?", material, results, pairs=12, raters=3, raters_per_pair=2)
 
 
 @pytest.fixture(scope="session")

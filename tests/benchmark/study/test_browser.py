@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from benchmark.study.creation import create_study
-from benchmark.study.definition import StudyDefinition
 from benchmark.study.records import Side
 from curation.sources.assets import CLIPS, fetch
 from shards.media import read_video, write_video
+from tests.benchmark.study.definitions import tiny
 from tests.benchmark.study.serving import serving
 from tests.browser import chromium
 
@@ -64,20 +64,9 @@ def real_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "type": "stylization",
         }
     (root / "data" / "test.json").write_text(json.dumps(entries))
-    definition = StudyDefinition(
-        name="Streets",
-        data=str(root / "data"),
-        methods={name: str(root / "results" / name) for name in COLOURS},
-        pairs=3,
-        raters=2,
-        raters_per_pair=2,
-        practice=1,
-        gold_ties=1,
-        gold_losses=1,
-        repeats=1,
-        height=180,
-    )
-    create_study(definition, root / "study")
+    results = {name: root / "results" / name for name in COLOURS}
+    asked = {"pairs": 3, "raters": 2, "raters_per_pair": 2, "height": 180}
+    create_study(tiny("Streets", root, results, **asked), root / "study")
     return root / "study"
 
 

@@ -19,11 +19,11 @@ from scipy.stats import binomtest
 
 from benchmark.study.app import create_app
 from benchmark.study.creation import create_study
-from benchmark.study.definition import StudyDefinition
 from benchmark.study.folder import open_study
 from benchmark.study.security import Security, ServeSettings
 from benchmark.study.store import Store
 from tests.benchmark import synthetic
+from tests.benchmark.study.definitions import tiny
 from tests.benchmark.study.visitors import Visitor
 
 METHODS = ("vermilionet", "crimsonator", "scarletron")
@@ -44,20 +44,9 @@ def secretive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         synthetic.write_results(root / "data" / folder, ITEMS, float(tint + 1), frames=5, side=32)
         for number in range(ITEMS):
             (root / "data" / folder / str(number)).rename(root / "data" / folder / f"itemname{number}")
-    definition = StudyDefinition(
-        name="Which is better?",
-        data=str(root / "data"),
-        methods={name: str(root / "data" / place) for name, place in zip(METHODS, FOLDERS, strict=True)},
-        pairs=18,
-        raters=30,
-        raters_per_pair=10,
-        practice=1,
-        gold_ties=1,
-        gold_losses=1,
-        repeats=1,
-        height=32,
-    )
-    create_study(definition, root / "study")
+    results = {name: root / "data" / place for name, place in zip(METHODS, FOLDERS, strict=True)}
+    asked = {"pairs": 18, "raters": 30, "raters_per_pair": 10}
+    create_study(tiny("Which is better?", root, results, **asked), root / "study")
     return root / "study"
 
 
