@@ -32,6 +32,7 @@ function state(page) {
 async function search(page) {
   const query = state(page), mine = ++asked;
   pick("order").disabled = !pick("sort").value;
+  pick("page").value = page; // now and not with the answer: a second click meanwhile asks for the page after it
   try {
     const found = await ask(`api/find?${query}`);
     if (mine !== asked) return; // a later one was asked meanwhile
