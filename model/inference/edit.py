@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from model.output.preservation import Preservation, measure
 from model.output.video_file import Origin, write_like
@@ -83,9 +81,3 @@ class Edit:
             return write_like(path, self.frames, self.fps, self.origin)
         write_video(path, map(even_sides, self.frames), self.fps)
         return ""
-
-
-def to_pixels(video: Tensor) -> np.ndarray:
-    """Float [-1, 1] -> uint8."""
-    pixels: np.ndarray = ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-    return pixels

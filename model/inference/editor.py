@@ -16,15 +16,16 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 import torch
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
+from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
-from model.extras.detail_transfer import blend, enlarge
 from model.inference.bundled import is_pipeline
 from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline
-from model.inference.edit import Edit, to_pixels
+from model.inference.edit import Edit
 from model.inference.enhance import Enhancer, enhance_request
 from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
@@ -38,7 +39,7 @@ from model.inference.window import Options, Window, WindowEditor
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
-from model.sequence.pixels import to_float
+from model.sequence.pixels import to_pixels
 from shards.errors import ConfigError
 from shards.media import resize
 
@@ -174,6 +175,7 @@ class Editor:
         ground: bool = False,
         target: str | None = None,
         enhance: Enhancer | None = None,
+        shortcuts: Shortcuts | None = None,
         progress: Progress | bool | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
@@ -205,6 +207,7 @@ class Editor:
             target: the tag that is generated, e.g. "video2", where the text does not end in it.
             enhance: has the words rewritten in detail, see `model.inference.enhance`; it is called after all
                 checks, with the media and a question.
+            shortcuts: what of the network's work is left out; nothing when None.
             progress: called with (solver steps done, all of them); True draws a bar.
             **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
@@ -236,7 +239,7 @@ class Editor:
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * passes) as tick:
-            options = Options(inference, extras, seed, tick)
+            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick)
             edits = [
                 self._edit(plan, options) if region is None else self._grounded(plan, region, options)
                 for plan, region in zip(plans, regions, strict=True)
@@ -281,10 +284,7 @@ class Editor:
             edit, edited = parts.edit(Window(plan, clips, stop - start, states, followed), options)
             raw[start:stop] = resize(to_pixels(edit), plan.size)
             if followed is not None and change is not None:
-                source = to_float(resize(clips[followed], plan.size))
-                edited = enlarge(edited, plan.size)
-                result[start:stop] = to_pixels(blend(to_float(raw[start:stop]), source, edited))
-                change[start:stop] = edited[..., 0].numpy() > 0
+                result[start:stop], change[start:stop] = composite(raw[start:stop], clips[followed], edited)
         return Edit(
             result,
             plan.fps,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.acceleration.config import Shortcuts
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
@@ -32,6 +33,7 @@ class Options:
 
     inference: InferenceConfig
     extras: ExtrasConfig
+    shortcuts: Shortcuts
     seed: int
     tick: Callable[[], None]
 

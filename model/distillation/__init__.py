@@ -1,0 +1,1 @@
+"""A trained editor taught to edit in a few steps and without guidance."""

@@ -1,0 +1,1 @@
+"""Editing as a service: an HTTP interface, workers, and batches of edits from a table."""
