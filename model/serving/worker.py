@@ -69,6 +69,8 @@ def run_worker(connection: Connection, config: WorkerConfig, device: str, thread
         editor = Editor.from_pretrained(
             config.checkpoint, device, config.dtype, config.revision, config.lora, config.offload
         )
+        if not config.offload:
+            editor.text_encoder.encode(["so that it is loaded before the first edit"])
     except (EditVerseError, OSError, torch.OutOfMemoryError) as error:
         connection.send((UNUSABLE, first_line(error)))
         return
