@@ -1,8 +1,8 @@
 """EditVerse for ComfyUI: edits a batch of frames, or a picture, by a service (`python -m model serve`).
 
-Copy this file into ComfyUI's folder `custom_nodes`. It needs nothing that ComfyUI has not. Where the service is
-and the token that it wants are said by the environment of ComfyUI's process, and not by a node: workflows are
-passed on, and are stored in the pictures that they make.
+Copy this file into ComfyUI's folder `custom_nodes`. It needs nothing that ComfyUI has not. Where the service
+is and the token that it wants are said by the environment of ComfyUI's process, and not by a node: workflows
+are passed on, and are stored in the pictures that they make.
 
     EDITVERSE_SERVER   http://127.0.0.1:8000 where not given
     EDITVERSE_TOKEN    a token of `python -m model token`, where the service wants one
@@ -10,6 +10,7 @@ passed on, and are stored in the pictures that they make.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -195,8 +196,9 @@ def wait_for(status: dict) -> dict:
             if status["steps_total"]:
                 bar = bar or progress_bar(status["steps_total"])
                 bar.update_absolute(status["steps_done"], status["steps_total"])
-    except BaseException:
-        ask("DELETE", path)
+    except BaseException:  # Cancel was pressed, or the service is gone
+        with contextlib.suppress(ServiceError):
+            ask("DELETE", path)
         raise
     if status["state"] != "done":
         raise ServiceError(f"EditVerse: {status['detail'] or status['state']}")

@@ -87,6 +87,10 @@ class BatchListener:
     def progressed(self, id: str, done: int, total: int) -> None:
         """See `Listener`."""
 
+    def put_back(self, id: str, line: str) -> None:
+        """See `Listener`."""
+        print(f"{id}/{len(self.journal.rows)} waits again: {line}", flush=True)
+
     def finished(self, id: str, outcome: Outcome) -> None:
         """See `Listener`."""
         row = self.journal.rows[id]

@@ -242,6 +242,11 @@ class EditQueue:
         """See `Listener`."""
         self._progress[id] = (done, total)
 
+    def put_back(self, id: str, line: str) -> None:
+        """See `Listener`."""
+        self._progress.pop(id, None)
+        self._write(id, state="queued", line=line, started=None)
+
     def finished(self, id: str, outcome: Outcome) -> None:
         """See `Listener`."""
         line = _without_folder(outcome.line, self.folder / EDITS / id)

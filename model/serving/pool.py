@@ -189,21 +189,26 @@ class WorkerPool:
                 while (work := self._take(slot)) is not None:
                     self._run(slot, work)
             except (WorkerDiedError, ConfigError) as error:
-                if self._closed:
-                    break
+                if self._closed or (self.facts is None and self._failure is not None):
+                    break  # the pool is not started
                 LOG.warning("%s; it is started again", error)
-                failures += isinstance(error, ConfigError) or not slot.ready
-            slot.ready = False
-            slot.process.kill()
-            slot.process.join(END)
-            if self._closed:
-                break
+                failures += not slot.ready
+                if self.facts is None and failures == MAX_TRIES:
+                    self._fail(str(error))
+                    break
+            self._end_process(slot)
             if failures:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, min(MAX_PAUSE, 2.0**failures))
             self.restarts += 1
             if not self._closed:
                 self._spawn(slot)
+        self._end_process(slot)
+
+    def _end_process(self, slot: Slot) -> None:
+        slot.ready = False
+        slot.process.kill()
+        slot.process.join(END)
 
     def _load(self, slot: Slot) -> None:
         """Wait for a worker's editor."""
@@ -211,22 +216,28 @@ class WorkerPool:
         with self._changed:
             if kind == READY:
                 self.facts, slot.ready = content, True
-            elif self.facts is None:
-                self._failure = content
             self._changed.notify_all()
         if kind != READY:
+            if self.facts is None:
+                self._fail(content)
             raise ConfigError(content)
+
+    def _fail(self, line: str) -> None:
+        """Give up before the first editor is loaded."""
+        with self._changed:
+            self._failure = line
+            self._changed.notify_all()
 
     def _take(self, slot: Slot) -> Work | None:
         """The next edit, once there is one; None when the pool is closed."""
         with self._changed:
             while not self._closed:
+                if not slot.process.is_alive():
+                    raise WorkerDiedError(slot.death())
                 if self._waiting and not self._paused:
                     slot.work = self._waiting.popleft()
                     return slot.work
                 self._changed.wait(LOOK)
-                if not slot.process.is_alive():
-                    raise WorkerDiedError(slot.death())
         return None
 
     def _run(self, slot: Slot, work: Work) -> None:
@@ -247,6 +258,7 @@ class WorkerPool:
             if work.id in self._cancelled:
                 self._end(slot, work, Outcome("cancelled", "cancelled while it was made"))
             elif self._tries[work.id] < MAX_TRIES:
+                self.listener.put_back(work.id, f"{error} while it made this edit, which is begun once more")
                 with self._changed:
                     self._waiting.appendleft(work)
                     slot.work = None

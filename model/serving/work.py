@@ -121,5 +121,8 @@ class Listener(Protocol):
     def progressed(self, id: str, done: int, total: int) -> None:
         """So many solver steps are done."""
 
+    def put_back(self, id: str, line: str) -> None:
+        """Its worker has ended, as the line says, and it waits for another one."""
+
     def finished(self, id: str, outcome: Outcome) -> None:
         """It is over."""
