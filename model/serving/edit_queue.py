@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from model.serving.config import ServeConfig
-from model.serving.media import check_files, check_text, suffix_of
 from model.serving.metrics import Metrics
 from model.serving.pool import WorkerPool
-from model.serving.settings import EditSettings
+from model.serving.settings import EditSettings, check_files, check_text, suffix_of
 from model.serving.store import OVER, EditRecord, EditStore, StoreError
 from model.serving.work import EditorFacts, Outcome, Work, WorkerConfig
 from shards.errors import EditVerseError, SettingError
