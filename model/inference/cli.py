@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
@@ -26,6 +27,7 @@ from shards.help_pages import help_page
                 "video_guidance",
                 "image_guidance",
                 "negative",
+                "interval",
                 "solver",
                 "seed",
                 "carry",
@@ -53,6 +55,7 @@ def edit(
     video_guidance: float | None = None,
     image_guidance: float | None = None,
     negative: str | None = None,
+    interval: tuple[float, float] | None = None,
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
@@ -64,6 +67,7 @@ def edit(
     offload: bool = False,
     enhance: str | None = None,
     enhance_model: str | None = None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Edit or generate a video or image by an instruction.
 
@@ -85,6 +89,7 @@ def edit(
         video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
         image_guidance: the same on the source images.
         negative: what the result should not be like, for published weights; "" is none.
+        interval: first and last time, of 0 (noise) to 1, at which there is guidance; all when not given.
         solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
@@ -97,6 +102,7 @@ def edit(
         enhance: folder or hub id of a Qwen-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
             the text in detail; both texts are then saved beside the result, as .json. Off by default.
         enhance_model: the model's name at that endpoint.
+        shortcuts: what of the network's work is left out; docs/performance.md has what each gains and loses.
     """
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
     instruction = check_instruction(text, files)
@@ -109,8 +115,15 @@ def edit(
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
     wanted = {"size": size, "frames": taken, "carry": carry, "ground": ground, "enhance": enhancer}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
-    sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    result = editor(instruction, **wanted, **sampling, progress=True, **files)
+    sampling = {
+        "steps": steps,
+        "solver": solver,
+        "seed": seed,
+        "negative": negative,
+        "interval": interval,
+        **scales,
+    }
+    result = editor(instruction, **wanted, **sampling, shortcuts=shortcuts, progress=True, **files)
     sound = result.write(out)
     if result.rewritten is not None:
         write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})

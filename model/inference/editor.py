@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.compositing import composite
@@ -170,6 +171,7 @@ class Editor:
         video_guidance: float | None = None,
         image_guidance: float | None = None,
         negative: str | None = None,
+        interval: tuple[float, float] | None = None,
         seed: int = 0,
         carry: bool | None = None,
         ground: bool = False,
@@ -196,8 +198,8 @@ class Editor:
                 length is filled up with its last frame and the result cut back, another length that is no
                 source's is refused.
             fps: of the result; the first video's by default.
-            steps, guidance, solver, video_guidance, image_guidance, negative: the checkpoint's defaults when
-                None, see `InferenceConfig`.
+            steps, guidance, solver, video_guidance, image_guidance, negative, interval: the checkpoint's
+                defaults when None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
@@ -226,6 +228,7 @@ class Editor:
             video_guidance=video_guidance,
             image_guidance=image_guidance,
             negative=negative,
+            interval=interval,
         )
         plans = [
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
@@ -270,6 +273,7 @@ class Editor:
 
     def _edit(self, plan: Request, options: Options) -> Edit:
         """Window by window."""
+        options = dataclasses.replace(options, evaluations=Evaluations())
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
         states = parts.encode_texts(plan, options.inference)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
@@ -292,7 +296,7 @@ class Editor:
             raw,
             rewritten=plan.rewritten,
             origin=plan.origin,
-            notes=plan.notes,
+            notes=(*plan.notes, *filter(None, [options.evaluations.describe()])),
             change=change,
             source=plan.edited,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.acceleration.config import Shortcuts
+from model.acceleration.network import accelerated
+from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
@@ -29,13 +31,17 @@ DAMAGED = "the codec's settings or weights are damaged"
 
 @dataclass(frozen=True)
 class Options:
-    """How an edit is made; `tick` is called after every solver step."""
+    """How an edit is made.
+
+    `tick` is called after every solver step; `evaluations` counts how often the network was run.
+    """
 
     inference: InferenceConfig
     extras: ExtrasConfig
     shortcuts: Shortcuts
     seed: int
     tick: Callable[[], None]
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,12 @@ class WindowEditor:
             t * rows * columns, self.config.network.vision_dim, generator=keyed("edit", options.seed)
         )[len(first) * rows * columns :]
         flow = self.config.flow
-        tokens = sample(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer)
+        with accelerated(self.dit, options.shortcuts):
+            tokens = sample(
+                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer),
+                shortcuts=options.shortcuts,
+                evaluations=options.evaluations,
+            )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
 

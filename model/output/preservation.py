@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,34 +40,57 @@ class Preservation:
         return f"{words}, elsewhere {kept}" if self.changed else f"nothing changed: {kept}"
 
 
+class Meter:
+    """Compares an edit with its source block by block, in memory that does not grow with length.
+
+    `add` blocks in any order, then ask for the `result`: it is that of all frames at once.
+    """
+
+    def __init__(self) -> None:
+        self.inside, self.outside = 0, 0  # pixels
+        self.squares = 0.0
+        self.sums = np.zeros(3)
+        self.measured = False
+
+    def add(self, edit: np.ndarray, source: np.ndarray, change: np.ndarray | None) -> None:
+        """Count some frames.
+
+        Args:
+            edit: uint8 RGB [T, H, W, 3].
+            source: uint8 RGB [T, h, w, 3], the same frames; resized to the edit's size.
+            change: bool [T, H, W], where the edit was to be; None finds it where they differ, see
+                `shards.frames.differing`.
+        """
+        theirs = resize(source, (edit.shape[1], edit.shape[2]))
+        gap = edit.astype(np.int16) - theirs
+        region = differing(edit, theirs) if change is None else change
+        kept = gap[~region].astype(np.float64)
+        self.measured |= change is None
+        self.inside += int(region.sum())
+        self.outside += len(kept)
+        self.squares += float((kept**2).sum())
+        self.sums += kept.sum(0)
+
+    def result(self) -> Preservation:
+        """What the frames so far kept."""
+        changed = self.inside / max(1, self.inside + self.outside)
+        if not self.outside:
+            return Preservation(changed, None, None, self.measured)
+        drift = float(np.abs(self.sums / self.outside).max())
+        return Preservation(changed, psnr(self.squares / (3 * self.outside), 255), drift, self.measured)
+
+
 def measure(edit: np.ndarray, source: np.ndarray, change: np.ndarray | None) -> Preservation:
-    """Compare an edit with its source, frame by frame.
+    """Compare an edit with its source by a `Meter`, `BLOCK` frames at a time.
 
     Args:
         edit: uint8 RGB [T, H, W, 3].
         source: uint8 RGB [T', h, w, 3] with T' >= T; resized to the edit's size.
-        change: bool [T, H, W], where the edit was to be; None finds it where they differ, see `differing`.
+        change: bool [T, H, W], where the edit was to be; None finds it where they differ.
     """
-    count, inside = 0, 0
-    squares = 0.0
-    sums = np.zeros(3)
-    for start, ours, theirs in _blocks(edit, source):
-        gap = ours.astype(np.int16) - theirs
-        region = differing(ours, theirs) if change is None else change[start : start + len(ours)]
-        outside = ~region
-        kept = gap[outside].astype(np.float64)
-        inside += int(region.sum())
-        count += len(kept)
-        squares += float((kept**2).sum())
-        sums += kept.sum(0)
-    changed = inside / max(1, inside + count)
-    if not count:
-        return Preservation(changed, None, None, change is None)
-    drift = float(np.abs(sums / count).max())
-    return Preservation(changed, psnr(squares / (3 * count), 255), drift, change is None)
-
-
-def _blocks(edit: np.ndarray, source: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    meter = Meter()
     for start in range(0, len(edit), BLOCK):
         ours = edit[start : start + BLOCK]
-        yield start, ours, resize(source[start : start + len(ours)], (edit.shape[1], edit.shape[2]))
+        stop = start + len(ours)
+        meter.add(ours, source[start:stop], None if change is None else change[start:stop])
+    return meter.result()

@@ -28,9 +28,9 @@ from model.config import ModelConfig
 from model.data.batch import DataConfig, Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
 from model.encoders.transform import TransformCodec
-from model.inference.frozen_linear import count_weights
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
+from model.net.frozen_linear import count_weights
 from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model.inference.edit import Edit
-from model.output.preservation import Preservation, measure
+from model.output.preservation import Meter, Preservation, measure
 from model.output.video_file import Origin
 from shards.media import MediaError, probe, read_video
 
@@ -189,3 +189,8 @@ def test_what_was_kept_is_measured_outside_of_the_change() -> None:
     found = measure(edit, source, None)  # by comparing: most of the square, and nothing beyond its rim
     assert 0.8 * inside.mean() < found.changed < 1.3 * inside.mean()
     assert found.describe().startswith(f"{found.changed:.1%} changed, elsewhere ")
+    for region, want in ((inside, kept), (None, found)):  # in blocks of any length
+        meter = Meter()
+        for a, b in ((0, 1), (1, 18), (18, 40)):
+            meter.add(edit[a:b], source[a:b], None if region is None else region[a:b])
+        assert meter.result() == want
