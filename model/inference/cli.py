@@ -28,10 +28,9 @@ from shards.help_pages import help_page
                 "negative",
                 "solver",
                 "seed",
-                "carry",
-                "ground",
             ),
         ),
+        "faithfulness": ("what of the source stays", ("keep", "keep_faces", "carry", "ground")),
         "enhancement": ("a language model that rewrites the text", ("enhance", "enhance_model")),
         "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
     }
@@ -56,6 +55,8 @@ def edit(
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
+    keep: float | None = None,
+    keep_faces: bool = False,
     ground: bool = False,
     lora: Path | None = None,
     device: str = "auto",
@@ -88,6 +89,9 @@ def edit(
         solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
+        keep: how much of the source is kept outside of the edit, 0 to 1; 1 is to the bit, before encoding.
+            The mask that was used is written beside the result, as out.mask.mkv (of images .mask.png).
+        keep_faces: keep faces of the source too, where the detector finds them.
         ground: find the region that the words are about first, then edit within it.
         lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
         device: of the model: auto, cpu or cuda.
@@ -107,10 +111,11 @@ def edit(
     enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
-    wanted = {"size": size, "frames": taken, "carry": carry, "ground": ground, "enhance": enhancer}
+    wanted = {"size": size, "frames": taken, "ground": ground, "enhance": enhancer}
+    faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    result = editor(instruction, **wanted, **sampling, progress=True, **files)
+    result = editor(instruction, **wanted, **faithful, **sampling, progress=True, **files)
     sound = result.write(out)
     if result.rewritten is not None:
         write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.output.preservation import Preservation, measure
 from model.output.video_file import Origin, write_like
-from shards.media import write_image, write_video
+from shards.media import open_mask_file, write_image, write_video
 from shards.video_writer import even_sides
 
 
@@ -30,6 +30,8 @@ class Edit:
         change: bool [T, H, W], where pixels are the edit's own, where the source's details were carried over;
             None elsewhere.
         source: uint8 RGB [T', h, w, 3] with T' >= T, what it is an edit of; None where it is none.
+        mask: uint8 [T, H, W], the edit's share of each pixel from 0 to 255, where `keep` was asked for.
+        faces: in how many frames faces of the source were kept; None where it was not asked for.
     """
 
     frames: np.ndarray
@@ -42,6 +44,8 @@ class Edit:
     notes: tuple[str, ...] = ()
     change: np.ndarray | None = None
     source: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    faces: int | None = None
 
     @cached_property
     def preservation(self) -> Preservation | None:
@@ -56,6 +60,8 @@ class Edit:
         if not self.still:
             words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
         kept = [self.preservation.describe()] if self.preservation is not None else []
+        if self.faces is not None:
+            kept.append(f"faces kept in {self.faces} of {length} frames")
         words = " · ".join((words, *self.notes, *kept))
         if self.region is None:
             return words
@@ -72,12 +78,32 @@ class Edit:
         """Write as `save` does, and say in words what became of the source's sound; "" where there is none.
 
         A video that was made of a file keeps that file's sound, rate and colours (`output.video_file`). H.264
-        as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
+        as browsers play it has even sides: an odd one gains a row or column, repeated from the last. The
+        mask, where there is one, is written beside, see `mask_path`, and named too.
         """
+        path = Path(path)
+        sound = ""
         if self.still:
             write_image(path, self.frames[0])
-            return ""
-        if self.origin is not None:
-            return write_like(path, self.frames, self.fps, self.origin)
-        write_video(path, map(even_sides, self.frames), self.fps)
-        return ""
+        elif self.origin is not None:
+            sound = write_like(path, self.frames, self.fps, self.origin)
+        else:
+            write_video(path, map(even_sides, self.frames), self.fps)
+        if self.mask is None:
+            return sound
+        beside = mask_path(path, self.still)
+        if self.still:
+            write_image(beside, np.repeat(self.mask[0, ..., None], 3, -1))
+        else:
+            with open_mask_file(beside, self.fps) as write:
+                for mask in self.mask:
+                    write(mask)
+        return " · ".join(filter(None, (sound, f"mask: {beside}")))
+
+
+def mask_path(path: str | Path, still: bool) -> Path:
+    """Where the mask of a result is: `out.mask.mkv` beside `out.mp4`, lossless, or `out.mask.png` of a PNG.
+
+    Grey levels are the edit's share of each pixel; either file can be given as a mask again.
+    """
+    return Path(path).with_suffix(".mask.png" if still else ".mask.mkv")

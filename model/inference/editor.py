@@ -21,6 +21,7 @@ from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
+from model.extras.keeping import choose_keep, keep_source
 from model.inference.bundled import is_pipeline
 from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
 from model.inference.diffusers_export import export_diffusers
@@ -33,7 +34,14 @@ from model.inference.lora import check_adapter, merge_adapter
 from model.inference.model_card import ModelCard, card_of_model
 from model.inference.offload import Offload
 from model.inference.pretrained import find_adapter, find_checkpoint
-from model.inference.request import Request, check_guidance, pixels_per_token, plan_request, windows
+from model.inference.request import (
+    Request,
+    check_guidance,
+    check_kept,
+    pixels_per_token,
+    plan_request,
+    windows,
+)
 from model.inference.two_pass import masked_request, region_of, region_request
 from model.inference.window import Options, Window, WindowEditor
 from model.net.transformer import Transformer
@@ -172,6 +180,8 @@ class Editor:
         negative: str | None = None,
         seed: int = 0,
         carry: bool | None = None,
+        keep: float | None = None,
+        keep_faces: bool = False,
         ground: bool = False,
         target: str | None = None,
         enhance: Enhancer | None = None,
@@ -201,6 +211,11 @@ class Editor:
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
+            keep: how much of the source is kept outside of the edit, from 0 (nothing) to 1 (its pixels, to
+                the bit), see `extras.keeping.Keep`; of any model. Outside is beyond the mask of the text, or
+                the region of `ground`, or else what the edit changed, and a soft rim. None leaves it to
+                `carry`; with 0 that is off. The result then has its `mask`.
+            keep_faces: keep faces of the source, with the strength `keep`, as far as they are found.
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.inference.two_pass`; for edits of one video or image by words. Where it marks nothing,
                 the edit is by words alone.
@@ -219,6 +234,7 @@ class Editor:
         single = isinstance(text, str | Instruction)
         texts: list[str | Instruction] = [text] if isinstance(text, str | Instruction) else [*text]
         items = [media] if single else split_media(len(texts), media)
+        kept, carry = choose_keep(keep, keep_faces, carry)
         inference = self._inference(
             steps=steps,
             guidance=guidance,
@@ -232,6 +248,8 @@ class Editor:
             for t, m in zip(texts, items, strict=True)
         ]
         check_guidance(plans, inference, self.config)
+        if kept is not None:
+            check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]
         if enhance is not None:
             plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
@@ -239,7 +257,7 @@ class Editor:
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * passes) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick)
+            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
             edits = [
                 self._edit(plan, options) if region is None else self._grounded(plan, region, options)
                 for plan, region in zip(plans, regions, strict=True)
@@ -273,17 +291,29 @@ class Editor:
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
         states = parts.encode_texts(plan, options.inference)
         result = np.zeros((plan.length, *plan.size, 3), np.uint8)
-        followed = plan.source if options.extras.detail_transfer else None
+        keep = options.keep if plan.source is not None else None
+        mask = next((name for name in plan.clips if name.startswith("mask")), None)
+        # A mask says where the edit belongs; without one, that is found by comparing.
+        compared = options.extras.detail_transfer or (keep is not None and mask is None)
+        followed = plan.source if compared else None
         if followed is not None and plan.clips[followed].still != plan.still:
             followed = None  # a picture is not where a video's detail comes from
-        raw = result if followed is None else np.zeros_like(result)
-        change = None if followed is None else np.zeros(result.shape[:3], bool)
+        apart = followed is not None or keep is not None
+        raw = np.zeros_like(result) if apart else result
+        change = np.zeros(result.shape[:3], bool) if apart else None
+        shares = np.zeros(result.shape[:3], np.uint8) if keep is not None else None
+        faces = 0
         for start in windows(plan.length, self.config.media.frames):
             stop = min(start + self.config.media.frames, plan.length)
             clips = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
             edit, edited = parts.edit(Window(plan, clips, stop - start, states, followed), options)
             raw[start:stop] = resize(to_pixels(edit), plan.size)
-            if followed is not None and change is not None:
+            if keep is not None and shares is not None and change is not None and plan.source is not None:
+                inside = None if mask is None else clips[mask]
+                kept = keep_source(raw[start:stop], clips[plan.source], edited, keep, inside)
+                result[start:stop], shares[start:stop], faces = kept.frames, kept.mask, faces + kept.faces
+                change[start:stop] = kept.mask > 0
+            elif followed is not None and change is not None:
                 result[start:stop], change[start:stop] = composite(raw[start:stop], clips[followed], edited)
         return Edit(
             result,
@@ -295,6 +325,8 @@ class Editor:
             notes=plan.notes,
             change=change,
             source=plan.edited,
+            mask=shares,
+            faces=faces if keep is not None and keep.faces else None,
         )
 
     @property

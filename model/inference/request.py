@@ -80,8 +80,8 @@ def plan_request(
 ) -> Request:
     """Check what was asked for.
 
-    Videos beside the first one are fitted to it: shown at its rate, as a player shows them, their last frame
-    held where they are shorter, the rest left out where they are longer.
+    Videos and masks beside the first one are fitted to it: shown at its rate, as a player shows them, their
+    last frame held where they are shorter, the rest left out where they are longer.
 
     Args:
         text: instruction with tags, or one that was checked with the names of these media.
@@ -162,11 +162,14 @@ def _cut_masks(clips: Mapping[str, Clip], start: int, stop: int) -> dict[str, Cl
 def _fit_videos(
     clips: Mapping[str, Clip], first: str | None, length: int
 ) -> tuple[dict[str, Clip], tuple[str, ...]]:
-    """Videos beside the first one at its rate and as long as the result, and what was done to them."""
+    """Videos and masks beside the first one at its rate and as long as the result, and what was done to them.
+
+    Masks have no rate of their own.
+    """
     fitted, notes = dict(clips), []
     rate = clips[first].fps if first is not None else None
     for name, clip in clips.items():
-        if clip.still or name == first or not name.startswith("video"):
+        if clip.still or name == first:
             continue
         step = clip.fps / rate if clip.fps and rate and abs(clip.fps / rate - 1) > SAME_RATE else 1.0
         shown = (np.arange(length) * step + 1e-6).astype(int)  # what a player shows at the time of each frame
@@ -201,8 +204,7 @@ def _length(
             f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
         )
     for name, clip in clips.items():
-        beside = name.startswith("video") and name != first  # its last frame is held
-        if not clip.still and len(clip.frames) < length and not beside:
+        if name == first and len(clip.frames) < length:  # of the others the last frame is held
             raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
     return length
 
@@ -245,6 +247,18 @@ def check_guidance(plans: Sequence[Request], inference: InferenceConfig, config:
         raise SequenceError(
             f"image_guidance: <{opening}> is the first frame here and cannot be left out; leave it at 1"
         )
+
+
+def check_kept(plans: Sequence[Request]) -> None:
+    """Refuse to keep what is not there: SequenceError for a request that is no edit of a video or image."""
+    for plan in plans:
+        if plan.source is None:
+            raise SequenceError(f"keep: <{plan.target}> is made of words alone, there is no source to keep")
+        if plan.edited is None:
+            raise SequenceError(
+                f"keep: <{plan.target}> is no edit of <{plan.source}>, which the text names first and would "
+                "be kept; name the video or image that is edited first"
+            )
 
 
 def _checked(text: str | Instruction, given: Mapping[str, Any], target: str | None) -> Instruction:

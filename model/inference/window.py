@@ -14,6 +14,7 @@ from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import change_map, limit_to_mask
+from model.extras.keeping import Keep
 from model.inference.offload import Offload
 from model.inference.request import Request
 from model.inference.sampler import check_finite, sample
@@ -29,13 +30,17 @@ DAMAGED = "the codec's settings or weights are damaged"
 
 @dataclass(frozen=True)
 class Options:
-    """How an edit is made; `tick` is called after every solver step."""
+    """How an edit is made; `tick` is called after every solver step.
+
+    `keep` is how the source is kept outside of the edit; None as `extras` says.
+    """
 
     inference: InferenceConfig
     extras: ExtrasConfig
     shortcuts: Shortcuts
     seed: int
     tick: Callable[[], None]
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True)
