@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,38 @@ import numpy as np
 
 from model.output.preservation import Preservation, measure
 from model.output.video_file import Origin, write_like
+from model.streaming.frames import Video
 from shards.media import write_image, write_video
 from shards.video_writer import even_sides
+
+
+def describe_edit(
+    shape: tuple[int, ...],
+    fps: float,
+    still: bool,
+    notes: Sequence[str],
+    kept: Preservation | None,
+    region: float | None,
+) -> str:
+    """An edit in words.
+
+    Args:
+        shape: (frames, height, width).
+        notes: what was done to media so that they fit.
+        kept: how much of its source; None where it has none.
+        region: share of pixels that were marked; None where they were not asked for.
+    """
+    length, height, width = shape
+    size = f"{width}x{height}"
+    words = f"image · {size}"
+    if not still:
+        words = f"{length} frames · {size} · {fps:g} fps · {length / fps:.2f} s"
+    words = " · ".join((words, *notes, *([kept.describe()] if kept is not None else [])))
+    if region is None:
+        return words
+    if not region:
+        return f"{words} · no region marked, so edited by words alone"
+    return f"{words} · region of {region:.1%} marked"
 
 
 @dataclass(frozen=True)
@@ -29,7 +60,8 @@ class Edit:
         notes: what was done to media so that they fit, such as a last frame that was held.
         change: bool [T, H, W], where pixels are the edit's own, where the source's details were carried over;
             None elsewhere.
-        source: uint8 RGB [T', h, w, 3] with T' >= T, what it is an edit of; None where it is none.
+        source: uint8 RGB [T', h, w, 3] with T' >= T, what it is an edit of, or frames of a file that are read
+            when asked for; None where it is none.
     """
 
     frames: np.ndarray
@@ -41,7 +73,7 @@ class Edit:
     origin: Origin | None = None
     notes: tuple[str, ...] = ()
     change: np.ndarray | None = None
-    source: np.ndarray | None = None
+    source: Video | None = None
 
     @cached_property
     def preservation(self) -> Preservation | None:
@@ -50,18 +82,9 @@ class Edit:
 
     def describe(self) -> str:
         """Length, size and rate in words, what was done to media, and how much of a region was marked."""
-        length, height, width = self.frames.shape[:3]
-        size = f"{width}x{height}"
-        words = f"image · {size}"
-        if not self.still:
-            words = f"{length} frames · {size} · {self.fps:g} fps · {length / self.fps:.2f} s"
-        kept = [self.preservation.describe()] if self.preservation is not None else []
-        words = " · ".join((words, *self.notes, *kept))
-        if self.region is None:
-            return words
-        if not self.region.any():
-            return f"{words} · no region marked, so edited by words alone"
-        return f"{words} · region of {self.region.mean():.1%} marked"
+        region = None if self.region is None else float(self.region.mean())
+        shape = self.frames.shape[:3]
+        return describe_edit(shape, self.fps, self.still, self.notes, self.preservation, region)
 
     def save(self, path: str | Path) -> Path:
         """Write an mp4 (H.264) or, for an image, a PNG; whole or not at all. See `write`."""
