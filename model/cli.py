@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from model.app.server import serve
+from model.app.server import serve as serve_page
 from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
@@ -25,6 +25,7 @@ from model.inference.pretrained import WEIGHTS, write_sums
 from model.inference.templates import FORMS
 from model.inference.wan_lora import FIRST as LORA_FILE
 from model.planner.cli import cost, info, plan
+from model.serving.cli import batch, serve, token
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.precompute import precompute as precompute_samples
 from model.training.precompute import precompute_text_counts
@@ -290,7 +291,7 @@ def app(
     device = choose_device(device)
     limits = (queue, max_upload_mb, max_frames, max_stored_mb)
     config = AppConfig(host, port, *limits, tuple(allowed_hosts))
-    serve(Editor.from_pretrained(checkpoint, device, offload=offload), config)
+    serve_page(Editor.from_pretrained(checkpoint, device, offload=offload), config)
     return 0
 
 
@@ -348,6 +349,9 @@ def main(argv: list[str] | None = None) -> int:
         "submit": submit,
         "edit": edit,
         "app": app,
+        "serve": serve,
+        "token": token,
+        "batch": batch,
         "merge": merge,
         "export": export,
         "push": push,

@@ -28,7 +28,8 @@ from shards.files import write_bytes
 from shards.limits import MAX_DECODED_BYTES, MAX_FPS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MAX_SIDE
 from shards.video_writer import ACCURATE
 from shards.video_writer import SCALER as SCALER
-from shards.video_writer import write_lossless as write_lossless  # these three are public here
+from shards.video_writer import open_mask_file as open_mask_file  # these four are public here
+from shards.video_writer import write_lossless as write_lossless
 from shards.video_writer import write_mask as write_mask
 from shards.video_writer import write_video as write_video
 
