@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
@@ -68,6 +68,9 @@ def edit(
 ) -> int:
     """Edit or generate a video or image by an instruction.
 
+    A long video is edited window by window in constant memory. Windows that are finished are kept in
+    <out>.parts until the file is written: the same command goes on from them if it was interrupted.
+
     Args:
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
         text: e.g. "<video1> Remove the dog."; `python -m model forms` lists more.
@@ -115,12 +118,19 @@ def edit(
     faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    result = editor(instruction, **wanted, **faithful, **sampling, progress=True, **files)
-    sound = result.write(out)
-    if result.rewritten is not None:
-        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
-        print(f"{out.with_suffix('.json')}: {result.rewritten}")
-    print(" · ".join(filter(None, (f"{out}: {result.describe()}", sound))))
+    asked: dict[str, Any] = {**wanted, **faithful, **sampling, **files}
+    if instruction.makes_image:
+        result = editor(instruction, **asked, progress=True)
+        sound, words, rewritten = result.write(out), result.describe(), result.rewritten
+    else:
+        with editor.stream(instruction, out=out, **asked, progress=True) as stream:
+            if stream.restored:
+                print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
+            sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten
+    if rewritten is not None:
+        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": rewritten})
+        print(f"{out.with_suffix('.json')}: {rewritten}")
+    print(" · ".join(filter(None, (f"{out}: {words}", sound))))
     return 0
 
 

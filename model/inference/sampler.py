@@ -71,6 +71,7 @@ def sample(
     config: InferenceConfig,
     tick: Callable[[], None] = lambda: None,
     fewer: Sequence[tuple[TokenSequence, float]] = (),
+    known: Tensor | None = None,
 ) -> Tensor:
     """Generate the target of a sequence.
 
@@ -83,6 +84,9 @@ def sample(
         tick: called after every step.
         fewer: the same with fewer sources and without text, from the fewest on, each with the scale of the
             step to the next sequence, of which the last is `without_text`.
+        known: clean tokens [K, D] that the target begins with, such as those of frames made before. They
+            follow the straight path from their noise, as in RePaint (Lugmayr et al. 2022), so that every
+            solver meets them at the noise of its time and ends on them.
 
     Returns:
         float32 [M, D], clean tokens.
@@ -99,7 +103,13 @@ def sample(
     projected = _projection(config, with_text)
     first, last = config.interval
 
+    fixed = None if known is None else known.to(x) - x[: len(known)]
+
     def velocity(x: Tensor, t: float) -> Tensor:
+        v = free_velocity(x, t)
+        return v if fixed is None else torch.cat([fixed, v[len(fixed) :]])
+
+    def free_velocity(x: Tensor, t: float) -> Tensor:
         moment = told.get(t, t)
         v = conditional.velocity(x, moment)
         if not others or not first <= t <= last:
