@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
@@ -26,6 +27,7 @@ from shards.help_pages import help_page
                 "video_guidance",
                 "image_guidance",
                 "negative",
+                "interval",
                 "solver",
                 "seed",
             ),
@@ -52,6 +54,7 @@ def edit(
     video_guidance: float | None = None,
     image_guidance: float | None = None,
     negative: str | None = None,
+    interval: tuple[float, float] | None = None,
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
@@ -65,6 +68,7 @@ def edit(
     offload: bool = False,
     enhance: str | None = None,
     enhance_model: str | None = None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Edit or generate a video or image by an instruction.
 
@@ -89,6 +93,7 @@ def edit(
         video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
         image_guidance: the same on the source images.
         negative: what the result should not be like, for published weights; "" is none.
+        interval: first and last time, of 0 (noise) to 1, at which there is guidance; all when not given.
         solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
@@ -104,6 +109,7 @@ def edit(
         enhance: folder or hub id of a Qwen-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
             the text in detail; both texts are then saved beside the result, as .json. Off by default.
         enhance_model: the model's name at that endpoint.
+        shortcuts: what of the network's work is left out; docs/performance.md has what each gains and loses.
     """
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
     instruction = check_instruction(text, files)
@@ -117,8 +123,15 @@ def edit(
     wanted = {"size": size, "frames": taken, "ground": ground, "enhance": enhancer}
     faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
-    sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    asked: dict[str, Any] = {**wanted, **faithful, **sampling, **files}
+    sampling = {
+        "steps": steps,
+        "solver": solver,
+        "seed": seed,
+        "negative": negative,
+        "interval": interval,
+        **scales,
+    }
+    asked: dict[str, Any] = {**wanted, **faithful, **sampling, "shortcuts": shortcuts, **files}
     if instruction.makes_image:
         result = editor(instruction, **asked, progress=True)
         sound, words, rewritten = result.write(out), result.describe(), result.rewritten

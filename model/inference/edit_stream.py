@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from torch import nn
 
+from model.acceleration.step_cache import Evaluations
 from model.config import ModelConfig
 from model.extras.keeping import Keep
 from model.inference.edit import Edit, describe_edit, mask_path
@@ -66,16 +67,25 @@ class FinishedWindow:
 
 @dataclass(frozen=True)
 class PlannedEdit:
-    """A request with the windows that it is edited in, and the request for its region where that is asked."""
+    """A request with the windows that it is edited in, and the request for its region where that is asked.
+
+    `evaluations` counts how often the network was run for it.
+    """
 
     plan: Request
     region: Request | None
     spans: list[Span]
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
     @property
     def passes(self) -> int:
         """How many windows are sampled."""
         return len(self.spans) * (1 if self.region is None else 2)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to media and left out of the sampling so far, in words."""
+        return (*self.plan.notes, *filter(None, [self.evaluations.describe()]))
 
 
 class EditStream:
@@ -99,7 +109,7 @@ class EditStream:
         journal: Journal | None,
         keep: Keep | None = None,
     ) -> None:
-        self.plan, self.total, self.restored = job.plan, job.passes, 0
+        self._job, self.plan, self.total, self.restored = job, job.plan, job.passes, 0
         self._ahead = stages_ahead(job.plan, job.spans)
         self.meter = Meter()
         self.marked: tuple[int, int] | None = None
@@ -174,15 +184,16 @@ class EditStream:
         kept = self.meter.result() if plan.edited is not None else None
         region = None if self.marked is None else self.marked[0] / max(1, self.marked[1])
         shape = (plan.length, *plan.size)
-        return describe_edit(shape, plan.fps, plan.still, plan.notes, kept, region, self.faces)
+        return describe_edit(shape, plan.fps, plan.still, self._job.notes, kept, region, self.faces)
 
 
-def collect(plan: Request, windows: Iterator[FinishedWindow], keep: Keep | None = None) -> Edit:
+def collect(job: PlannedEdit, windows: Iterator[FinishedWindow], keep: Keep | None = None) -> Edit:
     """All windows as one edit in memory.
 
     Raises:
         SequenceError: it would be larger than `shards.limits.MAX_DECODED_BYTES`.
     """
+    plan = job.plan
     height, width = plan.size
     if (size := plan.length * height * width * 3) > MAX_DECODED_BYTES:
         raise SequenceError(
@@ -217,7 +228,7 @@ def collect(plan: Request, windows: Iterator[FinishedWindow], keep: Keep | None 
         region=whole.get("region"),
         rewritten=plan.rewritten,
         origin=plan.origin,
-        notes=plan.notes,
+        notes=job.notes,
         change=whole.get("change"),
         source=plan.edited,
         mask=whole.get("mask"),

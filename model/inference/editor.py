@@ -188,6 +188,7 @@ class Editor:
         video_guidance: float | None = None,
         image_guidance: float | None = None,
         negative: str | None = None,
+        interval: tuple[float, float] | None = None,
         seed: int = 0,
         carry: bool | None = None,
         keep: float | None = None,
@@ -216,8 +217,8 @@ class Editor:
                 length is filled up with its last frame and the result cut back, another length that is no
                 source's is refused.
             fps: of the result; the first video's by default.
-            steps, guidance, solver, video_guidance, image_guidance, negative: the checkpoint's defaults when
-                None, see `InferenceConfig`.
+            steps, guidance, solver, video_guidance, image_guidance, negative, interval: the checkpoint's
+                defaults when None, see `InferenceConfig`.
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
@@ -252,6 +253,7 @@ class Editor:
             video_guidance=video_guidance,
             image_guidance=image_guidance,
             negative=negative,
+            interval=interval,
         )
         plans = [
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
@@ -261,7 +263,7 @@ class Editor:
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
             options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
-            edits = [collect(job.plan, self._windows(job, options), kept) for job in jobs]
+            edits = [collect(job, self._windows(job, options), kept) for job in jobs]
         return edits[0] if single else edits
 
     def stream(
@@ -292,7 +294,7 @@ class Editor:
             out: where the result will be written; a clip of several windows then keeps those that are
                 finished in `<out>.parts`, until the stream is taken to its end, and goes on from those that
                 an interrupted edit with the same settings has left there.
-            **rest: steps, guidance, solver, video_guidance, image_guidance, negative, and media.
+            **rest: steps, guidance, solver, video_guidance, image_guidance, negative, interval, and media.
 
         Raises:
             SequenceError, shards.media.MediaError, NotFiniteError: as a call of the editor.
@@ -358,6 +360,7 @@ class Editor:
         self, job: PlannedEdit, options: Options, journal: Journal | None = None
     ) -> Iterator[FinishedWindow]:
         """The edit, in two passes where its region is asked for."""
+        options = dataclasses.replace(options, evaluations=job.evaluations)
         if job.region is None:
             yield from self._edited(job.plan, job.spans, options, journal, "edit")
             return

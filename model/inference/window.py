@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.acceleration.config import Shortcuts
+from model.acceleration.network import accelerated
+from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
 from model.extras.compositing import composite
@@ -40,9 +42,10 @@ DAMAGED = "the codec's settings or weights are damaged"
 
 @dataclass(frozen=True)
 class Options:
-    """How an edit is made; `tick` is called after every solver step.
+    """How an edit is made.
 
-    `keep` is how the source is kept outside of the edit; None as `extras` says.
+    `tick` is called after every solver step; `keep` is how the source is kept outside of the edit, None as
+    `extras` says; `evaluations` counts how often the network was run.
     """
 
     inference: InferenceConfig
@@ -51,6 +54,7 @@ class Options:
     seed: int
     tick: Callable[[], None]
     keep: Keep | None = None
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,12 @@ class WindowEditor:
         noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
         fixed = None if known is None else patchify(known, self.config.sequence.patch)
         flow = self.config.flow
-        tokens = sample(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed)
+        with accelerated(self.dit, options.shortcuts):
+            tokens = sample(
+                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
+                shortcuts=options.shortcuts,
+                evaluations=options.evaluations,
+            )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
 
