@@ -29,6 +29,7 @@ from model.inference.edit_stream import (
     EditStream,
     FinishedWindow,
     PlannedEdit,
+    check_held,
     collect,
     settings_of,
     stages_ahead,
@@ -259,6 +260,8 @@ class Editor:
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
+        for plan in plans:
+            check_held(plan)
         jobs = self._jobs(plans, inference, ground, enhance, kept)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
