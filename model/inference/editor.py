@@ -309,7 +309,7 @@ class Editor:
         extras, shortcuts = self._extras(carry), shortcuts or NO_SHORTCUTS
         journal = None
         if out is not None and len(job.spans) > 1:
-            choices = {"inference": inference, "extras": extras, "shortcuts": shortcuts, "seed": seed}
+            choices = {"inference": inference, "shortcuts": shortcuts, "seed": seed}
             journal = Journal(Path(out), settings_of(job, self.dit, self.config, choices))
 
         def windows() -> Iterator[FinishedWindow]:
