@@ -15,9 +15,9 @@ class Shortcuts:
     Attributes:
         step_cache: how far the network's input may move, as a sum of relative changes, before a solver step
             is computed and not taken from the one before (TeaCache, Liu et al. 2024); 0 computes all.
-        context_tokens: share of each source's tokens that the network is given, those nearest to the change
-            first; 1 is all of them.
-        beyond: what becomes of the others: dropped, or pooled, so that each block of them is one token.
+        context_tokens: share of the tokens of what is edited, and of its masks, that the network is given, half
+            of them nearest to the change; 1 is all of them. See `SparseContext`.
+        beyond: what becomes of the others: dropped, or pooled, so that each block of 2x2 is one token.
         weights: how the linear layers' weights are held: as they are, or in eight bits.
         compile: compile the blocks of the network; the first edit then waits for it.
     """

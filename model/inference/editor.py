@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.compositing import composite
@@ -232,6 +233,10 @@ class Editor:
             for t, m in zip(texts, items, strict=True)
         ]
         check_guidance(plans, inference, self.config)
+        shortcuts = shortcuts or NO_SHORTCUTS
+        for plan in plans:
+            masked = ground or any(name.startswith("mask") for name in plan.clips)
+            check_context(shortcuts, plan.edited is not None, masked, inference.steps)
         regions = [region_request(plan) if ground else None for plan in plans]
         if enhance is not None:
             plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
@@ -239,7 +244,7 @@ class Editor:
         passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * passes) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick)
+            options = Options(inference, extras, shortcuts, seed, tick)
             edits = [
                 self._edit(plan, options) if region is None else self._grounded(plan, region, options)
                 for plan, region in zip(plans, regions, strict=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from model.acceleration.sparse_sampling import SparseContext
 from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig, shift_of, time_grid, to_velocity, wan_grid
 from model.flow.guidance import ProjectedGuidance, chain, rescaled
@@ -71,6 +72,7 @@ def sample(
     config: InferenceConfig,
     tick: Callable[[], None] = lambda: None,
     fewer: Sequence[tuple[TokenSequence, float]] = (),
+    context: SparseContext | None = None,
 ) -> Tensor:
     """Generate the target of a sequence.
 
@@ -83,6 +85,7 @@ def sample(
         tick: called after every step.
         fewer: the same with fewer sources and without text, from the fewest on, each with the scale of the
             step to the next sequence, of which the last is `without_text`.
+        context: leaves out source tokens far from the change; None gives the network all.
 
     Returns:
         float32 [M, D], clean tokens.
@@ -92,14 +95,19 @@ def sample(
     """
     x = noise.to(dit.device)
     grid, told = _times(config, shift_of(flow, len(noise)))
-    conditional = Branch(dit, with_text, flow)
     links = [*fewer, (without_text, config.guidance)] if fewer or config.guidance != 1 else []
-    others = [Branch(dit, sequence, flow) for sequence, _ in links]
+
+    def branches() -> list[Branch]:
+        sequences = [with_text, *(sequence for sequence, _ in links)]
+        return [Branch(dit, s if context is None else context(s), flow) for s in sequences]
+
+    conditional, *others = branches()
+    predicted = x  # the clean target that the last velocity heads for
     scales = [scale for _, scale in links]
     projected = _projection(config, with_text)
     first, last = config.interval
 
-    def velocity(x: Tensor, t: float) -> Tensor:
+    def guided(x: Tensor, t: float) -> Tensor:
         moment = told.get(t, t)
         v = conditional.velocity(x, moment)
         if not others or not first <= t <= last:
@@ -109,10 +117,20 @@ def sample(
             return projected(velocities, scales, x, t)
         return rescaled(chain(velocities, scales), v, config.rescale)
 
+    def velocity(x: Tensor, t: float) -> Tensor:
+        nonlocal predicted
+        if context is None:
+            return guided(x, t)
+        v = context.hold(guided(x, t), x, t)
+        predicted = x + (1 - t) * v
+        return v
+
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
         x = after
         check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
+        if context is not None and step < config.steps and context.look(step, predicted):
+            conditional, *others = branches()
         tick()
     return x

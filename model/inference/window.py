@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.acceleration.config import Shortcuts
+from model.acceleration.sparse_sampling import SparseContext
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
@@ -147,7 +148,10 @@ class WindowEditor:
             t * rows * columns, self.config.network.vision_dim, generator=keyed("edit", options.seed)
         )[len(first) * rows * columns :]
         flow = self.config.flow
-        tokens = sample(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer)
+        context = sparse_context(window, with_text, options)
+        tokens = sample(
+            self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, context
+        )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
 
@@ -188,3 +192,13 @@ class WindowEditor:
         multiple = self.vae.spatial * self.config.sequence.patch
         size = fitted_size(height, width, self.config.media, multiple)
         return resize(frames, plan.work if name == plan.first_frame else size)
+
+
+def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:
+    """Which of its tokens are left out, if any are to be; none where the result is no edit of one medium."""
+    plan = window.plan
+    if options.shortcuts.context_tokens == 1 or plan.source is None or plan.edited is None:
+        return None
+    masks = [clip for name, clip in window.clips.items() if name.startswith("mask")]
+    mask = masks[0] if masks else None
+    return SparseContext(options.shortcuts, sequence, plan.source, options.inference.steps, mask)
