@@ -214,10 +214,9 @@ class BatchListener:
         """See `Listener`."""
         row = self.journal.rows[id]
         file = self.folder / row.out
-        size = file.stat().st_size if outcome.state == "done" else 0
         self.counts[outcome.state] += 1
         try:
-            self.journal.add(row, outcome, size)
+            self.journal.add(row, outcome, file.stat().st_size if outcome.state == "done" else 0)
         except OSError as error:
             self.fault = error
         print(f"{id}/{len(self.journal.rows)} {outcome.state}: {row.out}: {outcome.line}", flush=True)
