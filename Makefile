@@ -158,7 +158,7 @@ docs: $(READY) ## build the documentation as a site: build/site/index.html
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve the locks anew (names, versions and hashes only)
-	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra pages --extra bench --extra study --extra docs --extra dev -o requirements.lock $(UPGRADE)
+	$(COMPILE) pyproject.toml --extra curation --extra reference --extra train --extra app --extra serve --extra pages --extra bench --extra study --extra docs --extra dev -o requirements.lock $(UPGRADE)
 	$(COMPILE) --no-deps requirements-models.in -o requirements-models.lock
 	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 

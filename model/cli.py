@@ -1,4 +1,4 @@
-"""`python -m model`: fit an editor, edit a video.
+"""`python -m model`: fit an editor, distil it, edit a video.
 
 Bad input ends with one line on stderr and exit status 2.
 """
@@ -16,6 +16,7 @@ from model.app.server import serve as serve_page
 from model.app.service import AppConfig
 from model.config import ModelConfig
 from model.data.batch import DataConfig
+from model.distillation.config import DistillConfig
 from model.inference.bases import bases as known_bases
 from model.inference.cli import edit
 from model.inference.diffusers_export import export_adapter, export_diffusers
@@ -75,9 +76,16 @@ TRAIN_SECTIONS = {
         ),
     ),
 }
+FIT_SECTIONS = {
+    **TRAIN_SECTIONS,
+    "distill": (
+        "train a student of few steps, as the command distill does",
+        ("distill.help", "distill"),
+    ),
+}
 
 
-@help_page(COMMON, TRAIN_SECTIONS)
+@help_page(COMMON, FIT_SECTIONS)
 def fit(
     run: Path,
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -86,6 +94,7 @@ def fit(
     train: TrainConfig = TrainConfig(),  # noqa: B008
     parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     lora: LoraConfig | None = None,
+    distill: DistillConfig | None = None,
 ) -> int:
     """Train an editor on shards, resume an interrupted run, or reuse a finished one.
 
@@ -97,13 +106,14 @@ def fit(
         train: length, precision, initial weights, and what is saved.
         parallel: how the processes of torchrun or srun share the work.
         lora: train an adapter to the weights of train.init_from instead of all of them.
+        distill: train a student of few steps, as the command of that name does.
     """
     from model.training.distributed import exit_rank  # brings lightning, which takes seconds
     from model.training.trainer import Stopped  # brings lightning, which takes seconds
     from model.training.trainer import fit as train_editor  # brings lightning, which takes seconds
 
     try:
-        summary = train_editor(FitConfig(data, model, optim, train, parallel, lora), run)
+        summary = train_editor(FitConfig(data, model, optim, train, parallel, lora, distill), run)
     except Stopped as error:
         print(error, file=sys.stderr)
         return exit_rank(STOPPED)
@@ -113,7 +123,35 @@ def fit(
 
 
 @help_page(
-    ["data.shards", "data.mixture", "model", "train.steps", "train.init_from", "slurm.nodes"], TRAIN_SECTIONS
+    [name for name in COMMON if name not in ("model", "parallel.sharding")]
+    + ["distill.steps", "distill.guidance"],
+    TRAIN_SECTIONS,
+)
+def distill(
+    run: Path,
+    data: DataConfig = DataConfig(text_drop_prob=0.0),  # noqa: B008 (frozen)
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    train: TrainConfig = TrainConfig(),  # noqa: B008
+    parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+    lora: LoraConfig | None = None,
+    distill: DistillConfig = DistillConfig(),  # noqa: B008
+) -> int:
+    """Teach an editor, train.init_from, to edit in few steps without guidance; resume or reuse, as fit does.
+
+    Args:
+        run: folder of the run; its checkpoint edits in distill.steps steps by itself.
+        data: what the student is shown.
+        optim: the optimizer and its schedule.
+        train: init_from names the editor; length, precision, and what is saved.
+        parallel: how the processes of torchrun or srun share the work.
+        lora: train an adapter to the weights of train.init_from instead of all of them.
+        distill: the student's steps, and how it is taught.
+    """
+    return fit(run, data, ModelConfig(), optim, train, parallel, lora, distill)
+
+
+@help_page(
+    ["data.shards", "data.mixture", "model", "train.steps", "train.init_from", "slurm.nodes"], FIT_SECTIONS
 )
 def submit(
     run: Path,
@@ -123,6 +161,7 @@ def submit(
     train: TrainConfig = TrainConfig(),  # noqa: B008
     parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     lora: LoraConfig | None = None,
+    distill: DistillConfig | None = None,
     slurm: SlurmConfig = SlurmConfig(),  # noqa: B008
 ) -> int:
     """Submit a training run to SLURM, as a job that goes on by itself after preemption or a time limit.
@@ -135,16 +174,17 @@ def submit(
         train: length, precision, initial weights, and what is saved.
         parallel: how the processes share the work.
         lora: train an adapter to the weights of train.init_from instead of all of them.
+        distill: train a student of few steps, as the command of that name does.
         slurm: what the job asks for.
     """
-    job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora), run, slurm)
+    job, folder = submit_job(FitConfig(data, model, optim, train, parallel, lora, distill), run, slurm)
     print(f"job {job}: code, configuration and logs are in {folder}")
     return 0
 
 
 @help_page(
     ["data.shards", "data.mixture", "data.latent_cache", "data.crops", "model", "train.init_from"],
-    TRAIN_SECTIONS,
+    FIT_SECTIONS,
 )
 def precompute(
     data: DataConfig = DataConfig(),  # noqa: B008 (frozen)
@@ -153,6 +193,7 @@ def precompute(
     train: TrainConfig = TrainConfig(),  # noqa: B008
     parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     lora: LoraConfig | None = None,
+    distill: DistillConfig | None = None,
     run: Path | None = None,
     device: str = "auto",
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -163,13 +204,14 @@ def precompute(
     """Encode the training samples beforehand, into data.latent_cache; an interrupted call goes on.
 
     Args:
-        data: as for fit, like the next six; latent_cache is the folder to fill, crops says what of long
+        data: as for fit, like the next seven; latent_cache is the folder to fill, crops says what of long
             videos.
         model: whose encoders are used.
         optim: not used.
         train: init_from names a checkpoint whose encoders are used instead.
         parallel: not used.
         lora: not used.
+        distill: not used.
         run: not used.
         device: of the encoders: auto, cpu or cuda.
         dtype: that is stored.
@@ -177,7 +219,7 @@ def precompute(
         parts: how many they are.
         texts_only: encode nothing, and count the texts' tokens instead, beside the shards' columns.
     """
-    config = FitConfig(data, model, optim, train, parallel, lora)
+    config = FitConfig(data, model, optim, train, parallel, lora, distill)
     if texts_only:
         for folder, is_new in precompute_text_counts(config):
             print(f"{folder}: texts are counted" + ("" if is_new else " already"))
@@ -345,6 +387,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     commands: dict[str, Any] = {
         "fit": fit,
+        "distill": distill,
         "precompute": precompute,
         "submit": submit,
         "edit": edit,

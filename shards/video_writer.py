@@ -5,9 +5,9 @@ Its functions are had from `shards.media` too, beside those that read.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,20 @@ def write_clip(path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps:
 
 def write_mask(path: str | Path, masks: np.ndarray, fps: float) -> None:
     """Write masks [T, H, W], bool or uint8 (non-zero is inside), losslessly as FFV1 in Matroska. Atomic."""
-    frames = np.where(np.asarray(masks) > 0, np.uint8(255), np.uint8(0))
-    _write(path, frames, fps, "ffv1", "gray", {"level": "3", "slices": "4", "slicecrc": "1"})
+    with open_mask_file(path, fps) as write:
+        for mask in masks:
+            write(np.where(mask > 0, np.uint8(255), np.uint8(0)))
+
+
+@contextlib.contextmanager
+def open_mask_file(path: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A file of soft masks, and the function that writes the next one, uint8 [H, W] from 0 to 255.
+
+    Lossless, as those of `write_mask`, which `read_mask` takes as inside from 128 on. The file appears whole
+    when the block ends, and not at all where it ends with an error or nothing was written (MediaError).
+    """
+    with _open_file(path, fps, "ffv1", "gray", {"level": "3", "slices": "4", "slicecrc": "1"}) as write:
+        yield write
 
 
 def even_sides(picture: np.ndarray) -> np.ndarray:
@@ -125,34 +137,52 @@ def _write(
     pix_fmt: str,
     options: dict[str, str],
 ) -> None:
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise MediaError(f"{path}: no frames to write")
+    with _open_file(path, fps, codec, pix_fmt, options) as write:
+        for picture in frames:
+            write(picture)
+
+
+@contextlib.contextmanager
+def _open_file(
+    path: str | Path, fps: float, codec: str, pix_fmt: str, options: dict[str, str]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """What adds a picture to a file, which appears whole when the block ends without an error."""
     if not fps > 0 or not math.isfinite(fps):
         raise MediaError(f"{path}: frame rate {fps} is not positive")
-    height, width = first.shape[:2]
-    if pix_fmt == "yuv420p" and (height % 2 or width % 2):
-        raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
     muxing = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if Path(path).suffix == ".mp4" else {})
-    with atomic_path(path) as temporary, av.open(
-        f"file:{temporary}", "w", options=muxing
-    ) as container:  # fmt: skip
-        rate = Fraction(fps).limit_denominator(1001)
-        stream: Any = container.add_stream(codec, rate=rate, options=options)
-        context = stream.codec_context
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        context.thread_count = 1
-        context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT: no encoder version in the stream
-        if pix_fmt == "yuv420p":
-            context.color_range = 1  # limited
-            for field, value in _BT601.items():
-                setattr(context, field, value)
-        subsample = Yuv420(height, width) if pix_fmt == "yuv420p" else None
-        for index, picture in enumerate(itertools.chain([first], frames)):
-            if picture.dtype != np.uint8 or picture.shape[:2] != (height, width):
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(atomic_path(path))
+        container: Any = None
+        stream: Any = None
+        subsample: Yuv420 | None = None
+        rate, index = Fraction(fps).limit_denominator(1001), 0
+
+        def begin(height: int, width: int) -> None:
+            """Open the file for pictures of this size."""
+            nonlocal container, stream, subsample
+            if pix_fmt == "yuv420p" and (height % 2 or width % 2):
+                raise MediaError(f"{path}: H.264 in yuv420p needs even sides, not {width}x{height}")
+            container = stack.enter_context(av.open(f"file:{temporary}", "w", options=muxing))
+            stream = container.add_stream(codec, rate=rate, options=options)
+            context = stream.codec_context
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            context.thread_count = 1
+            context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT: no encoder version in the stream
+            if pix_fmt == "yuv420p":
+                context.color_range = 1  # limited
+                for field, value in _BT601.items():
+                    setattr(context, field, value)
+                subsample = Yuv420(height, width)
+
+        def write(picture: np.ndarray) -> None:
+            """Add a picture."""
+            nonlocal index
+            if container is None:
+                begin(*picture.shape[:2])
+            if picture.dtype != np.uint8 or picture.shape[:2] != (stream.height, stream.width):
+                size = f"{stream.height}x{stream.width}"
                 raise MediaError(
-                    f"{path}: frame {index} is {picture.dtype} {picture.shape}, not uint8 {height}x{width}"
+                    f"{path}: frame {index} is {picture.dtype} {picture.shape}, not uint8 {size}"
                 )
             if subsample is not None:
                 frame = subsample(picture)
@@ -163,4 +193,9 @@ def _write(
                     frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
+            index += 1
+
+        yield write
+        if container is None:
+            raise MediaError(f"{path}: no frames to write")
         container.mux(stream.encode(None))

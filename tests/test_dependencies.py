@@ -17,7 +17,7 @@ from tests.rooms import PACKAGES, ROOT
 EXTRAS = {
     "shards": ("train", "pages"),
     "curation": ("curation", "reference", "train", "pages"),
-    "model": ("train", "app", "flash", "wandb"),
+    "model": ("train", "app", "serve", "flash", "wandb"),
     "benchmark": ("bench", "curation", "study"),
 }
 # Declared for what an import alone does not show.

@@ -88,7 +88,7 @@ def test_data_in_and_out_has_a_word_of_its_own(capsys: pytest.CaptureFixture[str
 def test_a_section_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert model_main(["fit", "--help=date"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: --help=date: no such section; there are data, model, model.sequence,")
+    assert message.startswith("error: --help=date: no such section; there are distill, data, model, ")
     assert model_main(["forms", "--help=data"]) == 2
     assert "--help=data: no such section" in capsys.readouterr().err
 

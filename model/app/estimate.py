@@ -12,10 +12,11 @@ from model.config import fitted_size
 from model.inference.editor import Editor
 from model.inference.inputs import IMAGE_SUFFIXES
 from model.inference.instruction import check_instruction
-from model.inference.request import pixels_per_token, windows
+from model.inference.request import pixels_per_token
 from model.planner.flops import edit_flops
 from model.planner.work import Shape
 from model.sequence.interleave import SequenceError
+from model.streaming.windows import plan_windows
 from shards.media import probe, read_image
 
 RECENT = 8  # edits that tell how fast this machine is
@@ -126,7 +127,7 @@ def estimate(
     total = vision + BOUNDS * segments
     shape = Shape(text=0, vision=vision, noisy=target + BOUNDS, target=target, total=total, segments=segments)
     guided = (defaults.guidance if guidance is None else guidance) != 1
-    runs = len(windows(length, most)) * (2 if ground else 1)
+    runs = len(plan_windows(length, most, editor.vae.temporal)) * (2 if ground else 1)
     flops = runs * edit_flops(config.network, [shape], steps or defaults.steps, guided)
     pixels = 3 * window * work[0] * work[1] * FLOAT_COPIES * 4 + 3 * length * height * width * BYTE_COPIES
     activations = total * config.network.width * FLOATS_PER_WIDTH * 4

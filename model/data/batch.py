@@ -105,6 +105,7 @@ class Example:
         sequence: clean tokens; noise: float [target tokens, token size]; time: scalar in (0, 1).
         weight: float [target tokens], mean 1 over the whole sample.
         size: target tokens of the whole sample.
+        without_text: the sequence without its text, where a guided teacher is to see it.
     """
 
     key: str
@@ -115,6 +116,7 @@ class Example:
     weight: Tensor
     size: int
     dataset: str = ""
+    without_text: TokenSequence | None = None
 
     def part(self, start: int, stop: int) -> Example:
         """Tokens start:stop and what belongs to them; beyond the end there are none."""
@@ -162,6 +164,7 @@ class MicroBatch:
         time, size: [S], timestep and target tokens of each sequence as a whole.
         groups: int64 [kinds, S], see `Groups.of`.
         tokens: without padding.
+        without_text: the same sequences without their text, in the same order, see `Example`.
     """
 
     batch: PackedBatch
@@ -172,6 +175,7 @@ class MicroBatch:
     groups: Tensor
     keys: tuple[str, ...]
     tokens: int
+    without_text: PackedBatch | None = None
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Copy to a device."""
@@ -215,6 +219,7 @@ def collate(
 
     `has_prompt` says the same of texts, see `SequenceConfig.text`.
     """
+    unconditional = [e.without_text for e in examples if e.without_text is not None]
     return MicroBatch(
         pack([e.sequence for e in examples], pad_to, shared, width, has_prompt),
         torch.cat([e.noise for e in examples]) if examples else torch.zeros(0, width),
@@ -224,6 +229,7 @@ def collate(
         groups.of(examples),
         tuple(e.key for e in examples),
         sum(len(e.sequence) for e in examples),
+        pack(unconditional) if unconditional else None,
     )
 
 

@@ -25,7 +25,7 @@ from model.data.variants import form_of, mirrored, token_weights, without_source
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.rng import keyed
-from model.sequence.interleave import build_sequence, interleave, patchify, texts_of, vision_tokens
+from model.sequence.interleave import TokenSequence, build_sequence, interleave, patchify, texts_of, vision_tokens
 from model.sequence.pixels import to_float
 from model.sequence.prompts import prompt_of
 from shards.columns import SampleKind, entry_of_kind
@@ -64,6 +64,7 @@ class EditDataset(MixtureSamples):
         super().__init__(rows, split)
         for name in self.rows:
             self.media_of(name)  # refuses a row's sizes before anything is read
+        self.for_teacher = False  # visits of a distillation, see `visit`
         self._pixels: ArrayCache[np.ndarray] = ArrayCache(int(cache_gib * 2**30))
         self._states: ArrayCache[Tensor] = ArrayCache(int(cache_gib * 2**27))
         self._encoded: dict[ShardSet, LatentCache] = {}
@@ -301,7 +302,11 @@ class EditDataset(MixtureSamples):
         encoded: EncodedShard | None = None,
         row: str = "",
     ) -> Example:
-        """One visit of a sample in a row; `record` is called for if it is not encoded."""
+        """One visit of a sample in a row; `record` is called for if it is not encoded.
+
+        With `for_teacher` it holds the sequence without its text too, and its time is drawn evenly: it is
+        a place on a student's grid, see `model.distillation.objective`.
+        """
 
         def random(purpose: str) -> torch.Generator:
             return keyed(seed, step, epoch, entry.key, purpose)
@@ -333,27 +338,34 @@ class EditDataset(MixtureSamples):
         latents = {name: latents[name] for kind, name in parts if kind == "media"}
         if opening in latents:  # the video's own, wherever its window begins
             latents |= {opening: latents[target][:1], target: latents[target][1:]}
-        elements = interleave(
-            parts,
-            latents,
-            target,
-            encode_text,
-            drop_text=drop,
-            prompt=encode_text(prompts[drop]) if prompts else None,
-            has_words=self.model.sequence.has_words,
-            first_frame=opening,
-        )
-        sequence = build_sequence(elements, self.model.sequence, self.vae.spatial)
+
+        def sequence_of(wordless: bool) -> TokenSequence:
+            elements = interleave(
+                parts,
+                latents,
+                target,
+                encode_text,
+                drop_text=wordless,
+                prompt=encode_text(prompts[wordless]) if prompts else None,
+                has_words=self.model.sequence.has_words,
+                first_frame=opening,
+            )
+            return build_sequence(elements, self.model.sequence, self.vae.spatial)
+
         tokens = patchify(latents[target], self.model.sequence.patch)
+        time = draw_time(flow, random("time"), len(tokens))
+        if self.for_teacher:
+            time = torch.rand((), generator=random("time"))
         return Example(
             key=entry.key,
             task=entry.task,
             dataset=row,
-            sequence=sequence,
+            sequence=sequence_of(drop),
             noise=torch.randn(tokens.shape, generator=random("noise")),
-            time=draw_time(flow, random("time"), len(tokens)),
+            time=time,
             weight=token_weights(entry, latents, target, config.edit_weight, self.model.sequence.patch),
             size=len(tokens),
+            without_text=sequence_of(True) if self.for_teacher else None,
         )
 
     def _first_frame(self, entry: IndexEntry, target: str, clip: ClipConfig) -> str | None:

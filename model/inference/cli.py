@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
@@ -26,12 +27,12 @@ from shards.help_pages import help_page
                 "video_guidance",
                 "image_guidance",
                 "negative",
+                "interval",
                 "solver",
                 "seed",
-                "carry",
-                "ground",
             ),
         ),
+        "faithfulness": ("what of the source stays", ("keep", "keep_faces", "carry", "ground")),
         "enhancement": ("a language model that rewrites the text", ("enhance", "enhance_model")),
         "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
     }
@@ -53,9 +54,12 @@ def edit(
     video_guidance: float | None = None,
     image_guidance: float | None = None,
     negative: str | None = None,
+    interval: tuple[float, float] | None = None,
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
+    keep: float | None = None,
+    keep_faces: bool = False,
     ground: bool = False,
     lora: Path | None = None,
     device: str = "auto",
@@ -64,8 +68,12 @@ def edit(
     offload: bool = False,
     enhance: str | None = None,
     enhance_model: str | None = None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Edit or generate a video or image by an instruction.
+
+    A long video is edited window by window in constant memory. Windows that are finished are kept in
+    <out>.parts until the file is written: the same command goes on from them if it was interrupted.
 
     Args:
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
@@ -85,9 +93,13 @@ def edit(
         video_guidance: scale of guidance on the source videos apart from the text, 1 is none.
         image_guidance: the same on the source images.
         negative: what the result should not be like, for published weights; "" is none.
+        interval: first and last time, of 0 (noise) to 1, at which there is guidance; all when not given.
         solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
+        keep: how much of the source is kept outside of the edit, 0 to 1; 1 is to the bit, before encoding.
+            The mask that was used is written beside the result, as out.mask.mkv (of images .mask.png).
+        keep_faces: keep faces of the source too, where the detector finds them.
         ground: find the region that the words are about first, then edit within it.
         lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
         device: of the model: auto, cpu or cuda.
@@ -97,6 +109,7 @@ def edit(
         enhance: folder or hub id of a Qwen-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
             the text in detail; both texts are then saved beside the result, as .json. Off by default.
         enhance_model: the model's name at that endpoint.
+        shortcuts: what of the network's work is left out; docs/performance.md has what each gains and loses.
     """
     files = _given_files(media, video1=video1, video2=video2, image1=image1, image2=image2, mask=mask)
     instruction = check_instruction(text, files)
@@ -107,15 +120,30 @@ def edit(
     enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
-    wanted = {"size": size, "frames": taken, "carry": carry, "ground": ground, "enhance": enhancer}
+    wanted = {"size": size, "frames": taken, "ground": ground, "enhance": enhancer}
+    faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
-    sampling = {"steps": steps, "solver": solver, "seed": seed, "negative": negative, **scales}
-    result = editor(instruction, **wanted, **sampling, progress=True, **files)
-    sound = result.write(out)
-    if result.rewritten is not None:
-        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
-        print(f"{out.with_suffix('.json')}: {result.rewritten}")
-    print(" · ".join(filter(None, (f"{out}: {result.describe()}", sound))))
+    sampling = {
+        "steps": steps,
+        "solver": solver,
+        "seed": seed,
+        "negative": negative,
+        "interval": interval,
+        **scales,
+    }
+    asked: dict[str, Any] = {**wanted, **faithful, **sampling, "shortcuts": shortcuts, **files}
+    if instruction.makes_image:
+        result = editor(instruction, **asked, progress=True)
+        sound, words, rewritten = result.write(out), result.describe(), result.rewritten
+    else:
+        with editor.stream(instruction, out=out, **asked, progress=True) as stream:
+            if stream.restored:
+                print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
+            sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten
+    if rewritten is not None:
+        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": rewritten})
+        print(f"{out.with_suffix('.json')}: {rewritten}")
+    print(" · ".join(filter(None, (f"{out}: {words}", sound))))
     return 0
 
 

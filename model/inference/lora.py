@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from model.extras.config import ExtrasConfig
 from model.inference import wan_lora
-from model.inference.frozen_linear import BASE_DTYPES, BaseDtype, freeze_base
 from model.inference.pretrained import PICKLES, check_header, linear_shapes, read_weights, write_weights
 from model.net.config import DiTConfig
+from model.net.frozen_linear import BASE_DTYPES, BaseDtype, freeze_base
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from shards.errors import ConfigError, EditVerseError, SettingError

@@ -56,13 +56,7 @@ def prepare_blocks(
         mark_constants()
     for block in blocks:
         if compiled:
-            for part in block.modules():
-                if isinstance(part, PackedAttention):
-                    # no two batches are laid out alike
-                    part.mix = torch.compiler.disable(part.mix)  # type: ignore[method-assign]
-                if isinstance(part, WanAttention):
-                    part.mix_text = torch.compiler.disable(part.mix_text)  # type: ignore[method-assign]
-            block.forward = _fixed(torch.compile(block.forward, dynamic=False))
+            block.forward = compiled_forward(block)
         if checkpointing == "full" or (checkpointing == "selective" and not compiled):
             block.forward = functools.partial(
                 checkpoint,
@@ -73,6 +67,20 @@ def prepare_blocks(
             )
         if offload:
             block.forward = _offloaded(block.forward)
+
+
+def compiled_forward(block: nn.Module) -> Callable[..., Tensor]:
+    """A block's forward pass, compiled for each number of tokens, but for attention itself.
+
+    `mark_constants` is called before the first of them.
+    """
+    for part in block.modules():
+        if isinstance(part, PackedAttention):
+            # no two batches are laid out alike
+            part.mix = torch.compiler.disable(part.mix)  # type: ignore[method-assign]
+        if isinstance(part, WanAttention):
+            part.mix_text = torch.compiler.disable(part.mix_text)  # type: ignore[method-assign]
+    return _fixed(torch.compile(block.forward, dynamic=False))
 
 
 def _contexts() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +182,16 @@ class DiT(Transformer):
             noisy_rows=torch.where(gather < visions, vision_places, gather - visions + targets),
             target=torch.searchsorted(noisy, batch.target),
         )
+
+    def step_input(self, x: Tensor, t: float) -> Tensor:
+        """See `Transformer.step_input`."""
+        block: Any = self.blocks[0]
+        h: Tensor = block.norm1(self.vision_in(x.to(self.bounds.dtype)))
+        _, modulation = self._modulation(torch.full((1,), t, device=x.device))
+        if modulation is None or block.table is None:
+            return h
+        shift, scale = (modulation.to(h.dtype) + block.table.to(h.dtype))[:, :2].unbind(1)
+        return torch.addcmul(shift, h, 1 + scale)
 
     def _embed(self, batch: PackedBatch, vision: Tensor) -> Tensor:
         """[N, width]: text and vision through their projectors, the learned bounds, zeros for padding."""

@@ -40,6 +40,14 @@ class Transformer(nn.Module):
         """Run the clean tokens once, for `forward`'s `context`; ValueError where they see the noisy ones."""
         raise ValueError(f"{type(self).__name__}: clean tokens see the noisy ones, so nothing can be kept")
 
+    def step_input(self, x: Tensor, t: float) -> Tensor:
+        """[M, width]: what the first block makes by the timestep of the target's tokens `x` [M, vision_dim].
+
+        It is the input of its attention, of which positions and other tokens are no part: cheap, and a sign
+        of how much the prediction changes from one time t to the next (TeaCache).
+        """
+        raise NotImplementedError
+
     def forward(
         self, batch: PackedBatch, vision: Tensor, timestep: Tensor, context: Any = None
     ) -> tuple[Tensor, ...]:

@@ -8,6 +8,8 @@ is that of our time, minus theirs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -234,6 +236,14 @@ class WanTransformer(Transformer):
         h = modulate(layer_norm(x, self.config.norm_eps), shift, scale, batch.segment[batch.target])
         return (-self.proj_out(h.to(x.dtype)),)
 
+    def step_input(self, x: Tensor, t: float) -> Tensor:
+        """See `Transformer.step_input`."""
+        block: Any = self.blocks[0]
+        h = layer_norm(self.patch_embedding(x.to(self.patch_embedding.weight.dtype)), block.eps)
+        _, modulation = self.condition_embedder(torch.full((1,), t, device=x.device))
+        shift, scale = (block.scale_shift_table.float() + modulation.float())[:, :2].unbind(1)
+        return torch.addcmul(shift, h, 1 + scale)
+
     def _check(self, batch: PackedBatch) -> None:
         """Refuse tokens of another `SequenceConfig.text`, by numbers that are on the CPU."""
         tokens = len(batch.noisy) + len(batch.context)  # padding is both words and visible
@@ -320,11 +330,20 @@ class WanExperts(Transformer):
         Raises:
             ValueError: the batch has targets on both sides of the boundary.
         """
-        # told in whole thousandths: half of one is out of reach of rounding
-        noisy = 1 - timestep[batch.target_segment] > self.boundary - 5e-4
+        noisy = self._is_noisy(timestep[batch.target_segment])
         first = bool(noisy.all())
         if not first and bool(noisy.any()):
             raise ValueError(f"a batch has noise on both sides of {self.boundary}, where the expert changes")
         chosen = self.transformer if first else self.transformer_2
         result: tuple[Tensor] = chosen(batch, vision, timestep)
         return result
+
+    def step_input(self, x: Tensor, t: float) -> Tensor:
+        """See `Transformer.step_input`: of the expert for time t."""
+        first = bool(self._is_noisy(torch.tensor(t)))
+        return (self.transformer if first else self.transformer_2).step_input(x, t)
+
+    def _is_noisy(self, timestep: Tensor) -> Tensor:
+        """Whether times are the first expert's."""
+        # told in whole thousandths: half of one is out of reach of rounding
+        return 1 - timestep > self.boundary - 5e-4

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.extras.config import ExtrasConfig
-from model.inference.frozen_linear import codes_of, count_weights
 from model.inference.lora import LoraConfig, add_adapter
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.families import build_transformer
+from model.net.frozen_linear import codes_of, count_weights
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.planner.flops import Sizes

@@ -15,9 +15,9 @@ import numpy as np
 from model.data.mixture import Mixture, MixtureSampler, synthetic_lengths
 from model.inference.bases import bases
 from model.inference.diffusers_folder import read_pipeline
-from model.inference.frozen_linear import BaseDtype
 from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
+from model.net.frozen_linear import BaseDtype
 from model.net.wan_config import WanConfig
 from model.planner.allocations import parameter_counts
 from model.planner.balance import Budget, Cluster, largest_degree

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from model.data.mixture import read_mixture
-from model.inference.frozen_linear import BaseDtype
 from model.net.activation_checkpointing import Checkpointing
+from model.net.frozen_linear import BaseDtype
 from model.planner.balance import Budget, Cluster, largest_degree
 from model.planner.base_plan import CLIP, BasePlan, report_base
 from model.planner.calibrate import report as calibration_report

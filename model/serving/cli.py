@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from model.serving.batch import run_batch
 from model.serving.config import ServeConfig
 from model.serving.tokens import add_token
 from model.serving.work import WorkerConfig
+from shards.errors import SettingError
 from shards.help_pages import help_page
 
 WEIGHTS = ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload"))
@@ -79,6 +81,9 @@ def serve(
     """
     limits = (queue, max_upload_mb, max_frames, max_steps, keep_hours, max_stored_mb, grace_seconds)
     config = ServeConfig(out, host, port, tokens, tuple(allowed_hosts), *limits, insecure=insecure)
+    missing = [name for name in ("fastapi", "multipart", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise SettingError(f"serving needs {' and '.join(missing)}: pip install '.[serve]'")
     from model.serving.server import serve as serve_edits  # brings fastapi and uvicorn, extras
 
     serve_edits(config, WorkerConfig(checkpoint, dtype, revision, lora, offload, device, workers))

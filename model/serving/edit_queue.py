@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -15,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from model.serving.config import ServeConfig
-from model.serving.media import check_files, check_text, suffix_of
 from model.serving.metrics import Metrics
 from model.serving.pool import WorkerPool
-from model.serving.settings import EditSettings
+from model.serving.settings import EditSettings, check_files, check_text, suffix_of
 from model.serving.store import OVER, EditRecord, EditStore, StoreError
 from model.serving.work import EditorFacts, Outcome, Work, WorkerConfig
 from shards.errors import EditVerseError, SettingError
@@ -50,6 +50,7 @@ class EditQueue:
         self.is_draining = False
         self._progress: dict[str, tuple[int, int]] = {}
         self._submitted: dict[str, float] = {}
+        self._unwritten: dict[str, dict[str, Any]] = {}  # what the table could not be told
         self._room = threading.Lock()
         self._reserved = 0
         self._submitting = threading.Lock()
@@ -63,6 +64,7 @@ class EditQueue:
             StoreError: its table cannot be used.
             ConfigError: the editor cannot be loaded.
         """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people send is nobody else's
         with exclusive(self.folder, "--out"):
             shutil.rmtree(self.folder / STAGED, ignore_errors=True)
             for name in (EDITS, UPLOADS, STAGED):
@@ -187,7 +189,7 @@ class EditQueue:
         if record is None:
             hours = f"{self.config.keep_hours:g}"
             raise RequestRefused(404, f"there is no such edit; one that is over is kept for {hours} hours")
-        return record
+        return dataclasses.replace(record, **self._unwritten.get(id, {}))
 
     def cancel(self, id: str, owner: str) -> EditRecord:
         """Give an edit up, see `WorkerPool.cancel`; one that is over stays as it is."""
@@ -271,8 +273,9 @@ class EditQueue:
     def _write(self, id: str, **values: Any) -> None:
         try:
             self.store.change(id, **values)
-        except StoreError as error:
-            # A full disk, most likely: the edit is begun again by the next server, and this one goes on.
+            self._unwritten.pop(id, None)
+        except StoreError as error:  # a full disk, most likely
+            self._unwritten[id] = self._unwritten.get(id, {}) | values
             LOG.error("edit %s is %s, but %s", id, values["state"], error)
 
     def _work(self, record: EditRecord) -> Work:
@@ -320,6 +323,8 @@ class EditQueue:
     def _sweep_often(self, ended: threading.Event, every: float = 30.0) -> None:
         while not ended.wait(every):
             try:
+                for id, values in list(self._unwritten.items()):
+                    self._write(id, **values)
                 self.sweep()
                 with self._room:
                     self._make_room(0)

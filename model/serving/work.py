@@ -75,7 +75,7 @@ class Work:
     def mask(self) -> Path:
         """Where the region that counts as edited is written, if the editor says which it is."""
         out = Path(self.out)
-        return out.with_name(f"{out.stem}-mask{'.png' if out.suffix.lower() == '.png' else '.mkv'}")
+        return out.with_suffix(".mask.png" if out.suffix.lower() == ".png" else ".mask.mkv")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ EDIT, CANCEL = "edit", "cancel"  # messages to a worker: (kind, Work or id)
 READY, UNUSABLE, PROGRESS, FINISHED = "ready", "unusable", "progress", "finished"  # and from one
 
 
-class CancelledError(Exception):
+class EditCancelledError(Exception):
     """Whoever asked for the edit does not want it any more."""
 
 
@@ -96,7 +96,7 @@ def edit(editor: Editor, work: Work, inbox: Inbox, connection: Connection) -> Ou
 
     def tick(done: int, total: int) -> None:
         if work.id in inbox.cancelled:
-            raise CancelledError
+            raise EditCancelledError
         connection.send((PROGRESS, (done, total)))
 
     def failed(line: str) -> Outcome:
@@ -105,11 +105,11 @@ def edit(editor: Editor, work: Work, inbox: Inbox, connection: Connection) -> Ou
     try:
         result = editor(work.text, progress=tick, **_keywords(work), **work.media)
         if work.id in inbox.cancelled:
-            raise CancelledError
+            raise EditCancelledError
         has_mask = write_region(work, result)
         line = " · ".join(filter(None, (result.describe(), result.write(work.out))))
         return Outcome("done", line, time.monotonic() - began, has_mask)
-    except CancelledError:
+    except EditCancelledError:
         return Outcome("cancelled", "cancelled while it was made", time.monotonic() - began)
     except (EditVerseError, OSError) as error:
         return failed(first_line(error))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from model.config import MediaConfig, ModelConfig
 from model.data.batch import DataConfig
+from model.distillation.config import DistillConfig
 from model.inference.lora import LoraConfig
 from model.net.activation_checkpointing import Checkpointing
 from shards.errors import SettingError
@@ -165,7 +166,10 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """A whole training run; with `lora`, of an adapter to the weights of `train.init_from`."""
+    """A whole training run; with `lora`, of an adapter to the weights of `train.init_from`.
+
+    With `distill` a student of few steps is trained instead, see `model.distillation.objective`.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -173,9 +177,12 @@ class FitConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig | None = None
+    distill: DistillConfig | None = None
 
     def __post_init__(self) -> None:
         if self.parallel.gather == "bfloat16" and self.train.precision != "bf16-mixed":
             raise SettingError(
                 f"parallel.gather: bfloat16 needs train.precision bf16-mixed, not {self.train.precision}"
             )
+        if self.distill is not None and self.parallel.sequence_parallel > 1:
+            raise SettingError("parallel.sequence_parallel: a teacher reads whole sequences; set it to 1")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from model.inference.offload import let_go
 from model.training.config import FitConfig
 from model.training.dataloader import EMPTY, SampleError, unreadable
 from model.training.lockstep import lockstep
-from model.training.module import EditModule, micro_loss
+from model.training.module import EditModule
 from shards.frames import evenly_spaced
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # the middles of five equal strata
 class HeldoutLoss:
     """The loss of some held-out samples of every row of a mixture.
 
-    A sample counts as the mean over its target tokens and `TIMES`, of its first window, with its text and all
+    A sample counts as the mean over its target tokens and `TIMES` (of a distillation, the middles of its
+    windows), of its first window, with its text and all
     sources, unweighted; a row as the mean over its samples, and `heldout/loss` is that over all of them.
     Nothing depends on the run's seed, steps or ranks.
 
@@ -75,7 +76,8 @@ class HeldoutLoss:
             self._examples = self._encode(module)
         sums = torch.zeros(2, len(self.rows), dtype=torch.float64, device=module.device)
         with torch.no_grad(), context, lockstep(module.ema, lambda: self._add(module, [], sums)):
-            for pack in self._packs(self._examples):
+            times = TIMES if module.distillation is None else module.distillation.loss_times
+            for pack in self._packs(self._examples, times):
                 self._add(module, pack, sums)
         if module.world.world_size > 1:
             dist.all_reduce(sums)
@@ -106,11 +108,13 @@ class HeldoutLoss:
             raise SampleError(found[0])
         return examples
 
-    def _packs(self, examples: list[tuple[int, Example]]) -> Iterator[list[tuple[int, Example]]]:
+    def _packs(
+        self, examples: list[tuple[int, Example]], times: Sequence[float]
+    ) -> Iterator[list[tuple[int, Example]]]:
         """The examples at all times, in packs of at most the token budget; a longer one is a pack alone."""
         pack: list[tuple[int, Example]] = []
         tokens = 0
-        for (row, example), time in itertools.product(examples, TIMES):
+        for (row, example), time in itertools.product(examples, times):
             if pack and tokens + len(example.sequence) > self.config.token_budget:
                 yield pack
                 pack, tokens = [], 0
@@ -128,7 +132,7 @@ class HeldoutLoss:
             width=self.pairs.token_size,
             has_prompt=self.pairs.model.sequence.has_prompt,
         ).to(module.device)
-        per_token = micro_loss(module.ema, micro, module.config)
+        per_token = module.token_losses(module.ema, micro)
         if not pack:
             return
         sequence = micro.batch.target_sequence

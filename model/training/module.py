@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.data.batch import Groups, MicroBatch, StepBatch
+from model.distillation.objective import Distillation
 from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
 from model.inference.lora import LoraConfig
 from model.net.families import build_transformer
@@ -107,6 +108,7 @@ class EditModule(L.LightningModule):
         frozen = {id(p): p for p in self.dit.parameters() if not p.requires_grad}
         self.ema = copy.deepcopy(self.dit, frozen).requires_grad_(False)
         self.lora: LoraConfig | None = None  # of the adapter in `dit`, if any
+        self.distillation: Distillation | None = None  # what is learned instead of the data's velocity
         self.reshard = False  # see `ParallelConfig`
         self.groups = Groups()  # whose losses are reported one by one
         self.done = 0  # optimizer steps taken, over all runs that were resumed
@@ -167,7 +169,7 @@ class EditModule(L.LightningModule):
         breakdown = torch.zeros(2, len(names), device=self.device, dtype=torch.float64)
         for number, (micro, share) in enumerate(zip(batch.micro, shares, strict=True), 1):
             before_micro_batch(self.dit, number == len(batch.micro), self.reshard)
-            per_token = micro_loss(self.dit, micro, self.config)
+            per_token = self.token_losses(self.dit, micro)
             loss = (share * per_token).sum()
             self.manual_backward(loss * self.world.world_size)  # FSDP divides what it sums
             total += loss.detach()
@@ -190,6 +192,12 @@ class EditModule(L.LightningModule):
             self.metrics["skipped"] = float(self.skipped)
         sums, sizes = values[: len(names)], values[len(names) :]
         self.losses_by_group = {n: v / c for n, v, c in zip(names, sums, sizes, strict=True) if c > 0}
+
+    def token_losses(self, network: Transformer, micro: MicroBatch) -> Tensor:
+        """What is learned, per target token, float32 [M]; `network` is `dit` or `ema`."""
+        if self.distillation is not None:
+            return self.distillation.token_losses(network, micro)
+        return micro_loss(network, micro, self.config)
 
     def _target_tokens(self, batch: StepBatch) -> Tensor | None:
         """Of the step on all ranks, on the device; None where the loss does not ask for them."""

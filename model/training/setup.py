@@ -15,6 +15,8 @@ from model.config import ModelConfig, build_part, load_config
 from model.data.batch import rows_of
 from model.data.dataset import EditDataset
 from model.data.latent_cache import known_codec
+from model.distillation.objective import Distillation
+from model.distillation.teacher import check_teacher, load_teacher
 from model.encoders import Codec, TextEncoder, part
 from model.encoders.transform import TransformCodec
 from model.inference.checkpoint import describe_checkpoint
@@ -76,7 +78,18 @@ def init_model(config: FitConfig) -> ModelConfig:
             "train.init_from: two experts can edit but not be trained here; start from Wan 2.1 1.3B, Wan 2.2 "
             "TI2V 5B or Bernini-R 1.3B"
         )
+    if config.distill is not None:
+        check_teacher(config.distill, config.train.init_from, model)
+        model = dataclasses.replace(model, inference=config.distill.inference(model.inference))
     return model
+
+
+def distillation_of(config: FitConfig, model: ModelConfig, device: torch.device) -> Distillation | None:
+    """What a distillation's student learns, with its teacher read to `device`; None of other runs."""
+    if config.distill is None or config.train.init_from is None:
+        return None
+    teacher = load_teacher(config.distill, config.train.init_from, device, config.train.precision, model)
+    return Distillation(config.distill, model, teacher)
 
 
 def _changed(model: ModelConfig, train: TrainConfig) -> ModelConfig:
@@ -156,11 +169,14 @@ def build_datasets(
     if run is not None:
         write_json(run / "model.json", to_dict(model))
     train.vae, train.model = codec, model
+    train.for_teacher = config.distill is not None
     try:
         heldout = EditDataset(rows, "heldout", model, codec, text, config.data.cache_gib)
     except ShardError as error:
         log.info("no held-out pairs are rendered: %s", error)
         heldout = None
+    if heldout is not None:
+        heldout.for_teacher = train.for_teacher
     return train, heldout, model
 
 

@@ -28,9 +28,9 @@ from model.config import ModelConfig
 from model.data.batch import DataConfig, Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
 from model.encoders.transform import TransformCodec
-from model.inference.frozen_linear import count_weights
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
+from model.net.frozen_linear import count_weights
 from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of
@@ -46,7 +46,7 @@ from model.training.optimizer import offloaded
 from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
-from model.training.setup import build_datasets, init_model, load_init_weights
+from model.training.setup import build_datasets, distillation_of, init_model, load_init_weights
 from model.training.validation import codec_psnr
 from shards.devices import choose_device
 from shards.errors import ConfigError, EditVerseError
@@ -276,6 +276,7 @@ def make_module(
         add_adapter(base, config.lora)
     module = EditModule(model, config.optim, config.train.steps, base, world)
     module.lora, module.groups = config.lora, groups
+    module.distillation = distillation_of(config, model, world.device(config.train.accelerator))
     parallel = config.parallel
     inputs, state = (parallel.offload in (kind, "all") for kind in ("activations", "optimizer"))
     prepare_blocks(module.dit, parallel.checkpointing, parallel.compile, inputs)

@@ -28,9 +28,9 @@ from model.data.batch import DataConfig
 from model.data.mixture import read_mixture
 from model.inference.bases import bases
 from model.inference.editor import Editor
-from model.inference.frozen_linear import BaseDtype
 from model.inference.lora import LoraConfig
 from model.inference.wan_lora import FIRST
+from model.net.frozen_linear import BaseDtype
 from model.net.wan_config import WanConfig
 from model.planner.balance import Cluster
 from model.training.callbacks import render

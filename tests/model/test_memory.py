@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 from model.config import ModelConfig
 from model.data.batch import Example, MicroBatch, StepBatch, collate
 from model.encoders import part
-from model.inference.frozen_linear import BaseDtype
 from model.inference.lora import LoraConfig, add_adapter
 from model.net.activation_checkpointing import Checkpointing, prepare_blocks
 from model.net.config import DiTConfig
 from model.net.families import build_transformer
+from model.net.frozen_linear import BaseDtype
 from model.net.wan_config import WanConfig
 from model.planner.allocations import layout_of, step_allocations, texts_for, weight_bytes
 from model.planner.memory import Savings, memory_of

@@ -140,7 +140,7 @@ MUTANTS = (
     ),
     Mutant(
         "multiplies by rounded codes alone in the backward pass",
-        "model/inference/frozen_linear.py",
+        "model/net/frozen_linear.py",
         "return gradient @ _spread(codes, scale, ctx.shape, gradient.dtype), None, None, None, None",
         "return gradient @ _spread(codes, None if scale is None else scale * 2, ctx.shape, gradient.dtype), "
         "None, None, None, None",

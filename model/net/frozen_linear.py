@@ -1,4 +1,4 @@
-"""Linear layers that are not trained, in fewer bits, beside an adapter (QLoRA, Dettmers et al. 2023).
+"""Linear layers that are not trained, in fewer bits: alone, or beside an adapter (QLoRA, Dettmers 2023).
 
 Products are computed in the dtype of the activations. A weight is spread out for a product and let go after
 it, and again in the backward pass, so that no layer's spread out weight is kept between the two.
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 BaseDtype = Literal["float32", "bfloat16", "int8", "nf4"]
 BASE_DTYPES = get_args(BaseDtype)
+StoredDtype = Literal["float32", "bfloat16", "int8", "nf4", "fp8"]  # fp8 for weights that are used alone
 BLOCK = 64  # weights that share a scale under nf4
 # Quantiles of a normal distribution: the values of NF4 (QLoRA, appendix E)
 NF4 = (
@@ -28,13 +29,14 @@ class FrozenLinear(nn.Linear):
     """A linear layer whose weight has no gradient and is kept in another dtype; its bias stays as it is.
 
     Attributes:
-        kind: `bfloat16` has a `weight`, which is shared out among ranks as others are; of `int8` and `nf4`
-            every rank has all.
-        codes: int8 [out, in], or under `nf4` uint8 with two weights each, in the order of the rows.
-        scale: float32: the largest of a row / 127, or the largest of 64 weights.
+        kind: `bfloat16` has a `weight`, which is shared out among ranks as others are; of `int8`, `fp8` and
+            `nf4` every rank has all.
+        codes: int8 or float8_e4m3fn [out, in], or under `nf4` uint8 with two weights each, in the order of
+            the rows.
+        scale: float32: the largest of a row over that of the codes, or the largest of 64 weights.
     """
 
-    def __init__(self, layer: nn.Linear, kind: BaseDtype) -> None:
+    def __init__(self, layer: nn.Linear, kind: StoredDtype) -> None:
         """Take over a layer's weight, rounded, and its bias."""
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         self.kind = kind
@@ -55,7 +57,7 @@ class FrozenLinear(nn.Linear):
         codes = self.weight if self.kind == "bfloat16" else self.codes
         scale = self.scale if self.kind == "nf4" else None
         y: Tensor = _Product.apply(x.to(dtype), codes, scale, self.out_features, self.in_features)
-        if self.kind == "int8":
+        if self.kind in ("int8", "fp8"):
             # after the product: the codes, exact in bf16, are then all that is spread out
             y = y * self.scale.to(dtype)
         return y if self.bias is None else y + self.bias.to(dtype)
@@ -86,6 +88,13 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
+def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(float8_e4m3fn [out, in], float32 [out]) of a weight [out, in]: 3 bits of mantissa, a scale per row."""
+    most = torch.finfo(torch.float8_e4m3fn).max
+    scale = (weight.float().abs().amax(1) / most).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale
+
+
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(uint8 codes of two weights each, float32 scales of 64 weights each) of a weight [out, in]."""
     flat = weight.float().flatten()
@@ -106,11 +115,11 @@ def dequantize_nf4(codes: Tensor, scale: Tensor, shape: tuple[int, int], dtype: 
     return values.flatten()[: shape[0] * shape[1]].view(shape)
 
 
-QUANTIZE = {"int8": quantize_int8, "nf4": quantize_nf4}
+QUANTIZE = {"int8": quantize_int8, "nf4": quantize_nf4, "fp8": quantize_fp8}
 
 
 def codes_of(network: nn.Module) -> set[nn.Parameter]:
-    """Codes and scales of the layers under `int8` and `nf4`."""
+    """Codes and scales of the layers under `int8`, `fp8` and `nf4`."""
     layers = [m for m in network.modules() if isinstance(m, FrozenLinear) and m.kind in QUANTIZE]
     return {parameter for layer in layers for parameter in (layer.codes, layer.scale)}
 
@@ -122,7 +131,7 @@ def count_weights(network: nn.Module) -> int:
     return sum(p.numel() for p in others) + sum(m.in_features * m.out_features for m in layers)
 
 
-def freeze_base(network: nn.Module, kind: BaseDtype) -> None:
+def freeze_base(network: nn.Module, kind: StoredDtype) -> None:
     """Keep the linear layers of a transformer's blocks, but for an adapter's, in another dtype, in place."""
     if kind == "float32":
         return

@@ -1,0 +1,200 @@
+"""Faithful edits: the source kept outside of the change, its mask saved, and bad input in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import matplotlib.cbook
+import numpy as np
+import pytest
+import torch
+
+from model import Editor
+from model.extras.faces import find_faces
+from model.extras.keeping import Keep, feather, keep_source, rim
+from shards.errors import EditVerseError, SettingError
+from shards.media import MediaError, open_mask_file, read_image, read_mask, resize
+
+
+@pytest.fixture(scope="module")
+def source() -> np.ndarray:
+    """uint8 [3, 60, 80, 3]: a smooth background, no level of which is at an end of its range."""
+    t, y, x = np.mgrid[:3, :60, :80]
+    return np.stack([60 + x, 60 + y, 100 + 10 * t + x // 2], -1).astype(np.uint8)
+
+
+def marked(source: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+    """bool [T, H, W], where an edit is, and the change map at half the size."""
+    inside = np.zeros(source.shape[:3], bool)
+    inside[:, 20:40, 30:50] = True
+    return inside, torch.from_numpy(inside[:, ::2, ::2, None].astype(np.float32))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_outside_is_the_source_s_as_far_as_asked(source: np.ndarray, strength: float) -> None:
+    inside, edited = marked(source)
+    raw = source + np.uint8(20)
+    kept = keep_source(raw, source, edited, Keep(strength))
+    beyond = kept.mask == 0
+    assert beyond.mean() > 0.7
+    assert not (beyond & inside).any()
+    gap = kept.frames.astype(int) - source
+    assert (gap[beyond] == round(20 * (1 - strength))).all()
+    assert (gap[:, 22:38, 32:48] == 20).all()
+
+
+def test_the_rim_is_soft_and_as_wide_as_stated(source: np.ndarray) -> None:
+    inside, _ = marked(source)
+    white = np.repeat(np.where(inside, np.uint8(255), np.uint8(0))[..., None], 3, -1)
+    for size in ((60, 80), (180, 240), (30, 41)):  # of the edit; the mask's is another
+        raw = np.full((3, *size, 3), 255, np.uint8)
+        kept = keep_source(raw, np.zeros_like(source), torch.ones(3, 8, 8, 1), Keep(1), white)
+        width = rim(size)
+        assert width >= 2
+        shown = resize(inside, size)
+        assert (kept.mask[shown] == 255).all()
+        rows, columns = np.where(shown[0])[0], np.where(shown[0])[1]
+        top, left, bottom, right = rows.min(), columns.min(), rows.max(), columns.max()
+        near = kept.mask[0] > 0
+        assert np.where(near)[0].min() == top - width
+        assert np.where(near)[0].max() == bottom + width
+        assert np.where(near)[1].min() == left - width
+        assert np.where(near)[1].max() == right + width
+        for axis in (1, 2):  # what is seen where white meets black
+            assert np.abs(np.diff(kept.frames.astype(int), axis=axis)).max() <= 255 / (width + 1) + 1
+    single = np.zeros((60, 80), np.uint8)
+    single[5, 5] = 100  # a soft region keeps its levels
+    assert feather(single).max() == 100
+
+
+def test_a_mask_of_one_frame_is_that_of_all(source: np.ndarray) -> None:
+    inside, edited = marked(source)
+    white = np.repeat(np.where(inside, np.uint8(255), np.uint8(0))[..., None], 3, -1)
+    raw, everywhere = 255 - source, torch.ones_like(edited)
+    whole = keep_source(raw, source, everywhere, Keep(1), white)
+    still = keep_source(raw, source, everywhere, Keep(1), white[:1])
+    assert np.array_equal(whole.frames, still.frames)
+    assert np.array_equal(keep_source(raw, source, everywhere, Keep(1), 0 * white).frames, source)
+    with pytest.raises(SettingError, match="mask: 2 frames for 3 of the edit"):
+        keep_source(raw, source, everywhere, Keep(1), white[:2])
+
+
+@pytest.mark.parametrize(
+    ("strength", "faces", "said"),
+    [(1.5, False, "keep: a number from 0 to 1"), (float("nan"), False, "keep"), (0.0, True, "keep_faces")],
+)
+def test_strengths_out_of_range_are_named(strength: float, faces: bool, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        Keep(strength, faces)
+
+
+def test_a_face_is_kept_when_asked_for() -> None:
+    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    portrait = resize(read_image(Path(str(path))), (300, 256))
+    video = np.stack([np.roll(portrait, 2 * t, axis=1) for t in range(6)])
+    edited = torch.ones(6, 10, 8, 1)  # an edit of the whole frame
+    kept = keep_source(255 - video, video, edited, Keep(1, faces=True))
+    assert kept.faces == 6
+    for t in range(6):  # the middle of the face, found once and followed
+        y, x = 95, 130 + 2 * t
+        assert np.array_equal(
+            kept.frames[t, y - 20 : y + 20, x - 15 : x + 15], video[t, y - 20 : y + 20, x - 15 : x + 15]
+        )
+    assert 0.02 < (kept.mask == 0).mean() < 0.25
+    assert (kept.mask[:, 250:] == 255).all()
+    assert keep_source(255 - video, video, edited, Keep(1)).faces == 0
+    assert not find_faces(np.full((2, 40, 60, 3), 90, np.uint8)).any()
+
+
+def test_masks_are_written_one_by_one_and_to_the_level(tmp_path: Path) -> None:
+    masks = np.random.default_rng(0).integers(0, 256, (4, 33, 47)).astype(np.uint8)
+    with open_mask_file(tmp_path / "mask.mkv", 12.5) as write:
+        for mask in masks:
+            write(mask)
+            assert not (tmp_path / "mask.mkv").exists()
+    assert np.array_equal(read_mask(tmp_path / "mask.mkv"), masks > 127)
+    with pytest.raises(MediaError, match="no frames to write"), open_mask_file(tmp_path / "none.mkv", 10):
+        pass
+    with open_mask_file(tmp_path / "two.mkv", 10) as write:
+        write(masks[0])
+        with pytest.raises(MediaError, match="frame 1 is"):
+            write(masks[1][:20])
+    assert np.array_equal(read_mask(tmp_path / "two.mkv"), masks[:1] > 127)
+    assert [path.name for path in tmp_path.iterdir() if "none" in path.name] == []
+
+
+@pytest.mark.parametrize("transfer", [True, False])
+def test_every_editor_keeps_what_is_outside(editor: Editor, transfer: bool) -> None:
+    """Random weights change everything; what a mask leaves out, or where nothing is asked, stays."""
+    y, x = np.mgrid[:96, :128]
+    video = np.repeat(np.stack([60 + x, 60 + y, 90 + x // 2], -1).astype(np.uint8)[None], 7, 0)
+    extras = dataclasses.replace(editor.config.extras, detail_transfer=transfer)
+    maker = Editor(editor.dit, dataclasses.replace(editor.config, extras=extras))
+    inside = np.zeros(video.shape[:3], bool)
+    inside[:, 30:60, 40:80] = True
+    text, media = "Change what <mask> marks in <video1>. <video2>", {"video1": video, "mask": inside}
+    plain = maker(text, **media)
+    assert plain.mask is None
+    kept = maker(text, **media, keep=1)
+    assert kept.mask is not None
+    assert np.array_equal(kept.raw, plain.raw)
+    assert np.array_equal(kept.frames[kept.mask == 0], video[kept.mask == 0])
+    assert not kept.mask[:, :28].any()
+    assert not kept.mask[:, :, 83:].any()
+    assert not np.array_equal(kept.frames[inside], video[inside])
+    assert kept.preservation is not None
+    assert kept.preservation.psnr == np.inf
+    half, none, off = (
+        maker(text, **media, keep=0.5),
+        maker(text, **media, keep=0),
+        maker(text, **media, carry=False),
+    )
+    assert half.preservation is not None
+    assert half.preservation.psnr is not None
+    assert 0 < half.preservation.psnr < np.inf
+    assert none.mask is None
+    assert np.array_equal(none.frames, off.frames)
+    nothing = maker(text, video1=video, mask=np.zeros_like(inside), keep=1)
+    assert np.array_equal(nothing.frames, video)
+    assert "nothing changed: all is equal" in nothing.describe()
+    by_words = maker(
+        "<image1> Make it night.", image1=video[0], keep=1
+    )  # what the network changed is measured
+    assert by_words.mask is not None
+    assert np.array_equal(by_words.frames[by_words.mask == 0], video[:1][by_words.mask == 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "options", "said"),
+    [
+        ("<video1> Go.", ("video1",), {"keep": 1.5}, "keep: a number from 0 to 1"),
+        ("<video1> Go.", ("video1",), {"keep": 0.5, "carry": False}, "carry false and keep 0.5 contradict"),
+        ("<video1> Go.", ("video1",), {"keep": 0, "carry": True}, "carry true and keep 0 contradict"),
+        ("<video1> Go.", ("video1",), {"keep_faces": True}, "keep_faces: needs keep"),
+        (
+            "<image1> is put into <video1>.",
+            ("image1", "video1"),
+            {"keep": 1},
+            "<video2> is no edit of <image1>, which the text names first",
+        ),
+        ("A street.", (), {"keep": 1, "frames": 3}, "<video1> is made of words alone"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(
+    editor: Editor, source: np.ndarray, text: str, given: tuple[str, ...], options: dict[str, Any], said: str
+) -> None:
+    media = {"video1": source, "image1": source[0]}
+    with pytest.raises(EditVerseError, match=said):
+        editor(text, **options, **{name: media[name] for name in given})
+
+
+def test_masks_of_another_length_are_held_or_cut_and_it_is_said(editor: Editor, source: np.ndarray) -> None:
+    inside, _ = marked(source)
+    text, wide = "Change what <mask> marks in <video1>.", resize(inside, (24, 32))
+    held = editor(text, video1=source, mask=wide[:2])  # of another size too
+    assert held.notes == ("mask: last frame held for 1 frames",)
+    long = editor(text, video1=source, mask=np.concatenate([wide, wide]))
+    assert long.notes == ("mask: last 3 frames left out",)
+    assert np.array_equal(long.frames, editor(text, video1=source, mask=wide).frames)
