@@ -338,29 +338,45 @@ def read_video(
     return frames, info.fps
 
 
+def mask_shape(source: Source) -> tuple[int, int, int]:
+    """(frames, height, width) of a mask's file by its packets; MediaError where it holds none or too many."""
+    name = name_of(source)
+    with open_video(source) as (container, stream):
+        packets = itertools.islice(container.demux(stream), MAX_FRAMES + 2)  # the last one is empty
+        count = sum(packet.size > 0 for packet in packets)
+        if count > MAX_FRAMES:
+            raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
+        if not count:
+            raise MediaError(f"{name}: holds no mask frames")
+        return count, stream.codec_context.height, stream.codec_context.width
+
+
+def iter_mask(source: Source) -> Iterator[np.ndarray]:
+    """Yield the frames of a mask written by `write_mask` as bool [H, W]; MediaError as `read_mask`."""
+    name, size = name_of(source), None
+    with open_video(source) as (container, stream):
+        for frame in container.decode(stream):
+            size = size or (frame.height, frame.width)
+            if size != (frame.height, frame.width):
+                raise MediaError(f"{name}: the frame size changes inside the file")
+            yield frame.to_ndarray(format="gray") > 127
+
+
 def read_mask(source: Source) -> np.ndarray:
     """Read a mask written by `write_mask` as bool [T, H, W].
 
     Raises MediaError as `read_video` does.
     """
     name = name_of(source)
-    with open_video(source) as (container, stream):
-        packets = list(itertools.islice(container.demux(stream), MAX_FRAMES + 2))  # the last one is empty
-        count = sum(packet.size > 0 for packet in packets)
-        if count > MAX_FRAMES:
-            raise MediaError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter videos")
-        height, width = stream.codec_context.height, stream.codec_context.width
-        _check_decoded(count, height, width, 1, name)
-        masks: list[np.ndarray] = []
-        for packet in packets:
-            for frame in packet.decode():
-                if masks and masks[0].shape != (frame.height, frame.width):
-                    raise MediaError(f"{name}: the frame size changes inside the file")
-                _check_decoded(len(masks) + 1, frame.height, frame.width, 1, name)
-                masks.append(frame.to_ndarray(format="gray") > 127)
-        if not masks:
-            raise MediaError(f"{name}: holds no mask frames")
-        return np.stack(masks)
+    count, height, width = mask_shape(source)
+    _check_decoded(count, height, width, 1, name)
+    masks: list[np.ndarray] = []
+    for mask in iter_mask(source):
+        _check_decoded(len(masks) + 1, mask.shape[0], mask.shape[1], 1, name)
+        masks.append(mask)
+    if not masks:
+        raise MediaError(f"{name}: holds no mask frames")
+    return np.stack(masks)
 
 
 def read_image(source: Source) -> np.ndarray:

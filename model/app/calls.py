@@ -31,8 +31,8 @@ class CallGuard:
     def __init__(self, page: gr.Blocks, store: FileStore) -> None:
         self.page, self.store = page, store
 
-    async def checked(self, scope: Scope, client: Client) -> Receive:
-        """Read and check the body of a call; what Gradio receives in its place."""
+    async def checked(self, scope: Scope, client: Client) -> tuple[Receive, str]:
+        """Read and check the body of a call; what Gradio receives in its place, and the session's name."""
         headers = Headers(scope=scope)
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "a call is application/json")
@@ -50,13 +50,14 @@ class CallGuard:
         if not isinstance(body, dict):
             raise RefusedError(400, "the call must be an object")
         check = self._cancellation if scope["path"] == f"{API}/cancel" else self._event
-        clean = json.dumps(check(body, scope["path"])).encode()
+        call = check(body, scope["path"])
+        clean = json.dumps(call).encode()
         scope["headers"] = [
             (name, value)
             for name, value in scope["headers"]
             if name not in (b"content-length", b"transfer-encoding", b"content-encoding")
         ] + [(b"content-length", str(len(clean)).encode())]
-        return client.replaying(clean)
+        return client.replaying(clean), call["session_hash"]
 
     def _cancellation(self, body: dict[str, Any], path: str) -> dict[str, Any]:
         if not _is_int(body.get("fn_index")):
@@ -102,8 +103,9 @@ class CallGuard:
         text = "" if value is None else value
         if not isinstance(text, str):
             raise ValueError("must be text")
-        if len(text) > MAX_TEXT:
-            raise ValueError(f"{len(text)} characters are too many, at most {MAX_TEXT} are taken")
+        most = component.max_length or MAX_TEXT
+        if len(text) > most:
+            raise ValueError(f"{len(text)} characters are too many, at most {most} are taken")
         if CONTROL.search(text) or any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ValueError("has characters that are no text")
         return text

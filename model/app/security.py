@@ -27,7 +27,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model.app.calls import CONTROL, CallGuard
 from model.app.client import API, WORD, Client, RefusedError, query_of
 from model.app.files import FileStore
-from model.app.service import AppConfig
+from model.app.run_queue import Audience
+from model.app.service import EditService
 from model.app.uploads import UploadRoute
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class PageGuard:
         app: Gradio's application, which serves `page`.
         page: what it serves; its events say which calls there are.
         store: where uploads go.
+        desk: what runs the page's edits; those that nobody listens for are stopped, see `Audience`.
     """
 
-    def __init__(self, app: ASGIApp, page: gr.Blocks, store: FileStore, config: AppConfig) -> None:
-        self.app, self.page, self.store, self.config = app, page, store, config
+    def __init__(self, app: ASGIApp, page: gr.Blocks, store: FileStore, desk: EditService) -> None:
+        self.app, self.page, self.store, self.config = app, page, store, (config := desk.config)
+        self.audience = Audience(page, desk)
         self.calls, self.uploads = CallGuard(page, store), UploadRoute(store, config.max_upload_mb)
         self.token = secrets.token_urlsafe(32)
         # Cookies do not know ports: two pages on one machine must not overwrite each other's.
@@ -105,9 +108,12 @@ class PageGuard:
             self.page._queue.pending_messages_per_session
         ):
             raise RefusedError(404, "no such session")
-        receive: Receive = client.receive
+        if path == f"{API}/queue/data":
+            await self._stream(scope, client, query_of(scope)["session_hash"])
+            return
         if scope["method"] == "POST":
-            receive = await self.calls.checked(scope, client)
+            await self._call(scope, client)
+            return
         if path == "/":
             secure = "; Secure" if scope.get("scheme") == "https" else ""
             client.extra.append(
@@ -116,7 +122,25 @@ class PageGuard:
                     f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict{secure}".encode(),
                 )
             )
+        await self.app(scope, client.receive, client.send)
+
+    async def _stream(self, scope: Scope, client: Client, session: str) -> None:
+        """Serve the messages about a session's runs, which end when their client goes."""
+        with self.audience.listening(session):
+            try:
+                await self.app(scope, client.receive, client.send)
+            finally:
+                if client.gone:
+                    await self.audience.drop(session)
+
+    async def _call(self, scope: Scope, client: Client) -> None:
+        """Serve a call; a run has to be listened for, and a cancelled one must not work on."""
+        receive, session = await self.calls.checked(scope, client)
         await self.app(scope, receive, client.send)
+        if scope["path"] == f"{API}/queue/join":
+            self.audience.check_later()
+        elif scope["path"] == f"{API}/cancel":
+            self.audience.desk.stop(session)
 
     # Who asks.
 

@@ -60,7 +60,7 @@ def _run_server(desk: EditService, store: FileStore, listener: socket.socket) ->
     from model.app.security import PageGuard  # brings starlette, an extra
 
     app = _gradio_app(page, desk.config)
-    guard = PageGuard(app, page, store, desk.config)
+    guard = PageGuard(app, page, store, desk)
     gradio_app: Any = app.routes[-1].app  # type: ignore[attr-defined]  # what was mounted last
     host, port = desk.config.host, desk.config.port
     address = web_address("localhost" if host in ("0.0.0.0", "") else host, port)
@@ -98,7 +98,7 @@ def _gradio_app(page: gr.Blocks, config: AppConfig) -> fastapi.FastAPI:
     import fastapi
     import gradio as gr
 
-    from model.app.page import CSS  # brings gradio, an extra
+    from model.app.parts import CSS  # brings gradio, an extra
 
     fonts, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     return gr.mount_gradio_app(

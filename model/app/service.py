@@ -1,4 +1,4 @@
-"""What the page does with an upload: limits, one edit at a time, files of the result.
+"""What the page does with an upload: limits, one edit at a time, how far it is, files of the result.
 
 No Gradio here; `model.app.server` is the page.
 """
@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from model.app.estimate import Speed, estimate
 from model.inference.edit import Edit
 from model.inference.editor import Editor
 from model.inference.inputs import IMAGE_SUFFIXES
 from model.inference.instruction import check_instruction
 from shards.errors import ConfigError, EditVerseError
 from shards.media import iter_frames, probe, read_image, resize, write_image, write_video
+from shards.video_writer import even_sides
 
 MAX_TEXT = 4000  # characters of an instruction
 
@@ -72,12 +74,41 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class EditOutput:
-    """Files of a finished edit, and a line about it. `beside` has the source on its left."""
+    """Files of a finished edit, and a line about it.
+
+    `beside` has the source on its left, `split` pixels wide; `picture` is a frame of the result, uint8 RGB.
+    """
 
     path: Path
     beside: Path | None
+    split: int
     still: bool
     line: str
+    picture: np.ndarray
+
+
+@dataclass
+class Job:
+    """An edit under way.
+
+    Attributes:
+        stop: set when it has to end.
+        steps: done, and all of them; zeros before the first.
+        began: when it had the editor to itself (`time.monotonic`); None while it waits for that.
+        preview: what the result looks like so far, uint8 RGB [H, W, 3]; None before the first.
+    """
+
+    stop: threading.Event
+    steps: tuple[int, int] = (0, 0)
+    began: float | None = None
+    preview: np.ndarray | None = None
+
+    def seconds_left(self) -> float | None:
+        """By the steps done so far; None before the first."""
+        done, total = self.steps
+        if self.began is None or not done:
+            return None
+        return (time.monotonic() - self.began) / done * (total - done)
 
 
 class EditService:
@@ -85,15 +116,20 @@ class EditService:
 
     def __init__(self, editor: Editor, config: AppConfig):
         self.editor, self.config = editor, config
+        self.speed = Speed()
         self._busy = threading.Lock()  # a stopped job may need another step to end: Gradio does not wait
-        self._stops: dict[str, threading.Event] = {}
+        self._jobs: dict[str, Job] = {}
 
     def stop(self, session: str | None = None) -> bool:
         """Stop the job of a session, or all jobs; whether there was one."""
-        found = [event for name, event in list(self._stops.items()) if session in (None, name)]
-        for event in found:
-            event.set()
-        return bool(found)
+        jobs = [job for name, job in list(self._jobs.items()) if session in (None, name)]
+        for job in jobs:
+            job.stop.set()
+        return bool(jobs)
+
+    def job(self, session: str) -> Job | None:
+        """The edit of a session that is under way, if any."""
+        return self._jobs.get(session)
 
     def edit(
         self,
@@ -101,12 +137,12 @@ class EditService:
         text: str,
         media: dict[str, Path],
         folder: Path,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None] = lambda done, total: None,
         seed: int = 0,
         frames: int | None = None,
         **settings: Any,
     ) -> EditOutput:
-        """Edit and write the result and the comparison into `folder`.
+        """Edit and write the result and the comparison into `folder`; `job` tells how far it is.
 
         Raises:
             RequestRejected, SequenceError, ConfigError, MediaError: with a message for people.
@@ -114,30 +150,37 @@ class EditService:
         """
         check(media, frames, self.config)
         instruction = check_instruction(text, media)
-        stop = self._stops[session] = threading.Event()
+        work = estimate(self.editor, text, media, frames, **settings).flops
+        job = self._jobs[session] = Job(threading.Event())
 
         def tick(done: int, total: int) -> None:
-            if stop.is_set():
+            job.steps = done, total
+            if job.stop.is_set():
                 raise Stopped
             progress(done, total)
 
         try:
             with self._busy:
-                if stop.is_set():
+                if job.stop.is_set():
                     raise Stopped
-                began = time.monotonic()
+                job.began = began = time.monotonic()
                 result = self.editor(
                     instruction, seed=seed, frames=frames, progress=tick, **settings, **media
                 )
+                took = time.monotonic() - began
+            self.speed.add(work, took)
+            if job.stop.is_set():
+                raise Stopped
+            made = f"{result.describe()} · seed {seed} · made in {took:.1f} s"
+            path = folder / ("edit.png" if result.still else "edit.mp4")
+            line = " · ".join(filter(None, (made, result.write(path))))
+            source = next(iter(instruction.sources), None)
+            beside, split = write_side_by_side(media[source], result, folder) if source else (None, 0)
         finally:
-            if self._stops.get(session) is stop:
-                del self._stops[session]
-        made = f"{result.describe()} · seed {seed} · made in {time.monotonic() - began:.1f} s"
-        path = folder / ("edit.png" if result.still else "edit.mp4")
-        line = " · ".join(filter(None, (made, result.write(path))))
-        source = next(iter(instruction.sources), None)
-        beside = write_side_by_side(media[source], result, folder) if source else None
-        return EditOutput(path, beside, result.still, line)
+            if self._jobs.get(session) is job:
+                del self._jobs[session]
+        picture = result.frames[len(result.frames) // 2]
+        return EditOutput(path, beside, split, result.still, line, picture)
 
 
 def check(media: dict[str, Path], frames: int | None, config: AppConfig) -> None:
@@ -169,8 +212,8 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() not in IMAGE_SUFFIXES
 
 
-def write_side_by_side(source: Path, result: Edit, folder: Path) -> Path:
-    """Write the source and the result side by side, at the result's height.
+def write_side_by_side(source: Path, result: Edit, folder: Path) -> tuple[Path, int]:
+    """Write the source and the result side by side, at the result's height; the file, and the source's width.
 
     One file and not two players: its halves cannot fall out of step, and it can be kept.
     """
@@ -181,17 +224,18 @@ def write_side_by_side(source: Path, result: Edit, folder: Path) -> Path:
 
     if is_video(source):
         info = probe(source)
-        size = fitted(info.height, info.width)
-        left = iter_frames(source, stop=len(result.frames), size=size)
+        split = fitted(info.height, info.width)
+        left = iter_frames(source, stop=len(result.frames), size=split)
     else:
         picture = read_image(source)
-        left = iter([resize(picture, fitted(*picture.shape[:2]))])
+        split = fitted(*picture.shape[:2])
+        left = iter([resize(picture, split)])
     pairs = (np.concatenate(pair, axis=1) for pair in zip(hold_last_frame(left), result.frames, strict=False))
     if result.still:
         write_image(path := folder / "side_by_side.png", next(pairs))
     else:
-        write_video(path := folder / "side_by_side.mp4", pairs, result.fps)
-    return path
+        write_video(path := folder / "side_by_side.mp4", map(even_sides, pairs), result.fps, exact=False)
+    return path, split[1]
 
 
 def hold_last_frame(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

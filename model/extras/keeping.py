@@ -43,6 +43,29 @@ class Keep:
             raise SettingError("keep_faces: needs --keep above 0, which is how much of them is kept")
 
 
+def choose_keep(strength: float | None, faces: bool, carry: bool | None) -> tuple[Keep | None, bool | None]:
+    """How the source is kept, and whether its details are transferred, of what a caller asks for.
+
+    Args:
+        strength: of `Keep`; 0 is the edit as it was decoded, None the checkpoint's own behaviour.
+        faces: of `Keep`.
+        carry: transfer of details (`extras.detail_transfer`) on or off; None is the checkpoint's own.
+
+    Raises:
+        SettingError: they contradict each other, or the strength is out of range.
+    """
+    if strength is None:
+        if faces:
+            raise SettingError("keep_faces: needs keep, the strength from 0 to 1 that they are kept with")
+        return None, carry
+    keep = Keep(strength, faces)
+    if carry is not None and carry != (strength > 0):
+        raise SettingError(
+            f"carry {str(carry).lower()} and keep {strength:g} contradict each other; leave one out"
+        )
+    return (keep, carry) if strength else (None, False)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A window after `keep_source`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.inference.editor import Editor
@@ -30,10 +30,9 @@ from shards.help_pages import help_page
                 "interval",
                 "solver",
                 "seed",
-                "carry",
-                "ground",
             ),
         ),
+        "faithfulness": ("what of the source stays", ("keep", "keep_faces", "carry", "ground")),
         "enhancement": ("a language model that rewrites the text", ("enhance", "enhance_model")),
         "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
     }
@@ -59,6 +58,8 @@ def edit(
     solver: str | None = None,
     seed: int = 0,
     carry: bool | None = None,
+    keep: float | None = None,
+    keep_faces: bool = False,
     ground: bool = False,
     lora: Path | None = None,
     device: str = "auto",
@@ -70,6 +71,9 @@ def edit(
     shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Edit or generate a video or image by an instruction.
+
+    A long video is edited window by window in constant memory. Windows that are finished are kept in
+    <out>.parts until the file is written: the same command goes on from them if it was interrupted.
 
     Args:
         checkpoint: folder with config.json and model.safetensors, a finished run's folder, or a hub id.
@@ -93,6 +97,9 @@ def edit(
         solver: euler, midpoint, unipc, or unipc_wan for published weights.
         seed: of the noise.
         carry: detail carry-over on or off.
+        keep: how much of the source is kept outside of the edit, 0 to 1; 1 is to the bit, before encoding.
+            The mask that was used is written beside the result, as out.mask.mkv (of images .mask.png).
+        keep_faces: keep faces of the source too, where the detector finds them.
         ground: find the region that the words are about first, then edit within it.
         lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
         device: of the model: auto, cpu or cuda.
@@ -113,7 +120,8 @@ def edit(
     enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
     # nothing heavy happens before the request is known to be right
     editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
-    wanted = {"size": size, "frames": taken, "carry": carry, "ground": ground, "enhance": enhancer}
+    wanted = {"size": size, "frames": taken, "ground": ground, "enhance": enhancer}
+    faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
     sampling = {
         "steps": steps,
@@ -123,12 +131,19 @@ def edit(
         "interval": interval,
         **scales,
     }
-    result = editor(instruction, **wanted, **sampling, shortcuts=shortcuts, progress=True, **files)
-    sound = result.write(out)
-    if result.rewritten is not None:
-        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": result.rewritten})
-        print(f"{out.with_suffix('.json')}: {result.rewritten}")
-    print(" · ".join(filter(None, (f"{out}: {result.describe()}", sound))))
+    asked: dict[str, Any] = {**wanted, **faithful, **sampling, "shortcuts": shortcuts, **files}
+    if instruction.makes_image:
+        result = editor(instruction, **asked, progress=True)
+        sound, words, rewritten = result.write(out), result.describe(), result.rewritten
+    else:
+        with editor.stream(instruction, out=out, **asked, progress=True) as stream:
+            if stream.restored:
+                print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
+            sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten
+    if rewritten is not None:
+        write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": rewritten})
+        print(f"{out.with_suffix('.json')}: {rewritten}")
+    print(" · ".join(filter(None, (f"{out}: {words}", sound))))
     return 0
 
 

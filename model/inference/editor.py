@@ -9,24 +9,30 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
-import numpy as np
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
-from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
-from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
+from model.extras.keeping import Keep, choose_keep
 from model.inference.bundled import is_pipeline
 from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline
 from model.inference.edit import Edit
+from model.inference.edit_stream import (
+    EditStream,
+    FinishedWindow,
+    PlannedEdit,
+    collect,
+    settings_of,
+    stages_ahead,
+)
 from model.inference.enhance import Enhancer, enhance_request
 from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
@@ -34,17 +40,27 @@ from model.inference.lora import check_adapter, merge_adapter
 from model.inference.model_card import ModelCard, card_of_model
 from model.inference.offload import Offload
 from model.inference.pretrained import find_adapter, find_checkpoint
-from model.inference.request import Request, check_guidance, pixels_per_token, plan_request, windows
+from model.inference.request import (
+    Request,
+    check_guidance,
+    check_kept,
+    pixels_per_token,
+    plan_request,
+    windows_of,
+)
 from model.inference.two_pass import masked_request, region_of, region_request
-from model.inference.window import Options, Window, WindowEditor
+from model.inference.window import Options, TextStates, Window, WindowEdit, WindowEditor, finish_window
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
-from model.sequence.pixels import to_pixels
+from model.streaming.frames import MaskFrames
+from model.streaming.journal import Journal
+from model.streaming.prefetch import behind, prefetch
+from model.streaming.windows import Span
 from shards.errors import ConfigError
-from shards.media import resize
 
 Progress = Callable[[int, int], None]
+TEXTS_KEPT = 8  # requests whose text states are kept for the next ones
 
 
 class Editor:
@@ -66,6 +82,7 @@ class Editor:
                 where the transformer is.
         """
         self.dit, self.config = dit, config
+        self._texts: dict[Hashable, TextStates] = {}
         self.offload = Offload(offload, dit) if isinstance(offload, torch.device) else offload
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
@@ -174,6 +191,8 @@ class Editor:
         interval: tuple[float, float] | None = None,
         seed: int = 0,
         carry: bool | None = None,
+        keep: float | None = None,
+        keep_faces: bool = False,
         ground: bool = False,
         target: str | None = None,
         enhance: Enhancer | None = None,
@@ -203,6 +222,11 @@ class Editor:
             seed: the same seed gives the same result on the same machine.
             carry: transfer of the source's details (`extras.detail_transfer`) on or off; the checkpoint's
                 default when None.
+            keep: how much of the source is kept outside of the edit, from 0 (nothing) to 1 (its pixels, to
+                the bit), see `extras.keeping.Keep`; of any model. Outside is beyond the mask of the text, or
+                the region of `ground`, or else what the edit changed, and a soft rim. None leaves it to
+                `carry`; with 0 that is off. The result then has its `mask`.
+            keep_faces: keep faces of the source, with the strength `keep`, as far as they are found.
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.inference.two_pass`; for edits of one video or image by words. Where it marks nothing,
                 the edit is by words alone.
@@ -221,6 +245,7 @@ class Editor:
         single = isinstance(text, str | Instruction)
         texts: list[str | Instruction] = [text] if isinstance(text, str | Instruction) else [*text]
         items = [media] if single else split_media(len(texts), media)
+        kept, carry = choose_keep(keep, keep_faces, carry)
         inference = self._inference(
             steps=steps,
             guidance=guidance,
@@ -234,20 +259,85 @@ class Editor:
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
+        jobs = self._jobs(plans, inference, ground, enhance, kept)
+        extras = self._extras(carry)
+        with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
+            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
+            edits = [collect(job, self._windows(job, options), kept) for job in jobs]
+        return edits[0] if single else edits
+
+    def stream(
+        self,
+        text: str | Instruction,
+        *,
+        out: str | Path | None = None,
+        size: Size | Literal["model"] | None = None,
+        frames: int | tuple[int, int] | None = None,
+        fps: float | None = None,
+        carry: bool | None = None,
+        keep: float | None = None,
+        keep_faces: bool = False,
+        ground: bool = False,
+        target: str | None = None,
+        enhance: Enhancer | None = None,
+        seed: int = 0,
+        shortcuts: Shortcuts | None = None,
+        progress: Progress | bool | None = None,
+        **rest: Any,
+    ) -> EditStream:
+        """Edit one video window by window, in memory that does not grow with its length.
+
+        `with editor.stream(...) as stream: stream.write("out.mp4")`, or take the windows one by one.
+
+        Args:
+            text: one instruction; its settings and media are those of a call of the editor.
+            out: where the result will be written; a clip of several windows then keeps those that are
+                finished in `<out>.parts`, until the stream is taken to its end, and goes on from those that
+                an interrupted edit with the same settings has left there.
+            **rest: steps, guidance, solver, video_guidance, image_guidance, negative, interval, and media.
+
+        Raises:
+            SequenceError, shards.media.MediaError, NotFiniteError: as a call of the editor.
+            shards.errors.SettingError: `<out>.parts` holds windows of an edit with other settings.
+        """
+        kept, carry = choose_keep(keep, keep_faces, carry)
+        names = {f.name for f in dataclasses.fields(InferenceConfig)}
+        inference = self._inference(**{n: v for n, v in rest.items() if n in names})
+        media = {n: v for n, v in rest.items() if n not in names}
+        plan = plan_request(text, media, self.config, self.vae, size, frames, fps, target)
+        (job,) = self._jobs([plan], inference, ground, enhance, kept)
+        extras, shortcuts = self._extras(carry), shortcuts or NO_SHORTCUTS
+        journal = None
+        if out is not None and len(job.spans) > 1:
+            choices = {"inference": inference, "extras": extras, "shortcuts": shortcuts, "seed": seed}
+            journal = Journal(Path(out), settings_of(job, self.dit, self.config, choices))
+
+        def windows() -> Iterator[FinishedWindow]:
+            with ticking(progress, inference.steps * job.passes) as tick:
+                options = Options(inference, extras, shortcuts, seed, tick, kept)
+                yield from self._windows(job, options, journal)
+
+        return EditStream(job, windows(), journal, kept)
+
+    def _jobs(
+        self,
+        plans: list[Request],
+        inference: InferenceConfig,
+        ground: bool,
+        enhance: Enhancer | None,
+        keep: Keep | None,
+    ) -> list[PlannedEdit]:
+        """Requests with the windows that they are edited in; SequenceError where the model cannot."""
         check_guidance(plans, inference, self.config)
+        if keep is not None:
+            check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]
         if enhance is not None:
             plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
-        most = self.config.media.frames
-        passes = sum(len(windows(plan.length, most)) for plan in plans) * (2 if ground else 1)
-        extras = self._extras(carry)
-        with ticking(progress, inference.steps * passes) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick)
-            edits = [
-                self._edit(plan, options) if region is None else self._grounded(plan, region, options)
-                for plan, region in zip(plans, regions, strict=True)
-            ]
-        return edits[0] if single else edits
+        return [
+            PlannedEdit(plan, region, windows_of(plan, self.config, self.vae))
+            for plan, region in zip(plans, regions, strict=True)
+        ]
 
     def _inference(self, **changes: Any) -> InferenceConfig:
         """The checkpoint's defaults with what the caller chose; SequenceError for values out of range."""
@@ -266,40 +356,66 @@ class Editor:
         except ValueError as error:
             raise SequenceError(str(error)) from error
 
-    def _grounded(self, plan: Request, asked: Request, options: Options) -> Edit:
-        region = region_of(self._edit(asked, options).frames)
-        chosen = masked_request(plan, region) if region.any() else plan
-        return dataclasses.replace(self._edit(chosen, options), region=region)
+    def _windows(
+        self, job: PlannedEdit, options: Options, journal: Journal | None = None
+    ) -> Iterator[FinishedWindow]:
+        """The edit, in two passes where its region is asked for."""
+        options = dataclasses.replace(options, evaluations=job.evaluations)
+        if job.region is None:
+            yield from self._edited(job.plan, job.spans, options, journal, "edit")
+            return
+        region = MaskFrames(job.plan.size)
+        for window in self._edited(job.region, job.spans, options, journal, "region"):
+            region.append(region_of(window.frames))
+        plan = masked_request(job.plan, region) if region.marked else job.plan
+        for window in self._edited(plan, job.spans, options, journal, "edit"):
+            yield dataclasses.replace(window, region=region.masks(window.start, window.stop))
 
-    def _edit(self, plan: Request, options: Options) -> Edit:
-        """Window by window."""
-        options = dataclasses.replace(options, evaluations=Evaluations())
+    def _edited(
+        self, plan: Request, spans: list[Span], options: Options, journal: Journal | None, name: str
+    ) -> Iterator[FinishedWindow]:
+        """One pass. Reading, sampling and composition run side by side where there are several windows."""
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
-        states = parts.encode_texts(plan, options.inference)
-        result = np.zeros((plan.length, *plan.size, 3), np.uint8)
-        followed = plan.source if options.extras.detail_transfer else None
+        states = self._encoded_texts(parts, plan, options.inference)
+        # A mask says where the edit belongs; without one, what is kept is found by comparing.
+        masked = any(element.startswith("mask") for element in plan.clips)
+        compared = options.extras.detail_transfer or (options.keep is not None and not masked)
+        followed = plan.source if compared else None
         if followed is not None and plan.clips[followed].still != plan.still:
             followed = None  # a picture is not where a video's detail comes from
-        raw = result if followed is None else np.zeros_like(result)
-        change = None if followed is None else np.zeros(result.shape[:3], bool)
-        for start in windows(plan.length, self.config.media.frames):
-            stop = min(start + self.config.media.frames, plan.length)
-            clips = {n: c.frames if c.still else c.frames[start:stop] for n, c in plan.clips.items()}
-            edit, edited = parts.edit(Window(plan, clips, stop - start, states, followed), options)
-            raw[start:stop] = resize(to_pixels(edit), plan.size)
-            if followed is not None and change is not None:
-                result[start:stop], change[start:stop] = composite(raw[start:stop], clips[followed], edited)
-        return Edit(
-            result,
-            plan.fps,
-            plan.still,
-            raw,
-            rewritten=plan.rewritten,
-            origin=plan.origin,
-            notes=(*plan.notes, *filter(None, [options.evaluations.describe()])),
-            change=change,
-            source=plan.edited,
-        )
+        ahead = stages_ahead(plan, spans)
+
+        def read() -> Iterator[Window]:
+            for span in spans:
+                clips = {
+                    n: c.frames[:] if c.still else c.frames[span.start : span.stop]
+                    for n, c in plan.clips.items()
+                }
+                yield Window(plan, span, clips, states, followed)
+
+        def edit() -> Iterator[tuple[Window, WindowEdit]]:
+            before = None
+            for number, window in enumerate(prefetch(read(), ahead)):
+                key = f"{name}-{number:06d}"
+                kept = None if journal is None else journal.load(key)
+                made = None if kept is None else torch.from_numpy(kept).to(self.device)
+                before = parts.edit(window, options, before, made)
+                if journal is not None and kept is None:
+                    journal.store(key, before.latents.cpu().numpy())
+                for _ in range(options.inference.steps if kept is not None else 0):
+                    options.tick()
+                yield window, before
+
+        yield from behind(edit(), lambda pair: finish_window(*pair, options.keep), ahead)
+
+    def _encoded_texts(self, parts: WindowEditor, plan: Request, inference: InferenceConfig) -> TextStates:
+        """Of a request's texts, encoded or as they were for one of the last requests."""
+        key = (plan.instruction.parts, plan.target, inference.negative)
+        if key not in self._texts:
+            self._texts[key] = parts.encode_texts(plan, inference)
+            while len(self._texts) > TEXTS_KEPT:
+                self._texts.pop(next(iter(self._texts)))
+        return self._texts[key]
 
     @property
     def multiple(self) -> int:

@@ -1,11 +1,15 @@
 """Whatever a caller hands the editor as an image, video or mask, as uint8 frames.
 
-Files, bytes, numpy arrays, torch tensors and PIL images are taken; everything else is refused by name.
+Files, bytes, numpy arrays, torch tensors and PIL images are taken; everything else is refused by name. Videos
+and masks of files are read when their frames are asked for.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +18,21 @@ import torch
 
 from model.config import Size
 from model.sequence.interleave import SequenceError
-from shards.media import MediaError, Source, read_image, read_mask, read_video
+from model.streaming.frames import FileFrames, Video
+from shards.media import MediaError, Source, iter_frames, iter_mask, mask_shape, name_of, probe, read_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """uint8 RGB [T, H, W, 3]; `fps` is None where the input has none; `still` is an image.
+    """uint8 RGB [T, H, W, 3], an array or frames of a file that are read when asked for.
 
-    `file` is what a video was read from, None for pixels and images; `start` is its first frame there.
+    `fps` is None where the input has none; `still` is an image. `file` is what a video was read from, None
+    for pixels and images; `start` is its first frame there.
     """
 
-    frames: np.ndarray
+    frames: Video
     fps: float | None
     still: bool
     file: Source | None = None
@@ -47,11 +53,12 @@ def load_media(name: str, value: Any, start: int = 0, stop: int | None = None) -
         value: a path; the bytes of a file; uint8 [T, H, W, 3], [H, W, 3], or for masks [T, H, W] or [H, W] of
             bool or uint8 (above 127 is marked); a float tensor or array of the same shapes in [0, 1]; a PIL
             image; a list of PIL images.
-        start, stop: frames of a video that are taken; the others of a file are not held in memory.
+        start, stop: frames of a video that are taken.
 
     Raises:
         SequenceError: of another type, shape or kind (a video given as an image), naming the element.
-        shards.media.MediaError: an unreadable file.
+        shards.media.MediaError: an unreadable file. That a frame of a video is damaged is found when it is
+            read.
     """
     if isinstance(value, str | bytes) and not value:
         raise SequenceError(f"{name}: is empty; give a file")
@@ -117,7 +124,18 @@ def _read_file(name: str, source: str | Path | bytes, start: int, stop: int | No
             picture = np.where(picture > 127, np.uint8(255), np.uint8(0))
         return Clip(picture[None], None, True)
     if name.startswith("mask"):
-        marked = np.where(read_mask(source), np.uint8(255), np.uint8(0))
-        return Clip(np.repeat(marked[..., None], 3, axis=-1), None, False)
-    frames, fps = read_video(source, start, stop)
-    return Clip(frames, fps, False, source, start)
+        shape = *mask_shape(source), 3
+        return Clip(FileFrames(name_of(source), shape, partial(_masks, source)), None, False)
+    info = probe(source)
+    count = (info.frames if stop is None else min(stop, info.frames)) - start
+    if count < 1:
+        raise MediaError(f"{name_of(source)}: no frames between {start} and {stop}, it has {info.frames}")
+    shape = (count, info.height, info.width, 3)
+    frames = FileFrames(name_of(source), shape, lambda a, b: iter_frames(source, start + a, start + b))
+    return Clip(frames, info.fps, False, source, start)
+
+
+def _masks(source: Source, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Frames of a mask's file, white where it marks."""
+    for mask in itertools.islice(iter_mask(source), start, stop):
+        yield np.repeat((mask * np.uint8(255))[..., None], 3, axis=-1)

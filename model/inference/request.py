@@ -5,6 +5,7 @@ Whatever is wrong is said here, by name, before anything heavy is done.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +18,9 @@ from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
 from model.output.video_file import SAME_RATE, Origin
 from model.sequence.interleave import SequenceError
+from model.streaming.cuts import find_cuts
+from model.streaming.frames import PickedFrames, Video
+from model.streaming.windows import Span, plan_windows
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Request:
         return None if self.still or clip is None or clip.file is None else Origin(clip.file, clip.start)
 
     @property
-    def edited(self) -> np.ndarray | None:
+    def edited(self) -> Video | None:
         """Frames of what the result is an edit of, uint8 RGB; None where it is no edit of one medium."""
         clip = None if self.source is None else self.clips[self.source]
         fits = clip is not None and clip.still == self.still and len(clip.frames) >= self.length
@@ -80,8 +84,8 @@ def plan_request(
 ) -> Request:
     """Check what was asked for.
 
-    Videos beside the first one are fitted to it: shown at its rate, as a player shows them, their last frame
-    held where they are shorter, the rest left out where they are longer.
+    Videos and masks beside the first one are fitted to it: shown at its rate, as a player shows them, their
+    last frame held where they are shorter, the rest left out where they are longer.
 
     Args:
         text: instruction with tags, or one that was checked with the names of these media.
@@ -152,21 +156,28 @@ def _span(frames: tuple[int, int], first: str | None) -> tuple[int, int]:
 def _cut_masks(clips: Mapping[str, Clip], start: int, stop: int) -> dict[str, Clip]:
     """Masks of the whole video, cut as it was; those that are of the stretch alone stay."""
     return {
-        name: replace(clip, frames=clip.frames[start:stop])
+        name: replace(clip, frames=_stretch(clip.frames, start, stop))
         if name.startswith("mask") and not clip.still and len(clip.frames) >= stop
         else clip
         for name, clip in clips.items()
     }
 
 
+def _stretch(frames: Video, start: int, stop: int) -> Video:
+    return frames[start:stop] if isinstance(frames, np.ndarray) else frames.between(start, stop)
+
+
 def _fit_videos(
     clips: Mapping[str, Clip], first: str | None, length: int
 ) -> tuple[dict[str, Clip], tuple[str, ...]]:
-    """Videos beside the first one at its rate and as long as the result, and what was done to them."""
+    """Videos and masks beside the first one at its rate and as long as the result, and what was done to them.
+
+    Masks have no rate of their own.
+    """
     fitted, notes = dict(clips), []
     rate = clips[first].fps if first is not None else None
     for name, clip in clips.items():
-        if clip.still or name == first or not name.startswith("video"):
+        if clip.still or name == first:
             continue
         step = clip.fps / rate if clip.fps and rate and abs(clip.fps / rate - 1) > SAME_RATE else 1.0
         shown = (np.arange(length) * step + 1e-6).astype(int)  # what a player shows at the time of each frame
@@ -178,9 +189,8 @@ def _fit_videos(
         elif left := have - 1 - int(shown[-1]):
             notes.append(f"{name}: last {left} frames left out")
         if step != 1 or have < length:
-            fitted[name] = replace(
-                clip, frames=clip.frames[np.minimum(shown, have - 1)], fps=rate or clip.fps
-            )
+            frames = PickedFrames(clip.frames, np.minimum(shown, have - 1))
+            fitted[name] = replace(clip, frames=frames, fps=rate or clip.fps)
     return fitted, tuple(notes)
 
 
@@ -201,8 +211,7 @@ def _length(
             f"frames: {length} are too many without a video to follow; this model makes {preset.frames}"
         )
     for name, clip in clips.items():
-        beside = name.startswith("video") and name != first  # its last frame is held
-        if not clip.still and len(clip.frames) < length and not beside:
+        if name == first and len(clip.frames) < length:  # of the others the last frame is held
             raise SequenceError(f"{name}: {len(clip.frames)} frames are too few for a result of {length}")
     return length
 
@@ -247,6 +256,18 @@ def check_guidance(plans: Sequence[Request], inference: InferenceConfig, config:
         )
 
 
+def check_kept(plans: Sequence[Request]) -> None:
+    """Refuse to keep what is not there: SequenceError for a request that is no edit of a video or image."""
+    for plan in plans:
+        if plan.source is None:
+            raise SequenceError(f"keep: <{plan.target}> is made of words alone, there is no source to keep")
+        if plan.edited is None:
+            raise SequenceError(
+                f"keep: <{plan.target}> is no edit of <{plan.source}>, which the text names first and would "
+                "be kept; name the video or image that is edited first"
+            )
+
+
 def _checked(text: str | Instruction, given: Mapping[str, Any], target: str | None) -> Instruction:
     """The instruction of a text; one that was checked before must be about the same media."""
     if not isinstance(text, Instruction):
@@ -270,14 +291,15 @@ def check_size(size: Size, multiple: int) -> None:
         )
 
 
-def windows(length: int, most: int) -> list[int]:
-    """First frames of the windows that cover `length` frames; the last one ends with the clip.
+def windows_of(plan: Request, config: ModelConfig, vae: Codec) -> list[Span]:
+    """The windows that a request is edited in, see `plan_windows`.
 
-    Windows are edited one by one; where the last two overlap, the last one's frames are kept.
+    Where there are several, the first video is read once, small, for its cuts.
     """
-    if length <= most:
-        return [0]
-    starts = list(range(0, length - most + 1, most))
-    if starts[-1] + most < length:
-        starts.append(length - most)
-    return starts
+    most = config.media.frames
+    first = None if plan.first_video is None else plan.clips[plan.first_video].frames
+    if plan.length <= most or first is None:
+        return plan_windows(plan.length, most, vae.temporal)
+    blocks = (first[start : min(start + most, plan.length)] for start in range(0, plan.length, most))
+    pictures = itertools.chain.from_iterable(blocks)
+    return plan_windows(plan.length, most, vae.temporal, find_cuts(pictures))

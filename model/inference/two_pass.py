@@ -14,6 +14,7 @@ from model.inference.inputs import Clip
 from model.inference.instruction import compose_instruction
 from model.inference.request import Request
 from model.sequence.interleave import SequenceError
+from model.streaming.frames import Video
 
 MASK = "mask"
 
@@ -35,10 +36,9 @@ def region_request(plan: Request) -> Request:
     return replace(plan, instruction=instruction, source=None)
 
 
-def masked_request(plan: Request, region: np.ndarray) -> Request:
-    """The edit of `plan` within a region, bool [T, H, W]."""
-    frames = np.repeat((region * np.uint8(255))[..., None], 3, axis=-1)
-    clip = Clip(frames, None if plan.still else plan.fps, plan.still)
+def masked_request(plan: Request, region: Video) -> Request:
+    """The edit of `plan` within a region, uint8 RGB [T, H, W, 3], white where it is."""
+    clip = Clip(region, None if plan.still else plan.fps, plan.still)
     source, words = _source_and_words(plan)
     instruction = compose_instruction(
         ("media", source),

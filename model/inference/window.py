@@ -14,16 +14,27 @@ from model.acceleration.network import accelerated
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
+from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import change_map, limit_to_mask
+from model.extras.keeping import Keep, keep_source
+from model.inference.edit_stream import FinishedWindow
 from model.inference.offload import Offload
 from model.inference.request import Request
 from model.inference.sampler import check_finite, sample
 from model.net.transformer import Transformer
 from model.rng import keyed
-from model.sequence.interleave import TokenSequence, build_sequence, interleave, texts_of, unpatchify
-from model.sequence.pixels import to_float
+from model.sequence.interleave import (
+    TokenSequence,
+    build_sequence,
+    interleave,
+    patchify,
+    texts_of,
+    unpatchify,
+)
+from model.sequence.pixels import to_float, to_pixels
 from model.sequence.prompts import prompt_of
+from model.streaming.windows import Span
 from shards.media import resize
 
 DAMAGED = "the codec's settings or weights are damaged"
@@ -33,7 +44,8 @@ DAMAGED = "the codec's settings or weights are damaged"
 class Options:
     """How an edit is made.
 
-    `tick` is called after every solver step; `evaluations` counts how often the network was run.
+    `tick` is called after every solver step; `keep` is how the source is kept outside of the edit, None as
+    `extras` says; `evaluations` counts how often the network was run.
     """
 
     inference: InferenceConfig
@@ -41,6 +53,7 @@ class Options:
     shortcuts: Shortcuts
     seed: int
     tick: Callable[[], None]
+    keep: Keep | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
 
 
@@ -64,17 +77,33 @@ class Window:
 
     Attributes:
         plan: the whole request.
+        span: its frames in the request.
         clips: uint8 [T, H, W, 3], the media of this window.
-        frames: its length.
         states: of the request's texts, see `WindowEditor.encode_texts`.
         followed: name of the source whose details the result takes, if any.
     """
 
     plan: Request
+    span: Span
     clips: dict[str, np.ndarray]
-    frames: int
     states: TextStates
     followed: str | None
+
+
+@dataclass(frozen=True)
+class WindowEdit:
+    """What became of a window, at the model's size.
+
+    Attributes:
+        latents: float [t, h, w, C], on the device.
+        pixels: float [T, H, W, 3] in [-1, 1].
+        edited: float [T, H, W, 1] in [0, 1], how much of a pixel is the edit's, against the element
+            `followed`; 1 everywhere without one.
+    """
+
+    latents: Tensor
+    pixels: Tensor
+    edited: Tensor
 
 
 @dataclass(frozen=True)
@@ -109,39 +138,64 @@ class WindowEditor:
         by_piece = dict(zip(pieces, encoded[len(prompts) :], strict=True))
         return TextStates(by_piece, *encoded[: len(prompts)])
 
-    def edit(self, window: Window, options: Options) -> tuple[Tensor, Tensor]:
-        """One window at the model's size: float [T, h, w, 3] in [-1, 1], and its change map [T, h, w, 1].
+    @torch.inference_mode()
+    def edit(
+        self, window: Window, options: Options, before: WindowEdit | None = None, made: Tensor | None = None
+    ) -> WindowEdit:
+        """One window.
 
-        The map is against the element `followed`; 1 everywhere without one.
+        Args:
+            before: the window before, whose last frames a window with an overlap goes on from.
+            made: latents that were sampled earlier; the window is only decoded then.
+
+        Raises:
+            NotFiniteError: latents or pixels that are no numbers.
         """
         plan, followed = window.plan, window.followed
-        shape = (window.frames, *plan.work)
+        shape = (window.span.frames, *plan.work)
         videos = {
             name: to_float(self._fit(clip, plan, name)).to(self.device) for name, clip in window.clips.items()
         }
+        needed = videos if made is None else {n: v for n, v in videos.items() if n == followed}
         self._use(self.vae)
-        latents = {name: self.vae.encode(video).to(self.device) for name, video in videos.items()}
+        latents = {name: self.vae.encode(video).to(self.device) for name, video in needed.items()}
         for name, value in latents.items():
             check_finite(value, f"the latents of <{name}>", DAMAGED)
-        made = self._sample(window, latents, options)
+        if made is None:
+            known = self._carried(window.span, before) if before is not None else None
+            made = self._sample(window, latents, options, known)
         self._use(self.vae)
         edit = self.vae.decode(made, shape)
         check_finite(edit, "the decoded pixels", DAMAGED)
         edit = edit.clamp(-1, 1)
         if followed is None or videos[followed].shape != edit.shape:
-            return edit.cpu(), torch.ones(*shape, 1)
+            return WindowEdit(made, edit.cpu(), torch.ones(*shape, 1))
         coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
         edited = change_map(edit, coded, options.extras.blend_low, options.extras.blend_high)
         for name, video in videos.items():
             if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
                 edited = limit_to_mask(edited, video)
                 break
-        return edit.cpu(), edited.cpu()
+        return WindowEdit(made, edit.cpu(), edited.cpu())
 
-    def _sample(self, window: Window, sources: dict[str, Tensor], options: Options) -> Tensor:
-        """Latents [t, h, w, C] of the target."""
+    def _carried(self, span: Span, before: WindowEdit) -> Tensor | None:
+        """Clean latents [k, h, w, C] of the frames that a span shares with the one before; None if none.
+
+        The first latent of a window holds one frame, so it is encoded from the decoded picture; the others
+        hold the same frames in both windows.
+        """
+        if not span.overlap:
+            return None
+        groups = (span.overlap - 1) // self.vae.temporal
+        head = self.vae.encode(before.pixels[-span.overlap :][:1].to(self.device))
+        return torch.cat([head.to(self.device), before.latents[len(before.latents) - groups :]])
+
+    def _sample(
+        self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
+    ) -> Tensor:
+        """Latents [t, h, w, C] of the target, whose first ones are the `known`."""
         plan, inference = window.plan, options.inference
-        t, *sides = self.vae.latent_size(window.frames, *plan.work)
+        t, *sides = self.vae.latent_size(window.span.frames, *plan.work)
         first = [] if plan.first_frame is None else [sources[plan.first_frame]]
         target = torch.zeros(t - len(first), *sides, self.vae.channels, device=self.device)
         latents = {**sources, plan.target: target}
@@ -149,18 +203,35 @@ class WindowEditor:
         with_text, without_text = (self._sequence(window, latents, drop) for drop in (False, True))
         fewer = self._with_fewer_sources(window, latents, inference)
         rows, columns = with_text.target.size[1:]
-        noise = torch.randn(
-            t * rows * columns, self.config.network.vision_dim, generator=keyed("edit", options.seed)
-        )[len(first) * rows * columns :]
+        noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
+        fixed = None if known is None else patchify(known, self.config.sequence.patch)
         flow = self.config.flow
         with accelerated(self.dit, options.shortcuts):
             tokens = sample(
-                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer),
+                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
             )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
+
+    def _noise(self, window: Window, latents: int, tokens: int, seed: int) -> Tensor:
+        """float32 [latents * tokens, width]: what a latent starts from depends on its place in the request.
+
+        So frames that two windows share start from the same. Those of a window at the beginning are drawn
+        together, the others one by one.
+        """
+        width, temporal = self.config.network.vision_dim, self.vae.temporal
+        begin = -(-window.span.start // temporal)
+        longest = min(window.plan.length, 1 + (self.config.media.frames - 1) // temporal * temporal)
+        together = latents if not begin else self.vae.latent_size(longest, *window.plan.work)[0]
+        drawn = together if begin < together else 0
+        opening = torch.randn(drawn * tokens, width, generator=keyed("edit", seed))
+        later = [
+            torch.randn(tokens, width, generator=keyed("edit", seed, number))
+            for number in range(max(begin, together), begin + latents)
+        ]
+        return torch.cat([opening[begin * tokens :], *later])[: latents * tokens]
 
     def _sequence(
         self, window: Window, latents: dict[str, Tensor], drop: bool, gone: Collection[str] = ()
@@ -199,3 +270,23 @@ class WindowEditor:
         multiple = self.vae.spatial * self.config.sequence.patch
         size = fitted_size(height, width, self.config.media, multiple)
         return resize(frames, plan.work if name == plan.first_frame else size)
+
+
+@torch.inference_mode()
+def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) -> FinishedWindow:
+    """A window's new frames at the result's size, put together with its source, kept as asked for."""
+    plan, followed, new = window.plan, window.followed, window.span.overlap
+    raw = resize(to_pixels(made.pixels[new:]), plan.size)
+    clips = {name: clip if plan.clips[name].still else clip[new:] for name, clip in window.clips.items()}
+    source = None if plan.source is None or plan.edited is None else clips[plan.source]
+    start, edited = window.span.start + new, made.edited[new:]
+    if keep is not None and source is not None:
+        mask = next((clip for name, clip in clips.items() if name.startswith("mask")), None)
+        kept = keep_source(raw, source, edited, keep, mask)
+        return FinishedWindow(
+            start, kept.frames, raw, kept.mask > 0, source, mask=kept.mask, faces=kept.faces
+        )
+    frames, change = raw, None
+    if followed is not None:
+        frames, change = composite(raw, clips[followed], edited)
+    return FinishedWindow(start, frames, raw, change, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -80,7 +81,14 @@ class Meter:
         return Preservation(changed, psnr(self.squares / (3 * self.outside), 255), drift, self.measured)
 
 
-def measure(edit: np.ndarray, source: np.ndarray, change: np.ndarray | None) -> Preservation:
+class Pictures(Protocol):
+    """Frames uint8 RGB [T, h, w, 3]: an array, or those of a file, read when asked for."""
+
+    def __getitem__(self, key: slice, /) -> np.ndarray:
+        """Some of them."""
+
+
+def measure(edit: np.ndarray, source: Pictures, change: np.ndarray | None) -> Preservation:
     """Compare an edit with its source by a `Meter`, `BLOCK` frames at a time.
 
     Args:

@@ -1,1 +1,1 @@
-"""Videos edited window by window: where windows lie, how they meet, and how a stopped edit goes on."""
+"""Long videos a window at a time: where windows lie, frames read when needed, and what survives a kill."""

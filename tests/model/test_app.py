@@ -86,20 +86,36 @@ def test_a_video_is_uploaded_instructed_edited_played_and_downloaded(
     page.wait_for_function("document.activeElement.selectionStart === '<video1> '.length")
     page.keyboard.type("Remove the square.")
     assert box.input_value() == "<video1> Remove the square."
+    page.get_by_text("9 frames of 128x96").wait_for()  # what it will take, before it is run
     page.locator("#run").click()
     wait_for_result(page, page_server)
     line = page.locator("#line").inner_text()
     assert "9 frames" in line
     assert "128x96" in line
     assert "12.5 fps" in line
-    players = page.locator("#made video")
-    assert players.count() == 2  # the result, and source and result side by side
-    for i in range(2):
-        page.wait_for_function(PLAYS, arg=players.nth(i).element_handle())
-    widths = [players.nth(i).evaluate("v => v.videoWidth") for i in range(2)]
-    assert widths == [128, 256]
-    players.nth(0).evaluate("v => { v.muted = true; return v.play(); }")
-    page.wait_for_function("v => v.currentTime > 0.1", arg=players.nth(0).element_handle())
+    player = page.locator("#made video").first
+    page.wait_for_function(PLAYS, arg=player.element_handle())
+    assert player.evaluate("v => v.videoWidth") == 128
+    player.evaluate("v => { v.muted = true; return v.play(); }")
+    page.wait_for_function("v => v.currentTime > 0.1", arg=player.element_handle())
+    # source and result under one another: left of the border the one, right of it the other
+    page.wait_for_function("document.querySelector('#wipe canvas').width === 128")
+    pixel = """([x, y]) =>
+      [...document.querySelector('#wipe canvas').getContext('2d').getImageData(x, y, 1, 1).data]"""
+    shown = []
+    for place in (0, 1000):
+        page.locator("#wipe input").evaluate(
+            "(r, to) => { r.value = to; r.dispatchEvent(new Event('input', {bubbles: true})); }", place
+        )
+        shown.append(page.evaluate(pixel, [100, 60]))
+    assert shown[0] != shown[1]
+    assert np.abs(np.array(shown[1][:2]) - [200, 120]).max() < 25  # the source's own colour there
+    # what was made stays, and comes back with its settings
+    box.fill("<video1> Something else.")
+    page.locator("#history button").first.click()
+    page.wait_for_function(
+        "document.querySelector('#instruction textarea').value === '<video1> Remove the square.'"
+    )
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/app.png", full_page=True)
     with page.expect_download() as downloading:

@@ -237,9 +237,9 @@ def test_a_teacher_of_other_tokens_is_refused(config: FitConfig, base: Path, tmp
         distill = DistillConfig(teacher=str(tmp_path / name))
         with pytest.raises(ConfigError, match=rf"distill\.teacher.*{name}"):
             fit(dataclasses.replace(config, distill=distill), tmp_path / "run")
-    wider = held.with_network(dataclasses.replace(held.dit, width=64))
-    save_checkpoint(DiT(wider.dit, wider.extras), wider, tmp_path / "wider")
-    check_teacher(DistillConfig(teacher=str(tmp_path / "wider")), str(base), held)  # same tokens
+    deeper = held.with_network(dataclasses.replace(held.dit, depth=2))
+    save_checkpoint(DiT(deeper.dit, deeper.extras), deeper, tmp_path / "deeper")
+    check_teacher(DistillConfig(teacher=str(tmp_path / "deeper")), str(base), held)  # same tokens
     assert not (tmp_path / "run").exists()
 
 

@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import Editor
 from model.extras.detail_transfer import blend, change_map, limit_to_mask
 from model.inference.instruction import check_instruction
-from model.inference.request import windows
 from model.inference.templates import FORMS
 from model.net.config import DiTConfig
 from model.net.dit import DiT
@@ -228,14 +225,6 @@ def test_guidance_and_progress(editor: Editor, clip: np.ndarray) -> None:
     assert ticks == [(1, 2), (2, 2)]
     guided = editor("<video1> Go.", video1=clip[:5], guidance=4.0)
     assert not np.array_equal(plain.frames, guided.frames)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 17))
-def test_windows_cover_every_frame(length: int, most: int) -> None:
-    covered = [frame for start in windows(length, most) for frame in range(start, min(start + most, length))]
-    assert set(covered) == set(range(length))
-    assert all(start + most <= length or start == 0 for start in windows(length, most))
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
 
+from model import Editor
 from model.extras.faces import find_faces
 from model.extras.keeping import Keep, feather, keep_source, rim
-from shards.errors import SettingError
+from shards.errors import EditVerseError, SettingError
 from shards.media import MediaError, open_mask_file, read_image, read_mask, resize
 
 
@@ -120,3 +123,78 @@ def test_masks_are_written_one_by_one_and_to_the_level(tmp_path: Path) -> None:
             write(masks[1][:20])
     assert np.array_equal(read_mask(tmp_path / "two.mkv"), masks[:1] > 127)
     assert [path.name for path in tmp_path.iterdir() if "none" in path.name] == []
+
+
+@pytest.mark.parametrize("transfer", [True, False])
+def test_every_editor_keeps_what_is_outside(editor: Editor, transfer: bool) -> None:
+    """Random weights change everything; what a mask leaves out, or where nothing is asked, stays."""
+    y, x = np.mgrid[:96, :128]
+    video = np.repeat(np.stack([60 + x, 60 + y, 90 + x // 2], -1).astype(np.uint8)[None], 7, 0)
+    extras = dataclasses.replace(editor.config.extras, detail_transfer=transfer)
+    maker = Editor(editor.dit, dataclasses.replace(editor.config, extras=extras))
+    inside = np.zeros(video.shape[:3], bool)
+    inside[:, 30:60, 40:80] = True
+    text, media = "Change what <mask> marks in <video1>. <video2>", {"video1": video, "mask": inside}
+    plain = maker(text, **media)
+    assert plain.mask is None
+    kept = maker(text, **media, keep=1)
+    assert kept.mask is not None
+    assert np.array_equal(kept.raw, plain.raw)
+    assert np.array_equal(kept.frames[kept.mask == 0], video[kept.mask == 0])
+    assert not kept.mask[:, :28].any()
+    assert not kept.mask[:, :, 83:].any()
+    assert not np.array_equal(kept.frames[inside], video[inside])
+    assert kept.preservation is not None
+    assert kept.preservation.psnr == np.inf
+    half, none, off = (
+        maker(text, **media, keep=0.5),
+        maker(text, **media, keep=0),
+        maker(text, **media, carry=False),
+    )
+    assert half.preservation is not None
+    assert half.preservation.psnr is not None
+    assert 0 < half.preservation.psnr < np.inf
+    assert none.mask is None
+    assert np.array_equal(none.frames, off.frames)
+    nothing = maker(text, video1=video, mask=np.zeros_like(inside), keep=1)
+    assert np.array_equal(nothing.frames, video)
+    assert "nothing changed: all is equal" in nothing.describe()
+    by_words = maker(
+        "<image1> Make it night.", image1=video[0], keep=1
+    )  # what the network changed is measured
+    assert by_words.mask is not None
+    assert np.array_equal(by_words.frames[by_words.mask == 0], video[:1][by_words.mask == 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "options", "said"),
+    [
+        ("<video1> Go.", ("video1",), {"keep": 1.5}, "keep: a number from 0 to 1"),
+        ("<video1> Go.", ("video1",), {"keep": 0.5, "carry": False}, "carry false and keep 0.5 contradict"),
+        ("<video1> Go.", ("video1",), {"keep": 0, "carry": True}, "carry true and keep 0 contradict"),
+        ("<video1> Go.", ("video1",), {"keep_faces": True}, "keep_faces: needs keep"),
+        (
+            "<image1> is put into <video1>.",
+            ("image1", "video1"),
+            {"keep": 1},
+            "<video2> is no edit of <image1>, which the text names first",
+        ),
+        ("A street.", (), {"keep": 1, "frames": 3}, "<video1> is made of words alone"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(
+    editor: Editor, source: np.ndarray, text: str, given: tuple[str, ...], options: dict[str, Any], said: str
+) -> None:
+    media = {"video1": source, "image1": source[0]}
+    with pytest.raises(EditVerseError, match=said):
+        editor(text, **options, **{name: media[name] for name in given})
+
+
+def test_masks_of_another_length_are_held_or_cut_and_it_is_said(editor: Editor, source: np.ndarray) -> None:
+    inside, _ = marked(source)
+    text, wide = "Change what <mask> marks in <video1>.", resize(inside, (24, 32))
+    held = editor(text, video1=source, mask=wide[:2])  # of another size too
+    assert held.notes == ("mask: last frame held for 1 frames",)
+    long = editor(text, video1=source, mask=np.concatenate([wide, wide]))
+    assert long.notes == ("mask: last 3 frames left out",)
+    assert np.array_equal(long.frames, editor(text, video1=source, mask=wide).frames)
