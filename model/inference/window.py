@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated
+from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
@@ -213,6 +214,7 @@ class WindowEditor:
                 *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
+                context=sparse_context(window, with_text, options),
             )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
@@ -317,3 +319,13 @@ def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) ->
     if followed is not None:
         frames, change = composite(raw, clips[followed], edited)
     return FinishedWindow(start, frames, raw, change, source)
+
+
+def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:
+    """Which of its tokens are left out, if any are to be; none where the result is no edit of one medium."""
+    plan = window.plan
+    if options.shortcuts.context_tokens == 1 or plan.source is None or plan.edited is None:
+        return None
+    masks = [clip for name, clip in window.clips.items() if name.startswith("mask")]
+    mask = masks[0] if masks else None
+    return SparseContext(options.shortcuts, sequence, plan.source, options.inference.steps, mask)

@@ -69,7 +69,7 @@ def _seams(editor: Editor, name: str, frames: np.ndarray, text: str) -> list[Fig
 
 
 def motion(frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each pair of frames, where a pixel of the second was in the first [H, W, 2], and whether seen in both."""
+    """Of each pair of frames: where a pixel of the second was in the first [H, W, 2], and if both show it."""
     import cv2
 
     height, width = frames.shape[1:3]
@@ -103,7 +103,7 @@ def warp_errors(
 
 
 def _peak(video: Path, count: int) -> Figure:
-    """Peak resident memory of `model edit` in a process of its own, started by one that started nothing else."""
+    """Peak resident memory of `model edit`, the only child of a process of its own."""
     command = [sys.executable, "-m", "model", "edit", "--checkpoint", "nano", "--text", TEXTS[0]]
     command += ["--video1", str(video), "--out", str(video.with_suffix(".out.mp4")), "--steps", "1"]
     code = (
