@@ -53,6 +53,7 @@ GROUPS = (
     "coverage",
     "study",
     "votes",
+    "streaming",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
@@ -94,7 +95,7 @@ def perf(
     Args:
         only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
             sharing, index, model, editing, step, wan, packing, loading, truth, clips,
-            importing, defects, coverage, study, votes; all when not given
+            importing, defects, coverage, study, votes, streaming; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs
