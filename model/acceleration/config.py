@@ -20,7 +20,7 @@ class Shortcuts:
             run and its last prediction not taken again (TeaCache, Liu et al. 2024), see
             `model.acceleration.step_cache`; 0 runs it always.
         step_cache_polynomial: coefficients, the highest power first, of what such a change of the input does
-            to the prediction, see `fit_polynomial`; none takes the change itself.
+            to the prediction, see `Recorder.fit`; none takes the change itself.
         context_tokens: share of the tokens of what is edited, and of its masks, that the network is given,
             half of them nearest to the change, see `SparseContext`; 1 is all of them.
         beyond: what becomes of the others: dropped, or pooled, so that each block of 2x2 is one token.

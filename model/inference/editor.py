@@ -30,6 +30,7 @@ from model.inference.edit_stream import (
     EditStream,
     FinishedWindow,
     PlannedEdit,
+    check_held,
     collect,
     settings_of,
     stages_ahead,
@@ -260,6 +261,8 @@ class Editor:
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
+        for plan in plans:
+            check_held(plan)
         shortcuts = shortcuts or NO_SHORTCUTS
         jobs = self._jobs(plans, inference, ground, enhance, kept, shortcuts)
         extras = self._extras(carry)
@@ -312,7 +315,7 @@ class Editor:
         extras = self._extras(carry)
         journal = None
         if out is not None and len(job.spans) > 1:
-            choices = {"inference": inference, "extras": extras, "shortcuts": shortcuts, "seed": seed}
+            choices = {"inference": inference, "shortcuts": shortcuts, "seed": seed}
             journal = Journal(Path(out), settings_of(job, self.dit, self.config, choices))
 
         def windows() -> Iterator[FinishedWindow]:

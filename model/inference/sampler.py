@@ -23,8 +23,6 @@ from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from shards.errors import EditVerseError
 
-Observer = Callable[[Tensor, Tensor], None]
-
 
 class NotFiniteError(EditVerseError, ValueError):
     """Values of an edit that are infinite or no numbers; the message says where they arose."""
@@ -134,7 +132,6 @@ class GuidedVelocity:
     Args:
         told: what the network is told instead of some times.
         cache: says when predictions are taken again; None runs the network always.
-        observer: see `sample_many`.
     """
 
     def __init__(
@@ -146,11 +143,10 @@ class GuidedVelocity:
         told: dict[float, float],
         cache: StepCache | None,
         evaluations: Evaluations,
-        observer: Observer | None,
     ) -> None:
         self.dit, self.config, self.told, self.cache = dit, config, told, cache
         self.jobs, self.flow = jobs, flow
-        self.evaluations, self.observer = evaluations, observer
+        self.evaluations = evaluations
         self.scales = jobs[0].scales(config)
         self.build_branches()
         self.heading = torch.empty(0)  # where the last velocity leads, as clean tokens [M, D]
@@ -183,14 +179,12 @@ class GuidedVelocity:
         first, last = self.config.interval
         others = self.others if first <= t <= last else []
         branches = [*others, self.conditional]
-        due, step_input = True, None
-        if self.cache is not None or self.observer is not None:
-            step_input = self.dit.step_input(x, moment)
-        if self.cache is not None and step_input is not None:
+        due = True
+        if self.cache is not None:
             # predictions of different age are not compared, as where guidance begins
             mixed = len({branch.number for branch in branches}) > 1
             fresh = self.conditional.prediction is None
-            due = self.cache.is_due(step_input, t, mixed or fresh)
+            due = self.cache.is_due(self.dit.step_input(x, moment), t, mixed or fresh)
         velocities = [b.velocity(x, moment) if due else b.last_velocity(x, moment) for b in branches]
         if due:
             self.evaluations.computed += len(branches)
@@ -199,8 +193,6 @@ class GuidedVelocity:
         else:
             self.evaluations.reused += len(branches)
         self.number += 1
-        if self.observer is not None and step_input is not None and self.conditional.prediction is not None:
-            self.observer(step_input, self.conditional.prediction)
         parts = [values.split(self.lengths) for values in (x, *velocities)]
         by_job = enumerate(zip(*parts, strict=True))
         v = torch.cat([self._of_job(job, target, vs, t) for job, (target, *vs) in by_job])
@@ -232,7 +224,6 @@ def sample_many(
     tick: Callable[[], None] = lambda: None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
-    observer: Observer | None = None,
 ) -> list[Tensor]:
     """Generate the targets of several edits side by side, in one pack per branch of the guidance.
 
@@ -246,8 +237,6 @@ def sample_many(
         tick: called after every step.
         shortcuts: of which the step cache is taken here.
         evaluations: counts how often the network was run.
-        observer: called with the input and the prediction, at the targets' tokens, of every evaluation; see
-            `model.acceleration.step_cache.Recorder`.
 
     Returns:
         float32 [M, D] of each, clean tokens.
@@ -265,7 +254,7 @@ def sample_many(
         # the first step and the last are computed, however often a solver evaluates them
         cache = StepCache(shortcuts.step_cache, grid[1], grid[-2], shortcuts.step_cache_polynomial)
     counts = Evaluations() if evaluations is None else evaluations
-    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts, observer)
+    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts)
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
