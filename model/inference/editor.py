@@ -49,7 +49,15 @@ from model.inference.request import (
     windows_of,
 )
 from model.inference.two_pass import masked_request, region_of, region_request
-from model.inference.window import Options, TextStates, Window, WindowEdit, WindowEditor, finish_window
+from model.inference.window import (
+    Options,
+    Preview,
+    TextStates,
+    Window,
+    WindowEdit,
+    WindowEditor,
+    finish_window,
+)
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
@@ -198,6 +206,7 @@ class Editor:
         enhance: Enhancer | None = None,
         shortcuts: Shortcuts | None = None,
         progress: Progress | bool | None = None,
+        preview: Preview | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
         """Edit or generate.
@@ -235,6 +244,8 @@ class Editor:
                 checks, with the media and a question.
             shortcuts: what of the network's work is left out; nothing when None.
             progress: called with (solver steps done, all of them); True draws a bar.
+            preview: called after every step with a function that decodes what there is so far, see
+                `model.inference.window.Preview`.
             **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
         Raises:
@@ -262,7 +273,7 @@ class Editor:
         jobs = self._jobs(plans, inference, ground, enhance, kept)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
+            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept, preview=preview)
             edits = [collect(job, self._windows(job, options), kept) for job in jobs]
         return edits[0] if single else edits
 

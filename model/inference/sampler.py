@@ -202,6 +202,7 @@ def sample_many(
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
     observer: Observer | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> list[Tensor]:
     """Generate the targets of several edits side by side, in one pack per branch of the guidance.
 
@@ -217,6 +218,7 @@ def sample_many(
         evaluations: counts how often the network was run.
         observer: called with the input and the prediction, at the targets' tokens, of every evaluation; see
             `model.acceleration.step_cache.Recorder`.
+        preview: called after every step with the clean tokens [M, D] of all jobs, as they were predicted.
 
     Returns:
         float32 [M, D] of each, clean tokens.
@@ -235,11 +237,22 @@ def sample_many(
         cache = StepCache(shortcuts.step_cache, grid[1], grid[-2], shortcuts.step_cache_polynomial)
     counts = Evaluations() if evaluations is None else evaluations
     velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts, observer)
+    predicted = x
+
+    def slope(x: Tensor, t: float) -> Tensor:
+        nonlocal predicted
+        v = velocity(x, t)
+        if preview is not None:
+            predicted = x + (1 - t) * v  # straight on from here
+        return v
+
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
-    for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
+    for step, after in enumerate(SOLVERS[config.solver](slope, x, grid), 1):
         x = after
         check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
+        if preview is not None:
+            preview(predicted)
         tick()
     return list(x.split(velocity.lengths))
 
@@ -256,10 +269,11 @@ def sample(
     known: Tensor | None = None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Generate the target of one edit, float32 [M, D]; see `Job` and `sample_many`."""
     job = Job(with_text, without_text, noise, tuple(fewer), known)
-    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations)[0]
+    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations, preview=preview)[0]
 
 
 def packs(

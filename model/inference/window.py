@@ -38,6 +38,9 @@ from model.streaming.windows import Span
 from shards.media import resize
 
 DAMAGED = "the codec's settings or weights are damaged"
+# Called after every solver step with a function that decodes the first frame of the window as it is predicted
+# so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
+Preview = Callable[[Callable[[], np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Options:
     """How an edit is made.
 
     `tick` is called after every solver step; `keep` is how the source is kept outside of the edit, None as
-    `extras` says; `evaluations` counts how often the network was run.
+    `extras` says; `evaluations` counts how often the network was run; `preview` see `Preview`.
     """
 
     inference: InferenceConfig
@@ -55,6 +58,7 @@ class Options:
     tick: Callable[[], None]
     keep: Keep | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True)
@@ -206,11 +210,20 @@ class WindowEditor:
         noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
         fixed = None if known is None else patchify(known, self.config.sequence.patch)
         flow = self.config.flow
+
+        def decoded(tokens: Tensor) -> np.ndarray:
+            # the first latent stands alone, so that its frame can be decoded without the others
+            begun = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
+            frame = self.vae.decode(torch.cat([*first, begun])[:1], (1, *plan.work))
+            return to_pixels(frame.clamp(-1, 1))[0]
+
+        show = options.preview if self.offload is None else None  # else the codec is not on the device
         with accelerated(self.dit, options.shortcuts):
             tokens = sample(
                 *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
+                preview=show and (lambda tokens: show(lambda: decoded(tokens))),
             )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
