@@ -53,6 +53,7 @@ from model.inference.request import (
 from model.inference.two_pass import masked_request, region_of, region_request
 from model.inference.window import (
     Options,
+    Preview,
     TextStates,
     Window,
     WindowEdit,
@@ -208,6 +209,7 @@ class Editor:
         enhance: Enhancer | None = None,
         shortcuts: Shortcuts | None = None,
         progress: Progress | bool | None = None,
+        preview: Preview | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
         """Edit or generate.
@@ -245,6 +247,8 @@ class Editor:
                 checks, with the media and a question.
             shortcuts: what of the network's work is left out; nothing when None.
             progress: called with (solver steps done, all of them); True draws a bar.
+            preview: called after every step with a function that decodes what there is so far, see
+                `model.inference.window.Preview`.
             **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
         Raises:
@@ -275,7 +279,7 @@ class Editor:
         jobs = self._jobs(plans, inference, ground, enhance, kept, shortcuts)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
-            options = Options(inference, extras, shortcuts, seed, tick, kept)
+            options = Options(inference, extras, shortcuts, seed, tick, kept, preview=preview)
             made = self._sampled_together(jobs, options)
             edits = [
                 collect(job, self._windows(job, options, made=latents), kept)

@@ -40,6 +40,9 @@ from shards.media import resize
 
 PACKED_TOKENS = 16_384  # of edits that are sampled side by side
 DAMAGED = "the codec's settings or weights are damaged"
+# Called after every solver step with a function that decodes the first frame of the window as it is predicted
+# so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
+Preview = Callable[[Callable[[], np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Options:
     """How an edit is made.
 
     `tick` is called after every solver step; `keep` is how the source is kept outside of the edit, None as
-    `extras` says; `evaluations` counts how often the network was run.
+    `extras` says; `evaluations` counts how often the network was run; `preview` see `Preview`.
     """
 
     inference: InferenceConfig
@@ -57,6 +60,7 @@ class Options:
     tick: Callable[[], None]
     keep: Keep | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True)
@@ -206,11 +210,19 @@ class WindowEditor:
     ) -> Tensor:
         """Latents [t, h, w, C] of the target, whose first ones are the `known`."""
         job, first = self._job(window, sources, options, known)
+
+        def decoded(tokens: Tensor) -> np.ndarray:
+            # the first latent stands alone, so that its frame can be decoded without the others
+            begun = self._latents(job, first, tokens)[:1]
+            return to_pixels(self.vae.decode(begun, (1, *window.plan.work)).clamp(-1, 1))[0]
+
+        show = options.preview if self.offload is None else None  # else the codec is not on the device
         with accelerated(self.dit, options.shortcuts):
             (tokens,) = sample_many(
                 *(self.dit, [job], self.config.flow, options.inference, options.tick),
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
+                preview=show and (lambda tokens: show(lambda: decoded(tokens))),
             )
         return self._latents(job, first, tokens)
 
