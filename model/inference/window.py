@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated
+from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
@@ -168,27 +169,29 @@ class WindowEditor:
         edit = self.vae.decode(made, shape)
         check_finite(edit, "the decoded pixels", DAMAGED)
         edit = edit.clamp(-1, 1)
-        if followed is None or videos[followed].shape != edit.shape:
-            return WindowEdit(made, edit.cpu(), torch.ones(*shape, 1))
-        coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
-        edited = change_map(edit, coded, options.extras.blend_low, options.extras.blend_high)
-        for name, video in videos.items():
-            if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
-                edited = limit_to_mask(edited, video)
-                break
-        return WindowEdit(made, edit.cpu(), edited.cpu())
+        edited = torch.ones(*shape, 1)
+        if followed is not None and videos[followed].shape == edit.shape:
+            coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
+            edited = change_map(edit, coded, options.extras.blend_low, options.extras.blend_high)
+            for name, video in videos.items():
+                if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
+                    edited = limit_to_mask(edited, video)
+                    break
+        alone = WindowEdit(made, edit.cpu(), edited.cpu())
+        return alone if before is None else faded(alone, before, window.span.overlap, self.vae.temporal)
 
     def _carried(self, span: Span, before: WindowEdit) -> Tensor | None:
-        """Clean latents [k, h, w, C] of the frames that a span shares with the one before; None if none.
+        """Clean latents [k, h, w, C] that a span begins with, from the one before; None without an overlap.
 
-        The first latent of a window holds one frame, so it is encoded from the decoded picture; the others
-        hold the same frames in both windows.
+        The first latent of a window holds one frame, so it is encoded from the picture. The next ones hold
+        the same frames in both windows.
         """
         if not span.overlap:
             return None
-        groups = (span.overlap - 1) // self.vae.temporal
-        head = self.vae.encode(before.pixels[-span.overlap :][:1].to(self.device))
-        return torch.cat([head.to(self.device), before.latents[len(before.latents) - groups :]])
+        head = self.vae.encode(before.pixels[-span.overlap :][:1].to(self.device)).to(self.device)
+        first = len(before.latents) - (span.overlap - 1) // self.vae.temporal
+        last = first + carried_groups(span.overlap, self.vae.temporal)
+        return torch.cat([head, before.latents[first:last]])
 
     def _sample(
         self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
@@ -211,6 +214,7 @@ class WindowEditor:
                 *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
+                context=sparse_context(window, with_text, options),
             )
         made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
         return torch.cat([*first, made])
@@ -218,7 +222,7 @@ class WindowEditor:
     def _noise(self, window: Window, latents: int, tokens: int, seed: int) -> Tensor:
         """float32 [latents * tokens, width]: what a latent starts from depends on its place in the request.
 
-        So frames that two windows share start from the same. Those of a window at the beginning are drawn
+        So latents that two windows share start from the same. Those of a window at the beginning are drawn
         together, the others one by one.
         """
         width, temporal = self.config.network.vision_dim, self.vae.temporal
@@ -272,14 +276,39 @@ class WindowEditor:
         return resize(frames, plan.work if name == plan.first_frame else size)
 
 
+def carried_groups(overlap: int, temporal: int) -> int:
+    """Latents, beside the first, that a window takes over from the one before: half of those they share.
+
+    The other half is made anew, for the fade from one to the other. None where the grids do not meet.
+    """
+    return 0 if (overlap - 1) % temporal else (overlap - 1) // temporal // 2
+
+
+def faded(window: WindowEdit, before: WindowEdit, overlap: int, temporal: int) -> WindowEdit:
+    """A window whose first frames go over from those of the one before, linearly in time.
+
+    As in tiled decoding of a VAE, of pixels and change maps; the frames that were taken over stay.
+    """
+    if not overlap:
+        return window
+    taken = 1 + temporal * carried_groups(overlap, temporal)
+    steps = torch.arange(1, overlap + 1) - taken
+    share = (steps / (overlap - taken + 1)).clamp(0, 1)[:, None, None, None]
+    pixels, edited = (
+        torch.cat([torch.lerp(old[len(old) - overlap :], new[:overlap], share), new[overlap:]])
+        for old, new in ((before.pixels, window.pixels), (before.edited, window.edited))
+    )
+    return WindowEdit(window.latents, pixels, edited)
+
+
 @torch.inference_mode()
 def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) -> FinishedWindow:
-    """A window's new frames at the result's size, put together with its source, kept as asked for."""
-    plan, followed, new = window.plan, window.followed, window.span.overlap
-    raw = resize(to_pixels(made.pixels[new:]), plan.size)
-    clips = {name: clip if plan.clips[name].still else clip[new:] for name, clip in window.clips.items()}
+    """A window's final frames at the result's size, put together with its source, kept as asked for."""
+    plan, followed, final = window.plan, window.followed, window.span.final
+    raw = resize(to_pixels(made.pixels[:final]), plan.size)
+    clips = {name: clip if plan.clips[name].still else clip[:final] for name, clip in window.clips.items()}
     source = None if plan.source is None or plan.edited is None else clips[plan.source]
-    start, edited = window.span.start + new, made.edited[new:]
+    start, edited = window.span.start, made.edited[:final]
     if keep is not None and source is not None:
         mask = next((clip for name, clip in clips.items() if name.startswith("mask")), None)
         kept = keep_source(raw, source, edited, keep, mask)
@@ -290,3 +319,13 @@ def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) ->
     if followed is not None:
         frames, change = composite(raw, clips[followed], edited)
     return FinishedWindow(start, frames, raw, change, source)
+
+
+def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:
+    """Which of its tokens are left out, if any are to be; none where the result is no edit of one medium."""
+    plan = window.plan
+    if options.shortcuts.context_tokens == 1 or plan.source is None or plan.edited is None:
+        return None
+    masks = [clip for name, clip in window.clips.items() if name.startswith("mask")]
+    mask = masks[0] if masks else None
+    return SparseContext(options.shortcuts, sequence, plan.source, options.inference.steps, mask)
