@@ -273,6 +273,10 @@ def test_tokens_decide_who_is_served_and_sees_what(service: Service, video: Path
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert ServiceClient(service.url).submit(video).status_code == 401
     assert httpx.get(f"{service.url}/v1/health").json()["status"] == "ok"
+    text = killed.tokens.read_text()
+    killed.tokens.write_text("nothing that is a token\n")
+    assert service.client.http.get("/v1/models").status_code == 503  # and nobody is let in
+    killed.tokens.write_text(text)
     assert service.client.wait(id)["state"] == "done"
 
 
