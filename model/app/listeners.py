@@ -23,7 +23,7 @@ from model.app.estimate import Estimate, duration, estimate
 from model.app.files import FileStore
 from model.app.mask import frame_at, overlay, propagate, read_drawing, with_mask
 from model.app.parts import SLOTS
-from model.app.run_queue import active_runs, waiting_runs
+from model.app.run_queue import BEGINNING, active_runs, waiting_runs
 from model.app.service import EditOutput, EditService, RequestRejected, Stopped, check, is_video
 from model.app.thumbnails import EXAMPLES, Entry, History, data_address, thumbnail_row
 from model.inference.templates import FORMS, Form
@@ -35,7 +35,6 @@ from shards.video_writer import write_mask
 LOG = logging.getLogger(__name__)
 BY_NAME = {form.name: form for form in FORMS}
 SHOWN = {"h264", "vp8", "vp9", "av1"}  # codecs that browsers play
-BEGINNING = 5.0  # seconds in which a run that was asked for gets into the queue
 PAD_SIDE = 640  # longer side of a frame that is drawn on, in pixels
 PREVIEW_SIDE = 320
 

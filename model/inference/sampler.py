@@ -224,6 +224,7 @@ def sample_many(
     tick: Callable[[], None] = lambda: None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> list[Tensor]:
     """Generate the targets of several edits side by side, in one pack per branch of the guidance.
 
@@ -237,6 +238,7 @@ def sample_many(
         tick: called after every step.
         shortcuts: of which the step cache is taken here.
         evaluations: counts how often the network was run.
+        preview: called after every step with the clean tokens [M, D] of all jobs, as they were predicted.
 
     Returns:
         float32 [M, D] of each, clean tokens.
@@ -260,6 +262,8 @@ def sample_many(
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
         x = after
         check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
+        if preview is not None:
+            preview(velocity.heading)
         if step < config.steps:
             velocity.look(step)
         tick()
@@ -279,10 +283,11 @@ def sample(
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
     context: SparseContext | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Generate the target of one edit, float32 [M, D]; see `Job` and `sample_many`."""
     job = Job(with_text, without_text, noise, tuple(fewer), known, context)
-    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations)[0]
+    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations, preview)[0]
 
 
 def packs(

@@ -244,3 +244,18 @@ def test_an_edit_is_told_by_its_size_and_by_earlier_ones(editor: Editor, clip: P
     assert speed.seconds(double.flops) == pytest.approx(6.0)
     assert "about 6 s" in double.describe(speed.seconds(double.flops))
     assert [duration(s) for s in (0.2, 89, 150, 5000)] == ["1 s", "89 s", "2 min", "1 h 23 min"]
+
+
+def test_the_last_preview_is_the_first_frame_of_what_was_made(editor: Editor, clip: Path) -> None:
+    seen: list[np.ndarray] = []
+    edit = editor(
+        "<video1> Go.",
+        video1=clip,
+        steps=2,
+        size="model",
+        solver="euler",
+        preview=lambda decode: seen.append(decode()),
+    )
+    assert len(seen) == 2
+    assert np.abs(seen[0].astype(int) - seen[1]).max() > 0
+    assert np.abs(seen[1].astype(int) - edit.raw[0]).max() <= 1  # rounding
