@@ -44,6 +44,7 @@ GROUPS = (
     "editing",
     "step",
     "wan",
+    "shortcuts",
     "packing",
     "loading",
     "truth",
@@ -93,7 +94,7 @@ def perf(
 
     Args:
         only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
-            sharing, index, model, editing, step, wan, packing, loading, truth, clips,
+            sharing, index, model, editing, step, wan, shortcuts, packing, loading, truth, clips,
             importing, defects, coverage, study, votes; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
