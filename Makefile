@@ -36,7 +36,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train edit app bench study slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
+.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train distill edit app bench study slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -94,6 +94,9 @@ ablation: $(READY) ## train and score variants of the nano editor, two seeds eac
 
 train: $(READY) ## train on the shards: make train CONFIG=configs/train/nano.yaml
 	$(PY) -m model fit --config $(CONFIG)
+
+distill: $(READY) ## teach the shipped editor to edit in 4 steps without guidance (minutes); or another: make distill CONFIG=...
+	$(PY) -m model distill --config $(if $(filter file,$(origin CONFIG)),configs/train/distill_nano.yaml,$(CONFIG))
 
 slurm-train: $(READY) ## submit a training job: make slurm-train CONFIG=my.yaml NODES=2 DEVICES=8 SLURM="--partition=gpu"
 	$(PY) -m model submit --config $(CONFIG) --slurm.nodes $(NODES) --slurm.devices $(DEVICES) --slurm.options="$(SLURM)" $(ARGS)

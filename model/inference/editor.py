@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, overload
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
@@ -29,6 +30,7 @@ from model.inference.edit_stream import (
     EditStream,
     FinishedWindow,
     PlannedEdit,
+    check_held,
     collect,
     settings_of,
     stages_ahead,
@@ -267,10 +269,13 @@ class Editor:
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
-        jobs = self._jobs(plans, inference, ground, enhance, kept)
+        for plan in plans:
+            check_held(plan)
+        shortcuts = shortcuts or NO_SHORTCUTS
+        jobs = self._jobs(plans, inference, ground, enhance, kept, shortcuts)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
+            options = Options(inference, extras, shortcuts, seed, tick, kept)
             made = self._sampled_together(jobs, options)
             edits = [
                 collect(job, self._windows(job, options, made=latents), kept)
@@ -317,8 +322,9 @@ class Editor:
         inference = self._inference(**{n: v for n, v in rest.items() if n in names})
         media = {n: v for n, v in rest.items() if n not in names}
         plan = plan_request(text, media, self.config, self.vae, size, frames, fps, target)
-        (job,) = self._jobs([plan], inference, ground, enhance, kept)
-        extras, shortcuts = self._extras(carry), shortcuts or NO_SHORTCUTS
+        shortcuts = shortcuts or NO_SHORTCUTS
+        (job,) = self._jobs([plan], inference, ground, enhance, kept, shortcuts)
+        extras = self._extras(carry)
         journal = None
         if out is not None and len(job.spans) > 1:
             choices = {"inference": inference, "shortcuts": shortcuts, "seed": seed}
@@ -338,9 +344,13 @@ class Editor:
         ground: bool,
         enhance: Enhancer | None,
         keep: Keep | None,
+        shortcuts: Shortcuts,
     ) -> list[PlannedEdit]:
         """Requests with the windows that they are edited in; SequenceError where the model cannot."""
         check_guidance(plans, inference, self.config)
+        for plan in plans:
+            masked = ground or any(name.startswith("mask") for name in plan.clips)
+            check_context(shortcuts, plan.edited is not None, masked, inference.steps)
         if keep is not None:
             check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]

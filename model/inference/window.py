@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated
+from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
@@ -259,7 +260,8 @@ class WindowEditor:
         rows, columns = with_text.target.size[1:]
         noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
         fixed = None if known is None else patchify(known, self.config.sequence.patch)
-        return Job(with_text, without_text, noise, fewer, fixed), first
+        context = sparse_context(window, with_text, options)
+        return Job(with_text, without_text, noise, fewer, fixed, context), first
 
     def _noise(self, window: Window, latents: int, tokens: int, seed: int) -> Tensor:
         """float32 [latents * tokens, width]: what a latent starts from depends on its place in the request.
@@ -367,3 +369,13 @@ def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) ->
     if followed is not None:
         frames, change = composite(raw, clips[followed], edited)
     return FinishedWindow(start, frames, raw, change, source)
+
+
+def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:
+    """Which of its tokens are left out, if any are to be; none where the result is no edit of one medium."""
+    plan = window.plan
+    if options.shortcuts.context_tokens == 1 or plan.source is None or plan.edited is None:
+        return None
+    masks = [clip for name, clip in window.clips.items() if name.startswith("mask")]
+    mask = masks[0] if masks else None
+    return SparseContext(options.shortcuts, sequence, plan.source, options.inference.steps, mask)

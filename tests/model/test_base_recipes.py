@@ -47,7 +47,8 @@ from tests.model.test_parallel import degrees, rows, run_ranks
 from tests.model.test_recipes import read
 from tests.model.test_wan_lora import error, ours, theirs
 
-RECIPES = sorted(p.stem for p in (config_root() / "train").glob("*.*.yaml"))
+TRAIN = config_root() / "train"
+RECIPES = sorted(p.stem for p in TRAIN.glob("*.*.yaml") if not p.stem.startswith("distill_"))
 LORA = "bernini_r_1.3b.lora"
 MEDIA = {"min_area": 32 * 48, "max_area": 32 * 48, "frames": 5, "fps": 16}
 SECTION = (

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,22 +23,29 @@ from model.distillation.config import DistillConfig
 from model.distillation.objective import Distillation
 from model.distillation.teacher import Teacher, check_teacher
 from model.encoders import part
+from model.extras.config import ExtrasConfig
 from model.inference.checkpoint import save_checkpoint
 from model.inference.editor import Editor
 from model.inference.lora import LoraConfig
 from model.inference.sampler import sample
 from model.net.dit import DiT
+from model.net.families import build_transformer
+from model.net.transformer import Transformer
+from model.net.wan_config import WanConfig
+from model.sequence.interleave import SequenceConfig
+from model.sequence.rope import RopeConfig
 from model.training.config import FitConfig, OptimConfig
-from model.training.setup import build_datasets
+from model.training.setup import build_datasets, init_model
 from model.training.trainer import fit
 from shards.errors import ConfigError, SettingError
-from tests.model.test_parallel import parallel, rows, run_ranks
+from shards.serialization import to_dict
+from tests.model.test_parallel import rows, run_ranks
 
 
-def network_of(model: ModelConfig) -> DiT:
+def network_of(model: ModelConfig) -> Transformer:
     """Random weights with nothing zero among them."""
     torch.manual_seed(1)
-    dit = DiT(model.dit, model.extras)
+    dit = build_transformer(model.network, model.extras)
     with torch.no_grad():
         for parameter in dit.parameters():
             if not parameter.any():
@@ -143,6 +151,30 @@ def test_a_student_is_its_teacher_at_first(
     assert loss(1.0, 16) > 1e-6
 
 
+def test_a_student_of_wans_family_is_guided_by_its_prompt(fit_config: FitConfig) -> None:
+    layout = SequenceConfig(patch=2, pixel_positions=False, text="cross_attention", first_axis="source")
+    network = WanConfig(
+        0, 0, width=48, depth=2, heads=2, hidden=96, text_tokens=32, rope=RopeConfig(source=True)
+    )
+    spec = part("model.net.wan.WanTransformer", **to_dict(network))
+    changed = dataclasses.replace(fit_config.model, sequence=layout, transformer=spec, extras=ExtrasConfig())
+    pairs, _, model = build_datasets(dataclasses.replace(fit_config, model=changed), None)
+    pairs.for_teacher = True
+    dit = network_of(model)
+    micro = collate(at(visits(pairs, fit_config), 0.1, 0.4, 0.9))
+    assert micro.without_text is not None
+    assert micro.without_text.prompt is not None
+    plain, guided = (
+        Distillation(DistillConfig(teacher_steps=4), model, Teacher(dit, model.flow, guidance))
+        .token_losses(dit, micro)
+        .mean()
+        .item()
+        for guidance in (1.0, 3.0)
+    )
+    assert plain < 1e-9
+    assert guided > 1e-6
+
+
 @pytest.mark.parametrize("times", ["start", "within"])
 def test_a_student_learns_the_chord_of_the_teachers_path(
     fit_config: FitConfig, pairs: EditDataset, times: Any
@@ -172,9 +204,16 @@ def test_a_student_learns_the_chord_of_the_teachers_path(
     torch.testing.assert_close(ours, micro.weight * error.square().mean(1), atol=1e-5, rtol=1e-3)
 
 
+def test_the_students_defaults_are_its_few_steps_without_guidance(config: FitConfig) -> None:
+    assert init_model(config).inference == InferenceConfig(steps=2, guidance=1.0, solver="euler")
+
+
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not_and_edits_in_its_few_steps(
     config: FitConfig, tmp_path: Path, power_cut: Callable[[FitConfig, Path, int], None]
 ) -> None:
+    """With an adapter, which is merged in the end."""
+    config = dataclasses.replace(config, lora=LoraConfig(rank=2))
     fit(config, tmp_path / "whole")
     power_cut(config, tmp_path / "cut", 3)
     assert fit(config, tmp_path / "cut")["resumed_at"] == 2
@@ -184,31 +223,28 @@ def test_a_killed_run_ends_as_one_that_was_not_and_edits_in_its_few_steps(
     weights = [load_file(tmp_path / n / "checkpoint" / "model.safetensors") for n in ("whole", "cut")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
-    held = load_config(tmp_path / "whole" / "checkpoint" / "config.json").inference
-    assert held == InferenceConfig(steps=2, guidance=1.0, solver="euler")
     calls: list[int] = []
     student = Editor.from_pretrained(tmp_path / "whole")
     student.dit.register_forward_pre_hook(lambda *_: calls.append(1))
-    student("<video1> Remove the disc. <video2>", video1=torch.zeros(5, 48, 64, 3, dtype=torch.uint8).numpy())
+    student("<video1> Remove the disc. <video2>", video1=np.zeros((5, 48, 64, 3), np.uint8))
     assert len(calls) == 2
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_what_one_learns_also_as_an_adapter(config: FitConfig, tmp_path: Path) -> None:
+def test_two_ranks_learn_what_one_learns(config: FitConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, batch_size=4),
         optim=OptimConfig(lr=3e-3, final_lr=1e-3, warmup=2, ema=0.0),
         train=dataclasses.replace(config.train, threads=1, validate_every=100),
     )
-    for name, changed in (("all", config), ("lora", dataclasses.replace(config, lora=LoraConfig(rank=2)))):
-        run_ranks(changed, tmp_path / f"{name}-1", 1)
-        run_ranks(parallel(changed), tmp_path / f"{name}-2", 2)
-        one, two = (rows(tmp_path / f"{name}-{ranks}") for ranks in (1, 2))
-        for ours, theirs in zip(one, two, strict=True):
-            assert float(theirs["loss"]) == pytest.approx(float(ours["loss"]), rel=1e-5)
-            if ours["heldout/loss"]:
-                assert float(theirs["heldout/loss"]) == pytest.approx(float(ours["heldout/loss"]), rel=1e-5)
+    fit(config, tmp_path / "one")
+    run_ranks(config, tmp_path / "two", 2)
+    compared = list(zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True))
+    assert len(compared) == config.train.steps
+    for ours, theirs in compared:
+        for name in ("loss", "heldout/loss") if ours["heldout/loss"] else ("loss",):
+            assert float(theirs[name]) == pytest.approx(float(ours[name]), rel=1e-5)
 
 
 @pytest.mark.parametrize(

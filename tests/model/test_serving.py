@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -357,6 +358,36 @@ def test_the_node_gives_back_edited_frames(
     monkeypatch.setenv("EDITVERSE_TOKEN", "wrong")
     with pytest.raises(nodes.ServiceError, match="a token is needed"):
         node.edit(frames, "Make it night.")
+
+
+@contextlib.contextmanager
+def full_disk(pid: int) -> Iterator[None]:
+    """No file of a process may grow, which the system reports like a full disk, but for the number."""
+    process = psutil.Process(pid)
+    limits = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing_that_was_done(service: Service, video: Path) -> None:
+    client, worker = service.client, service.queue.pool.slots[0].process.pid
+    running = client.submit(video, steps=300).json()["id"]
+    client.wait(running, "running")
+    with full_disk(os.getpid()):
+        for answer in (client.http.post("/v1/uploads", content=b"x" * 100_000), client.submit(video)):
+            assert answer.status_code in (503, 507), answer.text
+            assert answer.headers["retry-after"] == "10"
+        assert client.wait(running)["state"] == "done"  # which the table could not be told
+    with full_disk(worker):
+        id = client.submit(video).json()["id"]
+        status = client.wait(id)
+    assert (status["state"], status["detail"]) == ("failed", "[Errno 27] File too large: 'result.mp4'")
+    assert client.wait(client.submit(video).json()["id"])["state"] == "done"
+    assert client.status(running)["state"] == "done"
 
 
 @pytest.mark.slow

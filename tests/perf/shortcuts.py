@@ -2,7 +2,8 @@
 
 Random weights of the paper's size at the lengths of its Table 11, and of Wan 2.1 1.3B at 65,520 tokens, where
 diffusers' transformer makes as many guided steps of as many tokens. What shortcuts lose takes trained
-weights: `tests/perf/editing.py`. `python -m tests.perf.shortcuts --device cpu --size tiny` is a dry run of all of it.
+weights, see `tests/perf/editing.py`.
+`python -m tests.perf.shortcuts --device cpu --size tiny` is a dry run of all of it.
 """
 
 from __future__ import annotations
