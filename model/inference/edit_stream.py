@@ -95,7 +95,7 @@ class EditStream:
     stages that work ahead have ended.
 
     Attributes:
-        plan: the request that is carried out.
+        plan: the request that is carried out; spans: its windows.
         total: windows that are sampled in all; restored: how many of them were found finished.
         meter: of what the windows so far kept of their source.
         marked: pixels of the region in the windows so far, and all; None where none was asked for.
@@ -110,7 +110,7 @@ class EditStream:
         keep: Keep | None = None,
     ) -> None:
         self._job, self.plan, self.total, self.restored = job, job.plan, job.passes, 0
-        self._ahead = stages_ahead(job.plan, job.spans)
+        self.spans, self._ahead = job.spans, stages_ahead(job.plan, job.spans)
         self.meter = Meter()
         self.marked: tuple[int, int] | None = None
         self.faces = 0 if keep is not None and keep.faces else None

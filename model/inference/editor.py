@@ -58,6 +58,7 @@ from model.inference.window import (
     Window,
     WindowEdit,
     WindowEditor,
+    clips_of,
     finish_window,
 )
 from model.net.transformer import Transformer
@@ -279,7 +280,11 @@ class Editor:
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
             options = Options(inference, extras, shortcuts, seed, tick, kept, preview=preview)
-            edits = [collect(job, self._windows(job, options), kept) for job in jobs]
+            made = self._sampled_together(jobs, options)
+            edits = [
+                collect(job, self._windows(job, options, made=latents), kept)
+                for job, latents in zip(jobs, made, strict=True)
+            ]
         return edits[0] if single else edits
 
     def stream(
@@ -378,12 +383,16 @@ class Editor:
             raise SequenceError(str(error)) from error
 
     def _windows(
-        self, job: PlannedEdit, options: Options, journal: Journal | None = None
+        self,
+        job: PlannedEdit,
+        options: Options,
+        journal: Journal | None = None,
+        made: torch.Tensor | None = None,
     ) -> Iterator[FinishedWindow]:
-        """The edit, in two passes where its region is asked for."""
+        """The edit, in two passes where its region is asked for; `made` are latents of its only window."""
         options = dataclasses.replace(options, evaluations=job.evaluations)
         if job.region is None:
-            yield from self._edited(job.plan, job.spans, options, journal, "edit")
+            yield from self._edited(job.plan, job.spans, options, journal, "edit", made)
             return
         region = MaskFrames(job.plan.size)
         for window in self._edited(job.region, job.spans, options, journal, "region"):
@@ -392,8 +401,29 @@ class Editor:
         for window in self._edited(plan, job.spans, options, journal, "edit"):
             yield dataclasses.replace(window, region=region.masks(window.start, window.stop))
 
+    def _sampled_together(self, jobs: list[PlannedEdit], options: Options) -> list[torch.Tensor | None]:
+        """Latents of edits of one window, side by side; None of those that are sampled on their own."""
+        sampled: list[torch.Tensor | None] = [None] * len(jobs)
+        short = [n for n, job in enumerate(jobs) if len(job.spans) == 1 and job.region is None]
+        if len(short) < 2 or options.shortcuts.step_cache or options.shortcuts.context_tokens < 1:
+            return sampled
+        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
+        windows = []
+        for job in (jobs[n] for n in short):
+            states = self._encoded_texts(parts, job.plan, options.inference)
+            windows.append(Window(job.plan, job.spans[0], clips_of(job.plan, job.spans[0]), states, None))
+        for n, latents in zip(short, parts.sample_packed(windows, options), strict=True):
+            sampled[n] = latents
+        return sampled
+
     def _edited(
-        self, plan: Request, spans: list[Span], options: Options, journal: Journal | None, name: str
+        self,
+        plan: Request,
+        spans: list[Span],
+        options: Options,
+        journal: Journal | None,
+        name: str,
+        sampled: torch.Tensor | None = None,
     ) -> Iterator[FinishedWindow]:
         """One pass. Reading, sampling and composition run side by side where there are several windows."""
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
@@ -408,18 +438,14 @@ class Editor:
 
         def read() -> Iterator[Window]:
             for span in spans:
-                clips = {
-                    n: c.frames[:] if c.still else c.frames[span.start : span.stop]
-                    for n, c in plan.clips.items()
-                }
-                yield Window(plan, span, clips, states, followed)
+                yield Window(plan, span, clips_of(plan, span), states, followed)
 
         def edit() -> Iterator[tuple[Window, WindowEdit]]:
             before = None
             for number, window in enumerate(prefetch(read(), ahead)):
                 key = f"{name}-{number:06d}"
                 kept = None if journal is None else journal.load(key)
-                made = None if kept is None else torch.from_numpy(kept).to(self.device)
+                made = sampled if kept is None else torch.from_numpy(kept).to(self.device)
                 before = parts.edit(window, options, before, made)
                 if journal is not None and kept is None:
                     journal.store(key, before.latents.cpu().numpy())

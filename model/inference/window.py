@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from model.extras.keeping import Keep, keep_source
 from model.inference.edit_stream import FinishedWindow
 from model.inference.offload import Offload
 from model.inference.request import Request
-from model.inference.sampler import check_finite, sample
+from model.inference.sampler import Job, check_finite, packs, sample_many
 from model.net.transformer import Transformer
 from model.rng import keyed
 from model.sequence.interleave import (
@@ -38,6 +38,7 @@ from model.sequence.prompts import prompt_of
 from model.streaming.windows import Span
 from shards.media import resize
 
+PACKED_TOKENS = 16_384  # of edits that are sampled side by side
 DAMAGED = "the codec's settings or weights are damaged"
 # Called after every solver step with a function that decodes the first frame of the window as it is predicted
 # so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
@@ -158,14 +159,8 @@ class WindowEditor:
         """
         plan, followed = window.plan, window.followed
         shape = (window.span.frames, *plan.work)
-        videos = {
-            name: to_float(self._fit(clip, plan, name)).to(self.device) for name, clip in window.clips.items()
-        }
-        needed = videos if made is None else {n: v for n, v in videos.items() if n == followed}
-        self._use(self.vae)
-        latents = {name: self.vae.encode(video).to(self.device) for name, video in needed.items()}
-        for name, value in latents.items():
-            check_finite(value, f"the latents of <{name}>", DAMAGED)
+        videos = self._fitted(window)
+        latents = self._encode(videos if made is None else {n: v for n, v in videos.items() if n == followed})
         if made is None:
             known = self._carried(window.span, before) if before is not None else None
             made = self._sample(window, latents, options, known)
@@ -184,6 +179,19 @@ class WindowEditor:
         alone = WindowEdit(made, edit.cpu(), edited.cpu())
         return alone if before is None else faded(alone, before, window.span.overlap, self.vae.temporal)
 
+    def _fitted(self, window: Window) -> dict[str, Tensor]:
+        """Media of a window at the model's size, float [T, h, w, 3] in [-1, 1], on the device."""
+        plan, clips = window.plan, window.clips
+        return {name: to_float(self._fit(clip, plan, name)).to(self.device) for name, clip in clips.items()}
+
+    def _encode(self, videos: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Latents [t, h, w, C]; NotFiniteError names the element."""
+        self._use(self.vae)
+        latents = {name: self.vae.encode(video).to(self.device) for name, video in videos.items()}
+        for name, value in latents.items():
+            check_finite(value, f"the latents of <{name}>", DAMAGED)
+        return latents
+
     def _carried(self, span: Span, before: WindowEdit) -> Tensor | None:
         """Clean latents [k, h, w, C] that a span begins with, from the one before; None without an overlap.
 
@@ -201,6 +209,58 @@ class WindowEditor:
         self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
     ) -> Tensor:
         """Latents [t, h, w, C] of the target, whose first ones are the `known`."""
+        job, first = self._job(window, sources, options, known)
+
+        def decoded(tokens: Tensor) -> np.ndarray:
+            # the first latent stands alone, so that its frame can be decoded without the others
+            frame = self.vae.decode(self._latents(job, first, tokens)[:1], (1, *window.plan.work))
+            return to_pixels(frame.clamp(-1, 1))[0]
+
+        show = options.preview if self.offload is None else None  # else the codec is not on the device
+        with accelerated(self.dit, options.shortcuts):
+            (tokens,) = sample_many(
+                *(self.dit, [job], self.config.flow, options.inference, options.tick),
+                shortcuts=options.shortcuts,
+                evaluations=options.evaluations,
+                preview=show and (lambda tokens: show(lambda: decoded(tokens))),
+            )
+        return self._latents(job, first, tokens)
+
+    @torch.inference_mode()
+    def sample_packed(self, windows: Sequence[Window], options: Options) -> list[Tensor]:
+        """Latents [t, h, w, C] of windows without one before, sampled side by side: for `edit` to decode.
+
+        Packs have at most `PACKED_TOKENS` tokens. There is no step cache here: it would ask all windows of a
+        pack together whether the network is to be run.
+
+        Raises:
+            NotFiniteError: as `edit`.
+        """
+        jobs = [self._job(window, self._encode(self._fitted(window)), options, None) for window in windows]
+        latents: dict[int, Tensor] = {}
+        flow, inference = self.config.flow, options.inference
+        with accelerated(self.dit, options.shortcuts):
+            for pack in packs([job for job, _ in jobs], flow, inference, PACKED_TOKENS):
+
+                def tick(edits: int = len(pack)) -> None:
+                    for _ in range(edits):
+                        options.tick()
+
+                sampled = sample_many(self.dit, [jobs[n][0] for n in pack], flow, inference, tick)
+                latents |= {
+                    n: self._latents(*jobs[n], tokens) for n, tokens in zip(pack, sampled, strict=True)
+                }
+        return [latents[number] for number in range(len(windows))]
+
+    def _latents(self, job: Job, first: list[Tensor], tokens: Tensor) -> Tensor:
+        """The latents that sampled tokens stand for, behind those that were given."""
+        made = unpatchify(tokens, job.with_text.target.size, self.config.sequence.patch)
+        return torch.cat([*first, made])
+
+    def _job(
+        self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
+    ) -> tuple[Job, list[Tensor]]:
+        """What is to be sampled, and latents of a first frame that is given, if any."""
         plan, inference = window.plan, options.inference
         t, *sides = self.vae.latent_size(window.span.frames, *plan.work)
         first = [] if plan.first_frame is None else [sources[plan.first_frame]]
@@ -212,25 +272,8 @@ class WindowEditor:
         rows, columns = with_text.target.size[1:]
         noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
         fixed = None if known is None else patchify(known, self.config.sequence.patch)
-        flow = self.config.flow
-
-        def decoded(tokens: Tensor) -> np.ndarray:
-            # the first latent stands alone, so that its frame can be decoded without the others
-            begun = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-            frame = self.vae.decode(torch.cat([*first, begun])[:1], (1, *plan.work))
-            return to_pixels(frame.clamp(-1, 1))[0]
-
-        show = options.preview if self.offload is None else None  # else the codec is not on the device
-        with accelerated(self.dit, options.shortcuts):
-            tokens = sample(
-                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
-                shortcuts=options.shortcuts,
-                evaluations=options.evaluations,
-                context=sparse_context(window, with_text, options),
-                preview=show and (lambda tokens: show(lambda: decoded(tokens))),
-            )
-        made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-        return torch.cat([*first, made])
+        context = sparse_context(window, with_text, options)
+        return Job(with_text, without_text, noise, fewer, fixed, context), first
 
     def _noise(self, window: Window, latents: int, tokens: int, seed: int) -> Tensor:
         """float32 [latents * tokens, width]: what a latent starts from depends on its place in the request.
@@ -287,6 +330,12 @@ class WindowEditor:
         multiple = self.vae.spatial * self.config.sequence.patch
         size = fitted_size(height, width, self.config.media, multiple)
         return resize(frames, plan.work if name == plan.first_frame else size)
+
+
+def clips_of(plan: Request, span: Span) -> dict[str, np.ndarray]:
+    """Frames of a request's media, uint8 [T, H, W, 3], that a window is made of."""
+    clips = plan.clips.items()
+    return {n: c.frames[:] if c.still else c.frames[span.start : span.stop] for n, c in clips}
 
 
 def carried_groups(overlap: int, temporal: int) -> int:

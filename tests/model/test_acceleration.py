@@ -278,6 +278,23 @@ def test_an_edit_says_what_was_computed(editor: Editor) -> None:
     assert " · 2 of 6 network evaluations computed" in edit.describe()
 
 
+def test_a_list_of_edits_runs_the_network_once_for_all(editor: Editor) -> None:
+    """But not for one that takes several windows; the longer one is sampled on its own."""
+    clips = [np.full((frames, 48, 64, 3), 60 * frames, np.uint8) for frames in (3, 5, 9)]
+    texts = ["<video1> Make it red.", "<video1> Remove the big dog.", "<video1> Make it blue."]
+    calls = runs(editor.dit)
+    ticks: list[tuple[int, int]] = []
+    together = editor(texts, video1=clips, steps=2, progress=lambda *tick: ticks.append(tick))
+    sampled = len(calls)
+    alone = [editor(text, video1=clip, steps=2) for text, clip in zip(texts, clips, strict=True)]
+    assert len(calls) - sampled == sampled + 2  # two of three share their two steps
+    assert ticks == [(n + 1, len(calls) - sampled) for n in range(len(calls) - sampled)]
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one.frames.astype(int) - other.frames).max() <= 1
+    editor(texts[:2], video1=clips[:2], steps=2, shortcuts=NEVER)
+    assert len(calls) == 2 * sampled + 2 + 4  # one by one
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_compiled_blocks_give_the_same_and_leave_the_network_as_it_was(trained_like: DiT) -> None:

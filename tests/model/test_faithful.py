@@ -15,13 +15,16 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from model import Editor
 from model.app.service import AppConfig, RequestRejected, check
 from model.cli import main
-from model.config import MediaConfig
+from model.config import MediaConfig, ModelConfig, build_part
+from model.encoders import Codec, TextEncoder
 from model.extras.faces import find_faces
 from model.extras.keeping import Keep, feather, keep_source, rim
+from model.net.families import build_transformer
 from model.sequence.interleave import SequenceError
 from shards.errors import EditVerseError, SettingError
 from shards.media import (
@@ -36,6 +39,7 @@ from shards.media import (
     write_mask,
     write_video,
 )
+from shards.serialization import from_dict
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +149,27 @@ def test_masks_are_written_one_by_one_and_to_the_level(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if "none" in path.name] == []
 
 
-@pytest.mark.parametrize("transfer", [True, False])
-def test_every_editor_keeps_what_is_outside(editor: Editor, transfer: bool) -> None:
+def wan_editor() -> Editor:
+    """Random weights of the tiny member of Wan's family."""
+    settings = yaml.safe_load((Path(__file__).parents[2] / "configs/model/wan_tiny.yaml").read_text())
+    config: ModelConfig = from_dict(ModelConfig, settings, "wan_tiny")
+    vae = build_part(config.vae, Codec, "vae")
+    text_encoder = build_part(config.text_encoder, TextEncoder, "text_encoder")
+    vision = vae.channels * config.sequence.patch**2
+    settings["transformer"]["init_args"].update(text_dim=text_encoder.width, vision_dim=vision)
+    config = from_dict(ModelConfig, settings, "wan_tiny")
+    torch.manual_seed(0)
+    return Editor(build_transformer(config.network).eval(), config, vae, text_encoder)
+
+
+@pytest.mark.parametrize("family", ["with transfer", "without", pytest.param("wan", marks=pytest.mark.slow)])
+def test_every_editor_keeps_what_is_outside(editor: Editor, family: str) -> None:
     """Random weights change everything; what a mask leaves out, or where nothing is asked, stays."""
     y, x = np.mgrid[:60, :80]
     video = np.repeat(np.stack([60 + x, 60 + y, 90 + x // 2], -1).astype(np.uint8)[None], 5, 0)
-    extras = dataclasses.replace(editor.config.extras, detail_transfer=transfer)
-    maker = Editor(editor.dit, dataclasses.replace(editor.config, extras=extras))
+    extras = dataclasses.replace(editor.config.extras, detail_transfer=family == "with transfer")
+    config = dataclasses.replace(editor.config, extras=extras)
+    maker = wan_editor() if family == "wan" else Editor(editor.dit, config)
     inside = np.zeros(video.shape[:3], bool)
     inside[:, 20:40, 30:50] = True
     text, media = "Change what <mask> marks in <video1>. <video2>", {"video1": video, "mask": inside}
