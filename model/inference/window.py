@@ -213,8 +213,8 @@ class WindowEditor:
 
         def decoded(tokens: Tensor) -> np.ndarray:
             # the first latent stands alone, so that its frame can be decoded without the others
-            frame = self.vae.decode(self._latents(job, first, tokens)[:1], (1, *window.plan.work))
-            return to_pixels(frame.clamp(-1, 1))[0]
+            begun = self._latents(job, first, tokens)[:1]
+            return to_pixels(self.vae.decode(begun, (1, *window.plan.work)).clamp(-1, 1))[0]
 
         show = options.preview if self.offload is None else None  # else the codec is not on the device
         with accelerated(self.dit, options.shortcuts):

@@ -24,6 +24,7 @@ from shards.errors import EditVerseError, first_line
 LOG = logging.getLogger(__name__)
 EDIT, CANCEL = "edit", "cancel"  # messages to a worker: (kind, Work or id)
 READY, UNUSABLE, PROGRESS, FINISHED = "ready", "unusable", "progress", "finished"  # and from one
+FAULT = "a fault of the server, which its log tells of"
 
 
 class EditCancelledError(Exception):
@@ -79,6 +80,8 @@ def run_worker(connection: Connection, config: WorkerConfig, device: str, thread
         outcome = edit(editor, work, config, inbox, connection)
         inbox.cancelled.discard(work.id)
         connection.send((FINISHED, outcome))
+        if outcome.line == FAULT and device != "cpu":
+            return  # after some errors a GPU is of no use to the process any more: it is started again
 
 
 def facts_of(editor: Editor) -> EditorFacts:
@@ -114,7 +117,7 @@ def edit(editor: Editor, work: Work, config: WorkerConfig, inbox: Inbox, connect
         return failed("not enough memory: ask for fewer frames, or for a smaller size")
     except Exception:
         LOG.exception("edit %s", work.id)
-        return failed("a fault of the server, which its log tells of")
+        return failed(FAULT)
 
 
 def _write_edit(editor: Editor, work: Work, config: WorkerConfig, tick: Callable[[int, int], None]) -> str:
