@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import tempfile
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -26,6 +24,7 @@ from model.inference.checkpoint import describe_checkpoint, load_checkpoint, sav
 from model.inference.diffusers_export import export_diffusers
 from model.inference.diffusers_folder import load_pipeline
 from model.inference.edit import Edit
+from model.inference.edit_runner import EditRunner, Progress, ticking
 from model.inference.edit_stream import (
     EditStream,
     FinishedWindow,
@@ -33,7 +32,6 @@ from model.inference.edit_stream import (
     check_held,
     collect,
     settings_of,
-    stages_ahead,
 )
 from model.inference.enhance import Enhancer, enhance_request
 from model.inference.hub import check_repository, files_to_publish, push
@@ -50,28 +48,18 @@ from model.inference.request import (
     plan_request,
     windows_of,
 )
-from model.inference.two_pass import masked_request, region_of, region_request
+from model.inference.two_pass import region_request
 from model.inference.window import (
     Options,
     Preview,
     TextStates,
-    Window,
-    WindowEdit,
     WindowEditor,
-    clips_of,
-    finish_window,
 )
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
-from model.streaming.frames import MaskFrames
 from model.streaming.journal import Journal
-from model.streaming.prefetch import behind, prefetch
-from model.streaming.windows import Span
 from shards.errors import ConfigError
-
-Progress = Callable[[int, int], None]
-TEXTS_KEPT = 8  # requests whose text states are kept for the next ones
 
 
 class Editor:
@@ -280,9 +268,10 @@ class Editor:
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
             options = Options(inference, extras, shortcuts, seed, tick, kept, preview=preview)
-            made = self._sampled_together(jobs, options)
+            runner = self._runner
+            made = runner.sample_together(jobs, options)
             edits = [
-                collect(job, self._windows(job, options, made=latents), kept)
+                collect(job, runner.windows(job, options, made=latents), kept)
                 for job, latents in zip(jobs, made, strict=True)
             ]
         return edits[0] if single else edits
@@ -337,7 +326,7 @@ class Editor:
         def windows() -> Iterator[FinishedWindow]:
             with ticking(progress, inference.steps * job.passes) as tick:
                 options = Options(inference, extras, shortcuts, seed, tick, kept)
-                yield from self._windows(job, options, journal)
+                yield from self._runner.windows(job, options, journal)
 
         return EditStream(job, windows(), journal, kept)
 
@@ -382,87 +371,11 @@ class Editor:
         except ValueError as error:
             raise SequenceError(str(error)) from error
 
-    def _windows(
-        self,
-        job: PlannedEdit,
-        options: Options,
-        journal: Journal | None = None,
-        made: torch.Tensor | None = None,
-    ) -> Iterator[FinishedWindow]:
-        """The edit, in two passes where its region is asked for; `made` are latents of its only window."""
-        options = dataclasses.replace(options, evaluations=job.evaluations)
-        if job.region is None:
-            yield from self._edited(job.plan, job.spans, options, journal, "edit", made)
-            return
-        region = MaskFrames(job.plan.size)
-        for window in self._edited(job.region, job.spans, options, journal, "region"):
-            region.append(region_of(window.frames))
-        plan = masked_request(job.plan, region) if region.marked else job.plan
-        for window in self._edited(plan, job.spans, options, journal, "edit"):
-            yield dataclasses.replace(window, region=region.masks(window.start, window.stop))
-
-    def _sampled_together(self, jobs: list[PlannedEdit], options: Options) -> list[torch.Tensor | None]:
-        """Latents of edits of one window, side by side; None of those that are sampled on their own."""
-        sampled: list[torch.Tensor | None] = [None] * len(jobs)
-        short = [n for n, job in enumerate(jobs) if len(job.spans) == 1 and job.region is None]
-        if len(short) < 2 or options.shortcuts.step_cache or options.shortcuts.context_tokens < 1:
-            return sampled
+    @property
+    def _runner(self) -> EditRunner:
+        """The parts as they are now."""
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
-        windows = []
-        for job in (jobs[n] for n in short):
-            states = self._encoded_texts(parts, job.plan, options.inference)
-            windows.append(Window(job.plan, job.spans[0], clips_of(job.plan, job.spans[0]), states, None))
-        for n, latents in zip(short, parts.sample_packed(windows, options), strict=True):
-            sampled[n] = latents
-        return sampled
-
-    def _edited(
-        self,
-        plan: Request,
-        spans: list[Span],
-        options: Options,
-        journal: Journal | None,
-        name: str,
-        sampled: torch.Tensor | None = None,
-    ) -> Iterator[FinishedWindow]:
-        """One pass. Reading, sampling and composition run side by side where there are several windows."""
-        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
-        states = self._encoded_texts(parts, plan, options.inference)
-        # A mask says where the edit belongs; without one, what is kept is found by comparing.
-        masked = any(element.startswith("mask") for element in plan.clips)
-        compared = options.extras.detail_transfer or (options.keep is not None and not masked)
-        followed = plan.source if compared else None
-        if followed is not None and plan.clips[followed].still != plan.still:
-            followed = None  # a picture is not where a video's detail comes from
-        ahead = stages_ahead(plan, spans)
-
-        def read() -> Iterator[Window]:
-            for span in spans:
-                yield Window(plan, span, clips_of(plan, span), states, followed)
-
-        def edit() -> Iterator[tuple[Window, WindowEdit]]:
-            before = None
-            for number, window in enumerate(prefetch(read(), ahead)):
-                key = f"{name}-{number:06d}"
-                kept = None if journal is None else journal.load(key)
-                made = sampled if kept is None else torch.from_numpy(kept).to(self.device)
-                before = parts.edit(window, options, before, made)
-                if journal is not None and kept is None:
-                    journal.store(key, before.latents.cpu().numpy())
-                for _ in range(options.inference.steps if kept is not None else 0):
-                    options.tick()
-                yield window, before
-
-        yield from behind(edit(), lambda pair: finish_window(*pair, options.keep), ahead)
-
-    def _encoded_texts(self, parts: WindowEditor, plan: Request, inference: InferenceConfig) -> TextStates:
-        """Of a request's texts, encoded or as they were for one of the last requests."""
-        key = (plan.instruction.parts, plan.target, inference.negative)
-        if key not in self._texts:
-            self._texts[key] = parts.encode_texts(plan, inference)
-            while len(self._texts) > TEXTS_KEPT:
-                self._texts.pop(next(iter(self._texts)))
-        return self._texts[key]
+        return EditRunner(parts, self._texts)
 
     @property
     def multiple(self) -> int:
@@ -479,19 +392,3 @@ def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:
             given = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
             raise SequenceError(f"{name}: {count} texts need a list of {count} media, got {given}")
     return [{n: v[i] for n, v in media.items() if v is not None} for i in range(count)]
-
-
-@contextlib.contextmanager
-def ticking(progress: Progress | bool | None, total: int) -> Iterator[Callable[[], None]]:
-    """A function to call after every solver step; it counts for the caller's function or a terminal's bar."""
-    done = itertools.count(1)
-    if progress is True:
-        from rich.progress import Progress as Bar
-
-        with Bar(transient=True) as bar:
-            task = bar.add_task("editing", total=total)
-            yield lambda: bar.advance(task)
-    elif callable(progress):
-        yield lambda: progress(next(done), total)
-    else:
-        yield lambda: None
