@@ -20,10 +20,10 @@ class Shortcuts:
             run and its last prediction not taken again (TeaCache, Liu et al. 2024), see
             `model.acceleration.step_cache`; 0 runs it always.
         step_cache_polynomial: coefficients, the highest power first, of what such a change of the input does
-            to the prediction, see `fit_polynomial`; none takes the change itself.
-        context_tokens: share of each source's tokens that the network is given, those nearest to the change
-            first; 1 is all of them.
-        beyond: what becomes of the others: dropped, or pooled, so that each block of them is one token.
+            to the prediction, see `Recorder.fit`; none takes the change itself.
+        context_tokens: share of the tokens of what is edited, and of its masks, that the network is given,
+            half of them nearest to the change, see `SparseContext`; 1 is all of them.
+        beyond: what becomes of the others: dropped, or pooled, so that each block of 2x2 is one token.
         weights: how the linear layers' weights are held: as they are, or in eight bits, with a scale per
             row. They are rounded where they are, by the first edit that asks for it, and stay so.
         compile: compile the blocks of the network; the first edit of a length then waits for it.

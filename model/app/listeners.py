@@ -23,7 +23,7 @@ from model.app.estimate import Estimate, duration, estimate
 from model.app.files import FileStore
 from model.app.mask import frame_at, overlay, propagate, read_drawing, with_mask
 from model.app.parts import SLOTS
-from model.app.run_queue import active_runs, waiting_runs
+from model.app.run_queue import BEGINNING, active_runs, waiting_runs
 from model.app.service import EditOutput, EditService, RequestRejected, Stopped, check, is_video
 from model.app.thumbnails import EXAMPLES, Entry, History, data_address, thumbnail_row
 from model.inference.templates import FORMS, Form
@@ -35,9 +35,9 @@ from shards.video_writer import write_mask
 LOG = logging.getLogger(__name__)
 BY_NAME = {form.name: form for form in FORMS}
 SHOWN = {"h264", "vp8", "vp9", "av1"}  # codecs that browsers play
-BEGINNING = 5.0  # seconds in which a run that was asked for gets into the queue
 PAD_SIDE = 640  # longer side of a frame that is drawn on, in pixels
-PREVIEW_SIDE = 320
+MASK_SIDE = 1280  # longer side of a drawn mask, which is held in memory for all frames at once
+MAX_ASKED = 1000  # sessions whose last click on Run is remembered
 
 
 class Listeners:
@@ -132,11 +132,13 @@ class Listeners:
         folder = self.store.new_entry()
         with self.store.working(str(request.session_hash), [folder]):
             try:
-                if video or image:
-                    check({"video1": path}, None, self.desk.config)
+                if not video and not image:
+                    raise RequestRejected("upload a video or an image first")
+                check({"video1": path}, None, self.desk.config)
                 made = read_drawing(drawing)
                 picture = frame_at(path, made.frame)
-                mask = made.render(*picture.shape[:2])
+                scale = min(1.0, MASK_SIDE / max(picture.shape[:2]))
+                mask = made.render(*(max(1, round(side * scale)) for side in picture.shape[:2]))
                 if not mask.any():
                     raise RequestRejected("nothing is drawn yet: paint over what is to be changed")
                 if video:
@@ -177,6 +179,8 @@ class Listeners:
         files = (video1, video2, image1, image2, mask)
         work = self._estimate(text, (*files, steps, guidance, seed, frames, ground))
         self._asked[str(request.session_hash)] = (time.monotonic(), work.flops if work else 0)
+        while len(self._asked) > MAX_ASKED:
+            self._asked.pop(next(iter(self._asked)), None)
         return "Starting …", gr.Timer(active=True)
 
     def status(self, request: gr.Request) -> tuple[str, Any]:

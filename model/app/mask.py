@@ -25,7 +25,8 @@ from shards.limits import parse_json
 from shards.media import iter_frames, probe, read_image, resize
 
 MAX_DRAWING = 100_000  # characters
-MAX_SIDE = 4096  # of the picture that was drawn on
+MAX_SIDE = 1024  # of the picture that was drawn on
+MAX_RADIUS, MAX_DRAWN = 256, 10_000  # of a brush; points of all strokes, a second of work
 FLOW_SIDE = 256  # longer side at which motion is estimated; the mask itself keeps its size
 MAX_POINTS, MIN_POINTS = 2000, 12  # pixels under the mask that tell how it moves
 BAD = "the drawing is malformed; clear it and draw again"
@@ -81,12 +82,15 @@ def read_drawing(text: str) -> Drawing:
         raise RequestRejected(BAD)
     if not strokes:
         raise RequestRejected("nothing is drawn yet: paint over what is to be changed")
-    return Drawing(frame, (height, width), [_stroke(stroke) for stroke in strokes])
+    drawing = Drawing(frame, (height, width), [_stroke(stroke) for stroke in strokes])
+    if sum(len(stroke.points) for stroke in drawing.strokes) > MAX_DRAWN:
+        raise RequestRejected("too much is drawn; clear it and use a broader brush")
+    return drawing
 
 
 def _stroke(value: Any) -> Stroke:
     points = _whole_numbers(_field(value, "points"), -MAX_SIDE, 2 * MAX_SIDE)
-    (radius,) = _whole_numbers([_field(value, "radius")], 1, MAX_SIDE, 1)
+    (radius,) = _whole_numbers([_field(value, "radius")], 1, MAX_RADIUS, 1)
     erases = _field(value, "erases")
     if not points or len(points) % 2 or not isinstance(erases, bool):
         raise RequestRejected(BAD)
@@ -185,7 +189,8 @@ def with_mask(text: str, sources: Sequence[str]) -> str:
 
 
 def overlay(picture: np.ndarray, mask: np.ndarray, height: int = 120) -> np.ndarray:
-    """The picture, small, with the mask in red on it: uint8 RGB [height, w, 3]."""
+    """The picture, small, with the mask in red on it: uint8 RGB [height, w, 3]; the mask may be smaller."""
+    picture = resize(picture, (mask.shape[0], mask.shape[1]))
     red = np.where(mask[..., None], (picture * 0.4 + np.array([255, 40, 40]) * 0.6).astype(np.uint8), picture)
     width = max(2, round(picture.shape[1] * height / picture.shape[0]))
     return resize(red, (height, width))

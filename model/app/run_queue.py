@@ -11,8 +11,8 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
 
 from model.app.service import EditService
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 GRACE = 10.0  # seconds in which the messages about a run have to be asked for
+BEGINNING = 5.0  # seconds that a run may need from the queue to the editor
 
 
 def waiting_runs(page: gr.Blocks) -> list[Event]:
@@ -65,27 +66,47 @@ class Audience:
 
     def check_later(self) -> None:
         """Give up what nobody listens for when the grace is over; to be called when a run joins the queue."""
-        task = asyncio.create_task(self._check())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._behind(self._check())
+
+    async def drop(self, session: str) -> None:
+        """Take a session's waiting runs out of the queue and stop the one that has begun."""
+        runs = [event for event in self._runs() if event.session_hash == session]
+        if not runs:
+            return
+        LOG.info("a client is gone: its edits are given up")
+        self.stop(session)
+        await self.page._queue.clean_events(session_hash=session)
+        if session not in self._listeners:
+            self.page._queue.pending_messages_per_session.pop(session, None)
+
+    def stop(self, session: str) -> None:
+        """Stop the run of a session that has begun, at once or as soon as its edit is under way."""
+        begun = [event for event in active_runs(self.page) if event.session_hash == session]
+        if begun and not self.desk.stop(session):
+            self._behind(self._stop_soon(session, begun))
+
+    async def _stop_soon(self, session: str, begun: list[Event]) -> None:
+        """Stop an edit that begins in a moment; Gradio reads what it was sent, then hands it to a thread."""
+        until = time.monotonic() + BEGINNING
+        while time.monotonic() < until and not self.desk.stop(session):
+            newer = [event for event in self._runs() if event.session_hash == session and event not in begun]
+            if newer:  # the person has begun anew
+                return
+            await asyncio.sleep(0.02)
 
     async def _check(self) -> None:
         await asyncio.sleep(self.grace + 0.05)
-        now = time.monotonic()
-        runs = [event for event in (*waiting_runs(self.page), *active_runs(self.page)) if event.alive]
+        now, runs = time.monotonic(), [event for event in self._runs() if event.alive]
         self._left = {event.session_hash: self._left.get(event.session_hash, 0.0) for event in runs}
         for session, left in list(self._left.items()):
             joined = max(event.enqueue_time for event in runs if event.session_hash == session)
             if session not in self._listeners and now - max(joined, left) >= self.grace:
                 await self.drop(session)
 
-    async def drop(self, session: str) -> None:
-        """Take a session's waiting runs out of the queue and stop the one that has begun."""
-        queue, runs = self.page._queue, (*waiting_runs(self.page), *active_runs(self.page))
-        if session not in [event.session_hash for event in runs]:
-            return
-        LOG.info("a client is gone: its edits are given up")
-        await queue.clean_events(session_hash=session)
-        self.desk.stop(session)
-        if session not in self._listeners:
-            queue.pending_messages_per_session.pop(session, None)
+    def _runs(self) -> list[Event]:
+        return [*waiting_runs(self.page), *active_runs(self.page)]
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

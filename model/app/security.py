@@ -136,11 +136,11 @@ class PageGuard:
     async def _call(self, scope: Scope, client: Client) -> None:
         """Serve a call; a run has to be listened for, and a cancelled one must not work on."""
         receive, session = await self.calls.checked(scope, client)
+        if scope["path"] == f"{API}/cancel":
+            self.audience.stop(session)  # before Gradio, which then no longer knows that it has begun
         await self.app(scope, receive, client.send)
         if scope["path"] == f"{API}/queue/join":
             self.audience.check_later()
-        elif scope["path"] == f"{API}/cancel":
-            self.audience.desk.stop(session)
 
     # Who asks.
 

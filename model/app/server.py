@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import fastapi
     import gradio as gr
 
+    from model.app.security import PageGuard
+
 
 def build(desk: EditService, store: FileStore) -> gr.Blocks:
     """The page, not served yet; its files are in `store`."""
@@ -57,11 +59,7 @@ def _run_server(desk: EditService, store: FileStore, listener: socket.socket) ->
     page = build(desk, store)
     import uvicorn
 
-    from model.app.security import PageGuard  # brings starlette, an extra
-
-    app = _gradio_app(page, desk.config)
-    guard = PageGuard(app, page, store, desk)
-    gradio_app: Any = app.routes[-1].app  # type: ignore[attr-defined]  # what was mounted last
+    guard, gradio_app = guarded_app(page, desk, store)
     host, port = desk.config.host, desk.config.port
     address = web_address("localhost" if host in ("0.0.0.0", "") else host, port)
 
@@ -91,6 +89,14 @@ def _run_server(desk: EditService, store: FileStore, listener: socket.socket) ->
             timeout_graceful_shutdown=3,
         )
     ).run(sockets=[listener])
+
+
+def guarded_app(page: gr.Blocks, desk: EditService, store: FileStore) -> tuple[PageGuard, Any]:
+    """What serves the page, and Gradio's own application behind it, which it must not be served without."""
+    from model.app.security import PageGuard  # brings starlette, an extra
+
+    app = _gradio_app(page, desk.config)
+    return PageGuard(app, page, store, desk), app.routes[-1].app  # type: ignore[attr-defined]  # mounted last
 
 
 def _gradio_app(page: gr.Blocks, config: AppConfig) -> fastapi.FastAPI:

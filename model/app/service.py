@@ -26,6 +26,7 @@ from shards.media import iter_frames, probe, read_image, resize, write_image, wr
 from shards.video_writer import even_sides
 
 MAX_TEXT = 4000  # characters of an instruction
+PREVIEW_EVERY = 1.0  # seconds: as often as the page asks
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ class Job:
         steps: done, and all of them; zeros before the first.
         began: when it had the editor to itself (`time.monotonic`); None while it waits for that.
         preview: what the result looks like so far, uint8 RGB [H, W, 3]; None before the first.
+        shown: when that was made.
     """
 
     stop: threading.Event
     steps: tuple[int, int] = (0, 0)
     began: float | None = None
     preview: np.ndarray | None = None
+    shown: float = 0.0
 
     def seconds_left(self) -> float | None:
         """By the steps done so far; None before the first."""
@@ -159,13 +162,18 @@ class EditService:
                 raise Stopped
             progress(done, total)
 
+        def show(decode: Callable[[], np.ndarray]) -> None:
+            now = time.monotonic()
+            if now - job.shown >= PREVIEW_EVERY:
+                job.shown, job.preview = now, decode()
+
         try:
             with self._busy:
                 if job.stop.is_set():
                     raise Stopped
                 job.began = began = time.monotonic()
                 result = self.editor(
-                    instruction, seed=seed, frames=frames, progress=tick, **settings, **media
+                    instruction, seed=seed, frames=frames, progress=tick, preview=show, **settings, **media
                 )
                 took = time.monotonic() - began
             self.speed.add(work, took)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from model.extras.detail_transfer import blend, enlarge
+from model.extras.detail_transfer import enlarge
 from model.sequence.pixels import to_float, to_pixels
 from shards.media import resize
 
@@ -23,5 +24,9 @@ def composite(raw: np.ndarray, source: np.ndarray, edited: Tensor) -> tuple[np.n
     """
     height, width = raw.shape[1:3]
     edited = enlarge(edited, (height, width))
-    whole = to_pixels(blend(to_float(raw), to_float(resize(source, (height, width))), edited))
-    return whole, edited[..., 0].numpy() > 0
+    change = edited[..., 0].numpy() > 0
+    whole = np.array(resize(source, (height, width)))
+    # elsewhere the source is what a blend gives, to the bit, at a fraction of the time
+    ours, theirs = (to_float(pixels[change]) for pixels in (raw, whole))
+    whole[change] = to_pixels(torch.lerp(theirs, ours, edited[torch.from_numpy(change)]))
+    return whole, change

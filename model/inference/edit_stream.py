@@ -95,7 +95,7 @@ class EditStream:
     stages that work ahead have ended.
 
     Attributes:
-        plan: the request that is carried out.
+        plan: the request that is carried out; spans: its windows.
         total: windows that are sampled in all; restored: how many of them were found finished.
         meter: of what the windows so far kept of their source.
         marked: pixels of the region in the windows so far, and all; None where none was asked for.
@@ -110,7 +110,7 @@ class EditStream:
         keep: Keep | None = None,
     ) -> None:
         self._job, self.plan, self.total, self.restored = job, job.plan, job.passes, 0
-        self._ahead = stages_ahead(job.plan, job.spans)
+        self.spans, self._ahead = job.spans, stages_ahead(job.plan, job.spans)
         self.meter = Meter()
         self.marked: tuple[int, int] | None = None
         self.faces = 0 if keep is not None and keep.faces else None
@@ -187,19 +187,19 @@ class EditStream:
         return describe_edit(shape, plan.fps, plan.still, self._job.notes, kept, region, self.faces)
 
 
-def collect(job: PlannedEdit, windows: Iterator[FinishedWindow], keep: Keep | None = None) -> Edit:
-    """All windows as one edit in memory.
-
-    Raises:
-        SequenceError: it would be larger than `shards.limits.MAX_DECODED_BYTES`.
-    """
-    plan = job.plan
+def check_held(plan: Request) -> None:
+    """Refuse a result of more than `MAX_DECODED_BYTES` that would be held whole; SequenceError says so."""
     height, width = plan.size
     if (size := plan.length * height * width * 3) > MAX_DECODED_BYTES:
         raise SequenceError(
             f"the result of {plan.length} frames of {width}x{height} is {size / 2**30:.1f} GiB, at most "
             f"{MAX_DECODED_BYTES / 2**30:g} are held at once; stream it into a file instead"
         )
+
+
+def collect(job: PlannedEdit, windows: Iterator[FinishedWindow], keep: Keep | None = None) -> Edit:
+    """All windows as one edit in memory."""
+    plan = job.plan
     whole: dict[str, np.ndarray] = {}
     faces = 0
     for window in windows:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, overload
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
@@ -29,6 +30,7 @@ from model.inference.edit_stream import (
     EditStream,
     FinishedWindow,
     PlannedEdit,
+    check_held,
     collect,
     settings_of,
     stages_ahead,
@@ -49,7 +51,16 @@ from model.inference.request import (
     windows_of,
 )
 from model.inference.two_pass import masked_request, region_of, region_request
-from model.inference.window import Options, TextStates, Window, WindowEdit, WindowEditor, finish_window
+from model.inference.window import (
+    Options,
+    Preview,
+    TextStates,
+    Window,
+    WindowEdit,
+    WindowEditor,
+    clips_of,
+    finish_window,
+)
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
@@ -198,6 +209,7 @@ class Editor:
         enhance: Enhancer | None = None,
         shortcuts: Shortcuts | None = None,
         progress: Progress | bool | None = None,
+        preview: Preview | None = None,
         **media: Any,
     ) -> Edit | list[Edit]:
         """Edit or generate.
@@ -235,6 +247,8 @@ class Editor:
                 checks, with the media and a question.
             shortcuts: what of the network's work is left out; nothing when None.
             progress: called with (solver steps done, all of them); True draws a bar.
+            preview: called after every step with a function that decodes what there is so far, see
+                `model.inference.window.Preview`.
             **media: `video1=...`, `image1=...`, `mask=...`; see `inputs.load_media` for what is taken.
 
         Raises:
@@ -259,11 +273,18 @@ class Editor:
             plan_request(t, m, self.config, self.vae, size, frames, fps, target)
             for t, m in zip(texts, items, strict=True)
         ]
-        jobs = self._jobs(plans, inference, ground, enhance, kept)
+        for plan in plans:
+            check_held(plan)
+        shortcuts = shortcuts or NO_SHORTCUTS
+        jobs = self._jobs(plans, inference, ground, enhance, kept, shortcuts)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
-            options = Options(inference, extras, shortcuts or NO_SHORTCUTS, seed, tick, kept)
-            edits = [collect(job, self._windows(job, options), kept) for job in jobs]
+            options = Options(inference, extras, shortcuts, seed, tick, kept, preview=preview)
+            made = self._sampled_together(jobs, options)
+            edits = [
+                collect(job, self._windows(job, options, made=latents), kept)
+                for job, latents in zip(jobs, made, strict=True)
+            ]
         return edits[0] if single else edits
 
     def stream(
@@ -305,11 +326,12 @@ class Editor:
         inference = self._inference(**{n: v for n, v in rest.items() if n in names})
         media = {n: v for n, v in rest.items() if n not in names}
         plan = plan_request(text, media, self.config, self.vae, size, frames, fps, target)
-        (job,) = self._jobs([plan], inference, ground, enhance, kept)
-        extras, shortcuts = self._extras(carry), shortcuts or NO_SHORTCUTS
+        shortcuts = shortcuts or NO_SHORTCUTS
+        (job,) = self._jobs([plan], inference, ground, enhance, kept, shortcuts)
+        extras = self._extras(carry)
         journal = None
         if out is not None and len(job.spans) > 1:
-            choices = {"inference": inference, "extras": extras, "shortcuts": shortcuts, "seed": seed}
+            choices = {"inference": inference, "shortcuts": shortcuts, "seed": seed}
             journal = Journal(Path(out), settings_of(job, self.dit, self.config, choices))
 
         def windows() -> Iterator[FinishedWindow]:
@@ -326,9 +348,13 @@ class Editor:
         ground: bool,
         enhance: Enhancer | None,
         keep: Keep | None,
+        shortcuts: Shortcuts,
     ) -> list[PlannedEdit]:
         """Requests with the windows that they are edited in; SequenceError where the model cannot."""
         check_guidance(plans, inference, self.config)
+        for plan in plans:
+            masked = ground or any(name.startswith("mask") for name in plan.clips)
+            check_context(shortcuts, plan.edited is not None, masked, inference.steps)
         if keep is not None:
             check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]
@@ -357,12 +383,16 @@ class Editor:
             raise SequenceError(str(error)) from error
 
     def _windows(
-        self, job: PlannedEdit, options: Options, journal: Journal | None = None
+        self,
+        job: PlannedEdit,
+        options: Options,
+        journal: Journal | None = None,
+        made: torch.Tensor | None = None,
     ) -> Iterator[FinishedWindow]:
-        """The edit, in two passes where its region is asked for."""
+        """The edit, in two passes where its region is asked for; `made` are latents of its only window."""
         options = dataclasses.replace(options, evaluations=job.evaluations)
         if job.region is None:
-            yield from self._edited(job.plan, job.spans, options, journal, "edit")
+            yield from self._edited(job.plan, job.spans, options, journal, "edit", made)
             return
         region = MaskFrames(job.plan.size)
         for window in self._edited(job.region, job.spans, options, journal, "region"):
@@ -371,8 +401,29 @@ class Editor:
         for window in self._edited(plan, job.spans, options, journal, "edit"):
             yield dataclasses.replace(window, region=region.masks(window.start, window.stop))
 
+    def _sampled_together(self, jobs: list[PlannedEdit], options: Options) -> list[torch.Tensor | None]:
+        """Latents of edits of one window, side by side; None of those that are sampled on their own."""
+        sampled: list[torch.Tensor | None] = [None] * len(jobs)
+        short = [n for n, job in enumerate(jobs) if len(job.spans) == 1 and job.region is None]
+        if len(short) < 2 or options.shortcuts.step_cache or options.shortcuts.context_tokens < 1:
+            return sampled
+        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
+        windows = []
+        for job in (jobs[n] for n in short):
+            states = self._encoded_texts(parts, job.plan, options.inference)
+            windows.append(Window(job.plan, job.spans[0], clips_of(job.plan, job.spans[0]), states, None))
+        for n, latents in zip(short, parts.sample_packed(windows, options), strict=True):
+            sampled[n] = latents
+        return sampled
+
     def _edited(
-        self, plan: Request, spans: list[Span], options: Options, journal: Journal | None, name: str
+        self,
+        plan: Request,
+        spans: list[Span],
+        options: Options,
+        journal: Journal | None,
+        name: str,
+        sampled: torch.Tensor | None = None,
     ) -> Iterator[FinishedWindow]:
         """One pass. Reading, sampling and composition run side by side where there are several windows."""
         parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
@@ -387,18 +438,14 @@ class Editor:
 
         def read() -> Iterator[Window]:
             for span in spans:
-                clips = {
-                    n: c.frames[:] if c.still else c.frames[span.start : span.stop]
-                    for n, c in plan.clips.items()
-                }
-                yield Window(plan, span, clips, states, followed)
+                yield Window(plan, span, clips_of(plan, span), states, followed)
 
         def edit() -> Iterator[tuple[Window, WindowEdit]]:
             before = None
             for number, window in enumerate(prefetch(read(), ahead)):
                 key = f"{name}-{number:06d}"
                 kept = None if journal is None else journal.load(key)
-                made = None if kept is None else torch.from_numpy(kept).to(self.device)
+                made = sampled if kept is None else torch.from_numpy(kept).to(self.device)
                 before = parts.edit(window, options, before, made)
                 if journal is not None and kept is None:
                     journal.store(key, before.latents.cpu().numpy())

@@ -6,7 +6,7 @@ Whatever is wrong is said here, by name, before anything heavy is done.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from model.inference.inputs import Clip, load_media
 from model.inference.instruction import Instruction, check_instruction
 from model.output.video_file import SAME_RATE, Origin
 from model.sequence.interleave import SequenceError
-from model.streaming.cuts import find_cuts
+from model.streaming.cuts import find_cuts, thumbnail_size
 from model.streaming.frames import PickedFrames, Video
 from model.streaming.windows import Span, plan_windows
+from shards.media import iter_frames
 
 
 @dataclass(frozen=True)
@@ -294,12 +295,17 @@ def check_size(size: Size, multiple: int) -> None:
 def windows_of(plan: Request, config: ModelConfig, vae: Codec) -> list[Span]:
     """The windows that a request is edited in, see `plan_windows`.
 
-    Where there are several, the first video is read once, small, for its cuts.
+    Where there are several, the first video is read once for its cuts, shrunk.
     """
     most = config.media.frames
-    first = None if plan.first_video is None else plan.clips[plan.first_video].frames
+    first = None if plan.first_video is None else plan.clips[plan.first_video]
     if plan.length <= most or first is None:
         return plan_windows(plan.length, most, vae.temporal)
-    blocks = (first[start : min(start + most, plan.length)] for start in range(0, plan.length, most))
-    pictures = itertools.chain.from_iterable(blocks)
+    pictures: Iterable[np.ndarray]
+    if first.file is not None:
+        pictures = iter_frames(first.file, first.start, first.start + plan.length, thumbnail_size(first.size))
+    else:
+        starts = range(0, plan.length, most)
+        blocks = (first.frames[start : min(start + most, plan.length)] for start in starts)
+        pictures = itertools.chain.from_iterable(blocks)
     return plan_windows(plan.length, most, vae.temporal, find_cuts(pictures))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations, StepCache
 from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig, shift_of, time_grid, to_velocity, wan_grid
@@ -21,8 +22,6 @@ from model.net.transformer import Transformer
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import pack
 from shards.errors import EditVerseError
-
-Observer = Callable[[Tensor, Tensor], None]
 
 
 class NotFiniteError(EditVerseError, ValueError):
@@ -48,6 +47,7 @@ class Job:
         known: clean tokens [K, D] that the target begins with, such as those of frames made before. They
             follow the straight path from their noise, as in RePaint (Lugmayr et al. 2022), so that every
             solver meets them at the noise of its time and ends on them.
+        context: leaves out source tokens far from the change; None gives the network all.
     """
 
     with_text: TokenSequence
@@ -55,6 +55,11 @@ class Job:
     noise: Tensor
     fewer: Sequence[tuple[TokenSequence, float]] = ()
     known: Tensor | None = None
+    context: SparseContext | None = None
+
+    def given(self, sequence: TokenSequence) -> TokenSequence:
+        """What the network is given of one of its sequences."""
+        return sequence if self.context is None else self.context(sequence)
 
     @property
     def tokens(self) -> int:
@@ -127,7 +132,6 @@ class GuidedVelocity:
     Args:
         told: what the network is told instead of some times.
         cache: says when predictions are taken again; None runs the network always.
-        observer: see `sample_many`.
     """
 
     def __init__(
@@ -139,18 +143,35 @@ class GuidedVelocity:
         told: dict[float, float],
         cache: StepCache | None,
         evaluations: Evaluations,
-        observer: Observer | None,
     ) -> None:
         self.dit, self.config, self.told, self.cache = dit, config, told, cache
-        self.evaluations, self.observer = evaluations, observer
-        self.conditional = Branch(dit, [job.with_text for job in jobs], flow)
+        self.jobs, self.flow = jobs, flow
+        self.evaluations = evaluations
         self.scales = jobs[0].scales(config)
-        links = [[*(s for s, _ in job.fewer), job.without_text] for job in jobs if self.scales]
-        self.others = [Branch(dit, sequences, flow) for sequences in zip(*links, strict=True)]
+        self.build_branches()
+        self.heading = torch.empty(0)  # where the last velocity leads, as clean tokens [M, D]
         self.projections = [_projection(config, job.with_text) for job in jobs]
         self.lengths = [len(job.noise) for job in jobs]
         self.fixed = [None if job.known is None else _straight(job.known, job.noise, dit) for job in jobs]
         self.number = 0
+
+    def build_branches(self) -> None:
+        """Give the network what the jobs' contexts give of their sequences now."""
+        jobs = self.jobs
+        self.conditional = Branch(self.dit, [job.given(job.with_text) for job in jobs], self.flow)
+        links = [
+            [job.given(s) for s in (*(s for s, _ in job.fewer), job.without_text)]
+            for job in jobs
+            if self.scales
+        ]
+        self.others = [Branch(self.dit, sequences, self.flow) for sequences in zip(*links, strict=True)]
+
+    def look(self, step: int) -> None:
+        """After a step: have contexts choose their tokens by where the solver is heading."""
+        parts = zip(self.jobs, self.heading.split(self.lengths), strict=True)
+        looked = [job.context is not None and job.context.look(step, clean) for job, clean in parts]
+        if any(looked):
+            self.build_branches()
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """[M, D] of the tokens `x` [M, D] of all jobs, one job after the other, at time t."""
@@ -158,13 +179,12 @@ class GuidedVelocity:
         first, last = self.config.interval
         others = self.others if first <= t <= last else []
         branches = [*others, self.conditional]
-        due, step_input = True, None
-        if self.cache is not None or self.observer is not None:
-            step_input = self.dit.step_input(x, moment)
-        if self.cache is not None and step_input is not None:
+        due = True
+        if self.cache is not None:
             # predictions of different age are not compared, as where guidance begins
             mixed = len({branch.number for branch in branches}) > 1
-            due = self.cache.is_due(step_input, t, mixed)
+            fresh = self.conditional.prediction is None
+            due = self.cache.is_due(self.dit.step_input(x, moment), t, mixed or fresh)
         velocities = [b.velocity(x, moment) if due else b.last_velocity(x, moment) for b in branches]
         if due:
             self.evaluations.computed += len(branches)
@@ -173,15 +193,18 @@ class GuidedVelocity:
         else:
             self.evaluations.reused += len(branches)
         self.number += 1
-        if self.observer is not None and step_input is not None and self.conditional.prediction is not None:
-            self.observer(step_input, self.conditional.prediction)
         parts = [values.split(self.lengths) for values in (x, *velocities)]
         by_job = enumerate(zip(*parts, strict=True))
-        return torch.cat([self._of_job(job, target, vs, t) for job, (target, *vs) in by_job])
+        v = torch.cat([self._of_job(job, target, vs, t) for job, (target, *vs) in by_job])
+        self.heading = x + (1 - t) * v
+        return v
 
     def _of_job(self, job: int, x: Tensor, velocities: list[Tensor], t: float) -> Tensor:
         """Of one job's tokens `x`: guided, and straight on for those that are known."""
         v = velocities[-1] if len(velocities) == 1 else self._guided(job, x, velocities, t)
+        context = self.jobs[job].context
+        if context is not None:
+            v = context.hold(v, x, t)
         fixed = self.fixed[job]
         return v if fixed is None else torch.cat([fixed, v[len(fixed) :]])
 
@@ -201,7 +224,7 @@ def sample_many(
     tick: Callable[[], None] = lambda: None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
-    observer: Observer | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> list[Tensor]:
     """Generate the targets of several edits side by side, in one pack per branch of the guidance.
 
@@ -215,8 +238,7 @@ def sample_many(
         tick: called after every step.
         shortcuts: of which the step cache is taken here.
         evaluations: counts how often the network was run.
-        observer: called with the input and the prediction, at the targets' tokens, of every evaluation; see
-            `model.acceleration.step_cache.Recorder`.
+        preview: called after every step with the clean tokens [M, D] of all jobs, as they were predicted.
 
     Returns:
         float32 [M, D] of each, clean tokens.
@@ -234,12 +256,16 @@ def sample_many(
         # the first step and the last are computed, however often a solver evaluates them
         cache = StepCache(shortcuts.step_cache, grid[1], grid[-2], shortcuts.step_cache_polynomial)
     counts = Evaluations() if evaluations is None else evaluations
-    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts, observer)
+    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts)
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):
         x = after
         check_finite(x, f"the tokens after step {step} of {config.steps}", cause)
+        if preview is not None:
+            preview(velocity.heading)
+        if step < config.steps:
+            velocity.look(step)
         tick()
     return list(x.split(velocity.lengths))
 
@@ -256,10 +282,12 @@ def sample(
     known: Tensor | None = None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
+    context: SparseContext | None = None,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Generate the target of one edit, float32 [M, D]; see `Job` and `sample_many`."""
-    job = Job(with_text, without_text, noise, tuple(fewer), known)
-    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations)[0]
+    job = Job(with_text, without_text, noise, tuple(fewer), known, context)
+    return sample_many(dit, [job], flow, config, tick, shortcuts, evaluations, preview)[0]
 
 
 def packs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated
+from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
@@ -21,7 +22,7 @@ from model.extras.keeping import Keep, keep_source
 from model.inference.edit_stream import FinishedWindow
 from model.inference.offload import Offload
 from model.inference.request import Request
-from model.inference.sampler import check_finite, sample
+from model.inference.sampler import Job, check_finite, packs, sample_many
 from model.net.transformer import Transformer
 from model.rng import keyed
 from model.sequence.interleave import (
@@ -37,7 +38,11 @@ from model.sequence.prompts import prompt_of
 from model.streaming.windows import Span
 from shards.media import resize
 
+PACKED_TOKENS = 16_384  # of edits that are sampled side by side
 DAMAGED = "the codec's settings or weights are damaged"
+# Called after every solver step with a function that decodes the first frame of the window as it is predicted
+# so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
+Preview = Callable[[Callable[[], np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Options:
     """How an edit is made.
 
     `tick` is called after every solver step; `keep` is how the source is kept outside of the edit, None as
-    `extras` says; `evaluations` counts how often the network was run.
+    `extras` says; `evaluations` counts how often the network was run; `preview` see `Preview`.
     """
 
     inference: InferenceConfig
@@ -55,6 +60,7 @@ class Options:
     tick: Callable[[], None]
     keep: Keep | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True)
@@ -153,14 +159,8 @@ class WindowEditor:
         """
         plan, followed = window.plan, window.followed
         shape = (window.span.frames, *plan.work)
-        videos = {
-            name: to_float(self._fit(clip, plan, name)).to(self.device) for name, clip in window.clips.items()
-        }
-        needed = videos if made is None else {n: v for n, v in videos.items() if n == followed}
-        self._use(self.vae)
-        latents = {name: self.vae.encode(video).to(self.device) for name, video in needed.items()}
-        for name, value in latents.items():
-            check_finite(value, f"the latents of <{name}>", DAMAGED)
+        videos = self._fitted(window)
+        latents = self._encode(videos if made is None else {n: v for n, v in videos.items() if n == followed})
         if made is None:
             known = self._carried(window.span, before) if before is not None else None
             made = self._sample(window, latents, options, known)
@@ -168,32 +168,99 @@ class WindowEditor:
         edit = self.vae.decode(made, shape)
         check_finite(edit, "the decoded pixels", DAMAGED)
         edit = edit.clamp(-1, 1)
-        if followed is None or videos[followed].shape != edit.shape:
-            return WindowEdit(made, edit.cpu(), torch.ones(*shape, 1))
-        coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
-        edited = change_map(edit, coded, options.extras.blend_low, options.extras.blend_high)
-        for name, video in videos.items():
-            if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
-                edited = limit_to_mask(edited, video)
-                break
-        return WindowEdit(made, edit.cpu(), edited.cpu())
+        edited = torch.ones(*shape, 1)
+        if followed is not None and videos[followed].shape == edit.shape:
+            coded = self.vae.decode(latents[followed], shape).clamp(-1, 1)
+            edited = change_map(edit, coded, options.extras.blend_low, options.extras.blend_high)
+            for name, video in videos.items():
+                if name.startswith("mask") and video.shape[1:] == edit.shape[1:]:
+                    edited = limit_to_mask(edited, video)
+                    break
+        alone = WindowEdit(made, edit.cpu(), edited.cpu())
+        return alone if before is None else faded(alone, before, window.span.overlap, self.vae.temporal)
+
+    def _fitted(self, window: Window) -> dict[str, Tensor]:
+        """Media of a window at the model's size, float [T, h, w, 3] in [-1, 1], on the device."""
+        plan, clips = window.plan, window.clips
+        return {name: to_float(self._fit(clip, plan, name)).to(self.device) for name, clip in clips.items()}
+
+    def _encode(self, videos: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Latents [t, h, w, C]; NotFiniteError names the element."""
+        self._use(self.vae)
+        latents = {name: self.vae.encode(video).to(self.device) for name, video in videos.items()}
+        for name, value in latents.items():
+            check_finite(value, f"the latents of <{name}>", DAMAGED)
+        return latents
 
     def _carried(self, span: Span, before: WindowEdit) -> Tensor | None:
-        """Clean latents [k, h, w, C] of the frames that a span shares with the one before; None if none.
+        """Clean latents [k, h, w, C] that a span begins with, from the one before; None without an overlap.
 
-        The first latent of a window holds one frame, so it is encoded from the decoded picture; the others
-        hold the same frames in both windows.
+        The first latent of a window holds one frame, so it is encoded from the picture. The next ones hold
+        the same frames in both windows.
         """
         if not span.overlap:
             return None
-        groups = (span.overlap - 1) // self.vae.temporal
-        head = self.vae.encode(before.pixels[-span.overlap :][:1].to(self.device))
-        return torch.cat([head.to(self.device), before.latents[len(before.latents) - groups :]])
+        head = self.vae.encode(before.pixels[-span.overlap :][:1].to(self.device)).to(self.device)
+        first = len(before.latents) - (span.overlap - 1) // self.vae.temporal
+        last = first + carried_groups(span.overlap, self.vae.temporal)
+        return torch.cat([head, before.latents[first:last]])
 
     def _sample(
         self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
     ) -> Tensor:
         """Latents [t, h, w, C] of the target, whose first ones are the `known`."""
+        job, first = self._job(window, sources, options, known)
+
+        def decoded(tokens: Tensor) -> np.ndarray:
+            # the first latent stands alone, so that its frame can be decoded without the others
+            begun = self._latents(job, first, tokens)[:1]
+            return to_pixels(self.vae.decode(begun, (1, *window.plan.work)).clamp(-1, 1))[0]
+
+        show = options.preview if self.offload is None else None  # else the codec is not on the device
+        with accelerated(self.dit, options.shortcuts):
+            (tokens,) = sample_many(
+                *(self.dit, [job], self.config.flow, options.inference, options.tick),
+                shortcuts=options.shortcuts,
+                evaluations=options.evaluations,
+                preview=show and (lambda tokens: show(lambda: decoded(tokens))),
+            )
+        return self._latents(job, first, tokens)
+
+    @torch.inference_mode()
+    def sample_packed(self, windows: Sequence[Window], options: Options) -> list[Tensor]:
+        """Latents [t, h, w, C] of windows without one before, sampled side by side: for `edit` to decode.
+
+        Packs have at most `PACKED_TOKENS` tokens. There is no step cache here: it would ask all windows of a
+        pack together whether the network is to be run.
+
+        Raises:
+            NotFiniteError: as `edit`.
+        """
+        jobs = [self._job(window, self._encode(self._fitted(window)), options, None) for window in windows]
+        latents: dict[int, Tensor] = {}
+        flow, inference = self.config.flow, options.inference
+        with accelerated(self.dit, options.shortcuts):
+            for pack in packs([job for job, _ in jobs], flow, inference, PACKED_TOKENS):
+
+                def tick(edits: int = len(pack)) -> None:
+                    for _ in range(edits):
+                        options.tick()
+
+                sampled = sample_many(self.dit, [jobs[n][0] for n in pack], flow, inference, tick)
+                latents |= {
+                    n: self._latents(*jobs[n], tokens) for n, tokens in zip(pack, sampled, strict=True)
+                }
+        return [latents[number] for number in range(len(windows))]
+
+    def _latents(self, job: Job, first: list[Tensor], tokens: Tensor) -> Tensor:
+        """The latents that sampled tokens stand for, behind those that were given."""
+        made = unpatchify(tokens, job.with_text.target.size, self.config.sequence.patch)
+        return torch.cat([*first, made])
+
+    def _job(
+        self, window: Window, sources: dict[str, Tensor], options: Options, known: Tensor | None
+    ) -> tuple[Job, list[Tensor]]:
+        """What is to be sampled, and latents of a first frame that is given, if any."""
         plan, inference = window.plan, options.inference
         t, *sides = self.vae.latent_size(window.span.frames, *plan.work)
         first = [] if plan.first_frame is None else [sources[plan.first_frame]]
@@ -205,20 +272,13 @@ class WindowEditor:
         rows, columns = with_text.target.size[1:]
         noise = self._noise(window, t, rows * columns, options.seed)[len(first) * rows * columns :]
         fixed = None if known is None else patchify(known, self.config.sequence.patch)
-        flow = self.config.flow
-        with accelerated(self.dit, options.shortcuts):
-            tokens = sample(
-                *(self.dit, with_text, without_text, noise, flow, inference, options.tick, fewer, fixed),
-                shortcuts=options.shortcuts,
-                evaluations=options.evaluations,
-            )
-        made = unpatchify(tokens, with_text.target.size, self.config.sequence.patch)
-        return torch.cat([*first, made])
+        context = sparse_context(window, with_text, options)
+        return Job(with_text, without_text, noise, fewer, fixed, context), first
 
     def _noise(self, window: Window, latents: int, tokens: int, seed: int) -> Tensor:
         """float32 [latents * tokens, width]: what a latent starts from depends on its place in the request.
 
-        So frames that two windows share start from the same. Those of a window at the beginning are drawn
+        So latents that two windows share start from the same. Those of a window at the beginning are drawn
         together, the others one by one.
         """
         width, temporal = self.config.network.vision_dim, self.vae.temporal
@@ -272,14 +332,45 @@ class WindowEditor:
         return resize(frames, plan.work if name == plan.first_frame else size)
 
 
+def clips_of(plan: Request, span: Span) -> dict[str, np.ndarray]:
+    """Frames of a request's media, uint8 [T, H, W, 3], that a window is made of."""
+    clips = plan.clips.items()
+    return {n: c.frames[:] if c.still else c.frames[span.start : span.stop] for n, c in clips}
+
+
+def carried_groups(overlap: int, temporal: int) -> int:
+    """Latents, beside the first, that a window takes over from the one before: half of those they share.
+
+    The other half is made anew, for the fade from one to the other. None where the grids do not meet.
+    """
+    return 0 if (overlap - 1) % temporal else (overlap - 1) // temporal // 2
+
+
+def faded(window: WindowEdit, before: WindowEdit, overlap: int, temporal: int) -> WindowEdit:
+    """A window whose first frames go over from those of the one before, linearly in time.
+
+    As in tiled decoding of a VAE, of pixels and change maps; the frames that were taken over stay.
+    """
+    if not overlap:
+        return window
+    taken = 1 + temporal * carried_groups(overlap, temporal)
+    steps = torch.arange(1, overlap + 1) - taken
+    share = (steps / (overlap - taken + 1)).clamp(0, 1)[:, None, None, None]
+    pixels, edited = (
+        torch.cat([torch.lerp(old[len(old) - overlap :], new[:overlap], share), new[overlap:]])
+        for old, new in ((before.pixels, window.pixels), (before.edited, window.edited))
+    )
+    return WindowEdit(window.latents, pixels, edited)
+
+
 @torch.inference_mode()
 def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) -> FinishedWindow:
-    """A window's new frames at the result's size, put together with its source, kept as asked for."""
-    plan, followed, new = window.plan, window.followed, window.span.overlap
-    raw = resize(to_pixels(made.pixels[new:]), plan.size)
-    clips = {name: clip if plan.clips[name].still else clip[new:] for name, clip in window.clips.items()}
+    """A window's final frames at the result's size, put together with its source, kept as asked for."""
+    plan, followed, final = window.plan, window.followed, window.span.final
+    raw = resize(to_pixels(made.pixels[:final]), plan.size)
+    clips = {name: clip if plan.clips[name].still else clip[:final] for name, clip in window.clips.items()}
     source = None if plan.source is None or plan.edited is None else clips[plan.source]
-    start, edited = window.span.start + new, made.edited[new:]
+    start, edited = window.span.start, made.edited[:final]
     if keep is not None and source is not None:
         mask = next((clip for name, clip in clips.items() if name.startswith("mask")), None)
         kept = keep_source(raw, source, edited, keep, mask)
@@ -290,3 +381,13 @@ def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) ->
     if followed is not None:
         frames, change = composite(raw, clips[followed], edited)
     return FinishedWindow(start, frames, raw, change, source)
+
+
+def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:
+    """Which of its tokens are left out, if any are to be; none where the result is no edit of one medium."""
+    plan = window.plan
+    if options.shortcuts.context_tokens == 1 or plan.source is None or plan.edited is None:
+        return None
+    masks = [clip for name, clip in window.clips.items() if name.startswith("mask")]
+    mask = masks[0] if masks else None
+    return SparseContext(options.shortcuts, sequence, plan.source, options.inference.steps, mask)

@@ -23,6 +23,7 @@ Resolved = Literal["flash", "varlen", "sdpa", "matmul"]
 # Up to this length plain matrix products beat SDPA's CPU kernel in bf16: 2.3 to 2.8 times for 350 and 450
 # tokens, forward and backward, on one core with AVX512-BF16. They hold the whole L x L table per head.
 MATMUL_UP_TO = 1024
+BIAS_CHANNELS = 8  # kernels on a GPU take multiples of 8
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def attention(
     lengths: Sequence[int] | None = None,
     lengths_k: Sequence[int] | None = None,
     deterministic: bool = False,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention of packed sequences: query i of a sequence sees all keys of its sequence.
 
@@ -106,6 +108,8 @@ def attention(
             sequence; where they are not given, they are read from the device, which waits for it.
         deterministic: run the backward pass in a fixed order, as under
             `torch.use_deterministic_algorithms(True)`; on CPU it always does. See `choose_backend`.
+        key_bias: [M], added to every score of each key. No kernel of packed sequences takes one, so it
+            travels as `BIAS_CHANNELS` more channels of queries and keys.
 
     Returns:
         [N, heads, head_dim] in the dtype of `q`.
@@ -117,21 +121,26 @@ def attention(
     longest = max_seqlen if max_seqlen_k is None else max_seqlen_k
     resolved = choose_backend(backend, q.device, q.dtype, max(max_seqlen, longest), deterministic)
     log_backend(resolved, q.device.type, q.dtype)
+    scale: float | None = None  # the kernels' own
+    size = v.shape[-1]
+    if key_bias is not None:
+        scale = q.shape[-1] ** -0.5
+        q, k, v = _with_bias(q, k, v, key_bias / scale)
     if resolved == "flash":
         from flash_attn import flash_attn_varlen_func
 
-        return cast(
-            Tensor,
-            flash_attn_varlen_func(
-                q, k, v, cu_seqlens, keys, max_seqlen, longest, deterministic=deterministic
-            ),
+        found = flash_attn_varlen_func(
+            *(q, k, v, cu_seqlens, keys, max_seqlen, longest),
+            softmax_scale=scale,
+            deterministic=deterministic,
         )
+        return cast(Tensor, found)[..., :size]
     if resolved == "varlen":
         from torch.nn.attention.varlen import varlen_attn
 
         k, v = _every_head(k, v, q.shape[1])
-        out = varlen_attn(q, k, v, cu_seqlens, keys, max_seqlen, longest)
-        return cast(Tensor, out)  # a pair only when asked for more
+        out = varlen_attn(q, k, v, cu_seqlens, keys, max_seqlen, longest, scale=scale)
+        return cast(Tensor, out)[..., :size]  # a pair only when asked for more
     single = _matmul if resolved == "matmul" else _sdpa
     # not slices, whose backward pass fills and adds up a whole tensor each
     lengths = cu_seqlens.diff().tolist() if lengths is None else lengths
@@ -140,8 +149,23 @@ def attention(
     queries = q.split(list(lengths))
     of_keys, of_values = (x.split(list(lengths_k)) for x in (k, v))
     parts = zip(queries, of_keys, of_values, strict=True)
-    outputs = [single(*part) for part in parts if len(part[0])]
-    return torch.cat(outputs) if len(outputs) != 1 else outputs[0]
+    outputs = [single(*part, scale) for part in parts if len(part[0])]
+    return (torch.cat(outputs) if len(outputs) != 1 else outputs[0])[..., :size]
+
+
+def _with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys whose products have `bias` [M] added, and values as wide, all with more channels.
+
+    In half precision the bias is the sum of two numbers, which is nearly exact.
+    """
+    high = bias.to(k.dtype)
+    low = (bias - high.float()).to(k.dtype)
+    more = F.pad(torch.stack([high, low], -1), (0, BIAS_CHANNELS - 2))
+    ones = F.pad(q.new_ones(len(q), 2), (0, BIAS_CHANNELS - 2))
+    q, k = (
+        torch.cat([x, extra[:, None].expand(-1, x.shape[1], -1)], -1) for x, extra in ((q, ones), (k, more))
+    )
+    return q, k, F.pad(v, (0, BIAS_CHANNELS))
 
 
 def _every_head(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -150,16 +174,17 @@ def _every_head(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     return (k, v) if groups == 1 else (k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
 
 
-def _matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _matmul(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v written out, of one sequence; [L, heads, head_dim] in and out."""
     k, v = _every_head(k, v, q.shape[1])
-    q, k, v = (x.transpose(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = (x.transpose(0, 1) for x in (q * scale, k, v))
     weights = torch.softmax(q @ k.transpose(1, 2), dim=-1).to(v.dtype)
     return (weights @ v).transpose(0, 1)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """SDPA of one sequence; [L, heads, head_dim] in and out."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
+    out = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out.squeeze(0).transpose(0, 1)

@@ -120,6 +120,9 @@ class PackedAttention(nn.Module):
     ) -> Tensor:
         """Attention from tokens of one kind of `Layout.lengths` to those of another."""
         lengths, keys = layout.lengths[queries_of], layout.lengths[keys_of]
+        bias = layout.key_bias
+        if bias is not None and keys_of != "seqlens":
+            bias = bias.index_select(0, getattr(layout, keys_of))
         return attention(
             *(q, k, v, getattr(layout, f"cu_{queries_of}"), max(lengths, default=0), self.backend),
             cu_seqlens_k=getattr(layout, f"cu_{keys_of}"),
@@ -127,6 +130,7 @@ class PackedAttention(nn.Module):
             lengths=lengths,
             lengths_k=keys,
             deterministic=self.deterministic,
+            key_bias=bias,
         )
 
 

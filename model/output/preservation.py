@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from shards.frames import differing, psnr
@@ -63,14 +64,18 @@ class Meter:
                 `shards.frames.differing`.
         """
         theirs = resize(source, (edit.shape[1], edit.shape[2]))
-        gap = edit.astype(np.int16) - theirs
         region = differing(edit, theirs) if change is None else change
-        kept = gap[~region].astype(np.float64)
         self.measured |= change is None
-        self.inside += int(region.sum())
-        self.outside += len(kept)
-        self.squares += float((kept**2).sum())
-        self.sums += kept.sum(0)
+        for ours, other, inside in zip(edit, theirs, region, strict=True):
+            outside = np.where(inside, np.uint8(0), np.uint8(1))
+            count = int(outside.sum())
+            gap = cv2.subtract(ours, other, dtype=cv2.CV_16S)
+            # float64 [3, 1]; OpenCV takes a tenth of the time of indexing by the mask
+            mean, deviation = cv2.meanStdDev(gap, mask=outside)
+            self.inside += outside.size - count
+            self.outside += count
+            self.squares += count * float((mean**2 + deviation**2).sum())
+            self.sums += count * mean[:, 0]
 
     def result(self) -> Preservation:
         """What the frames so far kept."""

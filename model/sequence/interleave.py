@@ -120,10 +120,12 @@ class TokenSequence:
         text: float [text tokens, text width], in order.
         vision: float [vision tokens, patch * patch * channels], clean, in order: frame, row, column.
         kind: int64 [N], TEXT, VISION, START or END.
-        positions: int64 [N, 4]: sequence, time, height, width.
+        positions: int64 [N, 4]: sequence, time, height, width; float32 where the first axis counts sources,
+            or tokens are means of several.
         segment: int64 [N], index into `segments`.
         segments: what the tokens belong to.
         prompt: float [prompt tokens, text width], where the text comes apart from the tokens (too).
+        weight: float32 [N], as how many keys each token counts; None where all are one.
     """
 
     text: Tensor
@@ -133,6 +135,7 @@ class TokenSequence:
     segment: Tensor
     segments: tuple[Segment, ...]
     prompt: Tensor | None = None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -149,7 +152,8 @@ class TokenSequence:
             first, last = (int((self.kind[:place] == code).sum()) for place in (start, stop))
             rows[name] = getattr(self, name)[first:last]
         kind, positions, segment = (x[start:stop] for x in (self.kind, self.positions, self.segment))
-        return replace(self, kind=kind, positions=positions, segment=segment, **rows)
+        weight = None if self.weight is None else self.weight[start:stop]
+        return replace(self, kind=kind, positions=positions, segment=segment, weight=weight, **rows)
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:

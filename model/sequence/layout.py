@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -44,6 +44,8 @@ class Layout:
             sequences.
         lengths: the same on the host, where reading it does not wait for the device: by kind (`seqlens`,
             `noisy`, `context`, `words`, `visible`, `sources`, `target`) the number of each sequence's tokens.
+        key_bias: float32 [N], added to the scores of each token as a key: the logarithm of as how many it
+            counts; None where all are one.
     """
 
     cu_seqlens: Tensor
@@ -57,6 +59,7 @@ class Layout:
     cu_words: Tensor
     cu_visible: Tensor
     lengths: dict[str, tuple[int, ...]]
+    key_bias: Tensor | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device | str) -> Self:
         """Copy every tensor to a device."""

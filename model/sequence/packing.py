@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -116,6 +116,7 @@ def pack(
     sp_plan, layout = shared if shared is not None else (None, None)
     if layout is None:
         layout = lay_out(lengths + [padding] * (padding > 0), is_noisy, kind)
+        layout = replace(layout, key_bias=_key_bias(sequences, padding))
     ends = torch.tensor(np.cumsum(lengths), dtype=torch.long)
     return PackedBatch(
         text=torch.cat(text) if text else torch.zeros(0, 0),
@@ -139,6 +140,14 @@ def pack_layout(sequences: Sequence[TokenSequence]) -> Layout:
     """The layout of sequences side by side, without padding."""
     noisy = torch.cat([s.segment == s.segments.index(s.target) for s in sequences])
     return lay_out([len(s) for s in sequences], noisy, torch.cat([s.kind for s in sequences]))
+
+
+def _key_bias(sequences: Sequence[TokenSequence], padding: int) -> Tensor | None:
+    """See `Layout.key_bias`."""
+    if all(s.weight is None for s in sequences):
+        return None
+    weights = [torch.ones(len(s)) if s.weight is None else s.weight for s in sequences]
+    return torch.cat([*weights, torch.ones(padding)]).log()
 
 
 def _pack_prompts(sequences: Sequence[TokenSequence], padding: int, has_prompt: bool) -> PackedText | None:

@@ -184,7 +184,7 @@ def _add_edits(app: FastAPI, queue: EditQueue) -> None:
 
     @app.get("/v1/edits/{id}/mask", **files)
     def mask(id: Id, owner: Owner) -> Response:
-        """Where the result is the model's own and not the source: FFV1 in Matroska, or png."""
+        """The mask that was used, of an edit with `keep`: FFV1 in Matroska, or png."""
         return _file_response(queue.file(id, owner, mask=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -279,4 +280,8 @@ def _editor_facts(config: WorkerConfig) -> dict[str, Any]:
     if config.lora is not None:
         files += sorted(config.lora.glob("*")) if config.lora.is_dir() else [config.lora]
     sums = [sha256_of(file) for file in files if file.is_file()]
-    return {"files": sums or [str(folder)], "dtype": config.dtype}
+    return {
+        "files": sums or [str(folder)],
+        "dtype": config.dtype,
+        "shortcuts": dataclasses.asdict(config.shortcuts),
+    }

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.serving.batch import run_batch
 from model.serving.config import ServeConfig
 from model.serving.tokens import add_token
@@ -54,6 +55,7 @@ def serve(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     revision: str | None = None,
     offload: bool = False,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Serve edits over HTTP; what was taken in goes on after a restart.
 
@@ -78,6 +80,7 @@ def serve(
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
         offload: have encoders and transformer on the device one at a time, for a small card.
+        shortcuts: what of the network's work is left out, where an edit asks for no others.
     """
     limits = (queue, max_upload_mb, max_frames, max_steps, keep_hours, max_stored_mb, grace_seconds)
     config = ServeConfig(out, host, port, tokens, tuple(allowed_hosts), *limits, insecure=insecure)
@@ -86,7 +89,7 @@ def serve(
         raise SettingError(f"serving needs {' and '.join(missing)}: pip install '.[serve]'")
     from model.serving.server import serve as serve_edits  # brings fastapi and uvicorn, extras
 
-    serve_edits(config, WorkerConfig(checkpoint, dtype, revision, lora, offload, device, workers))
+    serve_edits(config, WorkerConfig(checkpoint, dtype, revision, lora, offload, device, workers, shortcuts))
     return 0
 
 
@@ -112,6 +115,7 @@ def batch(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     revision: str | None = None,
     offload: bool = False,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> int:
     """Make the edits of a table; an interrupted call goes on, and rows that are done are not made again.
 
@@ -126,5 +130,7 @@ def batch(
         dtype: of the model's weights; the file's when not given.
         revision: branch, tag or commit of a hub id.
         offload: have encoders and transformer on the device one at a time, for a small card.
+        shortcuts: what of the network's work is left out, where an edit asks for no others.
     """
-    return run_batch(table, out, WorkerConfig(checkpoint, dtype, revision, lora, offload, device, workers))
+    config = WorkerConfig(checkpoint, dtype, revision, lora, offload, device, workers, shortcuts)
+    return run_batch(table, out, config)

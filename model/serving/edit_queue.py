@@ -209,7 +209,7 @@ class EditQueue:
                 409, f"the edit is {record.state}" + (f": {record.line}" * bool(record.line))
             )
         if mask and not record.has_mask:
-            raise RequestRefused(404, "this edit has no mask: its pixels are the model's own everywhere")
+            raise RequestRefused(404, "this edit has no mask: ask for one by the setting keep")
         work = self._work(record)
         return work.mask if mask else Path(work.out)
 
@@ -251,6 +251,7 @@ class EditQueue:
 
     def finished(self, id: str, outcome: Outcome) -> None:
         """See `Listener`."""
+        shutil.rmtree(self.folder / EDITS / id / "result.mp4.parts", ignore_errors=True)  # of one that failed
         line = _without_folder(outcome.line, self.folder / EDITS / id)
         done, total = self._progress.pop(id, (0, 0))
         self._write(

@@ -25,7 +25,7 @@ from model.serving.edit_queue import RETRY_SECONDS, RequestRefused
 from model.serving.metrics import Metrics
 from model.serving.store import StoreError
 from model.serving.tokens import Tokens
-from shards.errors import EditVerseError, first_line
+from shards.errors import EditVerseError, SettingError, first_line
 from shards.files import DISK_FAULTS
 
 LOG = logging.getLogger(__name__)
@@ -175,7 +175,11 @@ def owner_of(request: Request, sent: Annotated[HTTPAuthorizationCredentials | No
     tokens: Tokens | None = request.app.state.tokens
     if tokens is None:
         return ""
-    owner = tokens.owner(sent.credentials) if sent is not None else None
+    try:
+        owner = tokens.owner(sent.credentials) if sent is not None else None
+    except SettingError as error:  # the file was changed for the worse
+        LOG.error("nobody is served: %s", error)
+        raise RequestRefused(503, "the service cannot read its tokens; come again", RETRY_SECONDS) from None
     if owner is None:
         raise RequestRefused(401, "a token is needed: send `Authorization: Bearer TOKEN`")
     return owner

@@ -51,7 +51,7 @@ class DrainingServer(uvicorn.Server):
         if running:
             LOG.warning("ending: %d edits may go on for %g seconds; once more ends at once", running, seconds)
         if not self.queue.pool.drain(seconds):
-            LOG.warning("edits that are not over are begun again at the next start")
+            LOG.warning("edits that are not over go on at the next start")
         self.should_exit = True
 
 

@@ -17,7 +17,24 @@ from shards.media import probe, read_image
 MAX_TEXT = 4000  # characters of an instruction, and of a negative prompt
 Side = Annotated[int, Field(ge=8, le=4096)]
 Frame = Annotated[int, Field(ge=0, le=10**6)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class EditShortcuts(BaseModel):
+    """What of an edit's work is left out, see `Shortcuts`; what changes the model is the service's own.
+
+    Attributes:
+        step_cache: 0 leaves out no step.
+        context_tokens: 1 is all of the sources' tokens.
+        beyond: what becomes of the others.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    step_cache: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    context_tokens: Share | None = None
+    beyond: Literal["drop", "pool"] | None = None
 
 
 class EditSettings(BaseModel):
@@ -28,10 +45,14 @@ class EditSettings(BaseModel):
         frames: of the result; a pair is a stretch of the first video, its end not included.
         fps: frames per second.
         steps, guidance, solver, video_guidance, image_guidance, negative: the checkpoint's when not given.
+        interval: times from 0 (noise) to 1 between which the guidance is applied.
         seed: of the noise.
         carry: transfer of the source's details.
+        keep: how much of the source is kept outside of the edit; the mask that was used can then be fetched.
+        keep_faces: keep its faces.
         ground: find the region first.
         target: the tag that is generated, where the text does not end in it.
+        shortcuts: less work at a loss.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -49,14 +70,18 @@ class EditSettings(BaseModel):
     video_guidance: Scale | None = None
     image_guidance: Scale | None = None
     negative: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    interval: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     carry: bool | None = None
+    keep: Share | None = None
+    keep_faces: bool = False
     ground: bool = False
     target: Annotated[str, Field(pattern="^(video|image)[0-9]{1,3}$")] | None = None
+    shortcuts: EditShortcuts | None = None
 
     def keywords(self) -> dict[str, Any]:
         """What was given, as keywords of `Editor.__call__`."""
-        return self.model_dump(exclude_defaults=True)
+        return self.model_dump(exclude_defaults=True, exclude_none=True)
 
     @property
     def num_frames(self) -> int | None:

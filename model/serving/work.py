@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.inference.edit import mask_path
 from shards.devices import choose_device
 from shards.limits import in_range
 
@@ -25,6 +27,7 @@ class WorkerConfig:
         offload: parts come to the device one at a time.
         device: auto, cpu, cuda or cuda:1.
         workers: processes; 0 for one per GPU, or one on a CPU.
+        shortcuts: of every edit that asks for no others.
     """
 
     checkpoint: str
@@ -34,6 +37,7 @@ class WorkerConfig:
     offload: bool = False
     device: str = "auto"
     workers: int = 0
+    shortcuts: Shortcuts = NO_SHORTCUTS
 
     def __post_init__(self) -> None:
         in_range("workers", self.workers, 0, MAX_WORKERS)
@@ -73,9 +77,8 @@ class Work:
 
     @property
     def mask(self) -> Path:
-        """Where the region that counts as edited is written, if the editor says which it is."""
-        out = Path(self.out)
-        return out.with_suffix(".mask.png" if out.suffix.lower() == ".png" else ".mask.mkv")
+        """Where the mask that was used is written, if `keep` is asked for."""
+        return mask_path(self.out, self.out.lower().endswith(".png"))
 
 
 @dataclass(frozen=True)

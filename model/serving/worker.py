@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import queue
@@ -9,22 +10,21 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 
-from model.inference.edit import Edit
 from model.inference.editor import Editor
+from model.inference.instruction import check_instruction
 from model.serving.work import EditorFacts, Outcome, Work, WorkerConfig
 from shards.errors import EditVerseError, first_line
-from shards.media import write_image, write_mask
 
 LOG = logging.getLogger(__name__)
 EDIT, CANCEL = "edit", "cancel"  # messages to a worker: (kind, Work or id)
 READY, UNUSABLE, PROGRESS, FINISHED = "ready", "unusable", "progress", "finished"  # and from one
+FAULT = "a fault of the server, which its log tells of"
 
 
 class EditCancelledError(Exception):
@@ -77,20 +77,22 @@ def run_worker(connection: Connection, config: WorkerConfig, device: str, thread
     connection.send((READY, facts_of(editor)))
     while True:
         work = inbox.edits.get()
-        outcome = edit(editor, work, inbox, connection)
+        outcome = edit(editor, work, config, inbox, connection)
         inbox.cancelled.discard(work.id)
         connection.send((FINISHED, outcome))
+        if outcome.line == FAULT and device != "cpu":
+            return  # after some errors a GPU is of no use to the process any more: it is started again
 
 
 def facts_of(editor: Editor) -> EditorFacts:
     """What clients may know of an editor."""
     parameters = sum(weight.numel() for weight in editor.dit.parameters())
     return EditorFacts(
-        parameters, editor.config.media.frames, editor.multiple, asdict(editor.config.inference)
+        parameters, editor.config.media.frames, editor.multiple, dataclasses.asdict(editor.config.inference)
     )
 
 
-def edit(editor: Editor, work: Work, inbox: Inbox, connection: Connection) -> Outcome:
+def edit(editor: Editor, work: Work, config: WorkerConfig, inbox: Inbox, connection: Connection) -> Outcome:
     """Make one edit and write its files; whatever is wrong with it is its outcome, not this worker's end."""
     began = time.monotonic()
 
@@ -103,12 +105,8 @@ def edit(editor: Editor, work: Work, inbox: Inbox, connection: Connection) -> Ou
         return Outcome("failed", line, time.monotonic() - began)
 
     try:
-        result = editor(work.text, progress=tick, **_keywords(work), **work.media)
-        if work.id in inbox.cancelled:
-            raise EditCancelledError
-        has_mask = write_region(work, result)
-        line = " · ".join(filter(None, (result.describe(), result.write(work.out))))
-        return Outcome("done", line, time.monotonic() - began, has_mask)
+        line = _write_edit(editor, work, config, tick)
+        return Outcome("done", line, time.monotonic() - began, work.mask.is_file())
     except EditCancelledError:
         return Outcome("cancelled", "cancelled while it was made", time.monotonic() - began)
     except (EditVerseError, OSError) as error:
@@ -119,22 +117,24 @@ def edit(editor: Editor, work: Work, inbox: Inbox, connection: Connection) -> Ou
         return failed("not enough memory: ask for fewer frames, or for a smaller size")
     except Exception:
         LOG.exception("edit %s", work.id)
-        return failed("a fault of the server, which its log tells of")
+        return failed(FAULT)
 
 
-def write_region(work: Work, result: Edit) -> bool:
-    """Write where an edit is the editor's own, white on black; whether the editor says where that is."""
-    region = result.region if result.change is None else result.change
-    if region is None:
-        return False
-    if result.still:
-        white = np.where(region[0], np.uint8(255), np.uint8(0))
-        write_image(work.mask, np.repeat(white[..., None], 3, axis=-1))
-    else:
-        write_mask(work.mask, region, result.fps)
-    return True
+def _write_edit(editor: Editor, work: Work, config: WorkerConfig, tick: Callable[[int, int], None]) -> str:
+    """Make an edit, write its files, and say in a line what was made.
 
-
-def _keywords(work: Work) -> dict[str, Any]:
-    """Settings as `Editor.__call__` takes them: JSON has lists in place of tuples."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in work.settings.items()}
+    A video of several windows keeps those that are finished beside its file: who makes it again after this
+    process was killed goes on from there.
+    """
+    asked: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in work.settings.items()
+    }
+    asked["shortcuts"] = dataclasses.replace(config.shortcuts, **work.settings.get("shortcuts", {}))
+    instruction = check_instruction(work.text, work.media, asked.pop("target", None))
+    asked |= work.media
+    if instruction.makes_image:
+        result = editor(instruction, **asked, progress=tick)
+        return " · ".join(filter(None, (result.describe(), result.write(work.out))))
+    with editor.stream(instruction, out=work.out, **asked, progress=tick) as stream:
+        sound = stream.write(work.out)
+        return " · ".join(filter(None, (stream.describe(), sound)))

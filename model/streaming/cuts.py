@@ -37,10 +37,14 @@ def find_cuts(pictures: Iterable[np.ndarray]) -> list[int]:
     return cuts
 
 
+def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) at which a frame of this size is compared: the longer side `SIDE` at most."""
+    scale = min(1.0, SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _thumbnail(picture: np.ndarray) -> Any:
-    height, width = picture.shape[:2]
-    scale = SIDE / max(height, width)
-    if scale >= 1:
+    height, width = thumbnail_size(picture.shape[:2])
+    if (height, width) == picture.shape[:2]:
         return picture
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)

@@ -15,26 +15,33 @@ class Span:
 
     Attributes:
         overlap: how many of the first frames are the last ones of the span before; 0 at a beginning.
+        ahead: how many of the last frames are the first ones of the span behind, which fades them over.
     """
 
     start: int
     stop: int
     overlap: int = 0
+    ahead: int = 0
 
     @property
     def frames(self) -> int:
         """Its length."""
         return self.stop - self.start
 
+    @property
+    def final(self) -> int:
+        """How many of its frames no later span changes."""
+        return self.frames - self.ahead
+
 
 def plan_windows(length: int, most: int, temporal: int = 1, cuts: Sequence[int] = ()) -> list[Span]:
     """The spans that cover `length` frames, none longer than `most`.
 
-    A clip that fits into one window is one, cuts or not. Else each has 1 + temporal k frames, but for the
-    last one before a cut or the end, which may have up to temporal - 1 less. A span begins a multiple of
-    `temporal` behind the one before, so that groups of frames that share a latent are the same in both, and
-    overlaps it by 1 + temporal m frames, about `OVERLAP` of a window; the last one by more, so that it is as
-    long as the others.
+    A clip that fits into one window is one, cuts or not. Else each shares about `OVERLAP` of its frames with
+    the one before. Where that is enough for latents to be shared, spans are aligned to them: they have
+    1 + temporal k frames, begin a multiple of `temporal` behind the one before and overlap by
+    1 + temporal m frames, so that groups of frames that share a latent are the same in both. The last span
+    before a cut or the end begins earlier, to be as long as the others (aligned, up to temporal - 1 less).
 
     Args:
         temporal: frames of a latent after the first, see `model.encoders.Codec`.
@@ -42,19 +49,16 @@ def plan_windows(length: int, most: int, temporal: int = 1, cuts: Sequence[int] 
     """
     if length <= most:
         return [Span(0, length)]
-    groups = (most - 1) // temporal  # latents of a window beside its first
-    shared = max(0, min(groups - 1, round((OVERLAP * most - 1) / temporal)))
-    full, step = 1 + temporal * groups, temporal * (groups - shared)
-    if not groups:  # too short for the grid, and to share anything
-        full = step = temporal = most
+    grid = temporal if OVERLAP * most > temporal else 1
+    full = 1 + (most - 1) // grid * grid
+    shared = min(1 + grid * round((OVERLAP * most - 1) / grid), full - grid)
     edges = sorted({0, length, *(cut for cut in cuts if 0 < cut < length)})
     spans: list[Span] = []
     for begin, end in itertools.pairwise(edges):
-        last = temporal * -(-max(0, end - begin - full) // temporal)
-        before = begin
-        for offset in [*range(0, last, step), last]:
-            start = begin + offset
-            stop = min(start + full, end)
-            spans.append(Span(start, stop, before - start))
-            before = stop
+        last = grid * -(-max(0, end - begin - full) // grid)
+        starts = [begin + offset for offset in [*range(0, last, full - shared), last]]
+        stops = [min(start + full, end) for start in starts]
+        overlaps = [0, *(stop - start for stop, start in zip(stops, starts[1:], strict=False)), 0]
+        for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            spans.append(Span(start, stop, overlaps[i], overlaps[i + 1]))
     return spans

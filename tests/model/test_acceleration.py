@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model import Editor
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated, weight_bytes
-from model.acceleration.step_cache import Evaluations, Recorder, fit_polynomial, relative_change
+from model.acceleration.step_cache import Evaluations, Recorder, relative_change
 from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig
 from model.inference.sampler import Job, packs, sample, sample_many
@@ -168,26 +168,40 @@ def test_a_prediction_of_clean_data_is_taken_again_not_its_velocity(trained_like
 
 @torch.no_grad()
 def test_a_fit_turns_changes_of_the_input_into_those_of_the_prediction(trained_like: DiT) -> None:
-    recorder = Recorder()
-    config = InferenceConfig(steps=12, guidance=1.0)
-    calls = runs(trained_like)
-    for seed in (0, 1):
-        recorder.restart()
-        sample_many(trained_like, [job(seed)], FLOW, config, observer=recorder)
-    assert len(calls) == 24  # watching costs no run
-    assert len(recorder.inputs) == len(recorder.outputs) == 22
-    polynomial = fit_polynomial(recorder.inputs, recorder.outputs, degree=2)
-    fitted = np.polyval(polynomial, recorder.inputs)
-    plain = np.array(recorder.inputs)
-    outputs = np.array(recorder.outputs)
-    assert ((fitted - outputs) ** 2).mean() < ((plain - outputs) ** 2).mean()
+    config = InferenceConfig(steps=12, guidance=2.0)
+    with Recorder(trained_like) as recorder:
+        for seed in (0, 1):
+            sample_many(trained_like, [job(seed)], FLOW, config)
+    sample_many(trained_like, [job(2)], FLOW, config)  # no longer watched
+    assert [len(run) for run in (*recorder.inputs, *recorder.outputs)] == [11] * 4
+    polynomial = recorder.fit(degree=2)
+    inputs, outputs = np.concatenate(recorder.inputs), np.concatenate(recorder.outputs)
+    fitted = np.polyval(polynomial, inputs)
+    assert ((fitted - outputs) ** 2).mean() < ((inputs - outputs) ** 2).mean()
+    with pytest.raises(ValueError, match="needs more than 23 changes"):
+        recorder.fit(degree=22)
     counts = [Evaluations(), Evaluations()]
     for number, scale in enumerate((1.0, 10.0)):
         shortcuts = Shortcuts(step_cache=0.5, step_cache_polynomial=(scale, 0.0))
         sample_many(trained_like, [job(0)], FLOW, config, shortcuts=shortcuts, evaluations=counts[number])
     assert counts[0].computed < counts[1].computed
-    with pytest.raises(ValueError, match="needs more than 5 evaluations"):
-        fit_polynomial([0.1] * 5, [0.1] * 5)
+
+
+@pytest.mark.parametrize("polynomial", [(), (2.0, 0.1)])
+@torch.no_grad()
+def test_a_threshold_for_a_share_of_the_evaluations_computes_that_share(
+    trained_like: DiT, polynomial: tuple[float, ...]
+) -> None:
+    config = InferenceConfig(steps=12, guidance=1.0)
+    with Recorder(trained_like) as recorder:
+        sample_many(trained_like, [job(0)], FLOW, config)
+    for share, computed in ((1.0, 12), (0.5, 6), (0.34, 4)):
+        threshold = recorder.threshold(share, polynomial)
+        shortcuts = Shortcuts(step_cache=threshold, step_cache_polynomial=polynomial)
+        counts = Evaluations()
+        sample_many(trained_like, [job(0)], FLOW, config, shortcuts=shortcuts, evaluations=counts)
+        # a reused prediction moves the tokens on otherwise than those that were recorded
+        assert computed - 2 <= counts.computed <= computed + 1
 
 
 def test_a_change_is_relative_to_what_was_before() -> None:
@@ -262,6 +276,25 @@ def test_an_edit_says_what_was_computed(editor: Editor) -> None:
     assert "evaluations" not in plain.describe()
     edit = editor("<video1> Make it red.", **options, shortcuts=NEVER)
     assert " · 2 of 6 network evaluations computed" in edit.describe()
+
+
+def test_a_list_of_edits_runs_the_network_once_for_all(editor: Editor) -> None:
+    """But not for one that takes several windows; the longer one is sampled on its own."""
+    clips = [np.full((frames, 48, 64, 3), 20 * frames, np.uint8) for frames in (3, 5, 9)]
+    texts = ["<video1> Make it red.", "<video1> Remove the big dog.", "<video1> Make it blue."]
+    calls: list[int] = []
+    hook = editor.dit.register_forward_pre_hook(lambda *_: calls.append(0))
+    ticks: list[tuple[int, int]] = []
+    together = editor(texts, video1=clips, steps=2, progress=lambda *tick: ticks.append(tick))
+    sampled = len(calls)
+    alone = [editor(text, video1=clip, steps=2) for text, clip in zip(texts, clips, strict=True)]
+    assert len(calls) - sampled == sampled + 2  # two of three share their two steps
+    assert ticks == [(n + 1, len(calls) - sampled) for n in range(len(calls) - sampled)]
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one.frames.astype(int) - other.frames).max() <= 1
+    editor(texts[:2], video1=clips[:2], steps=2, shortcuts=NEVER)
+    assert len(calls) == 2 * sampled + 2 + 4  # one by one
+    hook.remove()
 
 
 @pytest.mark.slow

@@ -127,7 +127,8 @@ def test_a_list_gives_what_each_gives_alone(editor: Editor, clip: np.ndarray) ->
     assert ticks == [(n + 1, 8) for n in range(8)]  # 7 frames take two windows
     for i, edit in enumerate(together):
         alone = editor(texts[i], **{name: values[i] for name, values in media.items()})
-        assert np.array_equal(edit.frames, alone.frames)
+        # those of one window are sampled side by side, with other roundings
+        assert np.abs(edit.frames.astype(int) - alone.frames).max() <= 1
         assert edit.still == alone.still == (i == 1)
     with pytest.raises(SequenceError, match="video1: 3 texts need a list of 3 media, got 2 values"):
         editor(texts, video1=[clip, clip])

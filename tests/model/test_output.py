@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model import Editor
 from model.inference.edit import Edit
 from model.output.preservation import Meter, Preservation, measure
 from model.output.video_file import Origin
-from shards.media import MediaError, probe, read_video
+from shards.media import MediaError, probe, read_mask, read_video
 
 RATE, SECONDS = "25", "0.8"
 # Fixed colours, none of which is at the end of its range, where rounding has one direction.
@@ -91,11 +92,25 @@ def edit_of(path: Path, start: int = 0, stop: int | None = None) -> Edit:
     return Edit(frames, fps, False, frames, origin=Origin(path, start))
 
 
+def identity(editor: Editor, source: Path, out: Path) -> tuple[np.ndarray, str]:
+    """The frames of a source, and what is said of its edit with a mask that marks nothing, as a file."""
+    frames, _ = read_video(source)
+    options = {"mask": np.zeros(frames.shape[1:3], bool), "keep": 1, "steps": 1}
+    with editor.stream("<video1> Change <mask>.", video1=source, out=out, **options) as stream:
+        sound = stream.write(out)
+        assert "nothing changed: all is equal" in stream.describe()
+    return frames, sound
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_result_has_its_sources_sound_rate_colours_and_length(kind: str, tmp_path: Path) -> None:
+def test_a_result_has_its_sources_sound_rate_colours_and_length(
+    editor: Editor, kind: str, tmp_path: Path
+) -> None:
     source, out = make(tmp_path / kind, kind), tmp_path / "out.mp4"
-    edit = edit_of(source)
-    note = edit.write(out)
+    frames, note = identity(editor, source, out)
+    note, _, mask = note.rpartition("mask: ")
+    assert mask == str(tmp_path / "out.mask.mkv")
+    assert not read_mask(mask).any()
     video, sounds, whole = streams(source)
     made, heard, file = streams(out)
     unsaid = {"sample_aspect_ratio": "1:1", "color_range": None}
@@ -117,12 +132,12 @@ def test_a_result_has_its_sources_sound_rate_colours_and_length(kind: str, tmp_p
     assert file.get("tags", {}).get("title") == whole.get("tags", {}).get("title")
     # a packet of sound lasts 26 ms at most, an AVI may count one frame more than it has
     assert abs(float(file["duration"]) - float(whole["duration"])) < 0.045
-    assert int(made["nb_frames"]) == len(edit.frames)
+    assert int(made["nb_frames"]) == len(frames)
     if kind == "late.mp4":  # it begins when it did
         assert abs(float(heard[0]["start_time"]) - float(sounds[0]["start_time"])) < 0.002
     back, fps = read_video(out)
-    assert fps == pytest.approx(edit.fps, rel=1e-6)
-    change = back.astype(np.float64) - edit.frames
+    assert fps == pytest.approx(probe(source).fps, rel=1e-6)
+    change = back.astype(np.float64) - frames
     assert np.median(np.abs(change)) <= 1
     assert np.abs(change.mean(axis=(0, 1, 2))).mean() < 0.3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -76,6 +77,7 @@ class Killed:
     tokens: Path
     token: str
     edits: tuple[str, str]
+    video: Path
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +96,11 @@ def killed(checkpoint: Path, video: Path, tmp_path_factory: pytest.TempPathFacto
         assert process.stdout is not None
         assert "serves edits at" in process.stdout.readline()
         client = ServiceClient(f"http://127.0.0.1:{port}", token)
-        edits = [client.submit(video, steps=steps).json()["id"] for steps in (300, 2)]
-        assert client.wait(edits[0], "running")["state"] == "running"
+        long = tiny_video(folder / "long.mp4", 20)
+        first = client.submit(long, seed=4, steps=120).json()["id"]
+        edits = first, client.submit(video).json()["id"]
+        parts = folder / "edits" / first / "result.mp4.parts"
+        _until(lambda: any(parts.glob("*.npy")))
         assert client.status(edits[1])["position"] == 1
         workers = psutil.Process(process.pid).children(recursive=True)
     finally:
@@ -103,7 +108,8 @@ def killed(checkpoint: Path, video: Path, tmp_path_factory: pytest.TempPathFacto
         process.wait()
     _, left = psutil.wait_procs(workers, timeout=10)
     assert left == []  # a worker without a server would hold a GPU for ever
-    return Killed(folder, folder / "tokens", token, (edits[0], edits[1]))
+    assert any(parts.glob("*.npy"))  # and from there it goes on
+    return Killed(folder, folder / "tokens", token, edits, long)
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,15 @@ def service(killed: Killed, checkpoint: Path) -> Iterator[Service]:
 
 @pytest.mark.slow
 def test_edits_go_on_where_a_killed_server_left_them(service: Service, killed: Killed) -> None:
+    results = []
     for id in killed.edits:
         status = service.client.wait(id)
         assert status["state"] == "done", status
-        assert service.client.http.get(status["result"]).status_code == 200
+        results.append(service.client.http.get(status["result"]).content)
+        assert not (service.queue.folder / "edits" / id / "result.mp4.parts").exists()
+    settings = {"seed": 4, "steps": 120}
+    whole = service.client.wait(service.client.submit(killed.video, **settings).json()["id"])
+    assert results[0] == service.client.http.get(whole["result"]).content
 
 
 @pytest.mark.slow
@@ -152,6 +163,10 @@ def test_an_edit_is_submitted_watched_and_fetched(service: Service, video: Path,
     part = client.http.get(status["result"], headers={"range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole.content[10:20])
     assert client.http.get(f"/v1/edits/{id}/mask").status_code == 404
+    kept = client.wait(client.submit(video, keep=1.0, shortcuts={"step_cache": 0.1}).json()["id"])
+    (tmp_path / "mask.mkv").write_bytes(client.http.get(kept["mask"]).content)
+    assert read_mask(tmp_path / "mask.mkv").shape == (5, *SIZE)
+    assert str(service.queue.folder) not in kept["detail"]
 
 
 @pytest.mark.slow
@@ -258,6 +273,10 @@ def test_tokens_decide_who_is_served_and_sees_what(service: Service, video: Path
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert ServiceClient(service.url).submit(video).status_code == 401
     assert httpx.get(f"{service.url}/v1/health").json()["status"] == "ok"
+    text = killed.tokens.read_text()
+    killed.tokens.write_text("nothing that is a token\n")
+    assert service.client.http.get("/v1/models").status_code == 503  # and nobody is let in
+    killed.tokens.write_text(text)
     assert service.client.wait(id)["state"] == "done"
 
 
@@ -357,6 +376,36 @@ def test_the_node_gives_back_edited_frames(
     monkeypatch.setenv("EDITVERSE_TOKEN", "wrong")
     with pytest.raises(nodes.ServiceError, match="a token is needed"):
         node.edit(frames, "Make it night.")
+
+
+@contextlib.contextmanager
+def full_disk(pid: int) -> Iterator[None]:
+    """No file of a process may grow, which the system reports like a full disk, but for the number."""
+    process = psutil.Process(pid)
+    limits = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing_that_was_done(service: Service, video: Path) -> None:
+    client, worker = service.client, service.queue.pool.slots[0].process.pid
+    running = client.submit(video, steps=120).json()["id"]
+    client.wait(running, "running")
+    with full_disk(os.getpid()):
+        for answer in (client.http.post("/v1/uploads", content=b"x" * 100_000), client.submit(video)):
+            assert answer.status_code in (503, 507), answer.text
+            assert answer.headers["retry-after"] == "10"
+        assert client.wait(running)["state"] == "done"  # which the table could not be told
+    with full_disk(worker):
+        id = client.submit(video).json()["id"]
+        status = client.wait(id)
+    assert (status["state"], status["detail"]) == ("failed", "[Errno 27] File too large: 'result.mp4'")
+    assert client.wait(client.submit(video).json()["id"])["state"] == "done"
+    assert client.status(running)["state"] == "done"
 
 
 @pytest.mark.slow

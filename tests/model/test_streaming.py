@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import Editor
+from model.inference.window import WindowEdit, faded
 from model.streaming.cuts import find_cuts
 from model.streaming.journal import Journal
 from model.streaming.prefetch import prefetch
@@ -37,19 +39,16 @@ def test_windows_cover_every_frame_once_on_the_latent_grid(
     length: int, most: int, temporal: int, cuts: list[int]
 ) -> None:
     spans = plan_windows(length, most, temporal, cuts)
-    new = [frame for span in spans for frame in range(span.start + span.overlap, span.stop)]
-    assert new == list(range(length))
+    assert [f for s in spans for f in range(s.start, s.start + s.final)] == list(range(length))
     assert all(0 <= span.overlap < span.frames <= most for span in spans)
     if length <= most:
         return
     for before, span in itertools.pairwise(spans):
         assert not any(span.start < cut < span.stop for cut in cuts)
-        assert span.overlap == max(0, before.stop - span.start)
-        if span.overlap:  # whole latents behind the one frame that stands alone
-            assert (span.overlap - 1) % temporal == 0
-            assert before.frames % temporal == 1 % temporal
-        if most > temporal and span.start not in cuts:
-            assert span.overlap
+        assert span.overlap == before.ahead == max(0, before.stop - span.start)
+        assert span.overlap or span.start in cuts or most == 1
+        if most > 4 * temporal and span.overlap:  # whole latents behind the one frame that stands alone
+            assert before.frames % temporal == span.overlap % temporal == 1 % temporal
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +78,27 @@ def test_a_stream_is_the_edit_and_knows_no_frames_across_a_cut(
     with editor.stream(text, **media) as stream:
         windows = list(stream)
     assert np.array_equal(np.concatenate([w.frames for w in windows]), whole.frames)
+    assert [w.start for w in windows] == [0, 4, 5, 10, 14]
     frames, _ = read_video(tmp_path / "in.mp4")
     assert np.array_equal(editor(text, video1=frames, mask=masks).frames, whole.frames)
     # what is before a cut is made without what is behind it
     assert np.array_equal(editor(text, video1=frames[:10], mask=masks[:10]).frames, whole.frames[:10])
-    assert [w.start for w in windows] == [0, 5, 9, 10, 15]
     part = editor(text, **media, frames=(3, 9))
     assert np.array_equal(part.frames, editor(text, video1=frames[3:9], mask=masks[3:9]).frames)
+
+
+def test_a_window_fades_over_from_the_one_before() -> None:
+    """Of five shared frames, the first is taken over, the next four go over in steps of a fifth."""
+
+    def window(level: float) -> WindowEdit:
+        pixels, edited = torch.full((9, 4, 4, 3), level), torch.full((9, 4, 4, 1), 0.5)
+        return WindowEdit(torch.zeros(3, 2, 2, 1), pixels, edited)
+
+    made = faded(window(1.0), window(0.0), 5, 4)
+    assert made.pixels[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    made = faded(window(1.0), window(0.0), 9, 4)  # one latent of four frames is taken over too
+    assert made.pixels[:, 0, 0, 0].tolist() == pytest.approx([0] * 5 + [0.2, 0.4, 0.6, 0.8])
+    assert (made.edited == 0.5).all()
 
 
 def test_windows_go_on_from_the_one_before(editor: Editor, clip: np.ndarray) -> None:

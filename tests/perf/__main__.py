@@ -41,8 +41,11 @@ GROUPS = (
     "sharing",
     "index",
     "model",
+    "editing",
     "step",
     "wan",
+    "shortcuts",
+    "sparse_context",
     "packing",
     "loading",
     "truth",
@@ -52,6 +55,7 @@ GROUPS = (
     "coverage",
     "study",
     "votes",
+    "streaming",
 )
 PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "scipy", "jinja2")
 
@@ -92,8 +96,8 @@ def perf(
 
     Args:
         only: groups to run: media, shards, engine, metrics, cost, report, page, suite, planning,
-            sharing, index, model, step, wan, packing, loading, truth, clips,
-            importing, defects, coverage, study, votes; all when not given
+            sharing, index, model, editing, step, wan, shortcuts, sparse_context, packing, loading,
+            truth, clips, importing, defects, coverage, study, votes, streaming; all when not given
         out: folder for the JSON files, one per group
         device: where the model's steps run: cpu or cuda
         quick: one short repetition of everything, to see that it runs

@@ -89,7 +89,7 @@ def measure(scratch: Path, device: str, quick: bool, size: Size | None = None) -
     tokens, turns = len(sequences[0]), 2 if quick or device == "cpu" else 4
     figures = []
     for kind in KINDS:
-        ours, theirs = (_timed(b, case, sequences, device, turns) for b in (kind.ours, kind.diffusers))
+        ours, theirs = (timed_job(b, case, sequences, device, turns) for b in (kind.ours, kind.diffusers))
         for owner, timed in (("ours", ours), ("diffusers", theirs)):
             seconds = timed.median / kind.steps
             note = f"{kind.passes * flops / seconds / 1e12:.3g} TFLOP/s"
@@ -120,7 +120,7 @@ def sequence(case: Case, words: int) -> TokenSequence:
 
 def _forward(case: Case, sequences: list[TokenSequence], device: str) -> Job:
     """A forward pass of ours, weights in bfloat16."""
-    network = _ours(case, device).to(torch.bfloat16).eval()
+    network = random_wan(case, device).to(torch.bfloat16).eval()
     batch = pack(sequences[:1]).to(device)
     timestep = torch.full((batch.segments,), 0.5, device=device)
     return torch.inference_mode()(lambda: network(batch, batch.vision, timestep))
@@ -134,14 +134,14 @@ def _forward_diffusers(case: Case, sequences: list[TokenSequence], device: str) 
 
 def _guided(case: Case, sequences: list[TokenSequence], device: str) -> Job:
     """The sampler's own loop, with the prompt and with that of the empty text."""
-    network = _ours(case, device).to(torch.bfloat16).eval()
+    network = random_wan(case, device).to(torch.bfloat16).eval()
     with_text, without_text = sequences
     noise = torch.randn(shape_of(with_text).target, case.config.vision_dim)
     flow = FlowConfig(shift=3.0)
     return torch.inference_mode()(lambda: sample(network, with_text, without_text, noise, flow, GUIDED))
 
 
-def _guided_diffusers(case: Case, sequences: list[TokenSequence], device: str) -> Job:
+def guided_diffusers(case: Case, sequences: list[TokenSequence], device: str) -> Job:
     """Two passes a step and their combination, as `WanPipeline` does; the solver is left out."""
     forward = _forward_diffusers(case, sequences, device)
 
@@ -155,7 +155,7 @@ def _guided_diffusers(case: Case, sequences: list[TokenSequence], device: str) -
 
 def _train(case: Case, sequences: list[TokenSequence], device: str) -> Job:
     """A training step of ours: every block computed again."""
-    network = _ours(case, device)
+    network = random_wan(case, device)
     prepare_blocks(network, "full", compiled=False)
     batch = pack(sequences[:1]).to(device)
     timestep = torch.full((batch.segments,), 0.5, device=device)
@@ -186,7 +186,7 @@ def _step(network: nn.Module, loss: Callable[[], Tensor], device: str) -> Job:
     return run
 
 
-def _ours(case: Case, device: str) -> WanTransformer:
+def random_wan(case: Case, device: str) -> WanTransformer:
     with torch.device(device):
         network = WanTransformer(case.config)
         nn.init.normal_(network.proj_out.weight, std=0.02)  # zero at the start, as would be all gradients
@@ -223,17 +223,17 @@ def _their_inputs(case: Case, device: str, dtype: torch.dtype) -> dict[str, Any]
     }
 
 
-def _timed(build: Build, case: Case, sequences: list[TokenSequence], device: str, turns: int) -> Timed:
+def timed_job(build: Build, case: Case, sequences: list[TokenSequence], device: str, turns: int) -> Timed:
     """Run a job alone on the device, so that its peak is its own; the first turn is not counted."""
     job = build(case, sequences, device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()  # building a network takes more than it keeps
     seconds = []
     for _ in range(turns):
-        _wait(device)
+        wait_for(device)
         begin = time.perf_counter()
         job()
-        _wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - begin)
     del job
     gc.collect()
@@ -244,7 +244,7 @@ def _timed(build: Build, case: Case, sequences: list[TokenSequence], device: str
     return Timed(seconds[1:], peak)
 
 
-def _wait(device: str) -> None:
+def wait_for(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -269,7 +269,7 @@ class Kind:
 
 KINDS = (
     Kind("forward pass, bf16", _forward, _forward_diffusers, 1),
-    Kind("guided step, bf16", _guided, _guided_diffusers, 2, f", goal {SECONDS} s", GUIDED.steps),
+    Kind("guided step, bf16", _guided, guided_diffusers, 2, f", goal {SECONDS} s", GUIDED.steps),
     # forward and, twice that, backward
     Kind(
         "training step, bf16-mixed, full checkpointing, AdamW",
