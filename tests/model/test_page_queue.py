@@ -161,8 +161,11 @@ def test_an_edit_that_nobody_listens_for_is_stopped(editor: Editor, clip: Path, 
     try:
         wait_until(lambda: web.started)
         mute, behind, heard = visitors(server, clip, 3)
-        mute.join(100)
-        behind.join(LONG)
+        with desk._busy:  # so that no edit is done before it is given up
+            mute.join(SHORT)
+            behind.join(SHORT)
+            wait_until(lambda: (job := desk.job(mute.name)) is not None and job.stop.is_set())
+            wait_until(lambda: not waiting_runs(page))
         heard.join(SHORT)
         with heard.stream() as messages:
             assert complete(messages)["success"]
