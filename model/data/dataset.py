@@ -25,7 +25,14 @@ from model.data.variants import form_of, mirrored, token_weights, without_source
 from model.encoders import Codec, TextEncoder
 from model.flow.flow_matching import draw_time
 from model.rng import keyed
-from model.sequence.interleave import TokenSequence, build_sequence, interleave, patchify, texts_of, vision_tokens
+from model.sequence.interleave import (
+    TokenSequence,
+    build_sequence,
+    interleave,
+    patchify,
+    texts_of,
+    vision_tokens,
+)
 from model.sequence.pixels import to_float
 from model.sequence.prompts import prompt_of
 from shards.columns import SampleKind, entry_of_kind
