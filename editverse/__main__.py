@@ -26,6 +26,8 @@ SHORT: dict[str, tuple[str, str, str]] = {
     ),
     "edit": ("model", "edit", "edit a video or an image by an instruction"),
     "app": ("model", "app", "serve a page to edit in"),
+    "serve": ("model", "serve", "edit for other programs, over HTTP"),
+    "batch": ("model", "batch", "make the edits that a table lists"),
     "bench": ("benchmark", "run", "score an editor, or folders of results, on a suite"),
 }
 # what `editverse data` reaches: command -> (package, what it does)

@@ -25,6 +25,7 @@ from model.inference.lora import LoraConfig
 from model.inference.pretrained import WEIGHTS, write_sums
 from model.inference.templates import FORMS
 from model.inference.wan_lora import FIRST as LORA_FILE
+from model.net.distributed import exit_rank
 from model.planner.cli import cost, info, plan
 from model.serving.cli import batch, serve, token
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
@@ -108,7 +109,6 @@ def fit(
         lora: train an adapter to the weights of train.init_from instead of all of them.
         distill: train a student of few steps, as the command of that name does.
     """
-    from model.training.distributed import exit_rank  # brings lightning, which takes seconds
     from model.training.trainer import Stopped  # brings lightning, which takes seconds
     from model.training.trainer import fit as train_editor  # brings lightning, which takes seconds
 

@@ -10,6 +10,7 @@ from model.acceleration.config import NO_SHORTCUTS, Shortcuts
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
+from model.net.distributed import exit_rank, init_distributed
 from shards.devices import choose_device
 from shards.errors import SettingError
 from shards.files import write_json
@@ -118,8 +119,6 @@ def edit(
     if enhance is None and enhance_model is not None:
         raise SettingError(f"--enhance_model {enhance_model}: needs --enhance, the URL of its endpoint")
     enhancer = find_enhancer(enhance, enhance_model) if enhance is not None else None
-    # nothing heavy happens before the request is known to be right
-    editor = Editor.from_pretrained(checkpoint, choose_device(device), dtype, revision, lora, offload)
     wanted = {"size": size, "frames": taken, "ground": ground, "enhance": enhancer}
     faithful = {"carry": carry, "keep": keep, "keep_faces": keep_faces}
     scales = {"guidance": guidance, "video_guidance": video_guidance, "image_guidance": image_guidance}
@@ -132,19 +131,39 @@ def edit(
         **scales,
     }
     asked: dict[str, Any] = {**wanted, **faithful, **sampling, "shortcuts": shortcuts, **files}
-    if instruction.makes_image:
-        result = editor(instruction, **asked, progress=True)
-        sound, words, rewritten = result.write(out), result.describe(), result.rewritten
-    else:
-        with editor.stream(instruction, out=out, **asked, progress=True) as stream:
-            if stream.restored:
-                print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
-            sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten
+    # nothing heavy happens before the request is known to be right
+    with init_distributed(device) as world:
+        alone = world.world_size == 1
+        place = choose_device(device) if alone else world.device(device)
+        editor = Editor.from_pretrained(checkpoint, place, dtype, revision, lora, offload)
+        editor.share(world)
+        if not world.is_main_process:
+            _help_edit(editor, instruction, asked)
+        elif instruction.makes_image:
+            result = editor(instruction, **asked, progress=True)
+            sound, words, rewritten = result.write(out), result.describe(), result.rewritten
+        else:
+            with editor.stream(instruction, out=out, **asked, progress=True) as stream:
+                if stream.restored:
+                    print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
+                sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten
+    if not world.is_main_process:
+        return exit_rank(0)
     if rewritten is not None:
         write_json(out.with_suffix(".json"), {"text": instruction.text, "rewritten": rewritten})
         print(f"{out.with_suffix('.json')}: {rewritten}")
     print(" · ".join(filter(None, (f"{out}: {words}", sound))))
-    return 0
+    return exit_rank(0)
+
+
+def _help_edit(editor: Editor, instruction: Instruction, asked: dict[str, Any]) -> None:
+    """Take part in an edit whose result the first process writes."""
+    if instruction.makes_image:
+        editor(instruction, **asked)
+        return
+    with editor.stream(instruction, **asked) as stream:
+        for _ in stream:
+            pass
 
 
 def _given_files(media: dict[str, str], **named: str | None) -> dict[str, str]:

@@ -105,6 +105,8 @@ class EditRunner:
             for number, window in enumerate(prefetch(read(), ahead)):
                 key = f"{name}-{number:06d}"
                 kept = None if journal is None else journal.load(key)
+                if self.parts.group is not None:  # the first process alone has a journal
+                    kept = self.parts.group.from_first(kept)
                 made = sampled if kept is None else torch.from_numpy(kept).to(self.parts.device)
                 before = self.parts.edit(window, options, before, made)
                 if journal is not None and kept is None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, overload
 import torch
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sequence_parallel import SequenceGroup, group_of_world
 from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
@@ -46,6 +47,7 @@ from model.inference.request import (
     check_kept,
     pixels_per_token,
     plan_request,
+    split_media,
     windows_of,
 )
 from model.inference.two_pass import region_request
@@ -55,6 +57,7 @@ from model.inference.window import (
     TextStates,
     WindowEditor,
 )
+from model.net.distributed import World
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
 from model.sequence.interleave import SequenceError
@@ -81,6 +84,7 @@ class Editor:
                 where the transformer is.
         """
         self.dit, self.config = dit, config
+        self.group: SequenceGroup | None = None
         self._texts: dict[Hashable, TextStates] = {}
         self.offload = Offload(offload, dit) if isinstance(offload, torch.device) else offload
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
@@ -93,6 +97,17 @@ class Editor:
                 f"config: dit takes vision_dim {takes.vision_dim} and text_dim {takes.text_dim}, "
                 f"the encoders give {wanted[0]} and {wanted[1]}"
             )
+
+    def share(self, world: World) -> None:
+        """Make every edit from now on together with the other processes of a run.
+
+        All make the same calls with the same media, and get the same results, but for progress and files:
+        the first one alone gives `Editor.stream` the `out` that it goes on from.
+
+        Raises:
+            SettingError: they cannot, or the network cannot; see `group_of_world`.
+        """
+        self.group = group_of_world(world, self.dit, bool(self.config.extras.copy_bias))
 
     @property
     def device(self) -> torch.device:
@@ -344,6 +359,9 @@ class Editor:
         for plan in plans:
             masked = ground or any(name.startswith("mask") for name in plan.clips)
             check_context(shortcuts, plan.edited is not None, masked, inference.steps)
+        if self.group is not None and (enhance is not None or shortcuts.context_tokens < 1):
+            what = "enhance" if enhance is not None else "shortcuts.context_tokens"
+            raise SequenceError(f"{what}: cannot be shared by several processes; start one")
         if keep is not None:
             check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]
@@ -374,21 +392,12 @@ class Editor:
     @property
     def _runner(self) -> EditRunner:
         """The parts as they are now."""
-        parts = WindowEditor(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload)
+        parts = WindowEditor(
+            *(self.dit, self.vae, self.text_encoder, self.config, self.device, self.offload, self.group)
+        )
         return EditRunner(parts, self._texts)
 
     @property
     def multiple(self) -> int:
         """Pixels per token along height and width."""
         return pixels_per_token(self.config, self.vae)
-
-
-def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:
-    """One dictionary of media for each of `count` texts; SequenceError names a medium of another length."""
-    if not count:
-        raise SequenceError("text: the list is empty")
-    for name, values in media.items():
-        if values is not None and (not isinstance(values, list) or len(values) != count):
-            given = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
-            raise SequenceError(f"{name}: {count} texts need a list of {count} media, got {given}")
-    return [{n: v[i] for n, v in media.items() if v is not None} for i in range(count)]

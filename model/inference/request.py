@@ -309,3 +309,14 @@ def windows_of(plan: Request, config: ModelConfig, vae: Codec) -> list[Span]:
         blocks = (first.frames[start : min(start + most, plan.length)] for start in starts)
         pictures = itertools.chain.from_iterable(blocks)
     return plan_windows(plan.length, most, vae.temporal, find_cuts(pictures))
+
+
+def split_media(count: int, media: dict[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary of media for each of `count` texts; SequenceError names a medium of another length."""
+    if not count:
+        raise SequenceError("text: the list is empty")
+    for name, values in media.items():
+        if values is not None and (not isinstance(values, list) or len(values) != count):
+            given = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
+            raise SequenceError(f"{name}: {count} texts need a list of {count} media, got {given}")
+    return [{n: v[i] for n, v in media.items() if v is not None} for i in range(count)]

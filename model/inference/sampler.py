@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.acceleration.sequence_parallel import SequenceGroup
 from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations, StepCache
 from model.config import InferenceConfig
@@ -103,21 +104,31 @@ class Branch:
     """
 
     def __init__(
-        self, dit: Transformer, sequences: TokenSequence | Sequence[TokenSequence], flow: FlowConfig
+        self,
+        dit: Transformer,
+        sequences: TokenSequence | Sequence[TokenSequence],
+        flow: FlowConfig,
+        group: SequenceGroup | None = None,
     ) -> None:
         self.dit, self.flow = dit, flow
-        self.batch = pack([sequences] if isinstance(sequences, TokenSequence) else sequences).to(dit.device)
-        self.context = dit.prefill_context(self.batch) if dit.caches_context else None
+        side_by_side = [sequences] if isinstance(sequences, TokenSequence) else sequences
+        self.shared = None if group is None else group.share(side_by_side)
+        self.batch = (pack(side_by_side) if self.shared is None else self.shared.batch).to(dit.device)
+        # a rank of several computes the context at every step: its keys and values are all ranks'
+        keeps = dit.caches_context and self.shared is None
+        self.context = dit.prefill_context(self.batch) if keeps else None
         self.prediction: Tensor | None = None
         self.number = -1
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         """float32 [M, D] velocity of the target tokens `x` [M, D] at time t."""
-        batch = self.batch
-        vision = batch.vision.index_copy(0, batch.target_vision, x.to(batch.vision.dtype))
+        batch, shared = self.batch, self.shared
+        own = x if shared is None else shared.own(x)
+        vision = batch.vision.index_copy(0, batch.target_vision, own.to(batch.vision.dtype))
         timestep = torch.ones(batch.segments, device=x.device)
         timestep[batch.target_segment] = t
-        self.prediction = self.dit(batch, vision, timestep, self.context)[0].float()
+        predicted = self.dit(batch, vision, timestep, self.context)[0].float()
+        self.prediction = predicted if shared is None else shared.gather(predicted)
         return self.last_velocity(x, t)
 
     def last_velocity(self, x: Tensor, t: float) -> Tensor:
@@ -132,6 +143,7 @@ class GuidedVelocity:
     Args:
         told: what the network is told instead of some times.
         cache: says when predictions are taken again; None runs the network always.
+        group: processes that compute the network together; None is this one alone.
     """
 
     def __init__(
@@ -143,8 +155,9 @@ class GuidedVelocity:
         told: dict[float, float],
         cache: StepCache | None,
         evaluations: Evaluations,
+        group: SequenceGroup | None = None,
     ) -> None:
-        self.dit, self.config, self.told, self.cache = dit, config, told, cache
+        self.dit, self.config, self.told, self.cache, self.group = dit, config, told, cache, group
         self.jobs, self.flow = jobs, flow
         self.evaluations = evaluations
         self.scales = jobs[0].scales(config)
@@ -158,13 +171,15 @@ class GuidedVelocity:
     def build_branches(self) -> None:
         """Give the network what the jobs' contexts give of their sequences now."""
         jobs = self.jobs
-        self.conditional = Branch(self.dit, [job.given(job.with_text) for job in jobs], self.flow)
+        self.conditional = Branch(self.dit, [job.given(job.with_text) for job in jobs], self.flow, self.group)
         links = [
             [job.given(s) for s in (*(s for s, _ in job.fewer), job.without_text)]
             for job in jobs
             if self.scales
         ]
-        self.others = [Branch(self.dit, sequences, self.flow) for sequences in zip(*links, strict=True)]
+        self.others = [
+            Branch(self.dit, sequences, self.flow, self.group) for sequences in zip(*links, strict=True)
+        ]
 
     def look(self, step: int) -> None:
         """After a step: have contexts choose their tokens by where the solver is heading."""
@@ -225,6 +240,7 @@ def sample_many(
     shortcuts: Shortcuts = NO_SHORTCUTS,
     evaluations: Evaluations | None = None,
     preview: Callable[[Tensor], None] | None = None,
+    group: SequenceGroup | None = None,
 ) -> list[Tensor]:
     """Generate the targets of several edits side by side, in one pack per branch of the guidance.
 
@@ -239,6 +255,7 @@ def sample_many(
         shortcuts: of which the step cache is taken here.
         evaluations: counts how often the network was run.
         preview: called after every step with the clean tokens [M, D] of all jobs, as they were predicted.
+        group: processes that all call this with the same, and compute the network together.
 
     Returns:
         float32 [M, D] of each, clean tokens.
@@ -256,7 +273,7 @@ def sample_many(
         # the first step and the last are computed, however often a solver evaluates them
         cache = StepCache(shortcuts.step_cache, grid[1], grid[-2], shortcuts.step_cache_polynomial)
     counts = Evaluations() if evaluations is None else evaluations
-    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts)
+    velocity = GuidedVelocity(dit, jobs, flow, config, told, cache, counts, group)
     half = dit.dtype == torch.float16
     cause = "float16 overflows, use dtype float32 or bfloat16" if half else "the weights are damaged"
     for step, after in enumerate(SOLVERS[config.solver](velocity, x, grid), 1):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.acceleration.config import Shortcuts
 from model.acceleration.network import accelerated
+from model.acceleration.sequence_parallel import SequenceGroup
 from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
@@ -122,6 +123,7 @@ class WindowEditor:
     config: ModelConfig
     device: torch.device
     offload: Offload | None = None
+    group: SequenceGroup | None = None
 
     def _use(self, part: Transformer | Codec | TextEncoder) -> None:
         if self.offload is not None:
@@ -223,6 +225,7 @@ class WindowEditor:
                 shortcuts=options.shortcuts,
                 evaluations=options.evaluations,
                 preview=show and (lambda tokens: show(lambda: decoded(tokens))),
+                group=self.group,
             )
         return self._latents(job, first, tokens)
 
@@ -246,7 +249,9 @@ class WindowEditor:
                     for _ in range(edits):
                         options.tick()
 
-                sampled = sample_many(self.dit, [jobs[n][0] for n in pack], flow, inference, tick)
+                sampled = sample_many(
+                    *(self.dit, [jobs[n][0] for n in pack], flow, inference, tick), group=self.group
+                )
                 latents |= {
                     n: self._latents(*jobs[n], tokens) for n, tokens in zip(pack, sampled, strict=True)
                 }

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from model.data.batch import Example, StepBatch
+from model.net.distributed import World
 from model.training.dataloader import PlannedSteps, ReadStep, SampleError
-from model.training.distributed import World
 
 
 class OwnedSteps(Dataset[ReadStep]):

@@ -18,9 +18,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from model.net.distributed import World
 from model.net.frozen_linear import codes_of
 from model.net.transformer import Transformer
-from model.training.distributed import World
 from shards.errors import ConfigError
 
 Sharding = Literal["full", "hybrid", "ddp"]

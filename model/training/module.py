@@ -20,10 +20,10 @@ from model.data.batch import Groups, MicroBatch, StepBatch
 from model.distillation.objective import Distillation
 from model.flow.flow_matching import interpolate, target_velocity, to_velocity, token_loss
 from model.inference.lora import LoraConfig
+from model.net.distributed import World
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from model.training.config import OptimConfig, ParallelConfig
-from model.training.distributed import World
 from model.training.fsdp import (
     before_micro_batch,
     gathered,

@@ -30,15 +30,16 @@ from model.data.dataset import EditDataset
 from model.encoders.transform import TransformCodec
 from model.inference.lora import add_adapter
 from model.net.activation_checkpointing import prepare_blocks
+from model.net.distributed import World, init_distributed, main_process_first
 from model.net.frozen_linear import count_weights
 from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of
 from model.training.callbacks import STOPS, TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, reached_step, states
+from model.training.cluster_environment import ExternalProcesses
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
-from model.training.distributed import ExternalProcesses, World, init_distributed, main_process_first
 from model.training.exchange import ExchangedSteps, OwnedSteps, exchange_group, message_of
 from model.training.heldout_loss import heldout_loss_of
 from model.training.module import EditModule

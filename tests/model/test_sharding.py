@@ -19,11 +19,11 @@ from torch.distributed.tensor import DTensor
 
 from model.config import InferenceConfig, ModelConfig
 from model.net.config import DiTConfig
+from model.net.distributed import World
 from model.net.dit import DiT
 from model.sequence.interleave import TokenSequence
 from model.sequence.packing import PackedBatch, pack
 from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
-from model.training.distributed import World
 from model.training.fsdp import before_micro_batch, mesh_of, reduce_gradients, shard
 from model.training.lockstep import lockstep
 from model.training.optimizer import optimizer_of

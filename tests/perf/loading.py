@@ -22,9 +22,9 @@ import yaml
 from model.config import ModelConfig
 from model.data.batch import DataConfig, StepBatch, collate
 from model.data.dataset import EditDataset
+from model.net.distributed import World
 from model.training.config import FitConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
-from model.training.distributed import World
 from model.training.precompute import precompute
 from model.training.setup import build_datasets
 from model.training.trainer import loader
