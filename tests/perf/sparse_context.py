@@ -161,16 +161,16 @@ def _said(mean: Mean, sign: str = "") -> str:
 def sampled(editor: Editor, way: Way) -> Iterator[Spent]:
     """Counts what edits in this block cost; under `windows` they are sampled so."""
     spent = Spent()
-    branch, sample = sampler.Branch, window.sample
+    branch, sample_many = sampler.Branch, window.sample_many
     config, copies = editor.config.network, editor.config.extras.copy_bias is not None
 
     class Counted(branch):  # type: ignore[misc, valid-type]
         """Adds the operations of its runs."""
 
-        def __init__(self, dit: Any, sequences: Any, flow: Any) -> None:
+        def __init__(self, dit: Any, sequences: Any, flow: Any, group: Any = None) -> None:
             self.shapes = [shape_of(s) for s in sequences]
             spent.operations += edit_flops(config, self.shapes, 0, False, copies)
-            super().__init__(dit, sequences, flow)
+            super().__init__(dit, sequences, flow, group)
 
         def velocity(self, x: Tensor, t: float) -> Tensor:
             once, whole = (edit_flops(config, self.shapes, n, False, copies) for n in (0, 1))
@@ -178,19 +178,20 @@ def sampled(editor: Editor, way: Way) -> Iterator[Spent]:
             found: Tensor = super().velocity(x, t)
             return found
 
-    def in_windows(dit: Any, with_text: TokenSequence, *rest: Any, **more: Any) -> Tensor:
-        noise, flow, inference = rest[1:4]
-        spent.operations += windowed_flops(config, shape_of(with_text), inference.steps, way.share, copies)
-        return sample_in_windows(branch, dit, with_text, noise, flow, inference.steps, way.share)
+    def in_windows(dit: Any, jobs: Any, flow: Any, inference: Any, *rest: Any, **more: Any) -> list[Tensor]:
+        (job,) = jobs
+        shape, steps = shape_of(job.with_text), inference.steps
+        spent.operations += windowed_flops(config, shape, steps, way.share, copies)
+        return [sample_in_windows(branch, dit, job.with_text, job.noise, flow, steps, way.share)]
 
     try:
         if way.beyond == "windows":
-            window.sample = in_windows  # type: ignore[assignment]
+            window.sample_many = in_windows  # type: ignore[assignment]
         else:
             sampler.Branch = Counted  # type: ignore[misc]
         yield spent
     finally:
-        sampler.Branch, window.sample = branch, sample  # type: ignore[misc]
+        sampler.Branch, window.sample_many = branch, sample_many  # type: ignore[misc]
 
 
 def sample_in_windows(
