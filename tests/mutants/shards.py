@@ -83,8 +83,8 @@ MUTANTS = (
     Mutant(
         "rounds frame rates",
         "shards/video_writer.py",
-        "rate = Fraction(fps).limit_denominator(1001)",
-        "rate = Fraction(round(fps))",
+        "rate, index = Fraction(fps).limit_denominator(1001), 0",
+        "rate, index = Fraction(round(fps)), 0",
         (f"{MEDIA}::test_video_goes_round_byte_for_byte_the_same",),
         "30000/1001 is not 30: sound, masks and spans drift apart",
     ),
