@@ -11,7 +11,7 @@ from pathlib import Path
 from model.config import fitted_size
 from model.inference.editor import Editor
 from model.inference.inputs import IMAGE_SUFFIXES
-from model.inference.instruction import check_instruction
+from model.inference.instruction import Instruction, check_instruction
 from model.inference.request import pixels_per_token
 from model.planner.flops import edit_flops
 from model.planner.work import Shape
@@ -83,7 +83,7 @@ class Speed:
 
 def estimate(
     editor: Editor,
-    text: str,
+    text: str | Instruction,
     media: Mapping[str, Path],
     frames: int | None = None,
     steps: int | None = None,
@@ -142,8 +142,10 @@ def _extent(path: Path) -> tuple[int, int, int]:
     return info.frames, info.height, info.width
 
 
-def _makes_image(text: str, media: Mapping[str, Path], default: bool) -> bool:
+def _makes_image(text: str | Instruction, media: Mapping[str, Path], default: bool) -> bool:
     """Whether the text asks for an image; the default while it cannot be read."""
+    if isinstance(text, Instruction):
+        return text.makes_image
     try:
         return check_instruction(text, media).makes_image
     except SequenceError:  # it is still being typed

@@ -153,7 +153,7 @@ class EditService:
         """
         check(media, frames, self.config)
         instruction = check_instruction(text, media)
-        work = estimate(self.editor, text, media, frames, **settings).flops
+        work = estimate(self.editor, instruction, media, frames, **settings).flops
         job = self._jobs[session] = Job(threading.Event())
 
         def tick(done: int, total: int) -> None:

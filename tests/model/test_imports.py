@@ -1,8 +1,8 @@
 """`import model` and every module of it need torch, lightning, safetensors and numpy only.
 
 Besides what `shards` needs (PyAV, pydantic, OpenCV, Pillow): a GPU node has no transformers, jsonargparse,
-rich or Gradio. The modules that are the page itself are left out; `model.app.server` imports them when it
-serves it.
+rich, Gradio or FastAPI. The modules that are the page or the HTTP interface are left out; they are imported
+when it is served.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import lightning, lightning.pytorch.loggers
 
 class Blocker:
     names = {"transformers", "tokenizers", "jsonargparse", "ray", "webdataset", "gradio",
-             "curation", "benchmark", "scipy", "rich", "tensorboard"}
+             "curation", "benchmark", "scipy", "rich", "tensorboard", "fastapi", "starlette", "uvicorn"}
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -31,7 +31,9 @@ for name in [n for n in sys.modules if n.partition(".")[0] in Blocker.names]:
 sys.meta_path.insert(0, Blocker())
 import model
 for module in pkgutil.walk_packages(model.__path__, "model."):
-    needs_server = [f"model.app.{name}" for name in ("page", "security", "calls", "client", "uploads")]
+    page = ("page", "parts", "listeners", "security", "calls", "client", "uploads")
+    service = ("api", "forms", "security", "server")
+    needs_server = [f"model.app.{name}" for name in page] + [f"model.serving.{name}" for name in service]
     if module.name not in ("model.__main__", *needs_server):
         importlib.import_module(module.name)
 assert model.Editor.__module__ == "model.inference.editor"
