@@ -15,6 +15,8 @@ from model.net.transformer import Transformer
 from model.sequence.rope import mark_constants
 from shards.errors import SettingError
 
+ROUNDED = "rounded_to"  # attribute of a network whose weights an edit has rounded
+
 
 @contextmanager
 def accelerated(network: Transformer, shortcuts: Shortcuts) -> Iterator[None]:
@@ -45,9 +47,11 @@ def accelerated(network: Transformer, shortcuts: Shortcuts) -> Iterator[None]:
 
 
 def held_as(network: Transformer) -> str:
-    """How the weights of the blocks are held, in the words of `Shortcuts.weights`."""
-    kinds = {layer.kind for layer in network.blocks.modules() if isinstance(layer, FrozenLinear)}
-    return next((kind for kind in ("int8", "fp8") if kind in kinds), "as_loaded")
+    """How the weights of the blocks are held, in the words of `Shortcuts.weights`.
+
+    A base that is trained in fewer bits beside an adapter is held as it was loaded.
+    """
+    return str(getattr(network, ROUNDED, "as_loaded"))
 
 
 @torch.inference_mode(False)  # weights made in a caller's inference mode could not be moved again
@@ -74,8 +78,15 @@ def hold_weights(network: Transformer, weights: str) -> None:
             raise SettingError(
                 f"shortcuts.weights: {network.device.type} has no fp8 numbers; choose int8"
             ) from error
+    kinds = {layer.kind for layer in network.blocks.modules() if isinstance(layer, FrozenLinear)}
+    if kinds:
+        raise SettingError(
+            f"shortcuts.weights: these weights were loaded in fewer bits ({', '.join(sorted(kinds))}); leave "
+            "it out"
+        )
     network.blocks.requires_grad_(False)
     freeze_base(network, "int8" if weights == "int8" else "fp8")
+    setattr(network, ROUNDED, weights)
 
 
 def weight_bytes(network: Transformer) -> int:

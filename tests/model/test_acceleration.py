@@ -18,6 +18,7 @@ from model.config import InferenceConfig
 from model.flow.flow_matching import FlowConfig
 from model.inference.sampler import Job, packs, sample, sample_many
 from model.net.dit import DiT
+from model.net.frozen_linear import freeze_base
 from model.net.transformer import Transformer
 from model.net.wan import WanExperts, WanTransformer
 from model.sequence.interleave import (
@@ -310,3 +311,15 @@ def test_compiled_blocks_give_the_same_and_leave_the_network_as_it_was(trained_l
         made = sample_many(network, [one], FLOW, config)[0]
     torch.testing.assert_close(made, plain, rtol=1e-4, atol=1e-4)
     assert "forward" not in vars(block)
+
+
+def test_weights_that_were_loaded_in_fewer_bits_stay_so(trained_like: DiT) -> None:
+    trained_like.requires_grad_(False)
+    freeze_base(trained_like, "int8")
+    with accelerated(trained_like, Shortcuts()):
+        pass
+    with (
+        pytest.raises(SettingError, match=r"loaded in fewer bits \(int8\)"),
+        accelerated(trained_like, Shortcuts(weights="fp8")),
+    ):
+        pass
