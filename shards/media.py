@@ -447,6 +447,12 @@ def resize(frames: np.ndarray, size: Size) -> np.ndarray:
     return out if stacked else out[0]
 
 
+def shrunk_size(size: Size, longest: int) -> Size:
+    """(height, width) with the longer side at most `longest`, of about the same aspect; never enlarged."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 @functools.lru_cache(maxsize=4096)  # data sets have few sizes; a miss takes a fifth of a millisecond
 def fit_size(
     height: int, width: int, *, min_area: int = 256 * 256, max_area: int = 512 * 512, multiple: int = 16

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.files import write_bytes
-from shards.media import iter_frames, resize
+from shards.media import iter_frames, resize, shrunk_size
 
 LONGEST = 288  # pixels of the longer side
 QUALITY = 70
@@ -26,8 +26,7 @@ def write_poster(video: Path, frame: np.ndarray) -> None:
     """Write `frame`, uint8 RGB [H, W, 3], as the poster beside a video."""
     from PIL import Image
 
-    scale = min(1.0, LONGEST / max(frame.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
+    size = shrunk_size((frame.shape[0], frame.shape[1]), LONGEST)
     held = io.BytesIO()
-    Image.fromarray(resize(frame[None], (height, width))[0]).save(held, "JPEG", quality=QUALITY)
+    Image.fromarray(resize(frame[None], size)[0]).save(held, "JPEG", quality=QUALITY)
     write_bytes(video.with_suffix(".jpg"), held.getvalue())

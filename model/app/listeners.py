@@ -29,7 +29,7 @@ from model.app.thumbnails import EXAMPLES, Entry, History, data_address, thumbna
 from model.inference.templates import FORMS, Form
 from model.sequence.interleave import SequenceError
 from shards.errors import ConfigError, EditVerseError, first_line
-from shards.media import MediaError, probe, resize, write_image
+from shards.media import MediaError, probe, resize, shrunk_size, write_image
 from shards.video_writer import write_mask
 
 LOG = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class Listeners:
             picture = frame_at(Path(path), number)
         except MediaError as error:
             raise gr.Error(for_people(error, {"video1": Path(path)}), print_exception=False) from None
-        scale = min(1.0, PAD_SIDE / max(picture.shape[:2]))
-        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        height, width = shrunk_size((picture.shape[0], picture.shape[1]), PAD_SIDE)
         shown = data_address(resize(picture, (height, width)))
         pad = (
             f'<div class="pad"><img alt="frame {number}" src="{shown}">'
@@ -137,8 +136,7 @@ class Listeners:
                 check({"video1": path}, None, self.desk.config)
                 made = read_drawing(drawing)
                 picture = frame_at(path, made.frame)
-                scale = min(1.0, MASK_SIDE / max(picture.shape[:2]))
-                mask = made.render(*(max(1, round(side * scale)) for side in picture.shape[:2]))
+                mask = made.render(*shrunk_size((picture.shape[0], picture.shape[1]), MASK_SIDE))
                 if not mask.any():
                     raise RequestRejected("nothing is drawn yet: paint over what is to be changed")
                 if video:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from model.app.service import RequestRejected, is_video
+from model.inference.two_pass import as_clause
 from shards.errors import EditVerseError
 from shards.limits import parse_json
 from shards.media import iter_frames, probe, read_image, resize
@@ -183,9 +184,7 @@ def with_mask(text: str, sources: Sequence[str]) -> str:
     source = next((f"<{name}>" for name in sources if text.lstrip().startswith(f"<{name}> ")), None)
     if source is None:
         return f"{text.rstrip()} <mask>".lstrip()
-    words = text.lstrip().removeprefix(source).strip()
-    first = words.split(" ", 1)[0]
-    return f"{source} Use <mask> to {words if first.isupper() else words[:1].lower() + words[1:]}"
+    return f"{source} Use <mask> to {as_clause(text.lstrip().removeprefix(source).strip())}"
 
 
 def overlay(picture: np.ndarray, mask: np.ndarray, height: int = 120) -> np.ndarray:

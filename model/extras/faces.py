@@ -14,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shards.media import shrunk_size
+
 EVERY = 4  # frames from one search to the next; between them faces are followed
 SIDE = 480  # pixels of the longer side that is searched
 SMALLEST = 1 / 12  # of the shorter side; smaller ones take several times as long to search for
@@ -31,17 +33,17 @@ def find_faces(frames: np.ndarray) -> np.ndarray:
     A face of a video counts where it was detected twice; between, it is followed by its looks.
     """
     height, width = frames.shape[1:3]
-    scale = min(1.0, SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    rows, columns = shrunk_size((height, width), SIDE)
     grey = [
-        cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for f in frames
+        cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (columns, rows), interpolation=cv2.INTER_AREA)
+        for f in frames
     ]
     searched = {t: _detect(grey[t]) for t in range(0, len(grey), EVERY)}
     marked = np.zeros(frames.shape[:3], np.uint8)
     tracks: list[dict[int, Box]] = []
     for start, boxes in searched.items():
         for box in boxes:
-            if any(start in track and _overlap(track[start], box) > SAME for track in tracks):
+            if _any(box, [track[start] for track in tracks if start in track]):
                 continue
             ahead = _follow(grey, range(start, len(grey)), box)
             tracks.append(_follow(grey, range(start, -1, -1), box) | ahead)
@@ -50,7 +52,7 @@ def find_faces(frames: np.ndarray) -> np.ndarray:
         if len(seen) < min(2, len(searched)):
             continue
         for t, box in track.items():
-            _draw(marked[t], box, (width / size[0], height / size[1]))
+            _draw(marked[t], box, (width / columns, height / rows))
     return marked
 
 

@@ -65,6 +65,10 @@ def _source_and_words(plan: Request) -> tuple[str, str]:
             "ground: finds the region of an edit of one video or image by words; here are "
             f"{', '.join(f'<{name}>' for name in plan.clips) or 'no media'} to make <{plan.target}> of"
         )
-    words = plan.instruction.words.rstrip(".!")
+    return source, as_clause(plan.instruction.words.rstrip(".!"))
+
+
+def as_clause(words: str) -> str:
+    """An instruction as it goes on after "I want to"; a first word in capitals stays."""
     first = words.split(" ", 1)[0]
-    return source, words if first.isupper() else words[:1].lower() + words[1:]
+    return words if first.isupper() else words[:1].lower() + words[1:]

@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from shards.media import shrunk_size
+
 THRESHOLD = 27.0  # of 255, the default of PySceneDetect's ContentDetector
 PROMINENCE = 2.0  # times the change on either side: a fast pan changes every frame, a cut one
 SIDE = 64  # pixels of the longer side that frames are compared at
@@ -39,8 +41,7 @@ def find_cuts(pictures: Iterable[np.ndarray]) -> list[int]:
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at which a frame of this size is compared: the longer side `SIDE` at most."""
-    scale = min(1.0, SIDE / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return shrunk_size(size, SIDE)
 
 
 def _thumbnail(picture: np.ndarray) -> Any:
