@@ -42,7 +42,7 @@ DATA: dict[str, tuple[str, str]] = {
     "stats": ("shards", "sizes, lengths, tasks and scores"),
     "browse": ("shards", "a page to look through samples on"),
 }
-SPEEDRUN = "from clips and a base to a scored editor: run, plan, status, bill, ..."
+SPEEDRUN = "from clips and a base to a scored editor: run, status, bill, ..."
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",

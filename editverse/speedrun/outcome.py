@@ -55,14 +55,15 @@ def units_of(stage: Stage, run: Path) -> dict[str, float]:
 
 
 def line_of(stage: Stage, units: dict[str, float], log: Path) -> str:
-    """A stage's outcome in words; the last line of its log where nothing is known of it."""
+    """A stage's outcome in words, without paths; the last line of its log where nothing is known of it."""
     if "candidates" in units:
         return f"{units['retained']:.0f} of {units['candidates']:.0f} samples kept"
     for name in ("samples", "steps", "items"):
         if name in units:
             words = f"{units[name]:,.0f} {name}"
             return f"{words} scored" if name == "items" else words
-    return last_line(log) or "done"
+    said = last_line(log)
+    return said if said and "/" not in said else "done"  # a line is the same for the same run elsewhere
 
 
 def last_line(log: Path, most: int = MAX_LINE) -> str:
