@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.quality.plant import CLEAN, Shrink, plant, read_labels
 from shards.reader import ShardSet
 from shards.verify import verify
 from shards.writer import Item, write_shards
-from tests.planted_defects import CLEAN, Shrink, plant, read_labels
 
 
 def test_chosen_samples_get_one_defect_each_and_the_others_none(
