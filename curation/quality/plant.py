@@ -72,6 +72,7 @@ def plant(
     seed: int = 0,
     once: bool = True,
     shrink: Shrink = AS_IT_IS,
+    tasks: Sequence[str] = (),
 ) -> list[Label]:
     """Write the samples of some folders of shards anew, some of them with a defect; keys stay what they are.
 
@@ -80,6 +81,7 @@ def plant(
         clean: how many others are written as they are; all when None.
         once: take one sample only of those that share a target (with and without the mask in the text).
         shrink: makes pairs small first; what else a sample holds stays as it is.
+        tasks: of the samples that are taken; all where none is named.
 
     Returns:
         A label for each sample that was written, by key; also in `<out>.labels.jsonl`.
@@ -89,7 +91,7 @@ def plant(
     """
     if unknown := sorted(set(counts) - set(KINDS)):
         raise SettingError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
-    records, shuffled = list(_records(folders, once)), random.Random(seed)
+    records, shuffled = list(_records(folders, once, tasks)), random.Random(seed)
     shuffled.shuffle(records)
     left = {kind: count for kind, count in counts.items() if count}
     labels: list[Label] = []
@@ -156,19 +158,19 @@ def write_votes(labels: Sequence[Label], path: str | Path, share: float = 1.0, s
     return len(votes)
 
 
-def count_pairs(folders: Sequence[str | Path], once: bool = True) -> int:
+def count_pairs(folders: Sequence[str | Path], once: bool = True, tasks: Sequence[str] = ()) -> int:
     """How many samples `plant` takes of some folders."""
-    return sum(1 for _ in _records(folders, once))
+    return sum(1 for _ in _records(folders, once, tasks))
 
 
-def _records(folders: Sequence[str | Path], once: bool) -> Iterator[Record]:
+def _records(folders: Sequence[str | Path], once: bool, tasks: Sequence[str]) -> Iterator[Record]:
     """The pairs of some folders; one of those that share their media, without the mask in its text."""
     seen: set[str | None] = set()
     for folder in folders:
         opened = ShardSet(folder)
         for key in sorted(opened.keys, key=lambda key: ("mask" in key.rsplit("-", 1)[-1], key)):
             sample = opened.sample(key)
-            if (names := names_of(sample)) is None:
+            if (names := names_of(sample)) is None or (tasks and sample.task not in tasks):
                 continue
             shown = "".join(str(sample.media[name].sha256) for name in sorted(names))
             if once and shown in seen:

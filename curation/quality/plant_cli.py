@@ -35,6 +35,7 @@ def plant_defects(
     kinds: tuple[str, ...] = KINDS,
     each: int | None = None,
     clean: int | None = None,
+    tasks: tuple[str, ...] = (),
     repeats: bool = False,
     labels: Path | None = None,
     labelled: float = 1.0,
@@ -51,6 +52,7 @@ def plant_defects(
         kinds: of defects, all when left out; a pair in which one would hardly show gets another.
         each: pairs with a defect of each kind, in place of --share.
         clean: pairs without a defect; all others when left out.
+        tasks: of the samples that are taken; all when left out.
         repeats: take also the samples that show another one's pair, under other words.
         labels: JSONL file of labels, as a person would give them with `label`.
         labelled: share of the pairs that are labelled there.
@@ -66,18 +68,18 @@ def plant_defects(
         raise SettingError("--out: name a folder; there are several of shards")
     target = Path(out or f"{folders[0].rstrip('/')}-planted")
     if each is None:
-        pairs = count_pairs(folders, not repeats)
+        pairs = count_pairs(folders, not repeats, tasks)
         counts = dict.fromkeys(kinds, max(1, round(pairs * share / max(1, len(kinds)))))
     else:
         counts = dict.fromkeys(kinds, each)
     settings = {
         "shards": {folder: [row.sha256 for row in ShardSet(folder).rows] for folder in folders},
         "counts": counts,
-        "others": [clean, seed, repeats, height, frames],
+        "others": [clean, seed, [*tasks], repeats, height, frames],
     }
     with exclusive(target, "--out"):
         if not _is_planted(target, settings):
-            plant(folders, target, counts, clean, seed, not repeats, Shrink(height, frames))
+            plant(folders, target, counts, clean, seed, not repeats, Shrink(height, frames), tasks)
     planted = read_labels(target)
     table = Table("planted", "pairs")
     for kind, count in sorted(
