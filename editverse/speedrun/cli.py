@@ -125,7 +125,7 @@ def _recipe(path: Path | None) -> tuple[str, tuple[Stage, ...]]:
 
 
 # Commands of other modules: name -> (module, function); imported when they are asked for.
-LATER: dict[str, tuple[str, str]] = {}
+LATER: dict[str, tuple[str, str]] = {"base": ("base", "base")}
 
 
 def main() -> int:

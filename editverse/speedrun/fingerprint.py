@@ -2,12 +2,13 @@
 
 A stage is skipped while this is what it was. Of a configuration in YAML or JSON counts what it says, so that
 comments, layout and the order of keys cost nothing; configurations that it names are followed. What lies in
-the run's folder is made by the stages themselves and counts by them.
+the run's folder, or what a command is told to write, is made by the stages themselves and counts by them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editverse.speedrun.recipe import Stage
+from editverse.speedrun.recipe import Stage, without_launcher
 from shards.errors import EditVerseError
 from shards.files import sha256_of
 from shards.limits import read_json, read_yaml
@@ -81,15 +82,17 @@ def inputs_of(stages: Sequence[Stage], run: Path) -> dict[str, Inputs]:
         run: the run's folder, in which the commands are carried out.
     """
     found: dict[str, Inputs] = {}
+    pairs = [pair for stage in stages for command in stage.commands for pair in itertools.pairwise(command)]
+    made = {word for before, word in pairs if before in OUTPUTS}
     for stage in stages:
         files: dict[str, str] = {}
         for command in stage.commands:
-            for before, word in zip(("", *command), command, strict=False):
-                if before not in OUTPUTS:
-                    for part in {word, word.partition("=")[2]}:
-                        _add(files, part, run, run)
+            for word in set(command) - made:
+                for part in {word, word.partition("=")[2]}:
+                    _add(files, part, run, run)
         needs = {need: found[need].fingerprint for need in stage.needs}
-        found[stage.name] = Inputs(stage.commands, dict(sorted(files.items())), needs)
+        commands = tuple(map(without_launcher, stage.commands))
+        found[stage.name] = Inputs(commands, dict(sorted(files.items())), needs)
     return found
 
 

@@ -37,7 +37,7 @@ def num_samples(folder: Path) -> int:
 def units_of(stage: Stage, run: Path) -> dict[str, float]:
     """Numbers of what a stage made: samples, pairs before and after a filter, optimizer steps, items."""
     units: dict[str, float] = {}
-    folders = list(shard_folders(run, stage.makes))
+    folders = list(shard_folders(run, stage.counts or stage.makes))
     if folders:
         units["samples"] = sum(map(num_samples, folders))
     retained = [_mapping(folder / "retention.json").get("total") for folder in folders]

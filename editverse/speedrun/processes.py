@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from editverse.speedrun.recipe import PYTHON
+from editverse.speedrun.recipe import LAUNCHER, PYTHON
 from editverse.speedrun.records import STAGES, Spent
 from shards.errors import EditVerseError
 from shards.files import InUseError, write_json
@@ -231,7 +231,7 @@ def _die_with(parent: int) -> None:
 
 def stop(process: subprocess.Popen[bytes], command: Sequence[str]) -> None:
     """Tell a command to end soon: training saves its state first."""
-    if "torch.distributed.run" in command:  # which passes SIGTERM on, and kills after half a minute
+    if tuple(command[:3]) == LAUNCHER:  # which passes SIGTERM on, and kills after half a minute
         for pid in _children(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)

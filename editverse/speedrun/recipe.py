@@ -20,7 +20,8 @@ from shards.errors import ConfigError
 BEGIN = "# stage "
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 PYTHON = "python"  # as the text has it; carried out by the interpreter that runs the runner
-OPTIONS = ("needs", "makes", "least", "gpus")
+OPTIONS = ("needs", "makes", "counts", "least", "gpus")
+LAUNCHER = (PYTHON, "-m", "torch.distributed.run")
 
 
 class RecipeError(ConfigError):
@@ -37,7 +38,8 @@ class Stage:
         needs: stages before it whose output it reads.
         makes: files and folders, relative to the run, that are moved away before it is done anew with other
             settings.
-        least: samples that must be in the shard folders of `makes` when it is done; None for any number.
+        counts: of `makes`, the folders of shards whose samples are its outcome; all of them when empty.
+        least: samples that must be in those when it is done; None for any number.
         gpus: that it works on; 0 for none.
     """
 
@@ -45,8 +47,16 @@ class Stage:
     commands: tuple[tuple[str, ...], ...]
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
     least: int | None = None
     gpus: int = 0
+
+
+def without_launcher(command: tuple[str, ...]) -> tuple[str, ...]:
+    """A command without torchrun and its options: how many processes share the work does not change it."""
+    if command[:3] == LAUNCHER and "--" in command:
+        return (*command[:2], *command[command.index("--") + 1 :])
+    return command
 
 
 def read_recipe(text: str) -> tuple[Stage, ...]:
@@ -104,13 +114,15 @@ def _stage(name: str, options: dict[str, str], lines: Sequence[tuple[str, ...]],
             if not value.isdigit():
                 raise RecipeError(f"recipe: stage {name}: --{option} {value[:40]}: expected a whole number")
             numbers[option] = int(value)
-    needs, makes = (tuple(filter(None, options.get(o, "").split(","))) for o in ("needs", "makes"))
+    needs, makes, counts = (
+        tuple(filter(None, options.get(option, "").split(","))) for option in ("needs", "makes", "counts")
+    )
     if name in before:
         raise RecipeError(f"recipe: stage {name} is there twice")
     if not lines:
         raise RecipeError(f"recipe: stage {name} has no command")
     if unknown := [need for need in needs if need not in before]:
         raise RecipeError(f"recipe: stage {name} needs {unknown[0]}, which is no stage before it")
-    if odd := [path for path in makes if Path(path).is_absolute() or ".." in Path(path).parts]:
+    if odd := [path for path in (*makes, *counts) if Path(path).is_absolute() or ".." in Path(path).parts]:
         raise RecipeError(f"recipe: stage {name}: --makes {odd[0]}: is no path inside the run's folder")
-    return Stage(name, tuple(lines), needs, makes, numbers.get("least"), numbers.get("gpus", 0))
+    return Stage(name, tuple(lines), needs, makes, counts, numbers.get("least"), numbers.get("gpus", 0))

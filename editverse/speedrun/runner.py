@@ -134,7 +134,7 @@ class _Work:
         self.attempt = 1 + sum(line["event"] == "start" for line in lines)
         begun: dict[str, Any] = {
             "fingerprint": fingerprint,
-            "commands": [list(command) for command in self.stage.commands],
+            "commands": [list(command) for command in self.inputs.commands],
             "needs": self.inputs.needs,
             "files": self.inputs.files,
         }
