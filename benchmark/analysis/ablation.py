@@ -112,8 +112,8 @@ class Cell:
 def read_study(path: Path) -> Ablation:
     """Read a study's file; BenchmarkError names the field that is wrong.
 
-    `train`, `config`, `mixture` and `metrics` are files relative to it; `shards` are folders of data, and like
-    all data relative to where the command is given.
+    `train`, `config`, `mixture` and `metrics` are files relative to it; `shards` are folders of data,
+    and like all data relative to where the command is given.
     """
     path = config_file(path)
     try:
