@@ -14,7 +14,8 @@ from tests.terminal import ROOT, environment
 
 SCRIPT = ROOT / "scripts" / "speedrun.sh"
 SIZES = sorted(path.parent.name for path in (ROOT / "configs" / "speedrun").glob("*/settings.yaml"))
-STAGES = [
+STAGES = ["base", "clips", "curation", "imports", "gates", "latents"]
+STAGES += ["stage1", "stage2", "distill", "bench", "report"]
     "base",
     "clips",
     "curation",
