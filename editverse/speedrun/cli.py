@@ -125,7 +125,11 @@ def _recipe(path: Path | None) -> tuple[str, tuple[Stage, ...]]:
 
 
 # Commands of other modules: name -> (module, function); imported when they are asked for.
-LATER: dict[str, tuple[str, str]] = {}
+LATER: dict[str, tuple[str, str]] = {
+    "bill": ("bill_cli", "bill"),
+    "calibrate": ("bill_cli", "calibrate"),
+    "compare": ("bill_cli", "compare"),
+}
 
 
 def main() -> int:
