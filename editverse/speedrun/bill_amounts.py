@@ -175,11 +175,11 @@ def read_size(size: str, gpus: int | None = None) -> SizePlan:
         for option, value in zip(words[::2], words[1::2], strict=True):
             _set(trainings[name], option.removeprefix("--").split("."), parse_yaml(value, option))
     path = folder / AMOUNTS
-    value = _mapping(path)
-    entries = value.pop("by_gpus", None) or {}
+    told = _mapping(path)
+    entries = told.pop("by_gpus", None) or {}
     fitting = [number for number in entries if number <= max(1, count)]
     changes = entries[max(fitting)] if fitting else {}
-    amounts: Amounts = from_dict(Amounts, value | changes, str(path))
+    amounts: Amounts = from_dict(Amounts, told | changes, str(path))
     return SizePlan(size, folder, count, str(settings.get("base")), amounts, trainings)
 
 
