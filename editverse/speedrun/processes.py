@@ -60,9 +60,10 @@ def hold(run: Path, say: Callable[[str], None], patience: float = PATIENCE) -> I
                 if not _is_dead(holder):
                     raise InUseError(f"--run {run}: another speedrun is at work in it") from None
                 if not waited:
+                    _signal_group(holder, signal.SIGTERM)  # what its command had started may not know yet
                     say(f"waiting for process {holder.get('command_pid')} of a killed attempt to end")
                 if time.monotonic() > deadline:
-                    _kill_group(holder)
+                    _signal_group(holder, signal.SIGKILL)
                     deadline = float("inf")
                 waited = True
                 time.sleep(POLL)
@@ -92,11 +93,11 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     return here and started(int(pid or 0)) != holder.get("pid_start")
 
 
-def _kill_group(holder: dict[str, Any]) -> None:
+def _signal_group(holder: dict[str, Any], number: int) -> None:
     pid = holder.get("command_pid")
     if isinstance(pid, int):  # its group keeps this number while any process of it is left
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, number)
 
 
 def _stat(pid: int) -> list[str]:
@@ -184,9 +185,9 @@ def carry_out(
             )
         except FileNotFoundError:
             raise EditVerseError(f"{argv[0]}: no such program") from None
-        _write_holder(run, process.pid)
         meter, spent, looked = CpuMeter(process.pid), Spent(), 0.0
         try:
+            _write_holder(run, process.pid)
             while process.poll() is None:
                 time.sleep(POLL)
                 seconds = time.monotonic() - began
