@@ -126,9 +126,9 @@ def _recipe(path: Path | None) -> tuple[str, tuple[Stage, ...]]:
 
 # Commands of other modules: name -> (module, function); imported when they are asked for.
 LATER: dict[str, tuple[str, str]] = {
-    "bill": ("bill_cli", "bill"),
-    "calibrate": ("bill_cli", "calibrate"),
-    "compare": ("bill_cli", "compare"),
+    "bill": ("bill.cli", "bill"),
+    "calibrate": ("bill.cli", "calibrate"),
+    "compare": ("bill.cli", "compare"),
 }
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from editverse.speedrun.bill import BILL, STAGES, Bill, BillError, StageCost, read_bill, write_bill
-from editverse.speedrun.bill_amounts import read_size
-from editverse.speedrun.bill_cli import bill, calibrate, compare, make_bill
-from editverse.speedrun.calibration import Calibration, StageTime, fit, machine, write_calibration
+from editverse.speedrun.bill.amounts import read_size
+from editverse.speedrun.bill.calibration import Calibration, StageTime, fit, machine, write_calibration
+from editverse.speedrun.bill.cli import bill, calibrate, compare, make_bill
+from editverse.speedrun.bill.costs import BILL, STAGES, Bill, BillError, StageCost, read_bill, write_bill
 from shards.errors import ConfigError, EditVerseError, SettingError
 
 MEDIA = {"min_area": 57600, "max_area": 230400, "frames": 81, "fps": 16.0}

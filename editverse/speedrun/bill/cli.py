@@ -8,9 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from editverse.speedrun.bill import BILL, Bill, StageCost, read_bill, write_bill
-from editverse.speedrun.bill_amounts import SizePlan, read_size
-from editverse.speedrun.calibration import (
+from editverse.speedrun.bill.amounts import SizePlan, read_size
+from editverse.speedrun.bill.calibration import (
     DEFAULT,
     SHIPPED,
     Calibration,
@@ -22,8 +21,9 @@ from editverse.speedrun.calibration import (
     today,
     write_calibration,
 )
+from editverse.speedrun.bill.costs import BILL, Bill, StageCost, read_bill, write_bill
+from editverse.speedrun.bill.scaling import timed_runs
 from editverse.speedrun.records import read_record
-from editverse.speedrun.scaling import timed_runs
 from shards.errors import ConfigError, SettingError
 from shards.resources import config_root
 from shards.terminal import print_table
@@ -160,7 +160,7 @@ def make_bill(plan: SizePlan, calibration: Path | None = None) -> Bill:
         else:
             rows[stage] = row
     if missing:
-        from editverse.speedrun.bill_estimates import estimator  # brings torch, which timed bills need not
+        from editverse.speedrun.bill.estimates import estimator  # brings torch, which timed bills need not
 
         estimates = estimator(plan)
         rows |= {stage: estimates.cost(stage) for stage in missing}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editverse.speedrun.bill import STAGES
+from editverse.speedrun.bill.costs import STAGES
 from editverse.speedrun.settings import folder_of, gpu_options, read_settings
 from shards.errors import ConfigError, SettingError
 from shards.limits import parse_yaml, read_yaml, shown

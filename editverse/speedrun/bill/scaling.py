@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from editverse.speedrun.bill_amounts import AMOUNTS, SizePlan
+from editverse.speedrun.bill.amounts import AMOUNTS, SizePlan
 from shards.errors import SettingError
 from shards.limits import read_yaml
 from shards.resources import config_root

@@ -16,8 +16,8 @@ import numpy as np
 from curation.engine.estimate import parts_on_gpu
 from curation.engine.run_all import read_runs
 from curation.engine.task_config import build, default_config, load_config
-from editverse.speedrun.bill import BillError, StageCost
-from editverse.speedrun.bill_amounts import AMOUNTS, TRAININGS, SizePlan
+from editverse.speedrun.bill.amounts import AMOUNTS, TRAININGS, SizePlan
+from editverse.speedrun.bill.costs import BillError, StageCost
 from model.config import MediaConfig, fitted_size
 from model.data.mixture import MixtureSampler
 from model.encoders.flops import WAN_AUTOENCODERS, decoder_flops, encoder_flops, umt5_flops

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from editverse.speedrun.bill import BILL, STAGES, StageCost, read_bill
+from editverse.speedrun.bill.costs import BILL, STAGES, StageCost, read_bill
 from editverse.speedrun.records import read_record
 from shards.errors import ConfigError
 from shards.files import write_json
