@@ -183,7 +183,8 @@ print) recipe ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
 slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" ;;
 run)
-  mkdir -p "$out"
+  # The bill first; then whatever is not done.
+  "$python" -m editverse.speedrun bill "$size" --gpus "$gpus" ${limit:+--max_gpu_hours "$limit"} --out "$out/bill.json"
   text=$(recipe)
   exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
   ;;

@@ -125,7 +125,12 @@ def _recipe(path: Path | None) -> tuple[str, tuple[Stage, ...]]:
 
 
 # Commands of other modules: name -> (module, function); imported when they are asked for.
-LATER: dict[str, tuple[str, str]] = {"base": ("base", "base")}
+LATER: dict[str, tuple[str, str]] = {
+    "base": ("base", "base"),
+    "bill": ("bill.cli", "bill"),
+    "calibrate": ("bill.cli", "calibrate"),
+    "compare": ("bill.cli", "compare"),
+}
 
 
 def main() -> int:

@@ -16,18 +16,6 @@ SCRIPT = ROOT / "scripts" / "speedrun.sh"
 SIZES = sorted(path.parent.name for path in (ROOT / "configs" / "speedrun").glob("*/settings.yaml"))
 STAGES = ["base", "clips", "curation", "imports", "gates", "latents"]
 STAGES += ["stage1", "stage2", "distill", "bench", "report"]
-    "base",
-    "clips",
-    "curation",
-    "imports",
-    "gates",
-    "latents",
-    "stage1",
-    "stage2",
-    "distill",
-    "bench",
-    "report",
-]
 
 
 def speedrun(*words: object) -> subprocess.CompletedProcess[str]:
