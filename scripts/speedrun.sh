@@ -181,10 +181,18 @@ recipe() {
 case $mode in
 print) recipe ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
-slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" ;;
+slurm)
+  jobs=()
+  for name in cpus nodes train_nodes gpus_per_node time options gpu_options; do
+    setting=slurm_$name
+    [[ -z ${!setting:-} ]] || jobs+=("--slurm.$name=${!setting}")
+  done
+  recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${jobs[@]}"
+  ;;
 run)
-  # The bill first; then whatever is not done.
-  "$python" -m editverse.speedrun bill "$size" --gpus "$gpus" ${limit:+--max_gpu_hours "$limit"} --out "$out/bill.json"
+  # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+  bill=(--size "$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+  "$python" -m editverse.speedrun bill "${bill[@]}" || ((gpus == 0)) || exit 2
   text=$(recipe)
   exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
   ;;
