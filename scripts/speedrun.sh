@@ -33,7 +33,7 @@ fail() {
 
 size='' out='' mode=run push='' limit=''
 options=() given=()
-calibrate_on=() stage1_options=() stage2_options=() distill_options=() # where the settings name none
+calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=()
 while (($#)); do
   case $1 in
   -h | --help) usage && exit ;;
@@ -68,6 +68,7 @@ cd "$root"
 # The choices of this size, as variables: base, clips, graded, gpus, ... and configs, the folder of its files.
 settings=$("$python" -m editverse.speedrun settings "$size" "${given[@]}")
 eval "$settings"
+one_gpu=$((gpus > 0))
 
 # Each stage begins with `stage`; each command of it is printed by `run`, and carried out below.
 stage() {
@@ -150,7 +151,7 @@ recipe() {
   done
 
   # LATENTS. Videos and texts through the base's encoders: once, and not once per step.
-  stage latents --needs base,gates --makes latents --gpus "$gpus"
+  stage latents --needs base,gates --makes latents --gpus "$one_gpu"
   run python -m model precompute --config "$configs/stage1.yaml" --train.init_from "$base"
 
   # STAGE 1. On all pairs, the bad ones among them.
@@ -166,29 +167,28 @@ recipe() {
   train distill --config "$configs/distill.yaml" --run distill "${distill_options[@]}"
 
   # BENCH. Held-out items, edited by the base and by what each stage left; and benchmarks whose videos you have.
-  stage bench --needs distill --makes bench --gpus "$gpus"
+  stage bench --needs distill --makes bench --gpus "$one_gpu"
   for name in "${benches[@]}"; do
-    run python -m benchmark run --config "$configs/bench.yaml" --data "data/$name" --out "bench/$name"
+    run python -m benchmark run --config "$configs/bench.yaml" --system.base "checkpoint:$base" \
+      --data "data/$name" --out "bench/$name"
   done
 
-  # REPORT. Where the data came from, the model to pass on, and a page of it all.
-  stage report --needs bench --makes ledger.csv,export
+  # REPORT. Where the data came from, the model to pass on with its card, and a page of it all. Publishing comes last:
+  # when it fails, all else is there.
+  stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
   run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
+  run python -m editverse.speedrun card .
   run python -m model export --checkpoint distill --out export
-  [[ -z $push ]] || run python -m model push --checkpoint distill --repo "$push"
+  push_to=(--checkpoint distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
+  run python -m model push "${push_to[@]}" --dry_run
+  run python -m editverse.speedrun report .
+  [[ -z $push ]] || run python -m model push "${push_to[@]}"
 }
 
 case $mode in
 print) recipe ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
-slurm)
-  jobs=()
-  for name in cpus nodes train_nodes gpus_per_node time options gpu_options; do
-    setting=slurm_$name
-    [[ -z ${!setting:-} ]] || jobs+=("--slurm.$name=${!setting}")
-  done
-  recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${jobs[@]}"
-  ;;
+slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" ;;
 run)
   # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
   bill=(--size "$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})

@@ -111,11 +111,8 @@ def status(run: Path) -> None:
         lines = attempt_lines(run, name)
         record = read_record(run, name)
         spent = spent_on(lines)
-        state = (
-            "done"
-            if record
-            else next((str(x["status"]) for x in lines[::-1] if "status" in x), "begun" if lines else "")
-        )
+        last = str(lines[-1].get("status", "begun")) if lines else ""
+        state = "done" if record else waiting or last
         bill = planning.duration(3600 * float(rows[name].get("hours") or 0.0)) if name in rows else ""
         table.add_row(
             name,
@@ -159,6 +156,8 @@ LATER: dict[str, tuple[str, str]] = {
     "bill": ("bill.cli", "bill"),
     "calibrate": ("bill.cli", "calibrate"),
     "compare": ("bill.cli", "compare"),
+    "report": ("report.command", "report"),
+    "card": ("report.command", "card"),
 }
 
 

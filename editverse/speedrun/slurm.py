@@ -87,7 +87,8 @@ def submit(
         raise ConfigError(
             f"--run {run}: jobs {', '.join(alive)} of it are still there; wait for them, or scancel them"
         )
-    folder = slurm.snapshot(run, PACKAGES, SCRIPT)
+    checkout = ["configs"] if (slurm.ROOT / "configs").is_dir() else []  # in a wheel they lie in shards
+    folder = slurm.snapshot(run, [*PACKAGES, *checkout], SCRIPT)
     (folder / "recipe.sh").write_text(recipe)
     slurm.write_arguments(folder, arguments)
     jobs: dict[str, str] = {}
