@@ -119,10 +119,10 @@ recipe() {
   # A stand-in for public data sets, in their layouts, where imports.yaml names none: rendered, 30 % of it made bad.
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
-    run python -m curation plant public/scenes/removal,public/scenes/recolouring --out public/pairs --share 0.3 \
-      --tasks object_removal,object_replacement
+    run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
+      --tasks "[$planted]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
-    run python -m curation export ltx public/pairs public/recolouring --tasks '["object_replacement"]'
+    run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
 
   # CURATION. Edit pairs out of clips and rendered scenes, task by task; what is refused is kept with its reason.
@@ -141,7 +141,7 @@ recipe() {
   if ((${#calibrate_on[@]})); then
     rules=gates/rules.yaml
     run python -m curation plant "$(joined "${calibrate_on[@]/#/data/}")" --out data/calibration --share 0.5 \
-      --labels data/labels.jsonl --tasks object_removal,object_replacement
+      --labels data/labels.jsonl --tasks "[$planted]"
     run python -m curation grade data/calibration --config "$configs/grade.yaml" --workspace workspace
     run python -m curation calibrate data/calibration --labels data/labels.jsonl --out gates
   fi
