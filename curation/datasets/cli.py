@@ -81,7 +81,7 @@ def import_list(
 
     Args:
         list: YAML list of data sets, each with name, format, source and, where it has them, mapping, license,
-            commercial and options.
+            commercial and more options of import.
         out: folder for their folders of shards, and for imports.json, which says what was used and why.
         commercial: leave out what forbids commercial use, or is not known to allow it.
         workers: processes on this machine; 0 works in this process alone.

@@ -27,7 +27,7 @@ from shards.reports.licenses import UNKNOWN, Verdict, verdict_of
 from shards.resources import config_file, named_in
 
 RECORD = "imports.json"
-KEYS = ("name", "format", "source", "mapping", "license", "commercial", "options")
+KEYS = ("name", "format", "source", "mapping", "license", "commercial")
 GIVEN = ("format", "source", "out", "mapping", "license", "workers", "retry")  # of `import`, no options here
 BY_ROW = "stated by its rows"
 Import = Callable[..., None]
@@ -47,7 +47,7 @@ class ListedDataSet:
         mapping: a YAML file of roles and columns.
         license: that the list states; the data set's own as published when "".
         commercial: whether its licence allows commercial use, where its words do not say; None to go by them.
-        options: more of `import`'s.
+        options: more of `import`'s, which stand beside these.
     """
 
     name: str
@@ -112,8 +112,8 @@ def _entry(row: Any, path: Path, where: str, known: list[str]) -> ListedDataSet:
     if not isinstance(row, dict):
         raise SettingError(f"{where}: needs name, format and source, got {shown(row)}")
     for key in row:
-        if key not in KEYS:
-            raise SettingError(f"{where}: no key {shown(key)}{nearest(str(key), KEYS)}")
+        if key not in KEYS and key not in known:
+            raise SettingError(f"{where}: no key {shown(key)}{nearest(str(key), [*KEYS, *known])}")
     for key in ("name", "format", "source"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise SettingError(f"{where}: needs `{key}` as text")
@@ -121,12 +121,6 @@ def _entry(row: Any, path: Path, where: str, known: list[str]) -> ListedDataSet:
         raise SettingError(
             f"{where}: the name {shown(row['name'])} is that of a folder: letters, digits, _ . -"
         )
-    options = row.get("options") or {}
-    if not isinstance(options, dict):
-        raise SettingError(f"{where}: `options` are those of import, such as heldout: 0.02")
-    for key in options:
-        if key not in known:
-            raise SettingError(f"{where}: import has no option {shown(key)}{nearest(str(key), known)}")
     mapping = row.get("mapping")
     if mapping is not None and not named_in(path, str(mapping)).is_file():
         raise SettingError(f"{where}: mapping: {named_in(path, str(mapping))} is no file")
@@ -139,7 +133,7 @@ def _entry(row: Any, path: Path, where: str, known: list[str]) -> ListedDataSet:
         None if mapping is None else named_in(path, str(mapping)),
         row.get("license", "").strip(),
         row.get("commercial"),
-        options,
+        {key: value for key, value in row.items() if key in known},
     )
 
 

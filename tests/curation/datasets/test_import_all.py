@@ -24,7 +24,7 @@ def pairs(tmp_path: Path) -> dict[str, Any]:
     """An entry of two good pairs."""
     words = table_csv(image_cases()[:1], tmp_path / "in")
     options = {"columns": words[words.index("--columns") + 1]} if "--columns" in words else {}
-    return {"format": "table", "source": words[1], "options": {**options, "heldout": 0.0}}
+    return {"format": "table", "source": words[1], **options, "heldout": 0.0}
 
 
 def test_licences_decide_and_one_that_fails_costs_itself_alone(
@@ -67,12 +67,12 @@ def test_licences_decide_and_one_that_fails_costs_itself_alone(
     ("change", "said"),
     [
         (
-            {"format": "senorita", "license": "", "options": {}},
+            {"format": "senorita", "license": ""},
             "mine: its licence is unknown; state `license`",
         ),
         ({"format": "omniedti", "license": ""}, "no such format"),
         ({"lisence": "MIT"}, "no key 'lisence'"),
-        ({"options": {"held_out": 0.1}}, "import has no option 'held_out'"),
+        ({"held_out": 0.1}, "no key 'held_out'; did you mean heldout"),
         ({"source": ""}, "needs `source` as text"),
         ({"name": "../up"}, "is that of a folder"),
         ({"mapping": "gone.yaml"}, "gone.yaml is no file"),
