@@ -33,7 +33,7 @@ fail() {
 
 size='' out='' mode=run push='' limit=''
 options=() given=()
-calibrate_on=() stage1_options=() stage2_options=() distill_options=() # where the settings name none
+calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=()
 while (($#)); do
   case $1 in
   -h | --help) usage && exit ;;
@@ -68,6 +68,7 @@ cd "$root"
 # The choices of this size, as variables: base, clips, graded, gpus, ... and configs, the folder of its files.
 settings=$("$python" -m editverse.speedrun settings "$size" "${given[@]}")
 eval "$settings"
+one_gpu=$((gpus > 0))
 
 # Each stage begins with `stage`; each command of it is printed by `run`, and carried out below.
 stage() {
@@ -118,10 +119,10 @@ recipe() {
   # A stand-in for public data sets, in their layouts, where imports.yaml names none: rendered, 30 % of it made bad.
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
-    run python -m curation plant public/scenes/removal,public/scenes/recolouring --out public/pairs --share 0.3 \
-      --tasks object_removal,object_replacement
+    run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
+      --tasks "[$planted]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
-    run python -m curation export ltx public/pairs public/recolouring --tasks '["object_replacement"]'
+    run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
 
   # CURATION. Edit pairs out of clips and rendered scenes, task by task; what is refused is kept with its reason.
@@ -140,7 +141,7 @@ recipe() {
   if ((${#calibrate_on[@]})); then
     rules=gates/rules.yaml
     run python -m curation plant "$(joined "${calibrate_on[@]/#/data/}")" --out data/calibration --share 0.5 \
-      --labels data/labels.jsonl --tasks object_removal,object_replacement
+      --labels data/labels.jsonl --tasks "[$planted]"
     run python -m curation grade data/calibration --config "$configs/grade.yaml" --workspace workspace
     run python -m curation calibrate data/calibration --labels data/labels.jsonl --out gates
   fi
@@ -150,7 +151,7 @@ recipe() {
   done
 
   # LATENTS. Videos and texts through the base's encoders: once, and not once per step.
-  stage latents --needs base,gates --makes latents --gpus "$gpus"
+  stage latents --needs base,gates --makes latents --gpus "$one_gpu"
   run python -m model precompute --config "$configs/stage1.yaml" --train.init_from "$base"
 
   # STAGE 1. On all pairs, the bad ones among them.
@@ -166,25 +167,32 @@ recipe() {
   train distill --config "$configs/distill.yaml" --run distill "${distill_options[@]}"
 
   # BENCH. Held-out items, edited by the base and by what each stage left; and benchmarks whose videos you have.
-  stage bench --needs distill --makes bench --gpus "$gpus"
+  stage bench --needs distill --makes bench --gpus "$one_gpu"
   for name in "${benches[@]}"; do
-    run python -m benchmark run --config "$configs/bench.yaml" --data "data/$name" --out "bench/$name"
+    run python -m benchmark run --config "$configs/bench.yaml" --system.base "checkpoint:$base" \
+      --data "data/$name" --out "bench/$name"
   done
 
-  # REPORT. Where the data came from, the model to pass on, and a page of it all.
-  stage report --needs bench --makes ledger.csv,export
+  # REPORT. Where the data came from, the model to pass on with its card, and a page of it all. Publishing comes last:
+  # when it fails, all else is there.
+  stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
   run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
+  run python -m editverse.speedrun card .
   run python -m model export --checkpoint distill --out export
-  [[ -z $push ]] || run python -m model push --checkpoint distill --repo "$push"
+  push_to=(--checkpoint distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
+  run python -m model push "${push_to[@]}" --dry_run
+  run python -m editverse.speedrun report .
+  [[ -z $push ]] || run python -m model push "${push_to[@]}"
 }
 
 case $mode in
 print) recipe ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
-slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" ;;
+slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" ;;
 run)
-  # The bill first; then whatever is not done.
-  "$python" -m editverse.speedrun bill "$size" --gpus "$gpus" ${limit:+--max_gpu_hours "$limit"} --out "$out/bill.json"
+  # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+  bill=(--size "$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+  "$python" -m editverse.speedrun bill "${bill[@]}" || ((gpus == 0)) || exit 2
   text=$(recipe)
   exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
   ;;
