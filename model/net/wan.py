@@ -176,7 +176,8 @@ class WanTransformer(Transformer):
         self.text_in = nn.Linear(config.text_dim, config.width) if config.words else None
         # start and end of vision
         self.bounds = nn.Parameter(torch.empty(2, config.width)) if config.words else None
-        self.init_weights()
+        if self.device.type != "meta":  # weights come later, and drawing them there imports the compiler
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Initialise as Wan's own code: Xavier's uniform, normals of 0.02 for embeddings, a zero output."""
