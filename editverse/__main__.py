@@ -42,6 +42,7 @@ DATA: dict[str, tuple[str, str]] = {
     "stats": ("shards", "sizes, lengths, tasks and scores"),
     "browse": ("shards", "a page to look through samples on"),
 }
+SPEEDRUN = "from clips and a base to a scored editor: run, status, bill, ..."
 PACKAGES: dict[str, str] = {
     "curation": "all commands of curation: clips, models, run, all, tasks",
     "model": "all commands of the model: fit, edit, app, plan, info, ...",
@@ -53,7 +54,8 @@ PACKAGES: dict[str, str] = {
 def usage() -> str:
     """The help text."""
     rows = [(name, words) for name, (_, _, words) in SHORT.items()]
-    rows += [("data", f"data in and out: {', '.join(list(DATA)[:5])}, ..."), *PACKAGES.items()]
+    rows += [("data", f"data in and out: {', '.join(list(DATA)[:5])}, ..."), ("speedrun", SPEEDRUN)]
+    rows += PACKAGES.items()
     lines = "\n".join(f"  {name:<10} {words}" for name, words in rows)
     return (
         f"usage: editverse COMMAND ... | --help | --version\n\n{lines}\n\neditverse COMMAND --help says more."
@@ -89,8 +91,11 @@ def main(argv: list[str] | None = None) -> int:
         rest = [command, *rest]
     elif name in PACKAGES:
         package = name
+    elif name == "speedrun":
+        package = "editverse.speedrun"
     else:
-        print(f"error: no command {name!r}; there are: {', '.join([*SHORT, *PACKAGES])}", file=sys.stderr)
+        names = ", ".join([*SHORT, "data", "speedrun", *PACKAGES])
+        print(f"error: no command {name!r}; there are: {names}", file=sys.stderr)
         return 2
     sys.argv = [f"python -m {package}", *rest]
     if package == "model" and any(word.startswith("--enhance") for word in rest):

@@ -36,7 +36,7 @@ def all_pages(*words: str) -> dict[str, str]:
     return dict(text.split("\n", 1) for text in printed)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("package", list(PACKAGES))
+@pytest.mark.parametrize("package", [*PACKAGES, "editverse.speedrun"])
 def test_a_page_has_20_options_at_most_and_fits_80_columns_and_every_option_has_a_page(package: str) -> None:
     pages = all_pages(package)
     assert f"{package} --help" in pages

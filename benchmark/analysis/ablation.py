@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Scores:
-    """Held-out items that every arm is scored on."""
+    """Held-out items that every arm is scored on; `metrics` is a file of them, the suite's own when None."""
 
     shards: str
     limit: int | None = None
+    metrics: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Cell:
 def read_study(path: Path) -> Ablation:
     """Read a study's file; BenchmarkError names the field that is wrong.
 
-    `train`, `config` and `mixture` are files relative to it; `shards` are folders of data, and like all data
-    relative to where the command is given.
+    `train`, `config`, `mixture` and `metrics` are files relative to it; `shards` are folders of data,
+    and like all data relative to where the command is given.
     """
     path = config_file(path)
     try:
@@ -122,7 +123,7 @@ def read_study(path: Path) -> Ablation:
             str(named_in(path, study.train)),
             study.seeds,
             {n: _variant(a or {}, path, f"{path}: arms.{n}") for n, a in study.arms.items()},
-            {n: from_dict(Scores, s, f"{path}: scores.{n}") for n, s in study.scores.items()},
+            {n: _scores(s, path, f"{path}: scores.{n}") for n, s in study.scores.items()},
             [from_dict(Column, c, f"{path}: columns") for c in study.columns],
         )
     except (OSError, EditVerseError) as error:
@@ -145,6 +146,11 @@ def _variant(value: Any, path: Path, where: str) -> Variant:
     )
     overlays = tuple(str(named_in(path, file)) for file in variant.config)
     return Variant(overlays, mixture, variant.about, before)
+
+
+def _scores(value: Any, path: Path, where: str) -> Scores:
+    scores: Scores = from_dict(Scores, value, where)
+    return scores if scores.metrics is None else replace(scores, metrics=str(named_in(path, scores.metrics)))
 
 
 def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -204,7 +210,8 @@ def _run(study: Ablation, name: str, seed: int, out: Path, threads: int, say: Ca
         command = ["benchmark", "run", "--suite", "heldout", "--data", what.shards, "--gallery", "0"]
         command += ["--checkpoint", str(folder / "run" / "checkpoint"), "--out", str(folder / score)]
         limit = [] if what.limit is None else ["--limit", str(what.limit)]
-        _call([*command, *limit], folder / f"{score}.log", threads)
+        metrics = [] if what.metrics is None else ["--metrics", what.metrics]
+        _call([*command, *limit, *metrics], folder / f"{score}.log", threads)
     say(f"{name}, seed {seed}: scored")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.core.item import NoTarget, Reference, Unscored
 
-Where = Literal["inside", "outside"]
+Where = Literal["inside", "outside", "everywhere"]
 Faults = dict[
     str, dict[str, Any]
 ]  # what is wrong with the official mode, and the fields that mend that alone
@@ -73,5 +73,7 @@ def needs_source(metric: Metric) -> bool:
 
 
 def region(reference: Reference, where: Where) -> np.ndarray | Unscored:
-    """bool [T, H, W] of the region that a masked metric looks at."""
+    """bool [T, H, W] of the region that a metric looks at; "everywhere" needs no mask."""
+    if where == "everywhere":
+        return np.ones(reference.target.shape[:3], bool)
     return reference.inside if where == "inside" else reference.outside

@@ -1,4 +1,4 @@
-"""PSNR against the curated target, inside or outside the mask, on the 8-bit scale.
+"""PSNR against the curated target, inside or outside the mask or everywhere, on the 8-bit scale.
 
 One mean squared error over all selected pixels, channels and frames of the clip, then one logarithm.
 """

@@ -1,4 +1,4 @@
-"""SSIM against the curated target, inside or outside the mask.
+"""SSIM against the curated target, inside or outside the mask or everywhere.
 
 Wang et al. 2004: 11x11 Gaussian window (sigma 1.5), K1 = 0.01, K2 = 0.03, L = 255, on each RGB channel.
 """

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from curation.core import cache, preview
@@ -46,6 +47,7 @@ class Task:
     from_files: ClassVar[bool] = True  # whether units are cut out of video files, and screened
     note: ClassVar[str] = ""  # told at the start of a run
     code: ClassVar[tuple[Any, ...]] = ()  # modules that its stages call, for the workspace key
+    licenses: Mapping[str, str] = MappingProxyType({})  # source -> what the list of `find` says it is under
 
     def __init__(self, cut: Cut | None = None) -> None:
         self.cut = cut or Cut()
@@ -54,7 +56,9 @@ class Task:
 
     def find(self, clips: str) -> Sources:
         """The sources, each cut by one worker; by default the videos of a folder, URL or list."""
-        return find_sources(clips)
+        found = find_sources(clips)
+        self.licenses = found.licenses
+        return found
 
     def units(self, source: str, space: Workspace) -> list[Clip]:
         """The clips of a source."""
@@ -232,8 +236,8 @@ class Task:
         return Provenance(clip=reference, steps=steps, given=dict(candidate.given))
 
     def license(self, clip: Clip) -> str:
-        """Licence of the source clip."""
-        return license_of(clip.sha256)
+        """Licence of the source clip: what its list says, else that of a sample clip, else "unknown"."""
+        return self.licenses.get(clip.source) or license_of(clip.sha256)
 
     def build_samples(
         self, clip: Clip, candidate: Candidate, number: int, steps: list[Step]

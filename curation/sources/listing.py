@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from curation.sources.clips import VIDEO_SUFFIXES, printable
-from shards.files import sha256_of
+from shards.files import LOCK, sha256_of
 from shards.limits import MAX_INDEX_BYTES
 from shards.location import URL, WEB, Location, ShardError
 from shards.media import MediaError
@@ -30,6 +30,9 @@ from shards.resources import cache_root
 
 LIST_SUFFIXES = {".txt", ".jsonl", ".csv", ".parquet"}
 COLUMNS = ("url", "path")  # of a list, the first that it has
+LICENSES = ("license", "licence")  # of a list, the first that it has
+LISTING = "clips.jsonl"  # what `clips download` writes into a folder; it says the licences of the files there
+OURS = {LISTING, "quarantine.jsonl", ".partial", ".searches", LOCK}  # beside the clips that were downloaded
 
 
 @dataclass(frozen=True, order=True)
@@ -51,11 +54,13 @@ class Sources:
         files: paths and URLs, sorted, each once.
         unusable: entries for quarantine.
         left_out: how many files of each suffix are no videos; "" for none.
+        licenses: of the files of which a list states it.
     """
 
     files: tuple[str, ...] = ()
     unusable: tuple[Unusable, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    licenses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def told(self) -> str:
@@ -70,7 +75,8 @@ def find_sources(clips: str) -> Sources:
     """The videos that `--clips` names: a file, a folder with all below it, or a list, local or at a URL.
 
     A list is a .txt with a path or URL a line, or a .jsonl, .csv or .parquet with a column `url` or `path`;
-    paths are relative to its folder, and any suffix will do.
+    paths are relative to its folder, and any suffix will do. A column `license` says what a file is under;
+    of a folder, the list `clips.jsonl` in it does.
 
     Raises:
         MediaError: there is nothing of that name, it holds no video, or the list cannot be read.
@@ -88,6 +94,8 @@ def find_sources(clips: str) -> Sources:
         raise MediaError(f"{printable(clips)}: no such folder; give the folder that holds the clips")
     elif Path(clips).is_dir():
         _search(clips, found)
+        if (listing := Path(clips, LISTING)).is_file():
+            found.licenses = dict(_listed(str(listing)).licenses)
     else:
         found.take(clips)
     if not found.files and not found.unusable:
@@ -118,11 +126,13 @@ class _Found:
         self.files: set[str] = set()
         self.unusable: set[Unusable] = set()
         self.left_out: Counter[str] = Counter()
+        self.licenses: dict[str, str] = {}
 
     @property
     def sources(self) -> Sources:
         left_out = dict(sorted(self.left_out.items()))
-        return Sources(tuple(sorted(self.files)), tuple(sorted(self.unusable)), left_out)
+        licenses = {file: self.licenses[file] for file in sorted(self.files & self.licenses.keys())}
+        return Sources(tuple(sorted(self.files)), tuple(sorted(self.unusable)), left_out, licenses)
 
     def take(self, path: str) -> None:
         """A local file that is to be cut, unless that cannot even be tried."""
@@ -170,6 +180,8 @@ def _search(top: str, found: _Found) -> None:
             found.unusable.add(Unusable(printable(folder), f"a folder that cannot be read: {error.strerror}"))
             continue
         for entry in listed:
+            if entry.name in OURS:
+                continue
             if _is_folder(entry):
                 folders.append(entry.path)
             elif suffix_of(entry.name) in VIDEO_SUFFIXES:
@@ -191,7 +203,12 @@ def _search_store(location: Location, found: _Found) -> None:
         raise MediaError(
             f"{location}: the web does not list its files; give a video's own address, or a list of them"
         )
-    for name, size in location.sizes().items():
+    sizes = location.sizes()
+    if LISTING in sizes:
+        found.licenses = dict(_listed(location.path(LISTING)).licenses)
+    for name, size in sizes.items():
+        if OURS & set(name.split("/")):
+            continue
         if suffix_of(name) not in VIDEO_SUFFIXES:
             found.left_out[printable(suffix_of(name))] += 1
         elif size:
@@ -217,29 +234,35 @@ def _listed(path: str) -> Sources:
         raise MediaError(f"{printable(path)}: no such list of clips") from None
     read = {".txt": _lines, ".jsonl": _rows, ".csv": _table, ".parquet": _columns}[suffix_of(path)]
     found = _Found()
-    for number, entry in enumerate(read(data, path), 1):
+    for number, (entry, license) in enumerate(read(data, path), 1):
         if not entry:
             found.unusable.add(Unusable(f"{printable(path)}, entry {number}", "names no file"))
-        elif URL.match(entry) and not entry.startswith("file://"):
-            found.files.add(entry)
+            continue
+        if URL.match(entry) and not entry.startswith("file://"):
+            file = entry
+            found.files.add(file)
         elif location.remote:
-            found.files.add(location.path(entry))
+            file = location.path(entry)
+            found.files.add(file)
         else:
-            place = Path(location.folder) / entry.removeprefix("file://")
-            found.take(str(place))
+            file = str(Path(location.folder) / entry.removeprefix("file://"))
+            found.take(file)
+        if license:
+            found.licenses[file] = license
     if not found.files and not found.unusable:
         raise MediaError(f"{printable(path)}: an empty list; it should name a video a line")
     return found.sources
 
 
-def _lines(data: bytes, path: str) -> Iterator[str]:
+def _lines(data: bytes, path: str) -> Iterator[tuple[str, str]]:
+    """The files and their licences, "" where none is stated; so do the next three."""
     for line in data.decode("utf-8-sig", "surrogateescape").split("\n"):
         entry = line.strip()
         if entry and not entry.startswith("#"):
-            yield entry
+            yield entry, ""
 
 
-def _rows(data: bytes, path: str) -> Iterator[str]:
+def _rows(data: bytes, path: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -249,29 +272,30 @@ def _rows(data: bytes, path: str) -> Iterator[str]:
             raise MediaError(f"{path}:{number}: no JSON: {error}") from None
         if not isinstance(row, dict):
             raise MediaError(f"{path}:{number}: needs an object with `url` or `path`")
-        yield _text(row, _column(row, f"{path}:{number}"))
+        yield _text(row, _column(row, f"{path}:{number}")), _license(row)
 
 
-def _table(data: bytes, path: str) -> Iterator[str]:
+def _table(data: bytes, path: str) -> Iterator[tuple[str, str]]:
     try:
         rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), strict=True)
         column = _column(dict.fromkeys(rows.fieldnames or ()), path)
         for row in rows:
-            yield _text(row, column)
+            yield _text(row, column), _license(row)
     except (csv.Error, UnicodeDecodeError) as error:
         raise MediaError(f"{path}: no CSV in UTF-8: {error}") from None
 
 
-def _columns(data: bytes, path: str) -> Iterator[str]:
+def _columns(data: bytes, path: str) -> Iterator[tuple[str, str]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        column = _column(dict.fromkeys(file.schema_arrow.names), path)
-        for batch in file.iter_batches(columns=[column]):
-            for value in batch.column(0).to_pylist():
-                yield _text({column: value}, column)
+        names = file.schema_arrow.names
+        column = _column(dict.fromkeys(names), path)
+        for batch in file.iter_batches(columns=[column, *(name for name in LICENSES if name in names)]):
+            for row in batch.to_pylist():
+                yield _text(row, column), _license(row)
     except pyarrow.ArrowException as error:
         raise MediaError(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
 
@@ -282,6 +306,11 @@ def _column(row: Mapping[str, object], where: str) -> str:
         if column in row:
             return column
     raise MediaError(f"{where}: has no column `url` or `path`, but {', '.join(map(str, row)) or 'none'}")
+
+
+def _license(row: Mapping[str, object]) -> str:
+    """What a row of a list says of its licence; "" for nothing."""
+    return next((license for name in LICENSES if name in row and (license := _text(row, name))), "")
 
 
 def _text(row: Mapping[str, object], column: str) -> str:

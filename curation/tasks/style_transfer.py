@@ -1,7 +1,8 @@
 """Style transfer: a window of a clip, and the same in another style; steady ones only.
 
-Offline, `StyleTransfer` takes any stylizer. `PropagatedStyleTransfer` is the paper's recipe: the first frame
-is edited, and depth carries its style through the window.
+Offline, `StyleTransfer` takes any stylizer, and `SampleStyleTransfer` the videos of finished samples.
+`PropagatedStyleTransfer` is the paper's recipe: the first frame is edited, and depth carries its style
+through the window.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from curation.ops import control_signals, flicker
 from curation.ops.control_signals import grey_video
 from curation.ops.flicker import flicker_of
 from curation.sources.clips import Clip, Cut, load_frames
+from curation.tasks.base.derived import DerivedTask
 from curation.text.templates import draw
 from curation.text.vlm_filter import Judge, judge_stage
+from shards.errors import SettingError
 from shards.media import read_image, read_video, write_image
-from shards.sample import Given
+from shards.sample import Given, tags_of
 from shards.video_writer import write_lossless
 
 FLICKERS = "flickers more than its source"
@@ -293,6 +296,81 @@ class PropagatedStyleTransfer(StyledTask):
             "first_frame": Given(prompt=f"Turn it into {look}. Keep the composition.", seed=seed),
             "style": Given(prompt=f"The scene as {look}.", seed=seed),
         }
+
+
+class SampleStyleTransfer(DerivedTask):
+    """The task over the source videos of finished samples, such as rendered scenes; one style for each.
+
+    Args:
+        styles: names of the stylizer's that are used; all of them when left out.
+        change: least mean difference of source and result in CIELAB, as for `StyleTransfer`.
+
+    Raises:
+        SettingError: a style that the stylizer does not have.
+    """
+
+    name = "style_transfer"
+
+    def __init__(
+        self,
+        parents: tuple[str, ...],
+        stylizer: Stylizer,
+        tasks: tuple[str, ...] = ("object_removal",),
+        endings: tuple[str, ...] = ("-remove",),
+        styles: tuple[str, ...] = (),
+        change: float = 9.0,
+    ) -> None:
+        super().__init__(parents, tasks, endings)
+        self.stylizer, self.change = stylizer, change
+        self.styles = tuple(styles) or tuple(stylizer.styles())
+        if unknown := [name for name in self.styles if name not in stylizer.styles()]:
+            known = ", ".join(stylizer.styles())
+            raise SettingError(f"styles: {unknown[0]!r} is none of the stylizer's: {known}")
+
+    def thresholds(self) -> Mapping[str, object]:
+        """The gate."""
+        return {"change": self.change}
+
+    def start(self, clip: Clip) -> list[Item]:
+        """The source, and a style by its key, so that the samples of one scene differ in it."""
+        return [Item(values={"style": draw(list(self.styles), clip.key, "style")})]
+
+    def stages(self) -> list[Stage]:
+        """All at once."""
+        return [
+            Stage(
+                name="style",
+                run=self._style,
+                annotators=[self.stylizer],
+                values=("style",),
+                decide=self._accept_visible,
+            )
+        ]
+
+    def _style(self, clip: Clip, folder: Path, style: str) -> Candidate:
+        record = self.record(clip)
+        (source,) = [
+            n for n in tags_of(record.sample.text) if n not in record.sample.targets and "video" in n
+        ]
+        frames, shape = record.pixels(source), record.sample.media[source]
+        painted = self.stylizer.stylize(frames, style)
+        writer = MediaWriter(folder, shape.fps or 1.0)
+        writer.copy("source", record.bytes(source), shape)
+        writer.video("target", painted)
+        change = float(np.mean([_difference(*both) for both in zip(frames[::4], painted[::4], strict=True)]))
+        return writer.done(Styled(style), scores={"change": round(change, 3)})
+
+    def _accept_visible(self, clip: Clip, item: Item, results: Results) -> list[Item | Candidate]:
+        """Refuse what nobody would call another style."""
+        pair: Candidate = results["style"]
+        return [replace(pair, reason=HARDLY_VISIBLE) if pair.scores["change"] < self.change else item]
+
+    def samples(self, clip: Clip, candidate: Candidate, number: int) -> list[SampleSpec]:
+        """One sample."""
+        key = key_of(clip, self.name, number, "")
+        look = self.stylizer.styles()[candidate.details(Styled).style]
+        text = f"<video1> {draw(WORDINGS, key, 'form').format(style=look)} <video2>"
+        return [SampleSpec("", self.name, text, ("video2",), {"video1": "source", "video2": "target"})]
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -9,7 +9,9 @@ from model.inference.hub import push as push_files
 from model.inference.model_card import CARD
 from model.inference.wan_lora import FIRST
 from model.training.run_card import run_card
+from shards.errors import ConfigError, EditVerseError, first_line
 from shards.files import write_bytes
+from shards.limits import read_text
 
 
 def push(
@@ -19,6 +21,7 @@ def push(
     run: Path | None = None,
     license: str | None = None,
     datasets: list[str] = [],  # noqa: B006 (never changed)
+    about: Path | None = None,
     dry_run: bool = False,
 ) -> int:
     """Publish a model on the model hub with a card that is filled from its run: data, recipe, scores.
@@ -33,6 +36,7 @@ def push(
         run: folder of the run that the card is filled from; the checkpoint's own when not given.
         license: of the weights, e.g. apache-2.0; that of a known base when not given.
         datasets: owner/name of data sets on the hub that it was trained on.
+        about: Markdown with level-2 headings that the card ends with, e.g. of `editverse speedrun card`.
         dry_run: write the card into the run's folder and list the files, without the network.
     """
     check_repository(repo)
@@ -40,6 +44,8 @@ def push(
     run = run or (checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent)
     card = run_card(run, license, tuple(datasets), adapter=FIRST in files)
     page = card.render(repo)
+    if about is not None:
+        page = f"{page}\n{_read_about(about)}"
     if card.license == "unknown":
         print("the card says `license: unknown`; name the licence of the weights with --license")
     if not dry_run:
@@ -50,3 +56,11 @@ def push(
         print(f"{name}: {file.stat().st_size / 1e6:.1f} MB")
     print(f"{CARD}: written to {run / CARD}; nothing was sent")
     return 0
+
+
+def _read_about(path: Path) -> str:
+    """The text of a file; ConfigError where it cannot be read."""
+    try:
+        return f"{read_text(path).strip()}\n"
+    except (OSError, EditVerseError) as error:
+        raise ConfigError(f"--about {path}: cannot be read: {first_line(error)}") from error

@@ -88,11 +88,13 @@ def run_card(
     record = _read(run / "run.json")
     config: dict[str, Any] = record.get("config") or {}
     train: dict[str, Any] = config.get("train") or {}
-    base = train.get("init_from") or ""
+    base, through = _origin(train.get("init_from") or "")
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base)) and not Path(base).exists()
     card = card_of_model(load_config(run / "model.json")) if (run / "model.json").is_file() else ModelCard()
     known = licence_of_base(base)
     about = f"Started from {_public(base)}" if base else "Trained from random weights"
+    if through:
+        about += f", by way of {', '.join(Path(folder).name for folder in through)}"
     about += f" ({known})." if known else ", whose licence is not known here." if base else "."
     sections = [
         ("Base", about),
@@ -108,6 +110,20 @@ def run_card(
         datasets=datasets,
         sections=tuple((heading, text) for heading, text in sections if text),
     )
+
+
+def _origin(start: str) -> tuple[str, list[str]]:
+    """What the first of the trainings before this one started from, and their folders, oldest first."""
+    through: list[str] = []
+    while start and start not in through:
+        folders = [Path(start), Path(start).parent] if Path(start).is_dir() else []
+        run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
+        if run is None:
+            break
+        through.insert(0, str(run))
+        config = _read(run / "run.json").get("config") or {}
+        start = (config.get("train") or {}).get("init_from") or ""
+    return start, through
 
 
 def _read(path: Path) -> dict[str, Any]:

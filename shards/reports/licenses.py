@@ -133,6 +133,8 @@ def license_of_step(step: Step) -> tuple[str, str]:
     """
     if step.license:
         return step.license, "sample"
+    if "import" in (step.stage, step.backend):  # a program of ours; what it read is under the clip's licence
+        return "this project", "LICENSE"
     if step.model in MODELS:
         return MODELS[step.model]
     if step.backend in BACKENDS:

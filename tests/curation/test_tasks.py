@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from curation.annotators.painter import FilterStylizer
+from curation.annotators.painter import STYLES, FilterStylizer
 from curation.core.cache import Workspace
 from curation.engine.run import Summary, run
 from curation.engine.run_all import in_order, with_preset
-from curation.engine.task_config import default_config, tasks
+from curation.engine.task_config import RunError, default_config, tasks
 from curation.ops.control_signals import draw_poses
 from curation.ops.flicker import flicker_of
 from curation.tasks.object_replacement import COLOURS
@@ -26,6 +26,7 @@ from shards.reader import Record, ShardSet
 from shards.resources import config_root
 from shards.sample import FrameOf
 from shards.verify import verify
+from shards.writer import Item, write_shards
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Finished = tuple[Path, Path, subprocess.CompletedProcess[str]]
@@ -132,6 +133,32 @@ def test_a_style_that_is_hardly_visible_is_refused(good_clips: Path, work: Path)
     task, space = StyleTransfer(FilterStylizer(), length=5, most=6, change=200.0), Workspace(work / "faint")
     clip = task.units(str(good_clips / "a.mp4"), space)[0]
     assert {candidate.reason for candidate in task.process(clip, space)} == {HARDLY_VISIBLE}
+
+
+def test_finished_samples_are_restyled_and_keep_their_split(
+    tmp_path: Path, make_items: Callable[..., list[Item]]
+) -> None:
+    write_shards(tmp_path / "shards", make_items(tmp_path / "media", 4, 5, 32, 48))
+    words = {"stylizer": {"class_path": "curation.annotators.painter.FilterStylizer"}, "endings": []}
+    config: dict[str, Any] = {"class_path": "curation.tasks.style_transfer.SampleStyleTransfer"}
+    config["init_args"] = {"parents": [str(tmp_path / "shards")], "styles": ["night", "sepia"], **words}
+    (tmp_path / "styles.yaml").write_text(yaml.safe_dump(config))
+    run("style_transfer", "", tmp_path / "out", tmp_path / "workspace", tmp_path / "styles.yaml", 0)
+    assert not verify(tmp_path / "out").faults
+    parents, made = ShardSet(tmp_path / "shards"), list(ShardSet(tmp_path / "out"))
+    assert len(made) == 4
+    for record in made:
+        (parent,) = record.sample.provenance.parents
+        assert record.sample.split == parents[parent].sample.split
+        assert record.bytes("video1") == parents[parent].bytes("video1")
+        style = "sepia" if "sepia" in record.sample.text else "night"
+        assert STYLES[style] in record.sample.text
+        red, _, blue = record.video("video2")[0].astype(float).mean((0, 1, 2))
+        assert (red > blue) == (style == "sepia")
+    config["init_args"]["styles"] = ["nigth"]
+    (tmp_path / "styles.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(RunError, match="nigth"):
+        run("style_transfer", "", tmp_path / "other", tmp_path / "workspace", tmp_path / "styles.yaml", 0)
 
 
 def test_a_camera_moves_in_the_frame(runner: Runner) -> None:

@@ -112,6 +112,28 @@ def test_what_is_not_known_is_said(copy: Path, capsys: pytest.CaptureFixture[str
     assert "licences were not counted: provenance.json: No such file" in (copy / "README.md").read_text()
 
 
+def test_a_card_names_the_first_base_and_ends_with_what_is_given(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((copy / "run.json").read_text())
+    for name, start in (("first", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), ("run", str(tmp_path / "first"))):
+        record["config"]["train"]["init_from"] = start
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    about = tmp_path / "about.md"
+    about.write_text("## What it took\n\nTwo days.\n")
+    words = ["push", "--checkpoint", str(copy), "--repo", "me/tiny", "--dry_run"]
+    assert main([*words, "--about", str(about)]) == 0
+    header, body = header_and_body((copy / "README.md").read_text())
+    assert header["base_model"] == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert header["license"] == "apache-2.0"
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers, by way of first (apache-2.0)." in body
+    assert body.endswith("## What it took\n\nTwo days.\n")
+    capsys.readouterr()
+    assert main([*words, "--about", str(tmp_path / "none.md")]) == 2
+    assert "--about" in capsys.readouterr().err
+
+
 def test_an_adapter_names_its_base_and_is_all_that_is_sent(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

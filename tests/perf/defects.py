@@ -21,6 +21,7 @@ import yaml
 from curation.engine.engine import Engine, EngineOptions
 from curation.engine.run import run
 from curation.quality.grade import grade, read_graders
+from curation.quality.plant import CLEAN, KINDS, Label, Shrink, labels_of, plant, read_labels
 from curation.quality.selection.calibration import Estimate, calibrate
 from curation.quality.selection.labels import Label as Verdict
 from curation.quality.selection.labels import LabelSet
@@ -28,7 +29,6 @@ from curation.quality.selection.rules import judge
 from shards.reader import ShardSet
 from shards.scores import open_scores
 from tests.perf.measure import Figure
-from tests.planted_defects import CLEAN, KINDS, Label, Shrink, labels_of, plant, read_labels
 
 FOLDER = Path("runs/defects")
 SCENES = 90

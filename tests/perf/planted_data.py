@@ -9,18 +9,17 @@ have given those on the labelling page), filters, and trains and scores the stud
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-from shards.files import write_bytes
-from tests.planted_defects import CLEAN, labels_of, read_labels
+from curation.quality.plant import CLEAN, read_labels
 
 DATA, CONFIGS = Path("data/planted"), Path("configs")
 MIXED, FILTERED, CALIBRATION = DATA / "mixed", DATA / "filtered", DATA / "calibration"
+LABELS = DATA / "labels.jsonl"
 SHARE, LABELLED = 0.3, 0.1
 
 
@@ -28,26 +27,6 @@ def call(*arguments: object) -> None:
     """Run a command of the project; CalledProcessError where it fails."""
     print("python -m", *arguments, flush=True)
     subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True)
-
-
-def label_some() -> Path:
-    """The file of labels that somebody would have written who had looked at a tenth of the pairs."""
-    labels = read_labels(MIXED)
-    seen = sorted(random.Random(0).sample(labels, round(LABELLED * len(labels))), key=lambda one: one.key)
-    file = DATA / "labels.jsonl"
-    lines = [
-        {
-            "key": label.key,
-            "keep": label.kind == CLEAN,
-            "reasons": [] if label.kind == CLEAN else [label.kind],
-            "by": "the planter",
-            "at": "2026-11-30T00:00:00+00:00",
-        }
-        for label in seen
-    ]
-    write_bytes(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    print(f"{file}: {len(lines)} labels, {dict(Counter(label.kind for label in seen))}")
-    return file
 
 
 def tell_filtered() -> None:
@@ -69,12 +48,13 @@ def main() -> None:
     for name in ("removal", "replacement"):
         out, config = DATA / f"cg_{name}", CONFIGS / "curation" / "planted" / f"cg_{name}.yaml"
         call("curation", "run", f"cg_{name}", "--config", config, "--out", out, "--workspace", workspace)
-    if not labels_of(MIXED).is_file():  # which is written last
+    if not LABELS.is_file():  # which is written last
         shutil.rmtree(MIXED, ignore_errors=True)
-        folders = [DATA / "cg_removal", DATA / "cg_replacement"]
-        call("tests.planted_defects", MIXED, *folders, "--share", SHARE)
+        folders = ",".join(str(DATA / name) for name in ("cg_removal", "cg_replacement"))
+        labelled = ("--repeats", "true", "--labels", LABELS, "--labelled", LABELLED)
+        call("curation", "plant", folders, "--out", MIXED, "--share", SHARE, *labelled)
     call("curation", "grade", MIXED, "--workspace", workspace)
-    call("curation", "calibrate", MIXED, "--labels", label_some(), "--out", CALIBRATION)
+    call("curation", "calibrate", MIXED, "--labels", LABELS, "--out", CALIBRATION)
     call("curation", "filter", MIXED, "--rules", CALIBRATION / "rules.yaml", "--out", FILTERED)
     tell_filtered()
     study = CONFIGS / "train" / "ablations" / "planted" / "study.yaml"

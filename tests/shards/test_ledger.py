@@ -81,6 +81,15 @@ def test_what_a_sample_says_of_a_licence_counts_before_the_table() -> None:
     assert license_of_step(Step(stage="x", backend="never heard of")) == ("unknown", "")
 
 
+def test_an_imported_sample_is_under_the_licence_of_its_data_set() -> None:
+    imported = [Step(stage="import", backend="folder"), Step(stage="reversal", backend="import")]
+    assert commercial_use(Provenance(clip=CLIP, steps=imported)).use == "yes"
+    bound = CLIP.model_copy(update={"license": "CC-BY-NC-4.0"})
+    assert commercial_use(Provenance(clip=bound, steps=imported)).use == "no"
+    made = Step(stage="origin", backend="gpt-4o")  # what made the edit is no program of ours
+    assert commercial_use(Provenance(clip=CLIP, steps=[made, *imported])).use == "unknown"
+
+
 def with_provenance(sample: Sample, **fields: Any) -> Sample:
     return sample.model_copy(update={"provenance": sample.provenance.model_copy(update=fields)})
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from curation.__main__ import main
+from curation.quality.plant import CLEAN, Shrink, plant, read_labels
+from curation.quality.selection.labels import read_labels as read_votes
 from shards.reader import ShardSet
 from shards.verify import verify
 from shards.writer import Item, write_shards
-from tests.planted_defects import CLEAN, Shrink, plant, read_labels
 
 
 def test_chosen_samples_get_one_defect_each_and_the_others_none(
@@ -55,3 +58,41 @@ def test_pairs_are_made_small_with_their_masks(tmp_path: Path, make_items: Calla
             (5, 32, 48, 5.0)
         }
         assert 0 < record.mask().mean() < 0.5
+
+
+def test_the_command_labels_a_share_and_takes_up_again_what_was_killed(
+    tmp_path: Path,
+    make_items: Callable[..., list[Item]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_shards(tmp_path / "shards", make_items(tmp_path / "media", 10, 5, 32, 48))
+
+    def call(*more: str) -> tuple[int, str]:
+        given = ["plant", str(tmp_path / "shards"), "--out", str(tmp_path / "out"), *more]
+        monkeypatch.setattr("sys.argv", ["curation", *given])
+        return main(), capsys.readouterr().err
+
+    asked = ("--share", "0.4", "--kinds", '["swapped"]', "--labels", str(tmp_path / "labels.jsonl"))
+    asked = (*asked, "--labelled", "0.5")
+    assert call(*asked) == (0, "")
+    planted = read_labels(tmp_path / "out")
+    assert sum(label.kind == "swapped" for label in planted) == 4
+    assert len(planted) == 10
+    votes = read_votes(tmp_path / "labels.jsonl").votes
+    kinds = {label.key: label.kind for label in planted}
+    assert len(votes) == 5
+    assert all(vote["plant"].keep == (kinds[key] == CLEAN) for key, vote in votes.items())
+
+    first = (tmp_path / "out" / "train-000000.tar").read_bytes()
+    (tmp_path / "out.labels.jsonl").unlink()  # which a finished call writes last
+    (tmp_path / "out" / "train-000000.tar").write_bytes(first[:100])
+    assert call(*asked) == (0, "")
+    assert read_labels(tmp_path / "out") == planted
+    assert ShardSet(tmp_path / "out").keys == ShardSet(tmp_path / "shards").keys
+    assert (tmp_path / "out" / "train-000000.tar").read_bytes() == first
+    status, error = call("--share", "0.2")
+    assert status == 2
+    assert error.count("\n") == 1
+    assert "--out" in error
+    assert call("--share", "1.5")[1].startswith("error: --share 1.5")

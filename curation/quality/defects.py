@@ -1,7 +1,7 @@
-"""Defects of edit pairs, each of which a person sees at a glance: see `tests.planted_defects`.
+"""Defects of edit pairs, each of which a person sees at a glance; `curation.quality.plant` plants them.
 
 A kind is a function of a pair and of chance that gives the changed pair, or None where it would hardly show.
-Strengths were chosen before any signal was looked at.
+Strengths were chosen to be seen, before any signal was looked at.
 """
 
 from __future__ import annotations

@@ -1,32 +1,51 @@
 """Plants defects of known kinds in clean pairs, for whatever is to find them or to train in spite of them.
 
-`python -m tests.planted_defects OUT FOLDER ...` takes finished shards of pairs and writes shards in which
-chosen samples have one defect each, and `OUT.labels.jsonl` with a line for every sample. Targets of clean
-samples are encoded anew like those of the others, so that nothing but the defect tells them apart.
-
-Strengths were chosen to be seen at a glance, before any signal was looked at; where a defect hardly shows in
-a sample (a frozen picture of a still scene), it is planted in another one.
+Takes finished shards of pairs and writes shards in which chosen samples have one defect each, and
+`OUT.labels.jsonl` with a line for every sample. Targets of clean samples are encoded anew like those of the
+others, so that nothing but the defect tells them apart. Where a defect hardly shows in a sample (a frozen
+picture of a still scene), it is planted in another one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from curation.quality.defects import (
+    ALONE,
+    AS_IT_IS,
+    KINDS,
+    WITH_OTHERS,
+    Pair,
+    Planted,
+    Shrink,
+    names_of,
+    read_pair,
+)
+from curation.quality.selection.labels import Label as Vote
+from shards.errors import SettingError
 from shards.files import write_bytes
 from shards.media import write_image, write_mask, write_video
 from shards.reader import Record, ShardSet
 from shards.writer import Item, write_shards
-from tests.defect_kinds import ALONE, AS_IT_IS, KINDS, WITH_OTHERS, Pair, Planted, Shrink, names_of, read_pair
 
-__all__ = ["CLEAN", "KINDS", "Label", "Shrink", "labels_of", "names_of", "plant", "read_labels"]
-CLEAN = "clean"
+__all__ = [
+    "CLEAN",
+    "KINDS",
+    "Label",
+    "Shrink",
+    "labels_of",
+    "names_of",
+    "plant",
+    "read_labels",
+    "write_votes",
+]
+CLEAN, BY = "clean", "plant"
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,7 @@ def plant(
     seed: int = 0,
     once: bool = True,
     shrink: Shrink = AS_IT_IS,
+    tasks: Sequence[str] = (),
 ) -> list[Label]:
     """Write the samples of some folders of shards anew, some of them with a defect; keys stay what they are.
 
@@ -61,13 +81,17 @@ def plant(
         clean: how many others are written as they are; all when None.
         once: take one sample only of those that share a target (with and without the mask in the text).
         shrink: makes pairs small first; what else a sample holds stays as it is.
+        tasks: of the samples that are taken; all where none is named.
 
     Returns:
         A label for each sample that was written, by key; also in `<out>.labels.jsonl`.
+
+    Raises:
+        SettingError: a kind that there is not.
     """
     if unknown := sorted(set(counts) - set(KINDS)):
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
-    records, shuffled = list(_records(folders, once)), random.Random(seed)
+        raise SettingError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
+    records, shuffled = list(_records(folders, once, tasks)), random.Random(seed)
     shuffled.shuffle(records)
     left = {kind: count for kind, count in counts.items() if count}
     labels: list[Label] = []
@@ -118,14 +142,35 @@ def read_labels(out: str | Path) -> list[Label]:
     return [Label(**json.loads(line)) for line in labels_of(out).read_text().splitlines()]
 
 
-def _records(folders: Sequence[str | Path], once: bool) -> Iterator[Record]:
+def write_votes(labels: Sequence[Label], path: str | Path, share: float = 1.0, seed: int = 0) -> int:
+    """Write what a person would have said of a share of the samples, for `calibrate`; returns of how many.
+
+    Args:
+        path: a JSONL file of `curation.quality.selection.labels.Label`, which is replaced.
+        share: above 0, at most 1; which samples these are is drawn by `seed`.
+    """
+    chosen = random.Random(seed).sample(list(labels), max(1, round(share * len(labels))))
+    votes = [
+        Vote(key=one.key, keep=one.kind == CLEAN, reasons=() if one.kind == CLEAN else (one.kind,), by=BY)
+        for one in sorted(chosen, key=lambda label: label.key)
+    ]
+    write_bytes(path, "".join(vote.model_dump_json() + "\n" for vote in votes).encode())
+    return len(votes)
+
+
+def count_pairs(folders: Sequence[str | Path], once: bool = True, tasks: Sequence[str] = ()) -> int:
+    """How many samples `plant` takes of some folders."""
+    return sum(1 for _ in _records(folders, once, tasks))
+
+
+def _records(folders: Sequence[str | Path], once: bool, tasks: Sequence[str]) -> Iterator[Record]:
     """The pairs of some folders; one of those that share their media, without the mask in its text."""
     seen: set[str | None] = set()
     for folder in folders:
         opened = ShardSet(folder)
         for key in sorted(opened.keys, key=lambda key: ("mask" in key.rsplit("-", 1)[-1], key)):
             sample = opened.sample(key)
-            if (names := names_of(sample)) is None:
+            if (names := names_of(sample)) is None or (tasks and sample.task not in tasks):
                 continue
             shown = "".join(str(sample.media[name].sha256) for name in sorted(names))
             if once and shown in seen:
@@ -170,31 +215,3 @@ def _write(scratch: Path, pair: Pair, made: Planted) -> Item:
         files[target].rename(files[source])
         spare.rename(files[target])
     return sample.model_copy(update={"text": made.text, "media": media}), files
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.planted_defects", description="Plant defects.")
-    parser.add_argument("out", help="folder of the new shards")
-    parser.add_argument("folders", nargs="+", help="shards of clean pairs")
-    parser.add_argument("--each", type=int, default=40, help="samples of each kind")
-    parser.add_argument("--clean", type=int, default=100, help="samples without a defect")
-    parser.add_argument("--share", type=float, default=0.0, help="keep all samples; so many get a defect")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--height", type=int, default=0, help="pixels; 0 leaves pairs as they are")
-    parser.add_argument("--frames", type=int, default=0, help="at most; 0 leaves pairs as they are")
-    chosen = parser.parse_args()
-    folders, out, seed, share = chosen.folders, chosen.out, chosen.seed, chosen.share
-    shrink = Shrink(chosen.height, chosen.frames)
-    if share:
-        pairs = sum(len(ShardSet(folder)) for folder in folders)
-        labels = plant(
-            folders, out, dict.fromkeys(KINDS, round(pairs * share / len(KINDS))), None, seed, False, shrink
-        )
-    else:
-        labels = plant(folders, out, dict.fromkeys(KINDS, chosen.each), chosen.clean, seed, shrink=shrink)
-    print(dict(sorted(Counter(label.kind for label in labels).items())), labels_of(out))
-
-
-if __name__ == "__main__":
-    main()
