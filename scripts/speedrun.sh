@@ -30,7 +30,7 @@ fail() {
 
 size='' out='' mode=run push='' limit=''
 options=() given=()
-calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=()
+calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=() export_options=()
 while (($#)); do
   case $1 in
   -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
@@ -170,8 +170,8 @@ recipe() {
   stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
   run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
   run python -m editverse.speedrun card .
-  run python -m model export --checkpoint distill --out export
-  push_to=(--checkpoint distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
+  run python -m model export --checkpoint distill --out export "${export_options[@]}"
+  push_to=(--checkpoint export --run distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
   run python -m model push "${push_to[@]}" --dry_run
   run python -m editverse.speedrun report .
   [[ -z $push ]] || run python -m model push "${push_to[@]}"
