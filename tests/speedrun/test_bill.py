@@ -134,9 +134,11 @@ def test_amounts_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, Any
         estimated(a_size(tmp_path / "wrong", **changes))
 
 
-def test_a_base_that_nobody_has_timed_is_refused_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(BillError, match="nothing is known of what nano costs"):
-        estimated(a_size(tmp_path / "other", base="nano"))
+def test_a_base_that_nobody_has_timed_is_not_known_and_no_limit_can_be_kept(tmp_path: Path) -> None:
+    size = a_size(tmp_path / "other", base="mine")
+    assert estimated(size).unknown == list(STAGES)
+    with pytest.raises(BillError, match="nothing is known of what base costs"):
+        bill(size, max_gpu_hours=1e6)
 
 
 def test_start_and_rate_are_told_apart_where_sizes_differ() -> None:

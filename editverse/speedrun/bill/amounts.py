@@ -26,7 +26,9 @@ class Rates:
         cores: of the processor for each GPU; download_mib: MiB a second from the hub.
         judge_seconds: GPU-seconds of a language model's look at a pair.
         cut_core_seconds: to cut, screen and write a curated candidate, beside its models.
-        import_core_seconds, grade_core_seconds, bench_core_seconds: for each pair, sample and edit.
+        import_core_seconds, grade_core_seconds: for each pair; timed on six pairs of 81 frames of 480x832 of
+            vtest.avi, 2.95 and 8.1 seconds of a core of an Intel Xeon under load. bench_core_seconds: for
+            each edit, assumed.
         metric_seconds: GPU-seconds of the metrics for an edit.
         start_hours: of the clock, to load and compile a training.
         pair_mib: of a stored pair; candidate_mib: of a candidate in the workspace; edit_mib: of an edit.
@@ -38,8 +40,8 @@ class Rates:
     download_mib: float = 100.0
     judge_seconds: float = 6.0
     cut_core_seconds: float = 10.0
-    import_core_seconds: float = 2.0
-    grade_core_seconds: float = 10.0
+    import_core_seconds: float = 3.0
+    grade_core_seconds: float = 8.0
     bench_core_seconds: float = 20.0
     metric_seconds: float = 10.0
     start_hours: float = 0.1

@@ -323,15 +323,10 @@ class Estimator:
         )
 
 
-def estimator(plan: SizePlan) -> Estimator:
-    """What estimates a plan; raises BillError for a base that nothing is known of."""
+def estimator(plan: SizePlan) -> Estimator | None:
+    """What estimates a plan; None for a base that is none of `model.inference.bases`."""
     known = {key: b for b in bases() for key in (b.name, b.repository)}
-    if plan.base not in known:
-        raise BillError(
-            f"bill: nothing is known of what {plan.base} costs: time it by `editverse speedrun calibrate "
-            f"--size {plan.size}`, or take one of {', '.join(b.name for b in bases())} as base"
-        )
-    return Estimator(plan, known[plan.base])
+    return Estimator(plan, known[plan.base]) if plan.base in known else None
 
 
 def _edit(clip: int) -> Shape:
