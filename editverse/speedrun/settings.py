@@ -1,8 +1,8 @@
 """The settings of a size, `configs/speedrun/<size>/settings.yaml`, as the script takes them.
 
 A flat mapping: a text, number or truth value becomes a variable of the script, and a list of texts an array.
-There are two exceptions: `by_gpus` has options by number of GPUs and stage, for `<stage>_options`; `slurm` has
-what jobs ask for (`slurm.JobOptions`), for `slurm_options`.
+There are two exceptions: `by_gpus` has options by number of GPUs and stage, for `<stage>_options`; `slurm`
+has what jobs ask for (`slurm.JobOptions`), for `slurm_options`.
 """
 
 from __future__ import annotations

@@ -16,11 +16,9 @@ from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
-from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import change_map, limit_to_mask
-from model.extras.keeping import Keep, keep_source
-from model.inference.edit_stream import FinishedWindow
+from model.extras.keeping import Keep
 from model.inference.offload import Offload
 from model.inference.request import Request
 from model.inference.sampler import Job, check_finite, packs, sample_many
@@ -366,26 +364,6 @@ def faded(window: WindowEdit, before: WindowEdit, overlap: int, temporal: int) -
         for old, new in ((before.pixels, window.pixels), (before.edited, window.edited))
     )
     return WindowEdit(window.latents, pixels, edited)
-
-
-@torch.inference_mode()
-def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) -> FinishedWindow:
-    """A window's final frames at the result's size, put together with its source, kept as asked for."""
-    plan, followed, final = window.plan, window.followed, window.span.final
-    raw = resize(to_pixels(made.pixels[:final]), plan.size)
-    clips = {name: clip if plan.clips[name].still else clip[:final] for name, clip in window.clips.items()}
-    source = None if plan.source is None or plan.edited is None else clips[plan.source]
-    start, edited = window.span.start, made.edited[:final]
-    if keep is not None and source is not None:
-        mask = next((clip for name, clip in clips.items() if name.startswith("mask")), None)
-        kept = keep_source(raw, source, edited, keep, mask)
-        return FinishedWindow(
-            start, kept.frames, raw, kept.mask > 0, source, mask=kept.mask, faces=kept.faces
-        )
-    frames, change = raw, None
-    if followed is not None:
-        frames, change = composite(raw, clips[followed], edited)
-    return FinishedWindow(start, frames, raw, change, source)
 
 
 def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:

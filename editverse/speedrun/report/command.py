@@ -98,7 +98,11 @@ def gather(run: Path, prices: Mapping[str, float]) -> Facts:
     trained, scored = training_facts(run), score_facts(run)
     result = {
         "size": bill.get("size"),
-        "stages": [{"stage": name, "line": record.get("line", "")} for name, record in records.items()],
+        "stages": [  # the report is a stage itself, which is done or not when it is written
+            {"stage": name, "line": record.get("line", "")}
+            for name, record in records.items()
+            if name != STAGES[-1]
+        ],
         "curation": curated,
         "imports": import_facts(run),
         "left_out": left_out(run),

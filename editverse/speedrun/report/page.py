@@ -97,7 +97,7 @@ def _stages(facts: Facts) -> list[dict[str, Any]]:
         rows.append(
             {
                 "stage": cost["stage"],
-                "line": lines.get(cost["stage"], "not done"),
+                "line": lines.get(cost["stage"], "this page" if cost["stage"] == "report" else "not done"),
                 "took": duration(took["seconds"]),
                 "billed": duration(billed["seconds"]),
                 "ratio": "-" if ratio["seconds"] is None else f"{ratio['seconds']:.2f}",
