@@ -184,9 +184,9 @@ plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
 # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
 mkdir -p "$out"
-bill=("$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+bill=(--size "$size" "${given[@]}" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
 if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
-  ((gpus == 0)) || exit 2
+  [[ -z $limit ]] && ((gpus == 0)) || exit 2
   echo 'going on without a bill'
 fi
 text=$(recipe)
