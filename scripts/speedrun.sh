@@ -107,7 +107,7 @@ recipe() {
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
     run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
-      --tasks "[$planted]"
+      --tasks "[${planted:-}]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
     run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
@@ -128,7 +128,7 @@ recipe() {
   if ((${#calibrate_on[@]})); then
     rules=gates/rules.yaml
     run python -m curation plant "$(joined "${calibrate_on[@]/#/data/}")" --out data/calibration --share 0.5 \
-      --labels data/labels.jsonl --tasks "[$planted]"
+      --labels data/labels.jsonl --tasks "[${planted:-}]"
     run python -m curation grade data/calibration --config "$configs/grade.yaml" --workspace workspace
     run python -m curation calibrate data/calibration --labels data/labels.jsonl --out gates
   fi
