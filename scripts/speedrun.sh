@@ -98,6 +98,7 @@ recipe() {
     run ln -sfn "$root/data/clips" clips
     ;;
   *:* | *.txt | *.csv | *.jsonl)
+    [[ $clips == *:* ]] || clips=$(realpath -m "$clips")
     run python -m curation clips download "$clips" --out clips --count "${clips_count:-0}" \
       --license "${clips_license:-}" --commercial "$commercial"
     ;;
