@@ -139,8 +139,9 @@ recipe() {
 
   # LATENTS. Videos and texts through the base's encoders: once, and not once per step.
   stage latents --needs base,gates --makes latents --gpus "$one_gpu"
-  for config in stage1 stage2; do
-    run python -m model precompute --config "$configs/$config.yaml" --train.init_from "$base"
+  for pairs in all clean; do
+    run python -m model precompute --config "$configs/stage1.yaml" --data.mixture "$configs/mixture_$pairs.yaml" \
+      --train.init_from "$base"
   done
 
   # STAGE 1. On all pairs, the bad ones among them.
@@ -183,7 +184,7 @@ plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
 # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
 mkdir -p "$out"
-bill=(--size "$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+bill=("$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
 if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
   ((gpus == 0)) || exit 2
   echo 'going on without a bill'
