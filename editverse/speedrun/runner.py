@@ -74,7 +74,7 @@ def carry_out(stages: Sequence[Stage], run: Path, options: RunOptions) -> None:
             needs = chosen[0].stage.needs
             if missing := [p.stage.name for p in planned if p.stage.name in needs and p.state != "done"]:
                 raise StageError(f"{options.only}: needs {missing[0]}, which is not done as it is now")
-        _ask(chosen, run, options.yes)
+        ask(chosen, run, options.yes)
         (run / LOGS).mkdir(exist_ok=True)
         for item in chosen:
             number = f"[{planned.index(item) + 1:>2}/{len(planned)}] {item.stage.name:<10}"
@@ -212,8 +212,12 @@ class _Work:
             )
 
 
-def _ask(planned: Sequence[PlannedStage], run: Path, yes: bool) -> None:
-    """Say what is done anew, and ask once whether to."""
+def ask(planned: Sequence[PlannedStage], run: Path, yes: bool) -> None:
+    """Say what is done anew, and ask once whether to.
+
+    Raises:
+        StageError: the answer was no, or there is no terminal.
+    """
     if not unagreed(planned, run):
         return
     for line in explain(planned, run):

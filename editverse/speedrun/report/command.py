@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from editverse.speedrun.bill.costs import UNKNOWN
 from editverse.speedrun.report.card import render_card
 from editverse.speedrun.report.data import (
     Facts,
@@ -98,7 +99,11 @@ def gather(run: Path, prices: Mapping[str, float]) -> Facts:
     trained, scored = training_facts(run), score_facts(run)
     result = {
         "size": bill.get("size"),
-        "stages": [{"stage": name, "line": record.get("line", "")} for name, record in records.items()],
+        "stages": [  # the report is a stage itself, which is done or not when it is written
+            {"stage": name, "line": record.get("line", "")}
+            for name, record in records.items()
+            if name != STAGES[-1]
+        ],
         "curation": curated,
         "imports": import_facts(run),
         "left_out": left_out(run),
@@ -134,11 +139,16 @@ def cost_facts(
 
     Seconds are float; `ratio` is what was taken over what was billed, None where nothing was billed.
     """
-    billed = {row["stage"]: row for row in bill.get("stages", [])}
+    rows = {row["stage"]: row for row in bill.get("stages", [])}
+    assumptions = [
+        {"stage": name, "text": text} for name, row in rows.items() for text in row.get("assumptions", [])
+    ]
+    unknown = {one["stage"] for one in assumptions if one["text"].startswith(UNKNOWN)}
+    billed = {name: row for name, row in rows.items() if name not in unknown}
     stages: list[Facts] = []
     for name in STAGES:
         record, row = records.get(name), billed.get(name)
-        if record is None and row is None:
+        if record is None and name not in rows:
             continue
         taken = {key: (record or {}).get(key) for key in TAKEN}
         said = {
@@ -171,11 +181,7 @@ def cost_facts(
             "price": _price(took, prices),
         },
         "per_pair": _per_pair(run, records, result, prices),
-        "assumptions": [
-            {"stage": name, "text": text}
-            for name, row in billed.items()
-            for text in row.get("assumptions", [])
-        ],
+        "assumptions": assumptions,
         "prices": dict(prices),
     }
 
@@ -198,12 +204,13 @@ def _per_pair(
             "cpu_seconds": None if each is None else each[0],
             "gpu_seconds": None if each is None else each[1],
         }
-    price = _price(spent, prices)
+    known = pairs and any(name in records for name in DATA_STAGES)
+    price = _price(spent, prices) if known else None
     return {
         "pairs": pairs,
         "kept_samples": kept,
-        **{key: value / pairs if pairs else None for key, value in spent.items()},
-        "price": None if price is None or not pairs else price / pairs,
+        **{key: value / pairs if known else None for key, value in spent.items()},
+        "price": None if price is None else price / pairs,
         "folders": folders,
     }
 
