@@ -23,9 +23,6 @@ python=$root/.venv/bin/python
 [[ -x $python ]] || python=python3
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-usage() {
-  sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
-}
 fail() {
   printf 'error: %s\n' "$1" >&2
   exit 2
@@ -33,10 +30,10 @@ fail() {
 
 size='' out='' mode=run push='' limit=''
 options=() given=()
-calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=()
+calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=() export_options=()
 while (($#)); do
   case $1 in
-  -h | --help) usage && exit ;;
+  -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
   --print | --plan | --slurm) mode=${1#--} ;;
   --yes) options+=(--yes) ;;
   --out | --gpus | --only | --push | --max-gpu-hours | --set.*)
@@ -71,19 +68,9 @@ eval "$settings"
 one_gpu=$((gpus > 0))
 
 # Each stage begins with `stage`; each command of it is printed by `run`, and carried out below.
-stage() {
-  printf '\n# stage'
-  printf ' %q' "$@"
-  printf '\n'
-}
-run() {
-  printf '%q ' "$@"
-  printf '\n'
-}
-joined() {
-  local IFS=,
-  printf %s "$*"
-}
+stage() { printf '\n# stage' && printf ' %q' "$@" && printf '\n'; }
+run() { printf '%q ' "$@" && printf '\n'; }
+joined() { local IFS=, && printf %s "$*"; }
 train() { # a process per GPU
   if ((gpus > 1)); then
     run python -m torch.distributed.run --standalone --nproc-per-node "$gpus" -m -- model "$@"
@@ -184,25 +171,24 @@ recipe() {
   stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
   run python -m editverse.speedrun ledger .
   run python -m editverse.speedrun card .
-  run python -m model export --checkpoint distill --out export
-  push_to=(--checkpoint distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
+  run python -m model export --checkpoint distill --out export "${export_options[@]}"
+  push_to=(--checkpoint export --run distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
   run python -m model push "${push_to[@]}" --dry_run
   run python -m editverse.speedrun report .
   [[ -z $push ]] || run python -m model push "${push_to[@]}"
 }
 
 case $mode in
-print) recipe ;;
-plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
-slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" ;;
-run)
-  # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
-  bill=(--size "$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
-  if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
-    ((gpus == 0)) || exit 2
-    echo 'going on without a bill'
-  fi
-  text=$(recipe)
-  exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
-  ;;
+print) recipe && exit ;;
+plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
+# The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+mkdir -p "$out"
+bill=("$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
+  ((gpus == 0)) || exit 2
+  echo 'going on without a bill'
+fi
+text=$(recipe)
+[[ $mode == run ]] || exec "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" <<<"$text"
+exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"

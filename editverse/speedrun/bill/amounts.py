@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,13 @@ class Amounts:
     """`bill.yaml`: what the other files of a size do not say.
 
     Attributes:
-        clips: that curation cuts its windows from; clip_mib: of one.
-        candidates: that each run of curation.yaml makes; accepted: the share of them that passes.
-        imported: pairs of others; import_gib: that are fetched for them.
+        clips: that curation cuts its windows from, `clips_count` of the settings when that is there;
+            clip_mib: of one.
+        candidates: that each run of curation.yaml makes of so many clips; where `clips_count` is another
+            number, all but those of rendered scenes follow it. accepted: the share of them that passes.
+        models_gib: of weights that are fetched for curation and gates.
+        imported: pairs of others; import_gib: that are fetched for them. With `commercial: false` those of
+            `noncommercial` come on top.
         graded: samples that the gates measure, those curated and imported when None; judged: the share that
             a language model looks at; clean: the share that passes.
         encoded: samples whose latents are made, all when None.
@@ -74,6 +78,8 @@ class Amounts:
     clip_mib: float = 8.0
     accepted: float = 1.0
     import_gib: float = 0.0
+    models_gib: float = 0.0
+    noncommercial: dict[str, Any] = field(default_factory=dict)
     graded: int | None = None
     judged: float = 1.0
     clean: float = 1.0
@@ -153,19 +159,20 @@ def visits_of(training: Mapping[str, Any]) -> int:
     return int(steps) * int(batch)
 
 
-def read_size(size: str, gpus: int | None = None) -> SizePlan:
+def read_size(size: str, gpus: int | None = None, changes: Mapping[str, Any] = {}) -> SizePlan:
     """The amounts of a size.
 
     Args:
         size: a name in configs/speedrun, or a folder with the same files.
         gpus: of the run; those of its settings when None.
+        changes: replace settings.
 
     Raises:
         SettingError: no such size.
         ConfigError: a file is absent or says something else; it is named.
     """
     folder = folder_of(size)
-    settings = read_settings(size)
+    settings = read_settings(size, changes)
     count = int(settings.get("gpus") or 0) if gpus is None else gpus
     if count < 0:
         raise SettingError(f"--gpus: must not be below 0, got {count}")
@@ -180,9 +187,31 @@ def read_size(size: str, gpus: int | None = None) -> SizePlan:
     told = _mapping(path)
     entries = told.pop("by_gpus", None) or {}
     fitting = [number for number in entries if number <= max(1, count)]
-    changes = entries[max(fitting)] if fitting else {}
-    amounts: Amounts = from_dict(Amounts, told | changes, str(path))
+    of_gpus = entries[max(fitting)] if fitting else {}
+    amounts: Amounts = from_dict(Amounts, told | of_gpus, str(path))
+    amounts = _by_settings(amounts, settings, folder)
     return SizePlan(size, folder, count, str(settings.get("base")), amounts, trainings)
+
+
+def _by_settings(amounts: Amounts, settings: Mapping[str, Any], folder: Path) -> Amounts:
+    """Amounts for as many clips as the settings ask for, and with what they let in."""
+    count = settings.get("clips_count")
+    if type(count) is int and count > 0 and amounts.clips and count != amounts.clips:
+        runs = _mapping(folder / "curation.yaml").get("runs") or {}
+        rendered = {n for n, run in runs.items() if str(run.get("task", "")).startswith("cg_")}
+        scale = count / amounts.clips
+        candidates = {
+            name: n if name in rendered else round(n * scale) for name, n in amounts.candidates.items()
+        }
+        amounts = replace(amounts, clips=count, candidates=candidates)
+    if settings.get("commercial") is False and amounts.noncommercial:
+        more = amounts.noncommercial
+        amounts = replace(
+            amounts,
+            imported=amounts.imported + int(more.get("imported", 0)),
+            import_gib=amounts.import_gib + float(more.get("import_gib", 0.0)),
+        )
+    return amounts
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -136,6 +136,9 @@ class Estimator:
                 )
             path = run.config or default_config(run.task)
             parts = parts_on_gpu(build(load_config(run.task, path)))
+            if run.task == "object_addition" and any(r.task == "object_removal" for r in runs):
+                told.append(f"{run.name}: the other way round of what removal makes, for nothing")
+                continue
             seconds = sum(part.seconds or 0.0 for part in parts)
             judged = a.rates.judge_seconds * bool(parts)
             core = OFFLINE_CORE_SECONDS.get(run.task, 0.0) if not parts else a.rates.cut_core_seconds
@@ -157,8 +160,10 @@ class Estimator:
                 + (f"; not counted beside: {unknown}" if unknown else "")
             )
         told.append(f"{a.accepted:.1%} of the candidates are accepted: {a.curated:,.0f} pairs")
+        if a.models_gib:
+            told.append(f"{a.models_gib:g} GiB of weights are fetched for curation and gates (assumed)")
         disk = sum(a.candidates.values()) * a.rates.candidate_mib + a.curated * a.rates.pair_mib
-        return self._row("curation", gpu, cpu, disk / 1024, *told)
+        return self._row("curation", gpu, cpu, a.models_gib + disk / 1024, *told)
 
     def imports(self) -> StageCost:
         """Fetch and convert data sets of others."""
