@@ -30,6 +30,10 @@ VARIES = re.compile("seconds|started|finished|attempts|disk_bytes")
 @pytest.fixture
 def recipe(clips: Path, tmp_path: Path, make_items: Callable[..., list[Item]]) -> str:
     """Curation, training and a ledger, as `scripts/speedrun.sh --print` prints stages."""
+    few = tmp_path / "clips"
+    few.mkdir()
+    for clip in sorted(clips.iterdir())[:4]:
+        (few / clip.name).symlink_to(clip)
     write_shards(tmp_path / "shards", make_items(tmp_path, pairs=6, frames=9, height=96, width=128))
     settings = [
         *("--data.shards", json.dumps([str(tmp_path / "shards")]), "--train.steps", str(STEPS)),
@@ -37,7 +41,7 @@ def recipe(clips: Path, tmp_path: Path, make_items: Callable[..., list[Item]]) -
     ]
     return f"""
 # stage curation --makes data
-python -m curation run sketch_to_video --clips {clips} --out data/sketch --workspace workspace
+python -m curation run sketch_to_video --clips {few} --out data/sketch --workspace workspace
 
 # stage stage1 --needs curation --makes stage1
 python -m model fit --config configs/train/nano.yaml --run stage1 {shlex.join(settings)}
@@ -86,12 +90,12 @@ def test_a_preempted_stage_goes_on_and_the_run_ends_as_without_slurm(
     assert refused.returncode == 2
     assert f"jobs {jobs['curation']} (curation), " in refused.stderr
 
-    wait_until(lambda: len(rows(run)) >= 3, folder)
+    wait_until(lambda: len(rows(run)) >= 3, folder, 400)
     options = ("--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     other = slurm("sbatch", "--parsable", *options)
-    wait_until(lambda: (folder / "logs" / "stage1.log").read_text().count("start ") == 2, folder)
+    wait_until(lambda: (folder / "logs" / "stage1.log").read_text().count("start ") == 2, folder, 400)
     assert slurm.state(other)["JobState"] == "COMPLETED"
-    wait_until(lambda: read_record(run, "report") is not None, folder)
+    wait_until(lambda: read_record(run, "report") is not None, folder, 400)
     assert "requeued" in (folder / "logs" / "stage1.log").read_text()
     assert slurm.state(jobs["stage1"])["Restarts"] == "1"
     assert "2 nodes" in (folder / "logs" / "curation.log").read_text(), logs(folder)

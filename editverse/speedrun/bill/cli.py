@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -32,11 +33,12 @@ HOURS_A_DAY = 24
 
 
 def bill(
-    size: str,
+    size: str = "tiny",
     gpus: int | None = None,
     max_gpu_hours: float | None = None,
     calibration: Path | None = None,
     out: Path | None = None,
+    set: dict[str, Any] = {},  # noqa: B006 (never changed)
 ) -> None:
     """Say what a speedrun will cost by stage, and what that takes for granted; nothing is run.
 
@@ -46,8 +48,9 @@ def bill(
         max_gpu_hours: refuse, with exit status 2, a run that costs more
         calibration: times to go by; runs/speedrun-calibration.json, if it is of this size, when left out
         out: JSON file to write
+        set: settings in place of the file's, as JSON or one by one: --set.clips_count 300
     """
-    made = make_bill(read_size(size, gpus), calibration)
+    made = make_bill(read_size(size, gpus, set), calibration)
     if max_gpu_hours is not None and made.unknown:
         raise BillError(
             f"bill: nothing is known of what {made.unknown[0]} costs, so --max_gpu_hours cannot be kept; "
@@ -203,7 +206,7 @@ def print_bill(made: Bill) -> None:
     """Print a bill as a table, and its assumptions as numbered lines."""
     days = made.hours >= 2 * HOURS_A_DAY
     unit = "days" if days else "hours"
-    title = f"{made.size}: the bill on {made.machine}"
+    title = f"{Path(made.size).name}: the bill on {made.machine}"
     table = Table("stage", "GPU-hours", "CPU-hours", "GiB", unit, "basis", title=title)
     for column in table.columns[1:5]:
         column.justify = "right"
