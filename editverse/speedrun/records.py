@@ -19,6 +19,7 @@ from shards.limits import read_json
 
 STAGES = "stages"
 LOGS = "logs"
+RECIPE = "recipe.sh"  # in STAGES: the commands as they were last given
 
 
 @dataclass(frozen=True)
