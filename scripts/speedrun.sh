@@ -170,7 +170,7 @@ recipe() {
   # REPORT. Where the data came from, the model to pass on with its card, and a page of it all. Publishing comes last:
   # when it fails, all else is there.
   stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
-  run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
+  run python -m editverse.speedrun ledger .
   run python -m editverse.speedrun card .
   run python -m model export --checkpoint distill --out export "${export_options[@]}"
   push_to=(--checkpoint export --run distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)

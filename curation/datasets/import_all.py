@@ -66,7 +66,7 @@ class ImportRecord:
     Attributes:
         commercial: whether those that forbid commercial use, or may, were left out.
         used: name, format, source, license, commercial ("yes", "no" or "unknown"), and what came of it.
-        left_out: name, license and why.
+        left_out: name, license and reason.
         failed: name and error.
     """
 
@@ -182,7 +182,7 @@ def import_all(
                 if verdict.use == "no"
                 else f"it is not known to allow commercial use: {verdict.reason}"
             )
-            record.left_out.append({"name": entry.name, "license": license, "why": why})
+            record.left_out.append({"name": entry.name, "license": license, "reason": why})
             say(f"{entry.name}: left out, {license}: {why}")
             _write(out, record)
             continue
@@ -198,7 +198,7 @@ def import_all(
             counts = {key: summary[key] for key in ("rows", "accepted", "samples")}
             about = {key: getattr(entry, key) for key in ("name", "format", "source")}
             use = {"license": license, "commercial": verdict.use}
-            record.used.append({**about, **use, **counts, "folder": str(folder)})
+            record.used.append({**about, **use, **counts})
         _write(out, record)
     if record.failed:
         names = ", ".join(f"{row['name']} ({row['error']})" for row in record.failed)

@@ -32,10 +32,10 @@ def plant_defects(
     shards: str,
     out: str | None = None,
     share: float = 0.3,
-    kinds: tuple[str, ...] = KINDS,
+    kinds: str = "",
     each: int | None = None,
     clean: int | None = None,
-    tasks: tuple[str, ...] = (),
+    tasks: str = "",
     repeats: bool = False,
     labels: Path | None = None,
     labelled: float = 1.0,
@@ -49,10 +49,10 @@ def plant_defects(
         shards: folder of shards of good pairs; several with commas between.
         out: folder for the new shards, <shards>-planted when left out; the same command takes it up again.
         share: of the pairs, which get a defect each, all kinds alike.
-        kinds: of defects, all when left out; a pair in which one would hardly show gets another.
+        kinds: of defects, with commas between, all when left out; what would hardly show is not planted.
         each: pairs with a defect of each kind, in place of --share.
         clean: pairs without a defect; all others when left out.
-        tasks: of the samples that are taken; all when left out.
+        tasks: of the samples that are taken, with commas between; all when left out.
         repeats: take also the samples that show another one's pair, under other words.
         labels: JSONL file of labels, as a person would give them with `label`.
         labelled: share of the pairs that are labelled there.
@@ -61,25 +61,25 @@ def plant_defects(
         seed: of which pairs get which defect.
     """
     _check(share, labelled, each, clean, height, frames)
-    folders = [name.strip() for name in shards.split(",") if name.strip()]
+    folders, wanted, chosen = _names(shards), _names(kinds) or [*KINDS], _names(tasks)
     if not folders:
         raise SettingError("shards: name a folder of shards")
     if out is None and len(folders) > 1:
         raise SettingError("--out: name a folder; there are several of shards")
     target = Path(out or f"{folders[0].rstrip('/')}-planted")
     if each is None:
-        pairs = count_pairs(folders, not repeats, tasks)
-        counts = dict.fromkeys(kinds, max(1, round(pairs * share / max(1, len(kinds)))))
+        pairs = count_pairs(folders, not repeats, chosen)
+        counts = dict.fromkeys(wanted, max(1, round(pairs * share / len(wanted))))
     else:
-        counts = dict.fromkeys(kinds, each)
+        counts = dict.fromkeys(wanted, each)
     settings = {
         "shards": {folder: [row.sha256 for row in ShardSet(folder).rows] for folder in folders},
         "counts": counts,
-        "others": [clean, seed, [*tasks], repeats, height, frames],
+        "others": [clean, seed, chosen, repeats, height, frames],
     }
     with exclusive(target, "--out"):
         if not _is_planted(target, settings):
-            plant(folders, target, counts, clean, seed, not repeats, Shrink(height, frames), tasks)
+            plant(folders, target, counts, clean, seed, not repeats, Shrink(height, frames), chosen)
     planted = read_labels(target)
     table = Table("planted", "pairs")
     for kind, count in sorted(
@@ -90,6 +90,11 @@ def plant_defects(
     print(f"{target}: {len(planted):,} samples; {labels_of(target)} says what was planted in each")
     if labels is not None:
         print(f"{labels}: labels of {write_votes(planted, labels, labelled, seed):,} samples")
+
+
+def _names(text: str) -> list[str]:
+    """Names that stand in a text with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _is_planted(out: Path, settings: dict[str, Any]) -> bool:

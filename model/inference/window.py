@@ -39,7 +39,7 @@ from shards.media import resize
 
 PACKED_TOKENS = 16_384  # of edits that are sampled side by side
 DAMAGED = "the codec's settings or weights are damaged"
-# Called after every solver step with a function that decodes the first frame of the window as it is predicted
+# Called after every solver step with a function that decodes the middle frame of the window as predicted
 # so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
 Preview = Callable[[Callable[[], np.ndarray]], None]
 
@@ -212,9 +212,12 @@ class WindowEditor:
         job, first = self._job(window, sources, options, known)
 
         def decoded(tokens: Tensor) -> np.ndarray:
-            # the first latent stands alone, so that its frame can be decoded without the others
-            begun = self._latents(job, first, tokens)[:1]
-            return to_pixels(self.vae.decode(begun, (1, *window.plan.work)).clamp(-1, 1))[0]
+            middle, temporal = window.span.frames // 2, self.vae.temporal
+            last = -(-middle // temporal)  # the latent that holds it; the one before gives it its context
+            near = self._latents(job, first, tokens)[max(0, last - 1) : last + 1]
+            shape = (1 + temporal * (len(near) - 1), *window.plan.work)
+            frame = 1 + (middle - 1) % temporal if middle else 0
+            return to_pixels(self.vae.decode(near, shape)[frame : frame + 1].clamp(-1, 1))[0]
 
         show = options.preview if self.offload is None else None  # else the codec is not on the device
         with accelerated(self.dit, options.shortcuts):

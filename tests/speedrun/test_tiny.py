@@ -22,12 +22,14 @@ def test_what_is_trained_on_is_what_is_curated_imported_and_gated() -> None:
     curated = read_runs(TINY / "curation.yaml")
     imported = yaml.safe_load((TINY / "imports.yaml").read_text())
     data = {f"curated/{run.name}" for run in curated} | {f"imported/{one['name']}" for one in imported}
-    assert set(settings["graded"]) == data
-    assert {*settings["calibrate_on"], *settings["benches"]} <= data
+    graded = {f"data/{one}" for one in settings["graded"]}
+    assert {*settings["graded"], *settings["calibrate_on"], *settings["benches"]} <= data
+    assert {one for one in data if one.startswith("imported/")} <= set(settings["graded"])
     everything, clean = (read_mixture(TINY / f"mixture_{name}.yaml").rows for name in ("all", "clean"))
     assert {folder for row in everything.values() for folder in row.shards} == {f"data/{one}" for one in data}
     for name, row in everything.items():
-        assert clean[name].shards == tuple(one.replace("data/", "data/clean/") for one in row.shards)
+        gated = tuple(one.replace("data/", "data/clean/") if one in graded else one for one in row.shards)
+        assert clean[name].shards == gated
         assert (clean[name].ratio, clean[name].tasks) == (row.ratio, row.tasks)
 
 

@@ -51,7 +51,7 @@ def test_licences_decide_and_one_that_fails_costs_itself_alone(
     ]
     assert record["used"][0]["accepted"] == 1
     assert (out / "free" / "manifest.jsonl").is_file() or list((out / "free").glob("*.tar"))
-    why = {row["name"]: row["why"] for row in record["left_out"]}
+    why = {row["name"]: row["reason"] for row in record["left_out"]}
     assert set(why) == {"nc", "own_terms", "ditto"}
     assert why["own_terms"].startswith("it is not known to allow commercial use")
     assert [row["name"] for row in record["failed"]] == ["absent"]
