@@ -4,6 +4,7 @@ Thin on purpose.
 """
 
 import gc
+import os
 import sys
 
 from shards.command import run_command
@@ -23,6 +24,10 @@ def command() -> int:
 
 def main() -> int:
     """Entry point of a process; returns the exit status."""
+    if sys.argv[1:2] == ["edit"]:
+        # Decoding, sampling and encoding share the cores: a thread that spins until its next piece of work,
+        # as OpenMP's do, takes one from the others. It is read when PyTorch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = run_command(command)
     gc.freeze()  # nor is it looked for on the way out, which takes half a second
     return status

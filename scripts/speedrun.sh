@@ -23,9 +23,6 @@ python=$root/.venv/bin/python
 [[ -x $python ]] || python=python3
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-usage() {
-  sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
-}
 fail() {
   printf 'error: %s\n' "$1" >&2
   exit 2
@@ -33,10 +30,10 @@ fail() {
 
 size='' out='' mode=run push='' limit=''
 options=() given=()
-calibrate_on=() stage1_options=() stage2_options=() distill_options=() # where the settings name none
+calibrate_on=() stage1_options=() stage2_options=() distill_options=() slurm_options=() export_options=()
 while (($#)); do
   case $1 in
-  -h | --help) usage && exit ;;
+  -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
   --print | --plan | --slurm) mode=${1#--} ;;
   --yes) options+=(--yes) ;;
   --out | --gpus | --only | --push | --max-gpu-hours | --set.*)
@@ -68,21 +65,12 @@ cd "$root"
 # The choices of this size, as variables: base, clips, graded, gpus, ... and configs, the folder of its files.
 settings=$("$python" -m editverse.speedrun settings "$size" "${given[@]}")
 eval "$settings"
+one_gpu=$((gpus > 0))
 
 # Each stage begins with `stage`; each command of it is printed by `run`, and carried out below.
-stage() {
-  printf '\n# stage'
-  printf ' %q' "$@"
-  printf '\n'
-}
-run() {
-  printf '%q ' "$@"
-  printf '\n'
-}
-joined() {
-  local IFS=,
-  printf %s "$*"
-}
+stage() { printf '\n# stage' && printf ' %q' "$@" && printf '\n'; }
+run() { printf '%q ' "$@" && printf '\n'; }
+joined() { local IFS=, && printf %s "$*"; }
 train() { # a process per GPU
   if ((gpus > 1)); then
     run python -m torch.distributed.run --standalone --nproc-per-node "$gpus" -m -- model "$@"
@@ -110,6 +98,7 @@ recipe() {
     run ln -sfn "$root/data/clips" clips
     ;;
   *:* | *.txt | *.csv | *.jsonl)
+    [[ $clips == *:* ]] || clips=$(realpath -m "$clips")
     run python -m curation clips download "$clips" --out clips --count "${clips_count:-0}" \
       --license "${clips_license:-}" --commercial "$commercial"
     ;;
@@ -118,10 +107,10 @@ recipe() {
   # A stand-in for public data sets, in their layouts, where imports.yaml names none: rendered, 30 % of it made bad.
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
-    run python -m curation plant public/scenes/removal,public/scenes/recolouring --out public/pairs --share 0.3 \
-      --tasks object_removal,object_replacement
+    run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
+      --tasks "[${planted:-}]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
-    run python -m curation export ltx public/pairs public/recolouring --tasks '["object_replacement"]'
+    run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
 
   # CURATION. Edit pairs out of clips and rendered scenes, task by task; what is refused is kept with its reason.
@@ -140,7 +129,7 @@ recipe() {
   if ((${#calibrate_on[@]})); then
     rules=gates/rules.yaml
     run python -m curation plant "$(joined "${calibrate_on[@]/#/data/}")" --out data/calibration --share 0.5 \
-      --labels data/labels.jsonl --tasks object_removal,object_replacement
+      --labels data/labels.jsonl --tasks "[${planted:-}]"
     run python -m curation grade data/calibration --config "$configs/grade.yaml" --workspace workspace
     run python -m curation calibrate data/calibration --labels data/labels.jsonl --out gates
   fi
@@ -150,8 +139,11 @@ recipe() {
   done
 
   # LATENTS. Videos and texts through the base's encoders: once, and not once per step.
-  stage latents --needs base,gates --makes latents --gpus "$gpus"
-  run python -m model precompute --config "$configs/stage1.yaml" --train.init_from "$base"
+  stage latents --needs base,gates --makes latents --gpus "$one_gpu"
+  for pairs in all clean; do
+    run python -m model precompute --config "$configs/stage1.yaml" --data.mixture "$configs/mixture_$pairs.yaml" \
+      --train.init_from "$base"
+  done
 
   # STAGE 1. On all pairs, the bad ones among them.
   stage stage1 --needs latents --makes stage1 --gpus "$gpus"
@@ -166,26 +158,38 @@ recipe() {
   train distill --config "$configs/distill.yaml" --run distill "${distill_options[@]}"
 
   # BENCH. Held-out items, edited by the base and by what each stage left; and benchmarks whose videos you have.
-  stage bench --needs distill --makes bench --gpus "$gpus"
+  stage bench --needs distill --makes bench --gpus "$one_gpu"
   for name in "${benches[@]}"; do
-    run python -m benchmark run --config "$configs/bench.yaml" --data "data/$name" --out "bench/$name"
+    run python -m benchmark run --config "$configs/bench.yaml" --system.base "checkpoint:$base" \
+      --data "data/$name" --out "bench/$name"
+    for row in stage1 stage2 distill; do # paired differences to the base
+      run python -m benchmark compare "bench/$name" "bench/$name" --row base --second_row "$row" --out "bench/$name/$row.json"
+    done
   done
 
-  # REPORT. Where the data came from, the model to pass on, and a page of it all.
-  stage report --needs bench --makes ledger.csv,export
-  run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
-  run python -m model export --checkpoint distill --out export
-  [[ -z $push ]] || run python -m model push --checkpoint distill --repo "$push"
+  # REPORT. Where the data came from, the model to pass on with its card, and a page of it all. Publishing comes last:
+  # when it fails, all else is there.
+  stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
+  run python -m editverse.speedrun ledger .
+  run python -m editverse.speedrun card .
+  run python -m model export --checkpoint distill --out export "${export_options[@]}"
+  push_to=(--checkpoint export --run distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
+  run python -m model push "${push_to[@]}" --dry_run
+  run python -m editverse.speedrun report .
+  [[ -z $push ]] || run python -m model push "${push_to[@]}"
 }
 
 case $mode in
-print) recipe ;;
-plan) recipe | "$python" -m editverse.speedrun plan "$out" ;;
-slurm) recipe | "$python" -m editverse.speedrun submit "$out" "${options[@]}" ;;
-run)
-  # The bill first; then whatever is not done.
-  "$python" -m editverse.speedrun bill "$size" --gpus "$gpus" ${limit:+--max_gpu_hours "$limit"} --out "$out/bill.json"
-  text=$(recipe)
-  exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
-  ;;
+print) recipe && exit ;;
+plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
+# The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+mkdir -p "$out"
+bill=(--size "$size" "${given[@]}" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
+  [[ -z $limit ]] && ((gpus == 0)) || exit 2
+  echo 'going on without a bill'
+fi
+text=$(recipe)
+[[ $mode == run ]] || exec "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" <<<"$text"
+exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"

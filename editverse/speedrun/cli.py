@@ -13,10 +13,12 @@ from jsonargparse import auto_cli
 from rich.table import Table
 
 from editverse.speedrun import plan as planning
+from editverse.speedrun import slurm as slurm_jobs
 from editverse.speedrun.recipe import Stage, read_recipe
 from editverse.speedrun.records import STAGES, attempt_lines, read_bill_rows, read_record, spent_on
-from editverse.speedrun.runner import RunOptions, carry_out
+from editverse.speedrun.runner import RunOptions, ask, carry_out
 from editverse.speedrun.settings import folder_of, read_settings, shell_variables
+from editverse.speedrun.slurm import JobOptions
 from shards.command import Parser, only_named, run_command
 from shards.errors import SettingError
 from shards.files import write_bytes
@@ -49,6 +51,31 @@ def run(
     carry_out(stages, run.resolve(), RunOptions(only, yes, max_gpu_hours))
 
 
+def submit(
+    run: Path,
+    recipe: Path | None = None,
+    yes: bool = False,
+    max_gpu_hours: float | None = None,
+    slurm: JobOptions = JobOptions(),  # noqa: B008 (frozen)
+) -> None:
+    """Submit the stages of a recipe that are not done to SLURM, a job each, which wait for one another.
+
+    Args:
+        run: folder of the run, on a file system that all nodes see
+        recipe: what `scripts/speedrun.sh --print` prints; standard input when left out
+        yes: do anew what changed, without asking
+        max_gpu_hours: of all stages together; the run stops before it is passed
+        slurm: what the jobs ask for
+    """
+    text, stages = _recipe(recipe)
+    write_bytes(run / STAGES / RECIPE, text.encode())
+    planned = planning.plan(stages, run.resolve())
+    ask(planned, run.resolve(), yes)
+    arguments = [] if max_gpu_hours is None else ["--max_gpu_hours", f"{max_gpu_hours:g}"]
+    for name, job in slurm_jobs.submit(planned, run.resolve(), text, slurm, arguments).items():
+        print(f"job {job}: {name}")
+
+
 def plan(run: Path, recipe: Path | None = None) -> None:
     """Say which stages of a recipe are done, and which would be done anew and why; nothing is carried out.
 
@@ -78,19 +105,18 @@ def status(run: Path) -> None:
     rows = read_bill_rows(run)
     stages = _recipe(folder / RECIPE)[1]
     table = Table("stage", "state", "attempts", "time", "CPU", "GPU", "bill", "came out")
+    jobs = slurm_jobs.jobs_of(run)
     for name in (stage.name for stage in stages):
+        job, waiting = jobs.get(name, ("", ""))
         lines = attempt_lines(run, name)
         record = read_record(run, name)
         spent = spent_on(lines)
-        state = (
-            "done"
-            if record
-            else next((str(x["status"]) for x in lines[::-1] if "status" in x), "begun" if lines else "")
-        )
+        last = str(lines[-1].get("status", "begun")) if lines else ""
+        state = "done" if record else waiting or last
         bill = planning.duration(3600 * float(rows[name].get("hours") or 0.0)) if name in rows else ""
         table.add_row(
             name,
-            state,
+            f"{state} (job {job})" if waiting else state,
             str(sum(line["event"] == "start" for line in lines)),
             *(planning.duration(value) for value in (spent.seconds, spent.cpu_seconds, spent.gpu_seconds)),
             bill,
@@ -130,12 +156,22 @@ LATER: dict[str, tuple[str, str]] = {
     "bill": ("bill.cli", "bill"),
     "calibrate": ("bill.cli", "calibrate"),
     "compare": ("bill.cli", "compare"),
+    "report": ("report.command", "report"),
+    "ledger": ("report.command", "ledger"),
+    "card": ("report.command", "card"),
 }
 
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    commands: dict[str, Any] = {"run": run, "plan": plan, "status": status, "settings": settings, **LATER}
+    commands: dict[str, Any] = {
+        "run": run,
+        "plan": plan,
+        "submit": submit,
+        "status": status,
+        "settings": settings,
+        **LATER,
+    }
 
     def call() -> Any:
         chosen = {name: _loaded(command) for name, command in only_named(commands, sys.argv[1:]).items()}

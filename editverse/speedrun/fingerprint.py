@@ -25,6 +25,15 @@ from shards.resources import config_file, config_root, named_in
 CONFIGS = (".yaml", ".yml", ".json")
 TABLES = (".csv", ".jsonl", ".txt")  # lists of clips, labels: by their bytes
 OUTPUTS = ("--out", "--dir", "--workspace")  # options whose folder is written
+# Settings of a training that the encoding of its data does not read: they may change without encoding anew.
+NOT_ENCODING = frozenset(
+    {"run", "optim", "parallel", "lora", "distill"}
+    | {f"train.{name}" for name in ("steps", "seed", "precision", "threads", "deterministic", "wandb")}
+    | {f"train.{name}" for name in ("save_every", "max_checkpoints", "validate_every", "num_val_samples")}
+    | {"train.validate_loss_every"}
+    | {f"data.{name}" for name in ("batch_size", "token_budget", "text_drop_prob", "edit_weight")}
+    | {f"data.{name}" for name in ("workers", "prefetch", "cache_gib")}
+)
 MAX_CONFIG = 16 * 2**20  # bytes of a configuration whose contents are read
 MAX_ENTRIES = 100_000  # files of a folder that are looked at
 
@@ -89,7 +98,7 @@ def inputs_of(stages: Sequence[Stage], run: Path) -> dict[str, Inputs]:
         for command in stage.commands:
             for word in set(command) - made:
                 for part in {word, word.partition("=")[2]}:
-                    _add(files, part, run, run)
+                    _add(files, part, run, run, NOT_ENCODING if "precompute" in command else frozenset())
         needs = {need: found[need].fingerprint for need in stage.needs}
         commands = tuple(map(without_launcher, stage.commands))
         found[stage.name] = Inputs(commands, dict(sorted(files.items())), needs)
@@ -102,8 +111,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _add(files: dict[str, str], word: str, base: Path, run: Path) -> None:
-    """Add the file or folder that a word names, outside of the run, and those that it names itself."""
+def _add(
+    files: dict[str, str], word: str, base: Path, run: Path, unread: frozenset[str] = frozenset()
+) -> None:
+    """Add the file or folder that a word names, outside of the run, and those that it names itself.
+
+    Args:
+        unread: keys of the file, with dots, that do not count.
+    """
     if not word or "\n" in word or len(word) > 1000 or "\0" in word:
         return
     known = word.startswith("configs/") and not (base / word).exists()
@@ -114,8 +129,8 @@ def _add(files: dict[str, str], word: str, base: Path, run: Path) -> None:
     if name in files:
         return
     if path.is_file() and path.suffix in CONFIGS and path.stat().st_size <= MAX_CONFIG:
-        value = _parsed(path)
-        files[name] = digest(value)
+        value = _without(_parsed(path), unread)
+        files[name] = digest(_plain(value))
         for text in _texts(value):
             _add_named(files, text, path, run)
     elif path.is_file() and path.suffix in TABLES:
@@ -131,14 +146,25 @@ def _add_named(files: dict[str, str], text: str, config: Path, run: Path) -> Non
 
 
 def _parsed(path: Path) -> Any:
-    """What a configuration says, with its keys as texts; its bytes' sha256 where it cannot be read."""
+    """What a configuration says; its bytes' sha256 where it cannot be read."""
     try:
-        return _plain(read_json(path) if path.suffix == ".json" else read_yaml(path))
+        return read_json(path) if path.suffix == ".json" else read_yaml(path)
     except EditVerseError:  # its own reader says what is wrong with it
         return sha256_of(path)
 
 
+def _without(value: Any, unread: frozenset[str], before: str = "") -> Any:
+    if not unread or not isinstance(value, dict):
+        return value
+    return {
+        key: _without(item, unread, f"{before}{key}.")
+        for key, item in value.items()
+        if f"{before}{key}" not in unread
+    }
+
+
 def _plain(value: Any) -> Any:
+    """The same with keys that JSON can sort: texts, which tell `1` from `"1"`."""
     if isinstance(value, dict):
         return {f"{type(key).__name__}:{key}": _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from editverse.speedrun.recipe import LAUNCHER, PYTHON
+from editverse.speedrun.recipe import LAUNCHER, PYTHON, is_training, without_launcher
 from editverse.speedrun.records import STAGES, Spent
 from shards.errors import EditVerseError
 from shards.files import InUseError, write_json
@@ -28,10 +28,13 @@ from shards.limits import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0  # seconds that a command of a dead runner has to end by itself: training saves its state
+LONG_PATIENCE = 480.0  # and after it was told to: SLURM tells ten minutes before a job's end
 POLL = 0.1  # seconds between looks at a running command
 SAMPLE = 1.0  # seconds between looks at what its processes have used
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 HOLDER = "runner.json"
+RANKS = "SPEEDRUN_RANKS"  # set in a job whose srun starts a process for each rank of a training
+JOB = "SLURM_JOB_ID"
 
 
 @contextlib.contextmanager
@@ -83,11 +86,14 @@ def _write_holder(run: Path, command_pid: int | None = None) -> None:
     """Say which process of which machine runs here, and which command."""
     pids = {"pid": os.getpid(), "command_pid": command_pid}
     starts = {f"{name}_start": started(pid) for name, pid in pids.items() if pid is not None}
-    write_json(run / STAGES / HOLDER, {"host": platform.node(), **pids, **starts})
+    job = os.environ.get(JOB)
+    write_json(run / STAGES / HOLDER, {"host": platform.node(), "job": job, **pids, **starts})
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the runner that a folder was last held by is known to have ended: one of this machine."""
+    """Whether the runner that a folder was last held by is known to have ended."""
+    if holder.get("job") and holder["job"] == os.environ.get(JOB):  # an earlier start of this very job
+        return True
     pid = holder.get("pid")
     here = isinstance(pid, int) and holder.get("host") == platform.node()
     return here and started(int(pid or 0)) != holder.get("pid_start")
@@ -168,7 +174,7 @@ def carry_out(
         EditVerseError: there is no such program.
         KeyboardInterrupt: Ctrl-C, which the command was told too, and it has ended.
     """
-    argv = [sys.executable if command[0] == PYTHON else command[0], *command[1:]]
+    argv = _argv(command, log)
     began, stopped, pid, waited_for = time.monotonic(), None, os.getpid(), _waited_for()
     with log.open("ab") as output:
         try:
@@ -197,10 +203,12 @@ def carry_out(
                 reason = watch(spent)
                 if reason and not stopped:
                     stopped = reason
-                    stop(process, command)
-        except BaseException as error:
-            wanted = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-            _end(process, wanted)
+                    stop(process, argv)
+        except KeyboardInterrupt:
+            _end(process, lambda: os.killpg(process.pid, signal.SIGINT))
+            raise
+        except BaseException:
+            _end(process, lambda: stop(process, argv))
             raise
         finally:
             _write_holder(run)
@@ -229,9 +237,28 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
 
-def stop(process: subprocess.Popen[bytes], command: Sequence[str]) -> None:
+def _argv(command: Sequence[str], log: Path) -> list[str]:
+    """The command's own words: with this interpreter, and training by srun where a job has several ranks."""
+    if os.environ.get(RANKS) and is_training(command):
+        # a rank that dies takes the others with it after two minutes, in which they may end by themselves
+        log_of_rank = str(log.with_name(f"{log.stem}-%t.log"))
+        python = without_launcher(tuple(command))[1:]
+        return [
+            "srun",
+            "--wait=120",
+            f"--output={log_of_rank}",
+            "--open-mode=append",
+            sys.executable,
+            *python,
+        ]
+    return [sys.executable if command[0] == PYTHON else command[0], *command[1:]]
+
+
+def stop(process: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
     """Tell a command to end soon: training saves its state first."""
-    if tuple(command[:3]) == LAUNCHER:  # which passes SIGTERM on, and kills after half a minute
+    if argv[0] == "srun":  # which passes it to every rank
+        process.send_signal(signal.SIGUSR1)
+    elif tuple(argv[1:3]) == LAUNCHER[1:]:  # which passes SIGTERM on, and kills after half a minute
         for pid in _children(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
@@ -247,12 +274,12 @@ def _pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _end(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to a command's processes and wait for its end; kill it when that takes too long."""
+def _end(process: subprocess.Popen[bytes], tell: Callable[[], None]) -> None:
+    """Tell a command to end and wait for that; kill it when it takes too long."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        tell()
     try:
-        process.wait(PATIENCE)
+        process.wait(LONG_PATIENCE)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

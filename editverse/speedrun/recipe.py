@@ -59,6 +59,13 @@ def without_launcher(command: tuple[str, ...]) -> tuple[str, ...]:
     return command
 
 
+def is_training(command: Sequence[str]) -> bool:
+    """Whether several processes share the command: training and distillation, a process per GPU."""
+    return tuple(without_launcher(tuple(command))[1:3]) == ("-m", "model") and bool(
+        {"fit", "distill"} & set(command)
+    )
+
+
 def read_recipe(text: str) -> tuple[Stage, ...]:
     """The stages of a recipe.
 

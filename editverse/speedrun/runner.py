@@ -34,6 +34,7 @@ from editverse.speedrun.records import (
 )
 from shards.errors import EditVerseError
 
+STOPPED = 85  # exit status of a training that a signal ended with its state saved (model.cli)
 BEAT = 5.0  # least seconds between two lines that say what a running attempt has spent
 
 
@@ -74,7 +75,7 @@ def carry_out(stages: Sequence[Stage], run: Path, options: RunOptions) -> None:
             needs = chosen[0].stage.needs
             if missing := [p.stage.name for p in planned if p.stage.name in needs and p.state != "done"]:
                 raise StageError(f"{options.only}: needs {missing[0]}, which is not done as it is now")
-        _ask(chosen, run, options.yes)
+        ask(chosen, run, options.yes)
         (run / LOGS).mkdir(exist_ok=True)
         for item in chosen:
             number = f"[{planned.index(item) + 1:>2}/{len(planned)}] {item.stage.name:<10}"
@@ -184,6 +185,9 @@ class _Work:
         if status == 0 and not stopped:
             add_attempt_line(self.run, self.stage.name, "command", number=number, **own, **self.done.out())
             return
+        if status == STOPPED and not stopped:
+            _say(f"{self.stage.name}: was told to stop, and saved its state; run it again to go on")
+            raise _Signalled(STOPPED)
         if stopped:
             raise StageError(f"{self.stage.name}: {stopped}; what is done stays")
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -212,8 +216,12 @@ class _Work:
             )
 
 
-def _ask(planned: Sequence[PlannedStage], run: Path, yes: bool) -> None:
-    """Say what is done anew, and ask once whether to."""
+def ask(planned: Sequence[PlannedStage], run: Path, yes: bool) -> None:
+    """Say what is done anew, and ask once whether to.
+
+    Raises:
+        StageError: the answer was no, or there is no terminal.
+    """
     if not unagreed(planned, run):
         return
     for line in explain(planned, run):
@@ -261,7 +269,7 @@ class _Status:
 
 
 class _Signalled(SystemExit):
-    """SIGTERM, or SLURM's SIGUSR1, told the runner to end."""
+    """SIGTERM, or SLURM's SIGUSR1, told the runner to end, or told its command."""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The settings of a size, `configs/speedrun/<size>/settings.yaml`, as the script takes them.
 
 A flat mapping: a text, number or truth value becomes a variable of the script, and a list of texts an array.
-`by_gpus` is the exception: options by number of GPUs and stage, for `<stage>_options`.
+There are two exceptions: `by_gpus` has options by number of GPUs and stage, for `<stage>_options`; `slurm`
+has what jobs ask for (`slurm.JobOptions`), for `slurm_options`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from shards.errors import SettingError
 from shards.limits import read_yaml, shown
 from shards.resources import config_root
 
-BY_GPUS = "by_gpus"
+BY_GPUS, SLURM = "by_gpus", "slurm"
 KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # Names that mean something to bash or to the script itself.
 TAKEN = {"path", "home", "ifs", "root", "size", "out", "run", "stage", "train", "config"}
@@ -63,7 +64,7 @@ def read_settings(size: str, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
             raise SettingError(
                 f"{path}: {shown(name)}: a name is lower-case letters, digits and _, and not taken"
             )
-        if name == BY_GPUS:
+        if name in (BY_GPUS, SLURM):
             continue
         for part in value if isinstance(value, list) else [value]:
             if not isinstance(part, str | int | float | None) or "\n" in str(part):
@@ -100,11 +101,14 @@ def shell_variables(settings: Mapping[str, Any], gpus: int | None) -> str:
     for name, value in {**settings, "gpus": number}.items():
         if isinstance(value, list):
             lines.append(f"{name}=({' '.join(shlex.quote(_text(part)) for part in value)})")
-        elif name != BY_GPUS:
+        elif name not in (BY_GPUS, SLURM):
             lines.append(f"{name}={shlex.quote(_text(value))}")
     for stage, words in gpu_options(settings, number).items():
         lines.append(f"{stage}_options=({' '.join(map(shlex.quote, words))})")
-    return "\n".join(lines)
+    if not isinstance(asked := settings.get(SLURM) or {}, dict):
+        raise SettingError(f"{SLURM}: expected what jobs ask for by name, got {shown(asked)}")
+    words = [shlex.quote(f"--slurm.{name}={_text(value)}") for name, value in asked.items()]
+    return "\n".join([*lines, f"slurm_options=({' '.join(words)})"])
 
 
 def _text(value: Any) -> str:

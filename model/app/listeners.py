@@ -94,7 +94,7 @@ class Listeners:
 
     def _estimate(self, text: str, values: tuple[Any, ...]) -> Estimate | None:
         media = media_of(values)
-        steps, guidance, _, frames, ground = values[len(SLOTS) :]
+        steps, guidance, _, frames, ground, *_ = values[len(SLOTS) :]
         if not media:
             return None
         try:
@@ -171,6 +171,8 @@ class Listeners:
         seed: int | None,
         frames: int | None,
         ground: bool,
+        keeping: bool,
+        keep: float,
         request: gr.Request,
     ) -> tuple[str, Any]:
         """Say that a run was asked for, and begin to tell how far it is."""
@@ -239,6 +241,8 @@ class Listeners:
         seed: int | None,
         frames: int | None,
         ground: bool,
+        keeping: bool,
+        keep: float,
         request: gr.Request,
     ) -> list[Any]:
         """Edit, and show the result or what is wrong."""
@@ -257,6 +261,7 @@ class Listeners:
                     steps=steps,
                     guidance=guidance,
                     ground=ground,
+                    keep=keep if keeping else None,
                 )
             except Stopped:
                 return [gr.skip()] * 6
@@ -266,7 +271,8 @@ class Listeners:
                 LOG.exception("the edit failed")
                 problem = first_line(error)[:200]
                 raise gr.Error(f"the edit failed: {html.escape(problem)}", print_exception=False) from None
-        self.history.add(session, Entry((text, *values, steps, guidance, seed, frames, ground), made))
+        chosen = (steps, guidance, seed, frames, ground, keeping, keep)
+        self.history.add(session, Entry((text, *values, *chosen), made))
         return [*shown_results(made), self._row(session)]
 
     def _row(self, session: str) -> Any:

@@ -53,7 +53,8 @@ def build_page(desk: EditService, store: FileStore) -> gr.Blocks:
         picked = gr.Number(visible=False, precision=0, minimum=0, label="Thumbnail")
         everything = [text, *uploads.values(), *settings]
         at_once(form.change, listeners.choose, form, [text, taken])
-        at_once(shelf.click, listeners.example, picked, [text, *uploads.values(), settings[-1]], js=PICKED)
+        ground = settings[4]
+        at_once(shelf.click, listeners.example, picked, [text, *uploads.values(), ground], js=PICKED)
         # Of all events only a run goes through the queue. Its stream of messages ends with the last event
         # that is in it, and a run that is started in that moment would wait for ever: Gradio's page believes
         # the stream still open. It happened to those who pressed Run while an upload was being looked at.

@@ -124,7 +124,10 @@ def mask_parts() -> MaskParts:
 
 
 def setting_parts(defaults: InferenceConfig) -> list[gr.Slider | gr.Number | gr.Checkbox]:
-    """Steps, guidance, seed, frames and whether to find the region first, as `Listeners.run` takes them."""
+    """Steps, guidance, seed, frames, whether to find the region, whether and how much to keep of the source.
+
+    In the order in which `Listeners.run` takes them.
+    """
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         with gr.Row():
             steps = gr.Slider(1, max(100, defaults.steps), defaults.steps, step=1, label="Steps")
@@ -139,7 +142,15 @@ def setting_parts(defaults: InferenceConfig) -> list[gr.Slider | gr.Number | gr.
             label="Find the region first",
             info="The model marks what the words are about, then edits there.",
         )
-    return [steps, guidance, seed, frames, ground]
+        with gr.Row():
+            keeping = gr.Checkbox(
+                False,
+                label="Keep the source",
+                info="Outside of the edit, by as much as the slider says; off: as the model does.",
+                elem_id="keeping",
+            )
+            keep = gr.Slider(0, 1, 1, step=0.05, label="Keep", info="1: to the bit.")
+    return [steps, guidance, seed, frames, ground, keeping, keep]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from shards.video_writer import even_sides
 
 MAX_TEXT = 4000  # characters of an instruction
 PREVIEW_EVERY = 1.0  # seconds: as often as the page asks
+PREVIEW_SHARE = 0.1  # of the time, at most
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ class Job:
         steps: done, and all of them; zeros before the first.
         began: when it had the editor to itself (`time.monotonic`); None while it waits for that.
         preview: what the result looks like so far, uint8 RGB [H, W, 3]; None before the first.
-        shown: when that was made.
+        next_preview: when the next one is made (`time.monotonic`).
     """
 
     stop: threading.Event
     steps: tuple[int, int] = (0, 0)
     began: float | None = None
     preview: np.ndarray | None = None
-    shown: float = 0.0
+    next_preview: float = 0.0
 
     def seconds_left(self) -> float | None:
         """By the steps done so far; None before the first."""
@@ -143,6 +144,7 @@ class EditService:
         progress: Callable[[int, int], None] = lambda done, total: None,
         seed: int = 0,
         frames: int | None = None,
+        keep: float | None = None,
         **settings: Any,
     ) -> EditOutput:
         """Edit and write the result and the comparison into `folder`; `job` tells how far it is.
@@ -164,24 +166,27 @@ class EditService:
 
         def show(decode: Callable[[], np.ndarray]) -> None:
             now = time.monotonic()
-            if now - job.shown >= PREVIEW_EVERY:
-                job.shown, job.preview = now, decode()
+            if now >= job.next_preview:
+                job.preview = decode()
+                took = time.monotonic() - now
+                job.next_preview = now + max(PREVIEW_EVERY, took / PREVIEW_SHARE)
 
         try:
             with self._busy:
                 if job.stop.is_set():
                     raise Stopped
                 job.began = began = time.monotonic()
-                result = self.editor(
-                    instruction, seed=seed, frames=frames, progress=tick, preview=show, **settings, **media
-                )
+                told = {"progress": tick, "preview": show}
+                chosen = {"seed": seed, "frames": frames, "keep": keep, **settings}
+                result = self.editor(instruction, **told, **chosen, **media)
                 took = time.monotonic() - began
             self.speed.add(work, took)
             if job.stop.is_set():
                 raise Stopped
             made = f"{result.describe()} · seed {seed} · made in {took:.1f} s"
             path = folder / ("edit.png" if result.still else "edit.mp4")
-            line = " · ".join(filter(None, (made, result.write(path))))
+            sound = result.write(path).split("mask: ")[0].rstrip(" ·")  # whose place is nobody's business
+            line = " · ".join(filter(None, (made, sound)))
             source = next(iter(instruction.sources), None)
             beside, split = write_side_by_side(media[source], result, folder) if source else (None, 0)
         finally:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from model.extras.detail_transfer import enlarge
-from model.sequence.pixels import to_float, to_pixels
 from shards.media import resize
 
 
@@ -23,10 +22,13 @@ def composite(raw: np.ndarray, source: np.ndarray, edited: Tensor) -> tuple[np.n
         uint8 [T, H, W, 3], and bool [T, H, W], where pixels are the edit's at least in part.
     """
     height, width = raw.shape[1:3]
-    edited = enlarge(edited, (height, width))
-    change = edited[..., 0].numpy() > 0
+    share = enlarge(edited, (height, width))[..., 0].numpy()
+    change = share > 0
     whole = np.array(resize(source, (height, width)))
-    # elsewhere the source is what a blend gives, to the bit, at a fraction of the time
-    ours, theirs = (to_float(pixels[change]) for pixels in (raw, whole))
-    whole[change] = to_pixels(torch.lerp(theirs, ours, edited[torch.from_numpy(change)]))
+    for edit, original, one, changed in zip(raw, whole, share, change, strict=True):
+        # elsewhere the source is what a blend gives, to the bit, at a fraction of the time
+        left, top, columns, rows = cv2.boundingRect(changed.view(np.uint8))
+        box = np.s_[top : top + rows, left : left + columns]
+        theirs = original[box].astype(np.float32)
+        original[box] = np.rint(theirs + one[box][..., None] * (edit[box] - theirs))
     return whole, change

@@ -13,7 +13,6 @@ import numpy as np
 from torch import Tensor
 
 from model.extras.detail_transfer import enlarge
-from model.extras.faces import find_faces
 from shards.errors import SettingError
 from shards.frames import RING
 from shards.limits import in_range
@@ -31,34 +30,27 @@ class Keep:
         strength: share of the difference between edit and source that is undone outside. 1 leaves the
             source's pixels there to the bit; 0.5 leaves half of the difference, which is 6 dB more of PSNR;
             0 leaves the edit as it was decoded.
-        faces: keep faces of the source as if they were outside, see `model.extras.faces`.
     """
 
     strength: float
-    faces: bool = False
 
     def __post_init__(self) -> None:
         in_range("keep", self.strength, 0, 1)
-        if self.faces and not self.strength:
-            raise SettingError("keep_faces: needs --keep above 0, which is how much of them is kept")
 
 
-def choose_keep(strength: float | None, faces: bool, carry: bool | None) -> tuple[Keep | None, bool | None]:
+def choose_keep(strength: float | None, carry: bool | None) -> tuple[Keep | None, bool | None]:
     """How the source is kept, and whether its details are transferred, of what a caller asks for.
 
     Args:
         strength: of `Keep`; 0 is the edit as it was decoded, None the checkpoint's own behaviour.
-        faces: of `Keep`.
         carry: transfer of details (`extras.detail_transfer`) on or off; None is the checkpoint's own.
 
     Raises:
         SettingError: they contradict each other, or the strength is out of range.
     """
     if strength is None:
-        if faces:
-            raise SettingError("keep_faces: needs keep, the strength from 0 to 1 that they are kept with")
         return None, carry
-    keep = Keep(strength, faces)
+    keep = Keep(strength)
     if carry is not None and carry != (strength > 0):
         raise SettingError(
             f"carry {str(carry).lower()} and keep {strength:g} contradict each other; leave one out"
@@ -73,16 +65,19 @@ class Kept:
     Attributes:
         frames: uint8 RGB [T, H, W, 3].
         mask: uint8 [T, H, W], the edit's share of each pixel, from 0 to 255.
-        faces: in how many frames faces were kept.
     """
 
     frames: np.ndarray
     mask: np.ndarray
-    faces: int = 0
 
 
 def keep_source(
-    raw: np.ndarray, source: np.ndarray, edited: Tensor, keep: Keep, mask: np.ndarray | None = None
+    raw: np.ndarray,
+    source: np.ndarray,
+    edited: Tensor,
+    keep: Keep,
+    mask: np.ndarray | None = None,
+    faces: np.ndarray | None = None,
 ) -> Kept:
     """A window of an edit where it belongs, and of its source elsewhere.
 
@@ -92,6 +87,7 @@ def keep_source(
         edited: float [T, h', w', 1] in [0, 1], how much of each pixel is the edit's; enlarged bilinearly.
         keep: how the source is kept.
         mask: uint8 [T or 1, h'', w'', 3], white where the edit belongs; None is everywhere.
+        faces: uint8 [T, H, W], 255 where faces are that are kept as what is outside.
 
     Raises:
         SettingError: the mask has another length than the edit.
@@ -104,16 +100,21 @@ def keep_source(
             raise SettingError(f"mask: {len(mask)} frames for {len(raw)} of the edit")
         region = np.where(resize(mask[..., 0] > 127, size), region, np.uint8(0))
     share = np.stack([feather(one) for one in region])
-    faces = 0
-    if keep.faces:
-        found = find_faces(source)
-        faces = int(found.any(axis=(1, 2)).sum())
-        share = np.stack([np.minimum(a, 255 - feather(b)) for a, b in zip(share, found, strict=True)])
+    if faces is not None:
+        share = np.stack([np.minimum(a, 255 - feather(b)) for a, b in zip(share, faces, strict=True)])
+    return Kept(blend(raw, source, share, keep.strength), share)
+
+
+def blend(raw: np.ndarray, source: np.ndarray, share: np.ndarray, strength: float = 1) -> np.ndarray:
+    """An edit and its source, uint8 RGB [T, H, W, 3]: the edit where its `share`, uint8 [T, H, W], is 255.
+
+    Elsewhere a part `strength` of their difference is undone: with 1, the source is whole where it is 0.
+    """
     frames = np.empty_like(raw)
     for index, (edit, original, one) in enumerate(zip(raw, source, share, strict=True)):
-        weight = 1 - keep.strength * (1 - one[..., None] / np.float32(255))
+        weight = 1 - strength * (1 - one[..., None] / np.float32(255))
         frames[index] = np.rint(original + weight * (edit.astype(np.float32) - original))
-    return Kept(frames, share, faces)
+    return frames
 
 
 def rim(size: Size) -> int:

@@ -60,7 +60,7 @@ def edit(
     seed: int = 0,
     carry: bool | None = None,
     keep: float | None = None,
-    keep_faces: bool = False,
+    keep_faces: bool | None = None,
     ground: bool = False,
     lora: Path | None = None,
     device: str = "auto",
@@ -100,7 +100,7 @@ def edit(
         carry: detail carry-over on or off.
         keep: how much of the source is kept outside of the edit, 0 to 1; 1 is to the bit, before encoding.
             The mask that was used is written beside the result, as out.mask.mkv (of images .mask.png).
-        keep_faces: keep faces of the source too, where the detector finds them.
+        keep_faces: keep all faces of the source, or none; by default those that the edit is not about.
         ground: find the region that the words are about first, then edit within it.
         lora: an adapter to merge into the weights: its folder, its run's, a LoRA file, or a hub id.
         device: of the model: auto, cpu or cuda.

@@ -32,7 +32,7 @@ def describe_edit(
         notes: what was done to media so that they fit.
         kept: how much of its source; None where it has none.
         region: share of pixels that were marked; None where they were not asked for.
-        faces: frames in which faces were kept; None where that was not asked for.
+        faces: frames in which faces were kept; None where there are none and they were not asked for.
     """
     length, height, width = shape
     size = f"{width}x{height}"
@@ -68,7 +68,8 @@ class Edit:
         source: uint8 RGB [T', h, w, 3] with T' >= T, what it is an edit of, or frames of a file that are read
             when asked for; None where it is none.
         mask: uint8 [T, H, W], the edit's share of each pixel from 0 to 255, where `keep` was asked for.
-        faces: in how many frames faces of the source were kept; None where it was not asked for.
+        faces: in how many frames faces of the source were kept; None where there are none and they were not
+            asked for.
     """
 
     frames: np.ndarray

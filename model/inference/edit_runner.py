@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from model.config import InferenceConfig
+from model.extras.faces import FacePolicy
 from model.inference.edit_stream import FinishedWindow, PlannedEdit, stages_ahead
+from model.inference.finishing import finish_window
 from model.inference.request import Request
 from model.inference.two_pass import masked_request, region_of
 from model.inference.window import (
@@ -21,7 +23,6 @@ from model.inference.window import (
     WindowEdit,
     WindowEditor,
     clips_of,
-    finish_window,
 )
 from model.streaming.frames import MaskFrames
 from model.streaming.journal import Journal
@@ -54,13 +55,13 @@ class EditRunner:
         """The edit, in two passes where its region is asked for; `made` are latents of its only window."""
         options = dataclasses.replace(options, evaluations=job.evaluations)
         if job.region is None:
-            yield from self._edited(job.plan, job.spans, options, journal, "edit", made)
+            yield from self._edited(job.plan, job.spans, options, journal, "edit", made, job.faces)
             return
         region = MaskFrames(job.plan.size)
         for window in self._edited(job.region, job.spans, options, journal, "region"):
             region.append(region_of(window.frames))
         plan = masked_request(job.plan, region) if region.marked else job.plan
-        for window in self._edited(plan, job.spans, options, journal, "edit"):
+        for window in self._edited(plan, job.spans, options, journal, "edit", faces=job.faces):
             yield dataclasses.replace(window, region=region.masks(window.start, window.stop))
 
     def sample_together(self, jobs: list[PlannedEdit], options: Options) -> list[torch.Tensor | None]:
@@ -85,6 +86,7 @@ class EditRunner:
         journal: Journal | None,
         name: str,
         sampled: torch.Tensor | None = None,
+        faces: FacePolicy = FacePolicy.NONE,
     ) -> Iterator[FinishedWindow]:
         """One pass. Reading, sampling and composition run side by side where there are several windows."""
         states = self._encoded_texts(plan, options.inference)
@@ -115,7 +117,7 @@ class EditRunner:
                     options.tick()
                 yield window, before
 
-        yield from behind(edit(), lambda pair: finish_window(*pair, options.keep), ahead)
+        yield from behind(edit(), lambda pair: finish_window(*pair, options.keep, faces), ahead)
 
     def _encoded_texts(self, plan: Request, inference: InferenceConfig) -> TextStates:
         """Of a request's texts, encoded or as they were for one of the last requests."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from model.acceleration.step_cache import Evaluations
 from model.config import ModelConfig
+from model.extras.faces import FacePolicy
 from model.extras.keeping import Keep
 from model.inference.edit import Edit, describe_edit, mask_path
 from model.inference.inputs import Clip
@@ -69,12 +70,13 @@ class FinishedWindow:
 class PlannedEdit:
     """A request with the windows that it is edited in, and the request for its region where that is asked.
 
-    `evaluations` counts how often the network was run for it.
+    `faces` are those that are kept; `evaluations` counts how often the network was run for it.
     """
 
     plan: Request
     region: Request | None
     spans: list[Span]
+    faces: FacePolicy = FacePolicy.NONE
     evaluations: Evaluations = field(default_factory=Evaluations)
 
     @property
@@ -99,7 +101,8 @@ class EditStream:
         total: windows that are sampled in all; restored: how many of them were found finished.
         meter: of what the windows so far kept of their source.
         marked: pixels of the region in the windows so far, and all; None where none was asked for.
-        faces: frames of the windows so far in which faces were kept; None where that was not asked for.
+        faces: frames of the windows so far in which faces were kept; None where there are none and they were
+            not asked for.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class EditStream:
         self.spans, self._ahead = job.spans, stages_ahead(job.plan, job.spans)
         self.meter = Meter()
         self.marked: tuple[int, int] | None = None
-        self.faces = 0 if keep is not None and keep.faces else None
+        self.faces = 0 if job.faces is FacePolicy.ALL else None
         self._masked = keep is not None
         self._windows, self._journal = windows, journal
 
@@ -138,8 +141,8 @@ class EditStream:
             if window.region is not None:
                 inside, pixels = self.marked or (0, 0)
                 self.marked = inside + int(window.region.sum()), pixels + window.region.size
-            if self.faces is not None:
-                self.faces += window.faces
+            if window.faces:
+                self.faces = (self.faces or 0) + window.faces
             yield window
 
     def write(self, path: str | Path) -> str:
@@ -197,7 +200,7 @@ def check_held(plan: Request) -> None:
         )
 
 
-def collect(job: PlannedEdit, windows: Iterator[FinishedWindow], keep: Keep | None = None) -> Edit:
+def collect(job: PlannedEdit, windows: Iterator[FinishedWindow]) -> Edit:
     """All windows as one edit in memory."""
     plan = job.plan
     whole: dict[str, np.ndarray] = {}
@@ -232,7 +235,7 @@ def collect(job: PlannedEdit, windows: Iterator[FinishedWindow], keep: Keep | No
         change=whole.get("change"),
         source=plan.edited,
         mask=whole.get("mask"),
-        faces=faces if keep is not None and keep.faces else None,
+        faces=faces if faces or job.faces is FacePolicy.ALL else None,
     )
 
 

@@ -19,6 +19,7 @@ from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
 from model.extras.config import ExtrasConfig
+from model.extras.faces import FacePolicy, choose_faces, policy_for
 from model.extras.keeping import Keep, choose_keep
 from model.inference.bundled import is_pipeline
 from model.inference.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
@@ -51,12 +52,7 @@ from model.inference.request import (
     windows_of,
 )
 from model.inference.two_pass import region_request
-from model.inference.window import (
-    Options,
-    Preview,
-    TextStates,
-    WindowEditor,
-)
+from model.inference.window import Options, Preview, TextStates, WindowEditor
 from model.net.distributed import World
 from model.net.transformer import Transformer
 from model.net.wan_config import WanConfig
@@ -206,7 +202,7 @@ class Editor:
         seed: int = 0,
         carry: bool | None = None,
         keep: float | None = None,
-        keep_faces: bool = False,
+        keep_faces: bool | None = None,
         ground: bool = False,
         target: str | None = None,
         enhance: Enhancer | None = None,
@@ -241,7 +237,8 @@ class Editor:
                 the bit), see `extras.keeping.Keep`; of any model. Outside is beyond the mask of the text, or
                 the region of `ground`, or else what the edit changed, and a soft rim. None leaves it to
                 `carry`; with 0 that is off. The result then has its `mask`.
-            keep_faces: keep faces of the source, with the strength `keep`, as far as they are found.
+            keep_faces: keep all faces of the source that are found, or none. By default those that the edit
+                is not about, see `extras.faces`; with `keep` or `carry` off, none.
             ground: first have the model mark the region that the words are about, then edit within it, see
                 `model.inference.two_pass`; for edits of one video or image by words. Where it marks nothing,
                 the edit is by words alone.
@@ -262,7 +259,7 @@ class Editor:
         single = isinstance(text, str | Instruction)
         texts: list[str | Instruction] = [text] if isinstance(text, str | Instruction) else [*text]
         items = [media] if single else split_media(len(texts), media)
-        kept, carry = choose_keep(keep, keep_faces, carry)
+        kept, carry = choose_keep(keep, carry)
         inference = self._inference(
             steps=steps,
             guidance=guidance,
@@ -279,14 +276,15 @@ class Editor:
         for plan in plans:
             check_held(plan)
         shortcuts = shortcuts or NO_SHORTCUTS
-        jobs = self._jobs(plans, inference, ground, enhance, kept, shortcuts)
+        faces = choose_faces(keep_faces, keep, carry)
+        jobs = self._jobs(plans, inference, ground, enhance, kept, faces, shortcuts)
         extras = self._extras(carry)
         with ticking(progress, inference.steps * sum(job.passes for job in jobs)) as tick:
             options = Options(inference, extras, shortcuts, seed, tick, kept, preview=preview)
             runner = self._runner
             made = runner.sample_together(jobs, options)
             edits = [
-                collect(job, runner.windows(job, options, made=latents), kept)
+                collect(job, runner.windows(job, options, made=latents))
                 for job, latents in zip(jobs, made, strict=True)
             ]
         return edits[0] if single else edits
@@ -301,7 +299,7 @@ class Editor:
         fps: float | None = None,
         carry: bool | None = None,
         keep: float | None = None,
-        keep_faces: bool = False,
+        keep_faces: bool | None = None,
         ground: bool = False,
         target: str | None = None,
         enhance: Enhancer | None = None,
@@ -325,13 +323,14 @@ class Editor:
             SequenceError, shards.media.MediaError, NotFiniteError: as a call of the editor.
             shards.errors.SettingError: `<out>.parts` holds windows of an edit with other settings.
         """
-        kept, carry = choose_keep(keep, keep_faces, carry)
+        kept, carry = choose_keep(keep, carry)
         names = {f.name for f in dataclasses.fields(InferenceConfig)}
         inference = self._inference(**{n: v for n, v in rest.items() if n in names})
         media = {n: v for n, v in rest.items() if n not in names}
         plan = plan_request(text, media, self.config, self.vae, size, frames, fps, target)
         shortcuts = shortcuts or NO_SHORTCUTS
-        (job,) = self._jobs([plan], inference, ground, enhance, kept, shortcuts)
+        faces = choose_faces(keep_faces, keep, carry)
+        (job,) = self._jobs([plan], inference, ground, enhance, kept, faces, shortcuts)
         extras = self._extras(carry)
         journal = None
         if out is not None and len(job.spans) > 1:
@@ -352,6 +351,7 @@ class Editor:
         ground: bool,
         enhance: Enhancer | None,
         keep: Keep | None,
+        faces: FacePolicy,
         shortcuts: Shortcuts,
     ) -> list[PlannedEdit]:
         """Requests with the windows that they are edited in; SequenceError where the model cannot."""
@@ -362,14 +362,16 @@ class Editor:
         if self.group is not None and (enhance is not None or shortcuts.context_tokens < 1):
             what = "enhance" if enhance is not None else "shortcuts.context_tokens"
             raise SequenceError(f"{what}: cannot be shared by several processes; start one")
-        if keep is not None:
+        if keep is not None or faces is FacePolicy.ALL:
             check_kept(plans)
         regions = [region_request(plan) if ground else None for plan in plans]
+        # by the words that were asked with, not by those that a language model makes of them
+        policies = [policy_for(p.instruction.words, faces, p.edited is not None) for p in plans]
         if enhance is not None:
             plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
         return [
-            PlannedEdit(plan, region, windows_of(plan, self.config, self.vae))
-            for plan, region in zip(plans, regions, strict=True)
+            PlannedEdit(plan, region, windows_of(plan, self.config, self.vae), policy)
+            for plan, region, policy in zip(plans, regions, policies, strict=True)
         ]
 
     def _inference(self, **changes: Any) -> InferenceConfig:

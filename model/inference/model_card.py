@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from model.config import ModelConfig
 from model.inference.bases import bases
+from model.inference.bundled import shipped
 from model.net.wan_config import WanConfig
 
 CARD = "README.md"
+SHIPPED_LICENCE = "apache-2.0"  # of this repository and the weights that come with it
 TAGS = ("editverse", "video-editing", "image-editing")
 
 
@@ -79,6 +82,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def licence_of_base(repository: str | None) -> str | None:
     """The hub's name of a known base's licence, e.g. apache-2.0; None for a base that is not known here."""
+    if repository and shipped(Path(repository)) != Path(repository):
+        return SHIPPED_LICENCE
     known = {base.repository: base.licence.lower() for base in bases()}
     return known.get(repository or "")
 

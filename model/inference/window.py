@@ -16,11 +16,9 @@ from model.acceleration.sparse_sampling import SparseContext
 from model.acceleration.step_cache import Evaluations
 from model.config import InferenceConfig, ModelConfig, fitted_size
 from model.encoders import Codec, TextEncoder
-from model.extras.compositing import composite
 from model.extras.config import ExtrasConfig
 from model.extras.detail_transfer import change_map, limit_to_mask
-from model.extras.keeping import Keep, keep_source
-from model.inference.edit_stream import FinishedWindow
+from model.extras.keeping import Keep
 from model.inference.offload import Offload
 from model.inference.request import Request
 from model.inference.sampler import Job, check_finite, packs, sample_many
@@ -41,7 +39,7 @@ from shards.media import resize
 
 PACKED_TOKENS = 16_384  # of edits that are sampled side by side
 DAMAGED = "the codec's settings or weights are damaged"
-# Called after every solver step with a function that decodes the first frame of the window as it is predicted
+# Called after every solver step with a function that decodes the middle frame of the window as predicted
 # so far, uint8 RGB [H, W, 3] at the model's size: who does not call it pays nothing.
 Preview = Callable[[Callable[[], np.ndarray]], None]
 
@@ -214,9 +212,12 @@ class WindowEditor:
         job, first = self._job(window, sources, options, known)
 
         def decoded(tokens: Tensor) -> np.ndarray:
-            # the first latent stands alone, so that its frame can be decoded without the others
-            begun = self._latents(job, first, tokens)[:1]
-            return to_pixels(self.vae.decode(begun, (1, *window.plan.work)).clamp(-1, 1))[0]
+            middle, temporal = window.span.frames // 2, self.vae.temporal
+            last = -(-middle // temporal)  # the latent that holds it; the one before gives it its context
+            near = self._latents(job, first, tokens)[max(0, last - 1) : last + 1]
+            shape = (1 + temporal * (len(near) - 1), *window.plan.work)
+            frame = 1 + (middle - 1) % temporal if middle else 0
+            return to_pixels(self.vae.decode(near, shape)[frame : frame + 1].clamp(-1, 1))[0]
 
         show = options.preview if self.offload is None else None  # else the codec is not on the device
         with accelerated(self.dit, options.shortcuts):
@@ -366,26 +367,6 @@ def faded(window: WindowEdit, before: WindowEdit, overlap: int, temporal: int) -
         for old, new in ((before.pixels, window.pixels), (before.edited, window.edited))
     )
     return WindowEdit(window.latents, pixels, edited)
-
-
-@torch.inference_mode()
-def finish_window(window: Window, made: WindowEdit, keep: Keep | None = None) -> FinishedWindow:
-    """A window's final frames at the result's size, put together with its source, kept as asked for."""
-    plan, followed, final = window.plan, window.followed, window.span.final
-    raw = resize(to_pixels(made.pixels[:final]), plan.size)
-    clips = {name: clip if plan.clips[name].still else clip[:final] for name, clip in window.clips.items()}
-    source = None if plan.source is None or plan.edited is None else clips[plan.source]
-    start, edited = window.span.start, made.edited[:final]
-    if keep is not None and source is not None:
-        mask = next((clip for name, clip in clips.items() if name.startswith("mask")), None)
-        kept = keep_source(raw, source, edited, keep, mask)
-        return FinishedWindow(
-            start, kept.frames, raw, kept.mask > 0, source, mask=kept.mask, faces=kept.faces
-        )
-    frames, change = raw, None
-    if followed is not None:
-        frames, change = composite(raw, clips[followed], edited)
-    return FinishedWindow(start, frames, raw, change, source)
 
 
 def sparse_context(window: Window, sequence: TokenSequence, options: Options) -> SparseContext | None:

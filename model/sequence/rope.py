@@ -135,6 +135,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         [N, heads, head_dim] in the dtype of `x`.
     """
+    if not torch.is_grad_enabled():  # a function of its own costs as much as the turn of a short sequence
+        return _turned(x, cos, sin)
     turned: Tensor = _Turn.apply(x, cos, sin)
     return turned
 

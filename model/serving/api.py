@@ -96,6 +96,7 @@ class Model(BaseModel):
     workers: int
     max_frames: int
     max_steps: int
+    edit_timeout: float
     max_upload_mb: int
     keep_hours: float
 
@@ -219,6 +220,7 @@ def _add_service(app: FastAPI, queue: EditQueue, facts: EditorFacts) -> None:
             workers=len(pool.slots),
             max_frames=config.max_frames,
             max_steps=config.max_steps,
+            edit_timeout=config.edit_timeout,
             max_upload_mb=config.max_upload_mb,
             keep_hours=config.keep_hours,
         )

@@ -26,6 +26,7 @@ WEIGHTS = ("what of the model is loaded, and how", ("lora", "dtype", "revision",
                 "max_upload_mb",
                 "max_frames",
                 "max_steps",
+                "edit_timeout",
                 "keep_hours",
                 "max_stored_mb",
                 "grace_seconds",
@@ -48,6 +49,7 @@ def serve(
     max_upload_mb: int = 200,
     max_frames: int = 300,
     max_steps: int = 100,
+    edit_timeout: float = 3600.0,
     keep_hours: float = 24.0,
     max_stored_mb: int = 10_000,
     grace_seconds: float = 30.0,
@@ -73,6 +75,7 @@ def serve(
         max_upload_mb: largest request, in megabytes.
         max_frames: longest video that is edited.
         max_steps: most solver steps of an edit.
+        edit_timeout: seconds that an edit may take, once it is begun; 0 for no limit.
         keep_hours: for which uploads and results are kept.
         max_stored_mb: uploads and results together, in megabytes; the oldest results go first.
         grace_seconds: for which edits that were begun may go on when it is told to end.
@@ -82,7 +85,8 @@ def serve(
         offload: have encoders and transformer on the device one at a time, for a small card.
         shortcuts: what of the network's work is left out, where an edit asks for no others.
     """
-    limits = (queue, max_upload_mb, max_frames, max_steps, keep_hours, max_stored_mb, grace_seconds)
+    size = (queue, max_upload_mb, max_frames, max_steps)
+    limits = (*size, edit_timeout, keep_hours, max_stored_mb, grace_seconds)
     config = ServeConfig(out, host, port, tokens, tuple(allowed_hosts), *limits, insecure=insecure)
     missing = [name for name in ("fastapi", "multipart", "uvicorn") if find_spec(name) is None]
     if missing:

@@ -25,6 +25,7 @@ class ServeConfig:
         max_upload_mb: largest request, in megabytes.
         max_frames: longest video, in and out.
         max_steps: most solver steps of an edit.
+        edit_timeout: seconds that a worker may be at an edit, 0 for ever.
         keep_hours: for which uploads and results are kept.
         max_stored_mb: uploads and results together, in megabytes; the oldest results go first.
         grace_seconds: for which edits that were begun may go on when the service is told to end.
@@ -40,6 +41,7 @@ class ServeConfig:
     max_upload_mb: int = 200
     max_frames: int = 300
     max_steps: int = 100
+    edit_timeout: float = 3600.0
     keep_hours: float = 24.0
     max_stored_mb: int = 10_000
     grace_seconds: float = 30.0
@@ -49,6 +51,7 @@ class ServeConfig:
         for name in ("queue", "max_upload_mb", "max_frames", "max_steps", "max_stored_mb"):
             in_range(name, getattr(self, name), 1, 10**9)
         in_range("port", self.port, 0, 65535)
+        in_range("edit_timeout", self.edit_timeout, 0, 10**9)
         in_range("keep_hours", self.keep_hours, 0, 10**6)
         in_range("grace_seconds", self.grace_seconds, 0, 10**6)
         for host in self.allowed_hosts:

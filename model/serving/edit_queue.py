@@ -46,7 +46,7 @@ class EditQueue:
     def __init__(self, config: ServeConfig, workers: WorkerConfig) -> None:
         self.config, self.folder = config, config.out
         self.metrics = Metrics()
-        self.pool = WorkerPool(workers, self)
+        self.pool = WorkerPool(workers, self, edit_timeout=config.edit_timeout)
         self.is_draining = False
         self._progress: dict[str, tuple[int, int]] = {}
         self._submitted: dict[str, float] = {}

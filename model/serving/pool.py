@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -21,7 +23,7 @@ LOG = logging.getLogger(__name__)
 MAX_TRIES = 2  # an edit whose worker dies is begun once more
 MAX_PAUSE = 60.0  # seconds before a worker that cannot load its editor tries again
 LOOK = 0.2  # seconds between two looks at whether a worker lives
-END = 5.0  # seconds that a worker's process has to end
+END = 5.0  # seconds that a worker's process has to end, or to give up an edit that took too long
 
 
 class WorkerDiedError(Exception):
@@ -67,10 +69,14 @@ class WorkerPool:
         config: of the workers.
         listener: hears what becomes of the edits.
         most: workers that there is work for.
+        edit_timeout: seconds that a worker may be at an edit, 0 for ever. What takes longer has failed: its
+            worker gives it up between two solver steps, or is ended.
     """
 
-    def __init__(self, config: WorkerConfig, listener: Listener, most: int | None = None) -> None:
-        self.config, self.listener = config, listener
+    def __init__(
+        self, config: WorkerConfig, listener: Listener, most: int | None = None, edit_timeout: float = 0
+    ) -> None:
+        self.config, self.listener, self.edit_timeout = config, listener, edit_timeout
         self.slots = [Slot(number, device) for number, device in enumerate(config.devices()[:most])]
         self.restarts = 0
         self.facts: EditorFacts | None = None
@@ -212,7 +218,9 @@ class WorkerPool:
 
     def _load(self, slot: Slot) -> None:
         """Wait for a worker's editor."""
-        kind, content = self._receive(slot)
+        message = self._receive(slot)
+        assert message is not None  # there is no deadline
+        kind, content = message
         with self._changed:
             if kind == READY:
                 self.facts, slot.ready = content, True
@@ -244,12 +252,28 @@ class WorkerPool:
         """Have a worker make an edit; one whose worker dies goes back to the head of the queue, once."""
         self._tries[work.id] += 1
         self.listener.started(work.id)
+        began = time.monotonic()
+        deadline, is_late = began + (self.edit_timeout or math.inf), False
+
+        def too_long() -> Outcome:
+            line = f"took longer than the {self.edit_timeout:g} s that an edit may take here (--edit_timeout)"
+            return Outcome("failed", line, time.monotonic() - began)
+
         try:
             slot.send(EDIT, work)
             while True:
-                kind, content = self._receive(slot)
+                message = self._receive(slot, deadline)
+                if message is None and is_late:
+                    slot.process.kill()
+                    raise WorkerDiedError(f"worker {slot.number} on {slot.device} did not give up an edit")
+                if message is None:
+                    deadline, is_late = deadline + END, True
+                    slot.send(CANCEL, work.id)
+                    continue
+                kind, content = message
                 if kind != PROGRESS:
-                    self._end(slot, work, content)
+                    given_up = is_late and content.state == "cancelled" and work.id not in self._cancelled
+                    self._end(slot, work, too_long() if given_up else content)
                     return
                 self.listener.progressed(work.id, *content)
         except WorkerDiedError as error:
@@ -257,6 +281,8 @@ class WorkerPool:
                 raise
             if work.id in self._cancelled:
                 self._end(slot, work, Outcome("cancelled", "cancelled while it was made"))
+            elif is_late:
+                self._end(slot, work, too_long())
             elif self._tries[work.id] < MAX_TRIES:
                 self.listener.put_back(work.id, f"{error} while it made this edit, which is begun once more")
                 with self._changed:
@@ -277,10 +303,16 @@ class WorkerPool:
             self._tries.pop(work.id, None)
             self._changed.notify_all()
 
-    def _receive(self, slot: Slot) -> tuple[str, Any]:
+    def _receive(self, slot: Slot, deadline: float = math.inf) -> tuple[str, Any] | None:
+        """A worker's next message; None where the time, as of `time.monotonic`, passes without one."""
         assert slot.connection is not None
         try:
-            while not slot.connection.poll(LOOK):
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:  # also where messages go on coming
+                    return None
+                if slot.connection.poll(min(LOOK, left)):
+                    break
                 if self._closed:
                     raise WorkerDiedError("the pool is closed")
             message: tuple[str, Any] = slot.connection.recv()

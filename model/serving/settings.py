@@ -49,7 +49,7 @@ class EditSettings(BaseModel):
         seed: of the noise.
         carry: transfer of the source's details.
         keep: how much of the source is kept outside of the edit; the mask that was used can then be fetched.
-        keep_faces: keep its faces.
+        keep_faces: keep all its faces, or none.
         ground: find the region first.
         target: the tag that is generated, where the text does not end in it.
         shortcuts: less work at a loss.
@@ -74,7 +74,7 @@ class EditSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     carry: bool | None = None
     keep: Share | None = None
-    keep_faces: bool = False
+    keep_faces: bool | None = None
     ground: bool = False
     target: Annotated[str, Field(pattern="^(video|image)[0-9]{1,3}$")] | None = None
     shortcuts: EditShortcuts | None = None

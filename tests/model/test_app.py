@@ -142,6 +142,19 @@ def test_a_form_fills_the_instruction_and_a_picture_is_edited(
         page.locator("#download").click()
     downloading.value.save_as(tmp_path / "got.png")
     assert Image.open(tmp_path / "got.png").size == (128, 96)
+    # how much of the source is kept is a setting, and comes back with the result
+    page.locator("#settings button").first.click()
+    page.locator("#keeping input").check()
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/settings.png", full_page=True)
+    page.locator("#run").click()
+    page.wait_for_function("document.querySelectorAll('#history button').length === 2")
+    assert [path.name for path in page_server.stored()].count("edit.mask.png") == 1
+    assert "mask" not in page.locator("#line").inner_text()  # a path of the server's
+    page.locator("#history button").nth(1).click()
+    page.wait_for_function("!document.querySelector('#keeping input').checked")
+    page.locator("#history button").first.click()
+    page.wait_for_function("document.querySelector('#keeping input').checked")
 
 
 @pytest.mark.browser

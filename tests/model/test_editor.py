@@ -17,12 +17,14 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import Editor
-from model.extras.detail_transfer import blend, change_map, limit_to_mask
+from model.extras.compositing import composite
+from model.extras.detail_transfer import change_map, limit_to_mask
 from model.inference.instruction import check_instruction
 from model.inference.templates import FORMS
 from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.interleave import SequenceError
+from model.sequence.pixels import to_pixels
 from shards.errors import ConfigError
 from shards.media import MediaError, probe, read_video, write_image, write_mask, write_video
 
@@ -395,9 +397,11 @@ def test_carry_over_keeps_edits_and_returns_detail(frames: int) -> None:
     edit = coded + 0.01 * torch.randn(coded.shape)
     edit[:, 10:30, 10:30] = 0.9
     edited = change_map(edit, coded, blend_low=8, blend_high=16)
-    blended = blend(edit, coded + detail, edited)
-    assert torch.equal(blended[:, :, 37:], (coded + detail)[:, :, 37:])
-    torch.testing.assert_close(blended[:, 10:30, 10:30], edit[:, 10:30, 10:30])
+    raw, source = to_pixels(edit), to_pixels(coded + detail)
+    whole, changed = composite(raw, source, edited)
+    assert np.array_equal(whole[:, :, 37:], source[:, :, 37:])
+    assert np.array_equal(whole[:, 10:30, 10:30], raw[:, 10:30, 10:30])
+    assert np.array_equal(changed, edited[..., 0].numpy() > 0)
     assert edited.min() == 0
     assert edited.max() == 1
     assert not change_map(coded, coded, 8, 16).any()
@@ -408,10 +412,13 @@ def test_carry_over_keeps_edits_and_returns_detail(frames: int) -> None:
 def test_carry_over_at_the_source_s_own_size() -> None:
     edited = torch.zeros(2, 8, 8, 1)
     edited[:, 2:4, 2:4] = 1
-    edit, source = torch.ones(2, 32, 32, 3), torch.rand(2, 32, 32, 3) - 1
-    blended = blend(edit, source, edited)
-    assert torch.equal(blended[:, 20:], source[:, 20:])
-    assert torch.equal(blended[:, 11:13, 11:13], edit[:, 11:13, 11:13])
+    edit = np.full((2, 32, 32, 3), 255, np.uint8)
+    source = np.random.default_rng(0).integers(0, 128, edit.shape, np.uint8)
+    whole, _ = composite(edit, source, edited)
+    assert np.array_equal(whole[:, 20:], source[:, 20:])
+    assert np.array_equal(whole[:, 11:13, 11:13], edit[:, 11:13, 11:13])
+    assert (whole[:, 7, 11:13] > source[:, 7, 11:13]).all()  # the rim of what was enlarged is part of each
+    assert (whole[:, 7, 11:13] < 255).all()
 
 
 def test_carry_over_changes_nothing_far_outside_the_mask() -> None:
@@ -421,9 +428,9 @@ def test_carry_over_changes_nothing_far_outside_the_mask() -> None:
     mask = -torch.ones_like(source)
     mask[:, 8:16, 8:16] = 1
     edited = limit_to_mask(change_map(edit, source, 8, 16), mask)
-    blended = blend(edit, source, edited)
-    assert torch.equal(blended[:, 8:16, 8:16], edit[:, 8:16, 8:16])
-    outside = torch.ones(24, 32, dtype=torch.bool)
+    whole, _ = composite(to_pixels(edit), to_pixels(source), edited)
+    assert np.array_equal(whole[:, 8:16, 8:16], to_pixels(edit)[:, 8:16, 8:16])
+    outside = np.ones((24, 32), bool)
     outside[7:17, 7:17] = False
-    assert torch.equal(blended[:, outside], source[:, outside])
+    assert np.array_equal(whole[:, outside], to_pixels(source)[:, outside])
     assert edited[:, outside].max() == 0

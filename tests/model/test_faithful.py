@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
@@ -22,7 +21,6 @@ from model.app.service import AppConfig, RequestRejected, check
 from model.cli import main
 from model.config import MediaConfig, ModelConfig, build_part
 from model.encoders import Codec, TextEncoder
-from model.extras.faces import find_faces
 from model.extras.keeping import Keep, feather, keep_source, rim
 from model.net.families import build_transformer
 from model.sequence.interleave import SequenceError
@@ -31,7 +29,6 @@ from shards.media import (
     MediaError,
     open_mask_file,
     probe,
-    read_image,
     read_mask,
     read_video,
     resize,
@@ -105,31 +102,10 @@ def test_a_mask_of_one_frame_is_that_of_all(source: np.ndarray) -> None:
         keep_source(raw, source, everywhere, Keep(1), white[:2])
 
 
-@pytest.mark.parametrize(
-    ("strength", "faces", "said"),
-    [(1.5, False, "keep: a number from 0 to 1"), (float("nan"), False, "keep"), (0.0, True, "keep_faces")],
-)
-def test_strengths_out_of_range_are_named(strength: float, faces: bool, said: str) -> None:
-    with pytest.raises(SettingError, match=said):
-        Keep(strength, faces)
-
-
-def test_a_face_is_kept_when_asked_for() -> None:
-    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    portrait = resize(read_image(Path(str(path))), (300, 256))
-    video = np.stack([np.roll(portrait, 2 * t, axis=1) for t in range(6)])
-    edited = torch.ones(6, 10, 8, 1)  # an edit of the whole frame
-    kept = keep_source(255 - video, video, edited, Keep(1, faces=True))
-    assert kept.faces == 6
-    for t in range(6):  # the middle of the face, found once and followed
-        y, x = 95, 130 + 2 * t
-        assert np.array_equal(
-            kept.frames[t, y - 20 : y + 20, x - 15 : x + 15], video[t, y - 20 : y + 20, x - 15 : x + 15]
-        )
-    assert 0.02 < (kept.mask == 0).mean() < 0.25
-    assert (kept.mask[:, 250:] == 255).all()
-    assert keep_source(255 - video, video, edited, Keep(1)).faces == 0
-    assert not find_faces(np.full((2, 40, 60, 3), 90, np.uint8)).any()
+@pytest.mark.parametrize("strength", [1.5, float("nan")])
+def test_strengths_out_of_range_are_named(strength: float) -> None:
+    with pytest.raises(SettingError, match="keep: a number from 0 to 1"):
+        Keep(strength)
 
 
 def test_masks_are_written_one_by_one_and_to_the_level(tmp_path: Path) -> None:
@@ -210,7 +186,7 @@ def test_every_editor_keeps_what_is_outside(editor: Editor, family: str) -> None
         ("<video1> Go.", ("video1",), {"keep": 1.5}, "keep: a number from 0 to 1"),
         ("<video1> Go.", ("video1",), {"keep": 0.5, "carry": False}, "carry false and keep 0.5 contradict"),
         ("<video1> Go.", ("video1",), {"keep": 0, "carry": True}, "carry true and keep 0 contradict"),
-        ("<video1> Go.", ("video1",), {"keep_faces": True}, "keep_faces: needs keep"),
+        ("<video1> Go.", ("video1",), {"keep": 0, "keep_faces": True}, "keep_faces: needs keep"),
         (
             "<image1> is put into <video1>.",
             ("image1", "video1"),
@@ -279,10 +255,10 @@ def test_the_command_says_what_was_kept_and_where_the_mask_is(
     assert share[inside].all()
     assert share.mean() < inside.mean() + 0.06
     # The mask of another size and of one frame marks nothing: so nothing is changed, and it is said.
-    options = ("--mask", tmp_path / "none.png", "--keep", 1, "--keep_faces", "true")
+    options = ("--mask", tmp_path / "none.png", "--keep", 1)
     status, line = command("<video1> Change <mask>.", *video, *options)
     assert status == 0
-    assert "nothing changed: all is equal · faces kept in 0 of 3 frames" in line
+    assert "nothing changed: all is equal" in line
     assert not read_mask(tmp_path / "out.mask.mkv").any()
     gap = read_video(out)[0].astype(int) - read_video(tmp_path / "in.mp4")[0]
     assert np.median(np.abs(gap)) <= 1

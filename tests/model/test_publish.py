@@ -129,6 +129,12 @@ def test_a_card_names_the_first_base_and_ends_with_what_is_given(
     assert header["license"] == "apache-2.0"
     assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers, by way of first (apache-2.0)." in body
     assert body.endswith("## What it took\n\nTwo days.\n")
+    record["config"]["train"]["init_from"] = "nano"
+    (tmp_path / "first" / "run.json").write_text(json.dumps(record))
+    assert main(words) == 0
+    header, body = header_and_body((copy / "README.md").read_text())
+    assert (header["license"], header.get("base_model")) == ("apache-2.0", None)
+    assert "Started from nano, by way of first (apache-2.0)." in body
     capsys.readouterr()
     assert main([*words, "--about", str(tmp_path / "none.md")]) == 2
     assert "--about" in capsys.readouterr().err

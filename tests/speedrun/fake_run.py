@@ -6,16 +6,19 @@ by hand, as `editverse.speedrun` writes them; everything that they speak of is r
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from shards.files import write_json
 from shards.media import write_video
 from tests.conftest import moving_square
 
@@ -35,10 +38,10 @@ STAGES = (
 SCENES = {
     "class_path": "curation.tasks.cg_removal.CgRemoval",
     "init_args": {
-        "scenes": 14,
+        "scenes": 8,
         "per_scene": 2,
         "first": 700000,
-        "heldout_fraction": 0.5,
+        "heldout_fraction": 0.6,
         "least_area": 0.008,
         "relations": False,
         "shapes_alone": False,
@@ -54,19 +57,27 @@ SCENES = {
         },
     },
 }
-TRAINING = {
-    "data": {"batch_size": 2, "token_budget": 1024},
-    "optim": {"lr": 0.0003, "warmup": 1},
+# A network of random weights: what is read is how a training tells of itself, not how well it edits.
+MODEL = {
+    "vae": {"class_path": "model.encoders.transform.TransformCodec", "init_args": {"keep": [[3, 1], [1, 0]]}},
+    "dit": {"width": 16, "depth": 1, "heads": 1, "rope": {"dims": [4, 4, 4, 4]}},
+    "media": {"min_area": 1536, "max_area": 1536, "frames": 5},
+    "inference": {"steps": 2, "guidance": 1.0},
+}
+TRAINING: dict[str, Any] = {
+    "data": {"batch_size": 2, "token_budget": 400},
+    "optim": {"lr": 0.003, "warmup": 1},
     "train": {
-        "init_from": "nano",
         "steps": 3,
         "precision": "32-true",
         "accelerator": "cpu",
         "save_every": 1000,
         "validate_every": 100000,
+        "validate_loss_every": 100000,
         "num_val_samples": 1,
     },
 }
+DISTILL = {"steps": 2, "teacher_steps": 4}
 RULES = {"rules": {"sharpness_weakest": {"min": 0.75}, "colour_shift_outside": {"max": 0.05}}}
 
 
@@ -83,9 +94,8 @@ def run(package: str, *words: str) -> list[str]:
 
 
 def make(out: Path) -> None:
-    """Fill `out`, which must not be there."""
+    """Fill `out`, which must not be there; the commands run in it, as those of the script do."""
     out.mkdir(parents=True)
-    (out / "configs").mkdir()
     commands: dict[str, list[list[str]]] = {name: [] for name in STAGES}
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.1)
 
@@ -94,68 +104,66 @@ def make(out: Path) -> None:
         commands[name].append(run(package, *words))
         seconds[name] += time.monotonic() - begin
 
-    def write(name: str, value: Any) -> str:
-        (out / "configs" / name).write_text(yaml.safe_dump(value, sort_keys=False))
-        return str(out / "configs" / name)
+    with contextlib.chdir(out):
+        _make_data(stage)
+        _make_editors(stage)
+        _write_records(commands, seconds)
 
-    data = out / "data"
-    workspace = ["--workspace", str(out / "workspace"), "--workers", "0"]
-    scenes = write("scenes.yaml", SCENES)
-    stage(
-        "curation",
-        "curation",
-        "run",
-        "cg_removal",
-        "--config",
-        scenes,
-        "--out",
-        str(data / "scenes"),
-        *workspace,
-    )
-    pairs = out / "pairs"
+
+def _written(name: str, value: Any) -> str:
+    """The name of a configuration that holds a value."""
+    path = Path("configs") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return str(path)
+
+
+def _make_data(stage: Callable[..., None]) -> None:
+    """Rendered scenes, four imported pairs, one of which is damaged, and what gates keep of both."""
+    workspace = ["--workspace", "workspace", "--workers", "0"]
+    scenes = ["--config", _written("scenes.yaml", SCENES), "--out", "data/scenes"]
+    stage("curation", "curation", "run", "cg_removal", *scenes, *workspace)
+    pairs = Path("pairs")
+    pairs.mkdir()
     for number in range(4):
-        pairs.mkdir(exist_ok=True)
         source, target, _ = moving_square(5, 32, 48, seed=number)
         write_video(pairs / f"{number}.mp4", source, 10)
         write_video(pairs / f"{number}_edited.mp4", target, 10)
         (pairs / f"{number}.txt").write_text("Remove the bright square.")
     (pairs / "3_edited.mp4").write_bytes(b"cut off")
-    imports = ["--license", "CC-BY-4.0", "--task", "object_removal", "--heldout", "0", "--workers", "0"]
-    stage("imports", "curation", "import", "folder", str(pairs), "--out", str(data / "pairs"), *imports)
-    rules = write("gates.yaml", RULES)
+    words = ["--license", "CC-BY-4.0", "--task", "object_removal", "--heldout", "0", "--workers", "0"]
+    stage("imports", "curation", "import", "folder", "pairs", "--out", "data/pairs", *words)
+    left_out = {"name": "some_pairs", "license": "CC-BY-NC-4.0", "reason": "forbids commercial use"}
+    write_json("data/imports.json", {"used": [], "left_out": [left_out]})
+    rules = _written("gates.yaml", RULES)
     for name in ("scenes", "pairs"):
-        stage("gates", "curation", "grade", str(data / name), *workspace)
-        clean = str(data / f"{name}-clean")
-        stage("gates", "curation", "filter", str(data / name), "--rules", rules, "--out", clean)
-    fits = {
-        "stage1": ("fit", "nano", [data / "scenes", data / "pairs"]),
-        "stage2": ("fit", str(out / "stage1" / "checkpoint"), [data / "scenes-clean"]),
-        "distill": ("distill", str(out / "stage2" / "checkpoint"), [data / "scenes-clean"]),
-    }
-    for name, (command, start, folders) in fits.items():
-        settings = json.loads(json.dumps(TRAINING))
-        settings["data"]["shards"] = [str(folder) for folder in folders]
-        settings["train"]["init_from"] = start
-        if command == "distill":
-            settings |= {"distill": {"steps": 2, "teacher_steps": 4}}
-            settings["train"]["steps"] = 2
-        config = write(f"{name}.yaml", settings)
-        stage(name, "model", command, "--config", config, "--run", str(out / name))
-    systems = [f"--system.{name} checkpoint:{at}" for name, at in (("base", "nano"),)]
-    systems += [f"--system.{name} checkpoint:{out / name / 'checkpoint'}" for name in ("stage1", "stage2")]
-    words = [word for system in systems for word in system.split()]
-    items = ["--suite", "heldout", "--data", str(data / "scenes"), "--limit", "6", "--steps", "2"]
-    student = ["--checkpoint", str(out / "distill")]
-    stage("bench", "benchmark", "run", *items, *words, *student, "--out", str(out / "bench" / "scenes"))
-    ledger = [str(data / "scenes"), str(data / "pairs"), "--out", str(out / "ledger.csv")]
-    stage("report", "shards", "ledger", *ledger)
-    _records(out, commands, seconds)
+        stage("gates", "curation", "grade", f"data/{name}", *workspace)
+        stage("gates", "curation", "filter", f"data/{name}", "--rules", rules, "--out", f"data/clean/{name}")
 
 
-def _records(out: Path, commands: dict[str, list[list[str]]], seconds: dict[str, float]) -> None:
+def _make_editors(stage: Callable[..., None]) -> None:
+    """A base, both stages and the student, and their scores on scenes that were held out."""
+    fits: tuple[tuple[str, str, str | None, list[str], dict[str, Any]], ...] = (
+        ("base", "fit", None, ["data/scenes"], {"model": MODEL}),
+        ("stage1", "fit", "base", ["data/scenes", "data/pairs"], {}),
+        ("stage2", "fit", "stage1", ["data/clean/scenes"], {}),
+        ("distill", "distill", "stage2", ["data/clean/scenes"], {"distill": DISTILL}),
+    )
+    for name, command, start, folders, more in fits:
+        settings = {**TRAINING, **more, "data": {**TRAINING["data"], "shards": folders}}
+        settings["train"] = {**TRAINING["train"], "init_from": start}
+        stage(name, "model", command, "--config", _written(f"{name}.yaml", settings), "--run", name)
+    Path("base/run.json").unlink()  # a base is weights, not a stage that was trained here
+    editors = ("base", "stage1", "stage2", "distill")
+    systems = [word for name in editors for word in (f"--system.{name}", f"checkpoint:{name}")]
+    items = ["--suite", "heldout", "--data", "data/scenes", "--limit", "12"]
+    stage("bench", "benchmark", "run", *items, *systems, "--out", "bench/scenes")
+
+
+def _write_records(commands: dict[str, list[list[str]]], seconds: dict[str, float]) -> None:
     """The bill and the stages' records by the contract of the run folder."""
     bill = []
-    (out / "stages").mkdir()
+    Path("stages").mkdir()
     for number, name in enumerate(STAGES):
         bill.append(
             {
@@ -186,9 +194,9 @@ def _records(out: Path, commands: dict[str, list[list[str]]], seconds: dict[str,
             "finished": "2026-01-01T00:01:00+00:00",
         }
         if name != "report":
-            (out / "stages" / f"{name}.json").write_text(json.dumps(record))
+            Path("stages", f"{name}.json").write_text(json.dumps(record))
     made = {"size": "tiny", "gpus": 0, "machine": "2 cores", "stages": bill}
-    (out / "bill.json").write_text(json.dumps(made))
+    Path("bill.json").write_text(json.dumps(made))
 
 
 if __name__ == "__main__":

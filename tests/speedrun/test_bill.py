@@ -101,6 +101,18 @@ def test_a_distillation_costs_its_teacher_too(size: str) -> None:
     assert rows["distill"].gpu_hours / rows["stage1"].gpu_hours == pytest.approx(3.5, rel=rendered / 100)
 
 
+def test_clips_and_licences_of_the_settings_count(tmp_path: Path) -> None:
+    runs = RUNS | {"scenes": {"task": "cg_removal"}}
+    amounts = {"candidates": {"removal": 2000, "sketch": 1000, "scenes": 300}}
+    more = {"noncommercial": {"imported": 5000, "import_gib": 70.0}}
+    size = a_size(tmp_path / "few", settings={"clips_count": 1000, "commercial": True}, **amounts, **more)
+    Path(size, "curation.yaml").write_text(yaml.safe_dump({"runs": runs}))
+    found = read_size(size, changes={"clips_count": 100, "commercial": False}).amounts
+    assert found.candidates == {"removal": 200, "sketch": 100, "scenes": 300}
+    assert (found.clips, found.imported, found.import_gib) == (100, 15_000, 70.0)
+    assert read_size(size).amounts.imported == 10_000
+
+
 def test_what_gpus_change_is_in_the_bill(tmp_path: Path) -> None:
     by_gpus = {1: {"stage1": {"train.steps": 100}}, 8: {"stage1": {"lora.rank": 16}}}
     size = a_size(tmp_path / "by", settings={"by_gpus": by_gpus})
@@ -134,9 +146,11 @@ def test_amounts_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, Any
         estimated(a_size(tmp_path / "wrong", **changes))
 
 
-def test_a_base_that_nobody_has_timed_is_refused_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(BillError, match="nothing is known of what nano costs"):
-        estimated(a_size(tmp_path / "other", base="nano"))
+def test_a_base_that_nobody_has_timed_is_not_known_and_no_limit_can_be_kept(tmp_path: Path) -> None:
+    size = a_size(tmp_path / "other", base="mine")
+    assert estimated(size).unknown == list(STAGES)
+    with pytest.raises(BillError, match="nothing is known of what base costs"):
+        bill(size, max_gpu_hours=1e6)
 
 
 def test_start_and_rate_are_told_apart_where_sizes_differ() -> None:

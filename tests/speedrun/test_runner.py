@@ -315,10 +315,11 @@ values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text("abcd", min_size=1), inner, max_size=4)
     ),
+    max_leaves=8,
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(value=st.dictionaries(st.text("abcd", min_size=1), values, min_size=1), seed=st.integers())
 def test_the_order_of_keys_does_not_count_and_a_value_does(
     tmp_path_factory: pytest.TempPathFactory, value: dict[str, object], seed: int

@@ -212,3 +212,19 @@ def read_mapping(name: str, options: LayoutOptions) -> DatasetMapping:
     except ValidationError as error:
         where = "the mapping" if options.mapping else Path(path).name
         raise SettingError(f"{where} of {name}: {explain(error)}") from None
+
+
+def mapping_of(path: Path | None, columns: str) -> dict[str, Any]:
+    """What a YAML file and `role=column,...` say together; the latter wins. Raises SettingError."""
+    found: dict[str, Any] = {}
+    if path is not None:
+        value = read_yaml(path)
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise SettingError(f"{path}: needs roles and columns, such as `source: before`")
+        found.update(value)
+    for pair in (pair.strip() for pair in columns.split(",") if pair.strip()):
+        role, equals, column = pair.partition("=")
+        if not equals or not role.strip() or not column.strip():
+            raise SettingError(f"--columns {pair}: needs role=column, such as source=before")
+        found[role.strip()] = column.strip()
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ from editverse.speedrun.bill.calibration import (
     today,
     write_calibration,
 )
-from editverse.speedrun.bill.costs import BILL, Bill, StageCost, read_bill, write_bill
+from editverse.speedrun.bill.costs import BILL, UNKNOWN, Bill, BillError, StageCost, read_bill, write_bill
 from editverse.speedrun.bill.scaling import timed_runs
 from editverse.speedrun.records import read_record
 from shards.errors import ConfigError, SettingError
@@ -37,6 +38,7 @@ def bill(
     max_gpu_hours: float | None = None,
     calibration: Path | None = None,
     out: Path | None = None,
+    set: dict[str, Any] = {},  # noqa: B006 (never changed)
 ) -> None:
     """Say what a speedrun will cost by stage, and what that takes for granted; nothing is run.
 
@@ -46,8 +48,14 @@ def bill(
         max_gpu_hours: refuse, with exit status 2, a run that costs more
         calibration: times to go by; runs/speedrun-calibration.json, if it is of this size, when left out
         out: JSON file to write
+        set: settings in place of the file's, as JSON or one by one: --set.clips_count 300
     """
-    made = make_bill(read_size(size, gpus), calibration)
+    made = make_bill(read_size(size, gpus, set), calibration)
+    if max_gpu_hours is not None and made.unknown:
+        raise BillError(
+            f"bill: nothing is known of what {made.unknown[0]} costs, so --max_gpu_hours cannot be kept; "
+            f"`editverse speedrun calibrate --size {size}` times it"
+        )
     if out is not None:
         write_bill(out, made)
     print_bill(made)
@@ -141,12 +149,13 @@ def _pair(billed: float, took: float | None) -> tuple[str, str, str]:
 def make_bill(plan: SizePlan, calibration: Path | None = None) -> Bill:
     """The bill of a plan: measured where a calibration of its size has times, else estimated.
 
+    A stage of which neither is possible has 0 hours, and says so.
+
     Args:
         calibration: file to go by; when None, that of this machine, else what comes with the size.
 
     Raises:
         SettingError: the file given is of another size.
-        BillError: nothing is known of what the base costs.
     """
     here = machine()
     found = _calibration(plan, calibration)
@@ -163,11 +172,18 @@ def make_bill(plan: SizePlan, calibration: Path | None = None) -> Bill:
         from editverse.speedrun.bill.estimates import estimator  # brings torch, which timed bills need not
 
         estimates = estimator(plan)
-        rows |= {stage: estimates.cost(stage) for stage in missing}
+        for stage in missing:
+            rows[stage] = unknown_cost(stage, plan) if estimates is None else estimates.cost(stage)
     if plan.gpus:
         rates = plan.amounts.rates
         here = f"{plan.gpus} GPU{'s' * (plan.gpus > 1)} and {rates.cores * plan.gpus} cores"
     return Bill(plan.size, plan.gpus, here, tuple(rows[stage] for stage in plan.units))
+
+
+def unknown_cost(stage: str, plan: SizePlan) -> StageCost:
+    """The row of a stage that nobody has timed, of a base whose operations are not counted."""
+    told = f"{UNKNOWN} with base {plan.base}; `editverse speedrun calibrate --size {plan.size}` times it"
+    return StageCost(stage, 0.0, 0.0, 0.0, 0.0, "estimated", dict(plan.units[stage]), (told,))
 
 
 def _calibration(plan: SizePlan, given: Path | None) -> Calibration | None:
@@ -190,7 +206,7 @@ def print_bill(made: Bill) -> None:
     """Print a bill as a table, and its assumptions as numbered lines."""
     days = made.hours >= 2 * HOURS_A_DAY
     unit = "days" if days else "hours"
-    title = f"{made.size}: the bill on {made.machine}"
+    title = f"{Path(made.size).name}: the bill on {made.machine}"
     table = Table("stage", "GPU-hours", "CPU-hours", "GiB", unit, "basis", title=title)
     for column in table.columns[1:5]:
         column.justify = "right"
@@ -199,6 +215,9 @@ def print_bill(made: Bill) -> None:
         return tuple(_number(n) for n in (gpu, cpu, gib, hours / HOURS_A_DAY if days else hours))
 
     for row in made.stages:
+        if row.stage in made.unknown:
+            table.add_row(row.stage, *["?"] * 4, "not known")
+            continue
         table.add_row(row.stage, *numbers(row.gpu_hours, row.cpu_hours, row.disk_gib, row.hours), row.basis)
     table.add_section()
     cpu, gib = (sum(getattr(row, name) for row in made.stages) for name in ("cpu_hours", "disk_gib"))

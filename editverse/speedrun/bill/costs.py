@@ -18,6 +18,7 @@ STAGES = (
     *("stage1", "stage2", "distill", "bench", "report"),
 )
 BILL = "bill.json"  # in a run's folder
+UNKNOWN = "nothing is known of what this costs"  # how the assumption of such a row begins
 
 
 class BillError(EditVerseError):
@@ -74,6 +75,11 @@ class Bill:
     def hours(self) -> float:
         """Of the clock, one stage after the other."""
         return sum(row.hours for row in self.stages)
+
+    @property
+    def unknown(self) -> list[str]:
+        """Stages of which nobody knows what they cost; their hours are 0."""
+        return [row.stage for row in self.stages if any(a.startswith(UNKNOWN) for a in row.assumptions)]
 
     @property
     def by_stage(self) -> Mapping[str, StageCost]:

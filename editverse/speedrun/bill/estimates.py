@@ -136,6 +136,9 @@ class Estimator:
                 )
             path = run.config or default_config(run.task)
             parts = parts_on_gpu(build(load_config(run.task, path)))
+            if run.task == "object_addition" and any(r.task == "object_removal" for r in runs):
+                told.append(f"{run.name}: the other way round of what removal makes, for nothing")
+                continue
             seconds = sum(part.seconds or 0.0 for part in parts)
             judged = a.rates.judge_seconds * bool(parts)
             core = OFFLINE_CORE_SECONDS.get(run.task, 0.0) if not parts else a.rates.cut_core_seconds
@@ -157,21 +160,24 @@ class Estimator:
                 + (f"; not counted beside: {unknown}" if unknown else "")
             )
         told.append(f"{a.accepted:.1%} of the candidates are accepted: {a.curated:,.0f} pairs")
+        if a.models_gib:
+            told.append(f"{a.models_gib:g} GiB of weights are fetched for curation and gates (assumed)")
         disk = sum(a.candidates.values()) * a.rates.candidate_mib + a.curated * a.rates.pair_mib
-        return self._row("curation", gpu, cpu, disk / 1024, *told)
+        return self._row("curation", gpu, cpu, a.models_gib + disk / 1024, *told)
 
     def imports(self) -> StageCost:
         """Fetch and convert data sets of others."""
         a = self.plan.amounts
+        rates = a.rates
         told = (
-            f"{a.imported:,} pairs: {a.import_gib:,.0f} GiB fetched at {a.rates.download_mib:g} MiB a "
-            f"second, {a.rates.import_core_seconds:g} core-seconds and {a.rates.pair_mib:g} MiB a pair"
+            f"{a.imported:,} pairs, {a.imported_pictures:,} of them pictures: {a.import_gib:,.0f} GiB "
+            f"fetched at {rates.download_mib:g} MiB a second, {rates.import_core_seconds:g} core-seconds and "
+            f"{rates.pair_mib:g} MiB a pair of videos, {rates.picture:.0%} of that for one of pictures"
         )
-        disk = a.import_gib + a.imported * a.rates.pair_mib / 1024
+        pairs = a.imported - (1 - a.rates.picture) * a.imported_pictures
+        disk = a.import_gib + pairs * a.rates.pair_mib / 1024
         fetched = a.import_gib * 1024 / a.rates.download_mib
-        return self._row(
-            "imports", 0.0, a.imported * a.rates.import_core_seconds, disk, told, seconds=fetched
-        )
+        return self._row("imports", 0.0, pairs * a.rates.import_core_seconds, disk, told, seconds=fetched)
 
     def gates(self) -> StageCost:
         """Measure every sample, have each judged once, and keep the clean ones."""
@@ -179,29 +185,30 @@ class Estimator:
         graded = self.plan.units["gates"]["samples"]
         told = (
             f"{graded:,.0f} samples of {a.rates.grade_core_seconds:g} core-seconds; a language model judges "
-            f"{a.judged:.0%} of them, {a.rates.judge_seconds:g} GPU-seconds each; {a.clean:.1%} pass: "
-            f"{a.clean * graded:,.0f}"
+            f"{a.judged:.0%} of them, {a.rates.judge_seconds:g} GPU-seconds each ({a.pictured:.0%} are "
+            f"pictures: {a.rates.judge_picture_seconds:g}); {a.clean:.1%} pass: {a.clean * graded:,.0f}"
         )
-        disk = a.clean * graded * a.rates.pair_mib / 1024
-        gpu, cpu = graded * a.judged * a.rates.judge_seconds, graded * a.rates.grade_core_seconds
+        less = a.mean(1.0, a.rates.picture)
+        disk = a.clean * graded * a.rates.pair_mib * less / 1024
+        gpu = graded * a.judged * a.mean(a.rates.judge_seconds, a.rates.judge_picture_seconds)
+        cpu = graded * a.rates.grade_core_seconds * less
         return self._row("gates", gpu, cpu, disk, told)
 
     def latents(self) -> StageCost:
         """Both videos of a sample through the autoencoder, and its text through UMT5."""
         a = self.plan.amounts
         samples = self.plan.units["latents"]["samples"]
-        pictures = float(a.pictures.get("stage1", 0.0))
         (frames, height, width), channels = self.media("stage1")[1], self.base.config.vision_dim // 4
         sizes = WAN_AUTOENCODERS[channels]
         clip, picture = (encoder_flops(sizes, f, height, width) for f in (frames, 1))
-        coded = 2 * (clip * (1 - pictures) + picture * pictures)
+        coded = 2 * a.mean(clip, picture)
         text = umt5_flops(WORDS)
         seconds = samples * (coded / a.rates.encoder_tflops + text / a.rates.tflops) / TERA
         positions = height * width // self.base.spatial**2
-        long = ((frames - 1) // 4 + 1) * (1 - pictures) + pictures
+        long = a.mean((frames - 1) // 4 + 1, 1)
         mib = (2 * 2 * positions * long * channels + 2 * WORDS * 4096) / 2**20
         told = (
-            f"{samples:,.0f} samples, {pictures:.0%} of them pictures: two media of {frames} frames of "
+            f"{samples:,.0f} samples, {a.pictured:.0%} of them pictures: two media of {frames} frames of "
             f"{height}x{width}, {clip / TERA:,.0f} TFLOP each at {a.rates.encoder_tflops:g} TFLOP/s; "
             f"{mib:.1f} MiB of bfloat16 a sample"
         )
@@ -323,15 +330,10 @@ class Estimator:
         )
 
 
-def estimator(plan: SizePlan) -> Estimator:
-    """What estimates a plan; raises BillError for a base that nothing is known of."""
+def estimator(plan: SizePlan) -> Estimator | None:
+    """What estimates a plan; None for a base that is none of `model.inference.bases`."""
     known = {key: b for b in bases() for key in (b.name, b.repository)}
-    if plan.base not in known:
-        raise BillError(
-            f"bill: nothing is known of what {plan.base} costs: time it by `editverse speedrun calibrate "
-            f"--size {plan.size}`, or take one of {', '.join(b.name for b in bases())} as base"
-        )
-    return Estimator(plan, known[plan.base])
+    return Estimator(plan, known[plan.base]) if plan.base in known else None
 
 
 def _edit(clip: int) -> Shape:

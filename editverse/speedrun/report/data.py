@@ -27,6 +27,7 @@ SKIPPED = ("workspace", "replaced", "latents", "logs", "stages", "export", "edit
 MAX_CELL = 16 * 2**20  # characters of a cell of the ledger
 CELL = "models"
 
+DATA = "data"  # the folder of a run that holds its shards
 Facts = dict[str, Any]
 
 
@@ -64,7 +65,7 @@ def relative(run: Path, value: str) -> str:
 def curation_facts(run: Path) -> list[Facts]:
     """Of each folder of curated pairs: what went in, and what was accepted, refused and rejected."""
     found = []
-    for folder in folders_with(run, "summary.json"):
+    for folder in folders_with(run / DATA, "summary.json"):
         summary = read_object(folder / "summary.json")
         if not isinstance(summary.get("accepted_by_split"), dict):
             continue
@@ -84,7 +85,7 @@ def curation_facts(run: Path) -> list[Facts]:
 def import_facts(run: Path) -> list[Facts]:
     """Of each imported data set: its rows, those accepted, the refused by reason, and their licences."""
     found = []
-    for folder in folders_with(run, "import.json"):
+    for folder in folders_with(run / DATA, "import.json"):
         summary = read_object(folder / "summary.json")
         names = ("format", "rows", "accepted", "samples", "refused", "mended", "licenses")
         facts = {name: summary.get(name) for name in names}
@@ -99,7 +100,7 @@ def import_facts(run: Path) -> list[Facts]:
 def left_out(run: Path) -> list[Facts]:
     """Data sets of the list of imports that were not used: name, licence and reason."""
     found = []
-    for folder in folders_with(run, IMPORTS):
+    for folder in folders_with(run / DATA, IMPORTS):
         listed = read_object(folder / IMPORTS).get("left_out", [])
         for one in listed if isinstance(listed, list) else []:
             if isinstance(one, dict):
@@ -110,7 +111,7 @@ def left_out(run: Path) -> list[Facts]:
 def gate_facts(run: Path) -> list[Facts]:
     """Of each filtered folder: how many samples its rules kept, by task, source and rule."""
     found = []
-    for folder in folders_with(run, REPORT):
+    for folder in folders_with(run / DATA, REPORT):
         facts = read_retention(folder).model_dump(mode="json")
         facts |= {"folder": relative(run, str(folder)), "source": relative(run, facts["source"])}
         found.append(facts)

@@ -78,9 +78,10 @@ def _head(facts: Facts) -> dict[str, str]:
     head["the bill said"] = duration(total["billed"]["seconds"] or None)
     if each["pairs"]:
         head["accepted pairs"] = f"{each['pairs']:,}"
+    if each["cpu_seconds"] is not None:
         head["cost of one"] = f"{each['cpu_seconds']:.3g} core-s, {each['gpu_seconds']:.3g} GPU-s"
-        if each["price"] is not None:
-            head["price of one"] = f"{each['price']:.4g}"
+    if each["price"] is not None:
+        head["price of one"] = f"{each['price']:.4g}"
     head["commercial use of the data"] = result["commercial_use"]
     code = made.get("code") or {}
     if code.get("commit"):
@@ -97,7 +98,7 @@ def _stages(facts: Facts) -> list[dict[str, Any]]:
         rows.append(
             {
                 "stage": cost["stage"],
-                "line": lines.get(cost["stage"], "not done"),
+                "line": lines.get(cost["stage"], "this page" if cost["stage"] == "report" else "not done"),
                 "took": duration(took["seconds"]),
                 "billed": duration(billed["seconds"]),
                 "ratio": "-" if ratio["seconds"] is None else f"{ratio['seconds']:.2f}",

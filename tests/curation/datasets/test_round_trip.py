@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.datasets.cli import mapping_of
 from curation.datasets.exporters.command import FORMATS, format_of
 from curation.datasets.exporters.exporter import Choice, export_pairs
 from curation.datasets.exporters.formats import Format
 from curation.datasets.exporters.pairs import pairs_of
 from curation.datasets.importer import run_import
+from curation.datasets.layouts.mapping import mapping_of
 from curation.datasets.layouts.rows import LayoutOptions
 from curation.datasets.pairs import Rules
 from curation.datasets.part import Job
