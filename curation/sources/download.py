@@ -7,6 +7,7 @@ goes on with what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -28,7 +29,7 @@ from curation.sources.web import WebClient
 from shards import hashing
 from shards.errors import EditVerseError, SettingError
 from shards.files import exclusive, sha256_of, write_bytes
-from shards.limits import MAX_LINE_BYTES, parse_json, read_bytes
+from shards.limits import MAX_INDEX_BYTES, parse_json, read_bytes
 from shards.location import WEB, Location
 from shards.media import MediaError, probe
 from shards.reports.licenses import verdict_of
@@ -147,13 +148,13 @@ def _listed(source: str, options: DownloadOptions) -> list[RemoteClip]:
 def _rows(source: str) -> Iterator[dict[str, Any]]:
     """The rows of a list as their columns; of a .txt the address alone."""
     folder, _, name = source.rpartition("/")
-    if is_remote(source):
-        data = Location(folder).read(name, limit=MAX_LINE_BYTES)
-    else:
-        try:
-            data = read_bytes(source, MAX_LINE_BYTES)
-        except OSError as error:
-            raise MediaError(f"{source}: no such list ({error.strerror})") from None
+    try:
+        if is_remote(source):
+            data = Location(folder).read(name, limit=MAX_INDEX_BYTES)
+        else:
+            data = read_bytes(source, MAX_INDEX_BYTES)
+    except OSError as error:
+        raise MediaError(f"{source}: no such list ({error.strerror or 'not found'})") from None
     try:
         text = data.decode("utf-8-sig")
         if suffix_of(source) == ".csv":
@@ -227,6 +228,8 @@ class _Folder:
             fetched += 1
             number = f"{present + fetched}{f' of {options.count}' if options.count else ''}"
             self._say(f"{number}: {row['path']}, {row['bytes'] / 1e6:.1f} MB, {row['license']}")
+        with contextlib.suppress(OSError):  # parts of files to go on with
+            (self.out / PARTIAL).rmdir()
         return Downloaded(present, fetched, tuple(refused), left_out)
 
     def _bring(self, clip: RemoteClip) -> dict[str, Any]:
@@ -269,7 +272,7 @@ def _read_listing(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of the folder's own list; the last line may have been cut off by a kill."""
     if not path.is_file():
         return
-    lines = read_bytes(path).split(b"\n")
+    lines = read_bytes(path, MAX_INDEX_BYTES).split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
             row = parse_json(line, f"{path}:{number}") if line.strip() else None

@@ -95,7 +95,8 @@ def find_sources(clips: str) -> Sources:
     elif Path(clips).is_dir():
         _search(clips, found)
         if (listing := Path(clips, LISTING)).is_file():
-            found.licenses = dict(_listed(str(listing)).licenses)
+            stated = _listed(str(listing)).licenses  # by paths without a `./` that the folder may begin with
+            found.licenses = {file: stated.get(str(Path(file)), "") for file in found.files}
     else:
         found.take(clips)
     if not found.files and not found.unusable:
@@ -131,7 +132,7 @@ class _Found:
     @property
     def sources(self) -> Sources:
         left_out = dict(sorted(self.left_out.items()))
-        licenses = {file: self.licenses[file] for file in sorted(self.files & self.licenses.keys())}
+        licenses = {file: text for file in sorted(self.files) if (text := self.licenses.get(file))}
         return Sources(tuple(sorted(self.files)), tuple(sorted(self.unusable)), left_out, licenses)
 
     def take(self, path: str) -> None:

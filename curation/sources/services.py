@@ -195,7 +195,7 @@ def key_of(name: str) -> str:
     """The reader's key for a service, from the environment; "" where none is needed. SettingError."""
     variable = SERVICES[name].variable
     key = os.environ.get(variable, "").strip() if variable else ""
-    if variable and not key:
+    if variable and not (key and key.isascii()):
         raise SettingError(f"{name}: needs your own key in the environment variable {variable}")
     return key
 

@@ -106,7 +106,8 @@ class WebClient:
                 body = response.read()
                 if response.status_code != 200:
                     said = hide(" ".join(body.decode("utf-8", "replace").split()), secret)[:200]
-                    said = said or response.reason_phrase
+                    if not said or "<" in said[:20]:  # a page
+                        said = response.reason_phrase
                     raise SettingError(f"{url}: HTTP {response.status_code}: {said}")
             return parse_json(body, url)
 

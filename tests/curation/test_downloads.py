@@ -104,7 +104,7 @@ def test_a_list_becomes_clips_with_licences_and_goes_on_where_it_was(
 
 
 def test_licences_go_from_the_list_into_provenance(
-    server: WebServer, videos: list[bytes], tmp_path: Path
+    server: WebServer, videos: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.pages = {f"/{n}.mp4": Page(video) for n, video in enumerate(videos)}
     listing = tmp_path / "list.jsonl"
@@ -122,6 +122,8 @@ def test_licences_go_from_the_list_into_provenance(
     )
     assert found.told == "", "its own files are not told as left out"
     assert find_sources(str(tmp_path / "clips" / "clips.jsonl")).licenses == found.licenses
+    monkeypatch.chdir(tmp_path)
+    assert sorted(find_sources("./clips").licenses.values()) == ["CC-BY-4.0", "CC0-1.0"]
     task = build(load_config("camera_change", default_config("camera_change", "offline")))
     task.cut = type(task.cut)(min_frames=2)
     (first, *_) = task.find(str(tmp_path / "clips")).files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def folder_of(size: str) -> Path:
 
 
 @pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
-def test_what_is_curated_and_imported_is_graded_and_trained_on(size: str) -> None:
-    folder, settings = folder_of(size), read_settings(size)
+def test_what_is_curated_and_imported_is_graded_and_trained_on(size: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"  # a reader's copy
+    shutil.copytree(folder_of(size), folder)
+    settings = read_settings(str(folder))
     runs = read_runs(folder / "curation.yaml")
     for run in runs:
         build(load_config(run.task, run.config or default_config(run.task)))
