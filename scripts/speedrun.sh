@@ -182,13 +182,10 @@ case $mode in
 print) recipe && exit ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
-# The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+# The bill first, which ends the script when it is beyond the limit; then whatever is not done.
 mkdir -p "$out"
 bill=(--size "$size" "${given[@]}" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
-if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
-  [[ -z $limit ]] && ((gpus == 0)) || exit 2
-  echo 'going on without a bill'
-fi
+"$python" -m editverse.speedrun bill "${bill[@]}"
 text=$(recipe)
 [[ $mode == run ]] || exec "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" <<<"$text"
 exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"
