@@ -98,6 +98,7 @@ recipe() {
     run ln -sfn "$root/data/clips" clips
     ;;
   *:* | *.txt | *.csv | *.jsonl)
+    [[ $clips == *:* ]] || clips=$(realpath -m "$clips")
     run python -m curation clips download "$clips" --out clips --count "${clips_count:-0}" \
       --license "${clips_license:-}" --commercial "$commercial"
     ;;
@@ -107,7 +108,7 @@ recipe() {
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
     run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
-      --tasks "[$planted]"
+      --tasks "[${planted:-}]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
     run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
@@ -128,7 +129,7 @@ recipe() {
   if ((${#calibrate_on[@]})); then
     rules=gates/rules.yaml
     run python -m curation plant "$(joined "${calibrate_on[@]/#/data/}")" --out data/calibration --share 0.5 \
-      --labels data/labels.jsonl --tasks "[$planted]"
+      --labels data/labels.jsonl --tasks "[${planted:-}]"
     run python -m curation grade data/calibration --config "$configs/grade.yaml" --workspace workspace
     run python -m curation calibrate data/calibration --labels data/labels.jsonl --out gates
   fi
@@ -169,7 +170,7 @@ recipe() {
   # REPORT. Where the data came from, the model to pass on with its card, and a page of it all. Publishing comes last:
   # when it fails, all else is there.
   stage report --needs bench --makes ledger.csv,card.md,export,report.html,report.json
-  run python -m shards ledger "${graded[@]/#/data/}" --out ledger.csv
+  run python -m editverse.speedrun ledger .
   run python -m editverse.speedrun card .
   run python -m model export --checkpoint distill --out export "${export_options[@]}"
   push_to=(--checkpoint export --run distill --repo "${push:-local/speedrun-$(basename "$size")}" --about card.md)
@@ -184,9 +185,9 @@ plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
 # The bill first, without which only a run on CPUs alone begins; then whatever is not done.
 mkdir -p "$out"
-bill=("$size" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
+bill=(--size "$size" "${given[@]}" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
 if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
-  ((gpus == 0)) || exit 2
+  [[ -z $limit ]] && ((gpus == 0)) || exit 2
   echo 'going on without a bill'
 fi
 text=$(recipe)

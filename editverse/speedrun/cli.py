@@ -157,6 +157,7 @@ LATER: dict[str, tuple[str, str]] = {
     "calibrate": ("bill.cli", "calibrate"),
     "compare": ("bill.cli", "compare"),
     "report": ("report.command", "report"),
+    "ledger": ("report.command", "ledger"),
     "card": ("report.command", "card"),
 }
 

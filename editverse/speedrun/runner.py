@@ -34,6 +34,7 @@ from editverse.speedrun.records import (
 )
 from shards.errors import EditVerseError
 
+STOPPED = 85  # exit status of a training that a signal ended with its state saved (model.cli)
 BEAT = 5.0  # least seconds between two lines that say what a running attempt has spent
 
 
@@ -184,6 +185,9 @@ class _Work:
         if status == 0 and not stopped:
             add_attempt_line(self.run, self.stage.name, "command", number=number, **own, **self.done.out())
             return
+        if status == STOPPED and not stopped:
+            _say(f"{self.stage.name}: was told to stop, and saved its state; run it again to go on")
+            raise _Signalled(STOPPED)
         if stopped:
             raise StageError(f"{self.stage.name}: {stopped}; what is done stays")
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -265,7 +269,7 @@ class _Status:
 
 
 class _Signalled(SystemExit):
-    """SIGTERM, or SLURM's SIGUSR1, told the runner to end."""
+    """SIGTERM, or SLURM's SIGUSR1, told the runner to end, or told its command."""
 
 
 @contextmanager

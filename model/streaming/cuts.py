@@ -1,4 +1,9 @@
-"""Where a video changes from one shot to another."""
+"""Where a video changes from one shot to another.
+
+The measure is that of PySceneDetect's ContentDetector, in the lines below rather than by the library, which
+curation uses: it is no part of what an edit needs installed, its import takes half as long as the search of
+250 frames, and its detector has no `PROMINENCE`, without which fast pans are cut.
+"""
 
 from __future__ import annotations
 

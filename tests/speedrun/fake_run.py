@@ -107,7 +107,6 @@ def make(out: Path) -> None:
     with contextlib.chdir(out):
         _make_data(stage)
         _make_editors(stage)
-        stage("report", "shards", "ledger", "data/scenes", "data/pairs", "--out", "ledger.csv")
         _write_records(commands, seconds)
 
 

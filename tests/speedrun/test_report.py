@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editverse.speedrun.report.command import STAGES, card, gather, report
+from editverse.speedrun.report.command import STAGES, card, gather, ledger, report
 from editverse.speedrun.report.data import ledger_facts
 from editverse.speedrun.report.scores import pairs_to_compare, row_labels, verdict
 from editverse.speedrun.report.words import duration, size, words_of
@@ -26,6 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all stages in small, with its report and the sections of its card."""
     run = tmp_path_factory.mktemp("speedrun") / "run"
     fake_run.make(run)
+    ledger(run)
     report(run, {"cpu_hour": 3.6})
     card(run)
     return run
@@ -46,9 +47,9 @@ def test_what_went_in_is_what_came_out_and_what_was_refused(facts: dict[str, Any
     assert (pairs["rows"], pairs["accepted"], pairs["refused"]) == (4, 3, {"video does not decode": 1})
     assert result["left_out"][0]["license"] == "CC-BY-NC-4.0"
     gates = {gate["source"]: gate["total"] for gate in result["gates"]}
-    assert (
-        gates["data/scenes"]["candidates"] == scenes["samples"] == result["ledger"]["folders"]["data/scenes"]
-    )
+    read = result["ledger"]["folders"]
+    assert read == {"data/scenes": scenes["samples"], "data/pairs": 3}  # of the clean ones, what they are of
+    assert gates["data/scenes"]["candidates"] == scenes["samples"]
     assert 0 < gates["data/scenes"]["retained"] < gates["data/scenes"]["candidates"]
     assert sum(result["ledger"]["clip_licenses"].values()) == scenes["samples"] + 3
     assert result["commercial_use"] == "yes"
@@ -208,6 +209,9 @@ def test_the_row_of_the_checkpoint_is_called_by_its_folder(tmp_path: Path) -> No
 def test_a_folder_that_is_no_run_or_damaged_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder of a speedrun"):
         report(tmp_path)
+    (tmp_path / "stages").mkdir()
+    with pytest.raises(ConfigError, match="nothing was trained yet"):
+        ledger(tmp_path)
     (tmp_path / "ledger.csv").write_text("folder,key\ndata/a,1\n")
     with pytest.raises(ConfigError, match=r"ledger\.csv: damaged"):
         ledger_facts(tmp_path)

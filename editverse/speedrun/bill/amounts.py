@@ -24,7 +24,9 @@ class Rates:
     Attributes:
         tflops: 10^12 operations a second of a GPU in the transformer; encoder_tflops: in the autoencoder.
         cores: of the processor for each GPU; download_mib: MiB a second from the hub.
-        judge_seconds: GPU-seconds of a language model's look at a pair.
+        judge_seconds, judge_picture_seconds: GPU-seconds of a language model's look at a pair of videos, and
+            of pictures.
+        picture: what a pair of pictures takes of the cores and of the disk, of what one of videos does.
         cut_core_seconds: to cut, screen and write a curated candidate, beside its models.
         import_core_seconds, grade_core_seconds: for each pair; timed on six pairs of 81 frames of 480x832 of
             vtest.avi, 2.95 and 8.1 seconds of a core of an Intel Xeon under load. bench_core_seconds: for
@@ -39,6 +41,8 @@ class Rates:
     cores: int = 16
     download_mib: float = 100.0
     judge_seconds: float = 6.0
+    judge_picture_seconds: float = 2.0
+    picture: float = 0.1
     cut_core_seconds: float = 10.0
     import_core_seconds: float = 3.0
     grade_core_seconds: float = 8.0
@@ -60,8 +64,8 @@ class Amounts:
         candidates: that each run of curation.yaml makes of so many clips; where `clips_count` is another
             number, all but those of rendered scenes follow it. accepted: the share of them that passes.
         models_gib: of weights that are fetched for curation and gates.
-        imported: pairs of others; import_gib: that are fetched for them. With `commercial: false` those of
-            `noncommercial` come on top.
+        imported: pairs of others, imported_pictures of them pictures; import_gib: that are fetched for them.
+            With `commercial: false` those of `noncommercial` come on top.
         graded: samples that the gates measure, those curated and imported when None; judged: the share that
             a language model looks at; clean: the share that passes.
         encoded: samples whose latents are made, all when None.
@@ -75,6 +79,7 @@ class Amounts:
     candidates: dict[str, Any]
     imported: int
     items: int
+    imported_pictures: int = 0
     clip_mib: float = 8.0
     accepted: float = 1.0
     import_gib: float = 0.0
@@ -99,7 +104,9 @@ class Amounts:
         for name, count in self.candidates.items():
             if type(count) is not int or count < 0:
                 raise SettingError(f"candidates.{name}: a whole number, got {shown(count)}")
-        for name in ("clips", "imported", "items", "systems"):
+        if self.imported_pictures > self.imported:
+            raise SettingError(f"imported_pictures: {self.imported_pictures} of {self.imported} imported")
+        for name in ("clips", "imported", "imported_pictures", "items", "systems"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name}: must not be below 0, got {getattr(self, name)}")
 
@@ -112,6 +119,15 @@ class Amounts:
     def samples(self) -> float:
         """Samples of stage 1, curated and imported."""
         return self.curated + self.imported
+
+    @property
+    def pictured(self) -> float:
+        """The share of those that are pictures."""
+        return self.imported_pictures / self.samples if self.samples else 0.0
+
+    def mean(self, video: float, picture: float) -> float:
+        """Of one number of a pair of videos and another of one of pictures, the mean over all samples."""
+        return video * (1 - self.pictured) + picture * self.pictured
 
 
 @dataclass(frozen=True)

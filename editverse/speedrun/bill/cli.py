@@ -33,7 +33,7 @@ HOURS_A_DAY = 24
 
 
 def bill(
-    size: str,
+    size: str = "tiny",
     gpus: int | None = None,
     max_gpu_hours: float | None = None,
     calibration: Path | None = None,

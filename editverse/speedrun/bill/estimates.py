@@ -168,15 +168,16 @@ class Estimator:
     def imports(self) -> StageCost:
         """Fetch and convert data sets of others."""
         a = self.plan.amounts
+        rates = a.rates
         told = (
-            f"{a.imported:,} pairs: {a.import_gib:,.0f} GiB fetched at {a.rates.download_mib:g} MiB a "
-            f"second, {a.rates.import_core_seconds:g} core-seconds and {a.rates.pair_mib:g} MiB a pair"
+            f"{a.imported:,} pairs, {a.imported_pictures:,} of them pictures: {a.import_gib:,.0f} GiB "
+            f"fetched at {rates.download_mib:g} MiB a second, {rates.import_core_seconds:g} core-seconds and "
+            f"{rates.pair_mib:g} MiB a pair of videos, {rates.picture:.0%} of that for one of pictures"
         )
-        disk = a.import_gib + a.imported * a.rates.pair_mib / 1024
+        pairs = a.imported - (1 - a.rates.picture) * a.imported_pictures
+        disk = a.import_gib + pairs * a.rates.pair_mib / 1024
         fetched = a.import_gib * 1024 / a.rates.download_mib
-        return self._row(
-            "imports", 0.0, a.imported * a.rates.import_core_seconds, disk, told, seconds=fetched
-        )
+        return self._row("imports", 0.0, pairs * a.rates.import_core_seconds, disk, told, seconds=fetched)
 
     def gates(self) -> StageCost:
         """Measure every sample, have each judged once, and keep the clean ones."""
@@ -184,29 +185,30 @@ class Estimator:
         graded = self.plan.units["gates"]["samples"]
         told = (
             f"{graded:,.0f} samples of {a.rates.grade_core_seconds:g} core-seconds; a language model judges "
-            f"{a.judged:.0%} of them, {a.rates.judge_seconds:g} GPU-seconds each; {a.clean:.1%} pass: "
-            f"{a.clean * graded:,.0f}"
+            f"{a.judged:.0%} of them, {a.rates.judge_seconds:g} GPU-seconds each ({a.pictured:.0%} are "
+            f"pictures: {a.rates.judge_picture_seconds:g}); {a.clean:.1%} pass: {a.clean * graded:,.0f}"
         )
-        disk = a.clean * graded * a.rates.pair_mib / 1024
-        gpu, cpu = graded * a.judged * a.rates.judge_seconds, graded * a.rates.grade_core_seconds
+        less = a.mean(1.0, a.rates.picture)
+        disk = a.clean * graded * a.rates.pair_mib * less / 1024
+        gpu = graded * a.judged * a.mean(a.rates.judge_seconds, a.rates.judge_picture_seconds)
+        cpu = graded * a.rates.grade_core_seconds * less
         return self._row("gates", gpu, cpu, disk, told)
 
     def latents(self) -> StageCost:
         """Both videos of a sample through the autoencoder, and its text through UMT5."""
         a = self.plan.amounts
         samples = self.plan.units["latents"]["samples"]
-        pictures = float(a.pictures.get("stage1", 0.0))
         (frames, height, width), channels = self.media("stage1")[1], self.base.config.vision_dim // 4
         sizes = WAN_AUTOENCODERS[channels]
         clip, picture = (encoder_flops(sizes, f, height, width) for f in (frames, 1))
-        coded = 2 * (clip * (1 - pictures) + picture * pictures)
+        coded = 2 * a.mean(clip, picture)
         text = umt5_flops(WORDS)
         seconds = samples * (coded / a.rates.encoder_tflops + text / a.rates.tflops) / TERA
         positions = height * width // self.base.spatial**2
-        long = ((frames - 1) // 4 + 1) * (1 - pictures) + pictures
+        long = a.mean((frames - 1) // 4 + 1, 1)
         mib = (2 * 2 * positions * long * channels + 2 * WORDS * 4096) / 2**20
         told = (
-            f"{samples:,.0f} samples, {pictures:.0%} of them pictures: two media of {frames} frames of "
+            f"{samples:,.0f} samples, {a.pictured:.0%} of them pictures: two media of {frames} frames of "
             f"{height}x{width}, {clip / TERA:,.0f} TFLOP each at {a.rates.encoder_tflops:g} TFLOP/s; "
             f"{mib:.1f} MiB of bfloat16 a sample"
         )

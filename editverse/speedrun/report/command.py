@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from editverse.speedrun.bill.costs import UNKNOWN
 from editverse.speedrun.report.card import render_card
 from editverse.speedrun.report.data import (
+    LEDGER,
     Facts,
     commercial_use,
     curation_facts,
@@ -20,10 +22,11 @@ from editverse.speedrun.report.data import (
     read_object,
 )
 from editverse.speedrun.report.page import write_page
-from editverse.speedrun.report.scores import findings, score_facts, training_facts
+from editverse.speedrun.report.scores import data_folders, findings, score_facts, training_facts
 from shards.errors import ConfigError
 from shards.files import write_bytes, write_json
 from shards.reports.costs import checked_prices, money
+from shards.reports.ledger import Totals, rows, write_file
 
 STAGES = (
     "base",
@@ -75,6 +78,24 @@ def card(run: Path, out: Path | None = None) -> None:
     print(path)
 
 
+def ledger(run: Path) -> None:
+    """Write ledger.csv: a line for every sample that the run's trainings read, with its origin and licences.
+
+    It is `python -m shards ledger` of their folders; for one that gates have filtered, of the one before.
+
+    Args:
+        run: folder of the run
+    """
+    run = _checked(run)
+    folders = data_folders(run)
+    if not folders:
+        raise ConfigError(f"{run}: nothing was trained yet, so no data are known; `stage1` comes first")
+    totals = Totals()
+    with contextlib.chdir(run):  # the file names folders as the run does, wherever it lies
+        write_file(rows(folders, totals), Path(LEDGER))
+    print(f"{run / LEDGER}: {totals.samples} samples of {', '.join(folders)}")
+
+
 def _checked(run: Path) -> Path:
     """The folder, absolute; ConfigError where it is no speedrun's."""
     run = run.resolve()
@@ -95,7 +116,7 @@ def gather(run: Path, prices: Mapping[str, float]) -> Facts:
     """
     bill = read_object(run / "bill.json")
     records = {name: record for name in STAGES if (record := read_object(run / "stages" / f"{name}.json"))}
-    curated, ledger = curation_facts(run), ledger_facts(run)
+    curated, licences = curation_facts(run), ledger_facts(run)
     trained, scored = training_facts(run), score_facts(run)
     result = {
         "size": bill.get("size"),
@@ -108,8 +129,8 @@ def gather(run: Path, prices: Mapping[str, float]) -> Facts:
         "imports": import_facts(run),
         "left_out": left_out(run),
         "gates": gate_facts(run),
-        "ledger": ledger,
-        "commercial_use": commercial_use(ledger),
+        "ledger": licences,
+        "commercial_use": commercial_use(licences),
         "training": trained,
         "scores": scored,
         "findings": findings(scored),
@@ -139,16 +160,16 @@ def cost_facts(
 
     Seconds are float; `ratio` is what was taken over what was billed, None where nothing was billed.
     """
-    rows = {row["stage"]: row for row in bill.get("stages", [])}
+    listed = {row["stage"]: row for row in bill.get("stages", [])}
     assumptions = [
-        {"stage": name, "text": text} for name, row in rows.items() for text in row.get("assumptions", [])
+        {"stage": name, "text": text} for name, row in listed.items() for text in row.get("assumptions", [])
     ]
     unknown = {one["stage"] for one in assumptions if one["text"].startswith(UNKNOWN)}
-    billed = {name: row for name, row in rows.items() if name not in unknown}
+    billed = {name: row for name, row in listed.items() if name not in unknown}
     stages: list[Facts] = []
     for name in STAGES:
         record, row = records.get(name), billed.get(name)
-        if record is None and name not in rows:
+        if record is None and name not in listed:
             continue
         taken = {key: (record or {}).get(key) for key in TAKEN}
         said = {

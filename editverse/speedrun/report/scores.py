@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmark.analysis.compare import Items, MetricFacts, compare, read_items, read_metric_facts
 from benchmark.core.item import MODEL, MODEL_RAW, SOURCE, TARGET
+from curation.quality.selection.retention import REPORT
 from editverse.speedrun.report.data import Facts, folders_with, read_object, relative
 from editverse.speedrun.report.words import words_of
 from shards.files import sha256_of
@@ -64,6 +65,17 @@ def training_facts(run: Path) -> list[Facts]:
         }
         found.append(facts)
     return found
+
+
+def data_folders(run: Path) -> list[str]:
+    """The shard folders that the trainings read; of what a filter left, the folder that was filtered."""
+    found: dict[str, None] = {}
+    for folder in sorted(folders_with(run, "provenance.json"), key=lambda one: _rank(one.name)):
+        for row in (read_object(folder / "provenance.json").get("data") or {}).values():
+            for name in row.get("shards", []):
+                before = read_object(run / name / REPORT).get("source")
+                found[relative(run, str(before or name))] = None
+    return list(found)
 
 
 def _rank(name: str) -> tuple[int, str]:
