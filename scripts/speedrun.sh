@@ -104,13 +104,12 @@ recipe() {
     ;;
   *) run ln -sfn "$(realpath -m "$clips")" clips ;;
   esac
-  # A stand-in for public data sets, in their layouts, where imports.yaml names none: rendered, 30 % of it made bad.
+  # A stand-in for a public data set, in another trainer's layout, where none is named: rendered, 30 % of it made bad.
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
-    run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
+    run python -m curation plant public/scenes/removal --out public/pairs --share 0.3 \
       --tasks "[${planted:-}]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
-    run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
 
   # CURATION. Edit pairs out of clips and rendered scenes, task by task; what is refused is kept with its reason.
