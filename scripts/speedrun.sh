@@ -92,6 +92,7 @@ recipe() {
   run mkdir -p data
   run python -m curation models fetch --dir "$root/data/models"
   run ln -sfn "$root/data/models" data/models
+  [[ ! -d $root/third_party ]] || run ln -sfn "$root/third_party" third_party # programs that curation calls
   case $clips in
   samples)
     run python -m curation clips fetch --dir "$root/data/clips"
@@ -100,7 +101,8 @@ recipe() {
   *:* | *.txt | *.csv | *.jsonl)
     [[ $clips == *:* ]] || clips=$(realpath -m "$clips")
     run python -m curation clips download "$clips" --out clips --count "${clips_count:-0}" \
-      --license "${clips_license:-}" --commercial "$commercial"
+      --license "${clips_license:-}" --commercial "$commercial" \
+      ${clips_permission:+--permission "$clips_permission"}
     ;;
   *) run ln -sfn "$(realpath -m "$clips")" clips ;;
   esac

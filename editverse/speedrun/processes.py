@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import platform
 import resource
@@ -28,6 +29,7 @@ from shards.limits import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0  # seconds that a command of a dead runner has to end by itself: training saves its state
+GRACE = 30.0  # and after they were killed
 LONG_PATIENCE = 480.0  # and after it was told to: SLURM tells ten minutes before a job's end
 POLL = 0.1  # seconds between looks at a running command
 SAMPLE = 1.0  # seconds between looks at what its processes have used
@@ -59,15 +61,16 @@ def hold(run: Path, say: Callable[[str], None], patience: float = PATIENCE) -> I
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                holder = _holder(run)
-                if not _is_dead(holder):
+                late = time.monotonic() - deadline
+                if not _is_dead(_holder(run)) or late > GRACE:
                     raise InUseError(f"--run {run}: another speedrun is at work in it") from None
+                if not waited or late > 0:
+                    left = _left_behind(run / "lock")
+                    # the first signal is for what a command had started, which may not know yet
+                    _signal_groups(left, signal.SIGKILL if waited else signal.SIGTERM)
                 if not waited:
-                    _signal_group(holder, signal.SIGTERM)  # what its command had started may not know yet
-                    say(f"waiting for process {holder.get('command_pid')} of a killed attempt to end")
-                if time.monotonic() > deadline:
-                    _signal_group(holder, signal.SIGKILL)
-                    deadline = float("inf")
+                    numbers = ", ".join(map(str, left)) or "elsewhere"
+                    say(f"waiting for what a killed attempt left to end (process {numbers})")
                 waited = True
                 time.sleep(POLL)
         _write_holder(run)
@@ -82,12 +85,12 @@ def _holder(run: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _write_holder(run: Path, command_pid: int | None = None) -> None:
-    """Say which process of which machine runs here, and which command."""
-    pids = {"pid": os.getpid(), "command_pid": command_pid}
-    starts = {f"{name}_start": started(pid) for name, pid in pids.items() if pid is not None}
-    job = os.environ.get(JOB)
-    write_json(run / STAGES / HOLDER, {"host": platform.node(), "job": job, **pids, **starts})
+def _write_holder(run: Path) -> None:
+    """Say which process of which machine, or job, runs here."""
+    pid, job = os.getpid(), os.environ.get(JOB)
+    write_json(
+        run / STAGES / HOLDER, {"host": platform.node(), "job": job, "pid": pid, "pid_start": started(pid)}
+    )
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
@@ -99,11 +102,23 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     return here and started(int(pid or 0)) != holder.get("pid_start")
 
 
-def _signal_group(holder: dict[str, Any], number: int) -> None:
-    pid = holder.get("command_pid")
-    if isinstance(pid, int):  # its group keeps this number while any process of it is left
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
+def _left_behind(lock: Path) -> list[int]:
+    """Process groups of this machine that hold a run's lock: commands and what they started, no runners."""
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            files = Path(f"/proc/{pid}/fd").iterdir()
+            if pid != os.getpid() and any(file.readlink() == lock.resolve() for file in files):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if (b"editverse.speedrun", b"run") not in itertools.pairwise(words):
+                    found.add(os.getpgid(pid))
+    return sorted(found - {os.getpgrp()})
+
+
+def _signal_groups(groups: Sequence[int], number: int) -> None:
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
 
 
 def _stat(pid: int) -> list[str]:
@@ -193,7 +208,6 @@ def carry_out(
             raise EditVerseError(f"{argv[0]}: no such program") from None
         meter, spent, looked = CpuMeter(process.pid), Spent(), 0.0
         try:
-            _write_holder(run, process.pid)
             while process.poll() is None:
                 time.sleep(POLL)
                 seconds = time.monotonic() - began
@@ -210,8 +224,6 @@ def carry_out(
         except BaseException:
             _end(process, lambda: stop(process, argv))
             raise
-        finally:
-            _write_holder(run)
     seconds = time.monotonic() - began
     cpu = max(spent.cpu_seconds, _waited_for() - waited_for)
     return process.returncode, Spent(seconds, cpu, seconds * gpus), stopped

@@ -159,10 +159,9 @@ def read_bill_rows(run: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     try:
+        rows = {row["stage"]: row for row in value["stages"]}
         return {
-            row["stage"]: row
-            for row in value["stages"]
-            if row.get("basis", "estimated") in ("measured", "estimated")
+            name: row for name, row in rows.items() if any(map(row.get, ("hours", "gpu_hours", "disk_gib")))
         }
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged ({error}); delete it, and the script writes it again") from None

@@ -101,6 +101,7 @@ class _Work:
         self.before = Spent()  # by all stages, when this attempt began
         self.attempt = 0
         self.done = Spent()  # by this attempt's finished commands
+        self.so_far = Spent()  # by this attempt, when its running command was last looked at
         self.beat = 0.0
 
     def finish(self) -> None:
@@ -156,7 +157,7 @@ class _Work:
             status = "stopped"
             raise
         finally:
-            add_attempt_line(self.run, name, "end", attempt=self.attempt, status=status, **self.done.out())
+            add_attempt_line(self.run, name, "end", attempt=self.attempt, status=status, **self.so_far.out())
         lines = attempt_lines(self.run, name)
         units = units_of(self.stage, self.run)
         seconds = [line for line in lines if line["event"] == "command"][-len(self.stage.commands) :]
@@ -186,7 +187,7 @@ class _Work:
             command, self.run, self.log, self.lock, self.stage.gpus, self._watch
         )
         _Status.clear()
-        self.done += spent
+        self.done = self.so_far = self.done + spent
         own = {f"own_{key}": value for key, value in spent.out().items()}
         if status == 0 and not stopped:
             add_attempt_line(self.run, self.stage.name, "command", number=number, **own, **self.done.out())
@@ -202,7 +203,7 @@ class _Work:
 
     def _watch(self, spent: Spent) -> str | None:
         """Show and store what a running command has spent; why it shall stop, if it shall."""
-        so_far = self.done + spent
+        so_far = self.so_far = self.done + spent
         _Status.show(last_line(self.log))
         # the longer it has taken, the rarer: a line of a stage of days is a minute old at most by then
         if so_far.seconds - self.beat >= max(BEAT, min(60.0, self.beat / 20)):

@@ -190,7 +190,7 @@ def test_what_a_killed_runner_left_is_waited_for_then_killed(tmp_path: Path) -> 
     with hold(run, said.append, patience=0.3):
         state = Path(f"/proc/{pid}/stat")
         assert not state.exists() or " Z " in state.read_text()
-    assert said == [f"waiting for process {pid} of a killed attempt to end"]
+    assert said == [f"waiting for what a killed attempt left to end (process {pid})"]
 
 
 @pytest.mark.slow
@@ -203,7 +203,9 @@ def test_interrupted_at_the_terminal(tmp_path: Path) -> None:
         assert terminal.end() == 130
         assert "interrupted; run the same command again to go on" in terminal.output
         assert terminal.orphans() == []
-    assert attempt_lines(run, "train")[-1]["status"] == "stopped"
+    last = attempt_lines(run, "train")[-1]
+    assert last["status"] == "stopped"
+    assert last["seconds"] > 0
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ def test_the_limit_of_gpu_hours_stops_a_stage_and_bars_the_next(tmp_path: Path) 
         StageError, match=r"train: stopped at 0\.00 GPU-hours, by --max_gpu_hours 0\.0002; what"
     ):
         do(text, run, max_gpu_hours=0.0002)
-    spent = spent_on(attempt_lines(run, "train"))
+    spent = spent_on(attempt_lines(run, "train"))  # which was stopped within its only command
     assert 0.7 < spent.gpu_seconds < 30
     assert read_record(run, "clips") is not None
     write_json(run / "bill.json", {"stages": [{"stage": "train", "gpu_hours": 1.0}]})
