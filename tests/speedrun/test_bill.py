@@ -15,6 +15,8 @@ from editverse.speedrun.bill.amounts import read_size
 from editverse.speedrun.bill.calibration import Calibration, StageTime, fit, machine, write_calibration
 from editverse.speedrun.bill.cli import bill, calibrate, compare, make_bill
 from editverse.speedrun.bill.costs import BILL, STAGES, Bill, BillError, StageCost, read_bill, write_bill
+from editverse.speedrun.bill.scaling import scaled
+from editverse.speedrun.settings import read_settings
 from shards.errors import ConfigError, EditVerseError, SettingError
 
 MEDIA = {"min_area": 57600, "max_area": 230400, "frames": 81, "fps": 16.0}
@@ -214,3 +216,19 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             read_bill(path)
     with pytest.raises(ValueError, match="must not be below 0"):
         StageCost("base", -1, 0, 0, 0, "measured")
+
+
+def test_a_smaller_size_has_less_of_all_that_is_counted_and_the_same_of_all_else(tmp_path: Path) -> None:
+    whole = read_size("tiny")
+    part = read_size(str(scaled(whole.folder, tmp_path / "tiny", 0.1)))
+    for stage, units in whole.units.items():
+        ((unit, count),) = units.items()
+        assert part.units[stage][unit] == pytest.approx(1 if unit == "bases" else count / 10, rel=0.2), stage
+    before, after = (
+        yaml.safe_load((folder / "curation" / "removal.yaml").read_text())
+        for folder in (whole.folder, part.folder)
+    )
+    assert after["init_args"].pop("scenes") == round(before["init_args"].pop("scenes") / 10)
+    assert after == before
+    assert read_settings(str(part.folder))["least_clean"] == 1
+    assert read_settings(str(part.folder))["graded"] == read_settings("tiny")["graded"]

@@ -7,6 +7,7 @@ whatever it does is told apart from what each unit takes; timed at one size, all
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
@@ -69,8 +70,6 @@ class Calibration:
 
 def machine() -> str:
     """This machine in words: its processor, cores that this process may use, and torch if it is installed."""
-    import importlib.metadata
-
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
