@@ -104,13 +104,12 @@ recipe() {
     ;;
   *) run ln -sfn "$(realpath -m "$clips")" clips ;;
   esac
-  # A stand-in for public data sets, in their layouts, where imports.yaml names none: rendered, 30 % of it made bad.
+  # A stand-in for a public data set, in another trainer's layout, where none is named: rendered, 30 % of it made bad.
   if [[ -n ${public:-} ]]; then
     run python -m curation all --runs "$configs/$public" --out public/scenes --workspace workspace
-    run python -m curation plant public/scenes/removal,public/scenes/inpainting --out public/pairs --share 0.3 \
+    run python -m curation plant public/scenes/removal --out public/pairs --share 0.3 \
       --tasks "[${planted:-}]"
     run python -m curation export diffsynth public/pairs public/removal --tasks '["object_removal"]'
-    run python -m curation export ltx public/pairs public/inpainting --tasks '["inpainting"]'
   fi
 
   # CURATION. Edit pairs out of clips and rendered scenes, task by task; what is refused is kept with its reason.
@@ -183,13 +182,10 @@ case $mode in
 print) recipe && exit ;;
 plan) recipe | "$python" -m editverse.speedrun plan "$out" && exit ;;
 esac
-# The bill first, without which only a run on CPUs alone begins; then whatever is not done.
+# The bill first, which ends the script when it is beyond the limit; then whatever is not done.
 mkdir -p "$out"
 bill=(--size "$size" "${given[@]}" --gpus "$gpus" --out "$out/bill.json" ${limit:+--max_gpu_hours "$limit"})
-if ! "$python" -m editverse.speedrun bill "${bill[@]}"; then
-  [[ -z $limit ]] && ((gpus == 0)) || exit 2
-  echo 'going on without a bill'
-fi
+"$python" -m editverse.speedrun bill "${bill[@]}"
 text=$(recipe)
 [[ $mode == run ]] || exec "$python" -m editverse.speedrun submit "$out" "${options[@]}" "${slurm_options[@]}" <<<"$text"
 exec "$python" -m editverse.speedrun run "$out" "${options[@]}" <<<"$text"

@@ -32,10 +32,10 @@ def plant_defects(
     shards: str,
     out: str | None = None,
     share: float = 0.3,
-    kinds: str = "",
+    kinds: tuple[str, ...] = (),
     each: int | None = None,
     clean: int | None = None,
-    tasks: str = "",
+    tasks: tuple[str, ...] = (),
     repeats: bool = False,
     labels: Path | None = None,
     labelled: float = 1.0,
@@ -49,10 +49,10 @@ def plant_defects(
         shards: folder of shards of good pairs; several with commas between.
         out: folder for the new shards, <shards>-planted when left out; the same command takes it up again.
         share: of the pairs, which get a defect each, all kinds alike.
-        kinds: of defects, with commas between, all when left out; what would hardly show is not planted.
+        kinds: of defects, all when left out; what would hardly show is not planted.
         each: pairs with a defect of each kind, in place of --share.
         clean: pairs without a defect; all others when left out.
-        tasks: of the samples that are taken, with commas between; all when left out.
+        tasks: of the samples that are taken; all when left out.
         repeats: take also the samples that show another one's pair, under other words.
         labels: JSONL file of labels, as a person would give them with `label`.
         labelled: share of the pairs that are labelled there.
@@ -61,7 +61,7 @@ def plant_defects(
         seed: of which pairs get which defect.
     """
     _check(share, labelled, each, clean, height, frames)
-    folders, wanted, chosen = _names(shards), _names(kinds) or [*KINDS], _names(tasks)
+    folders, wanted, chosen = _names(shards), [*kinds] or [*KINDS], [*tasks]
     if not folders:
         raise SettingError("shards: name a folder of shards")
     if out is None and len(folders) > 1:

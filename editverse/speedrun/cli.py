@@ -15,7 +15,7 @@ from rich.table import Table
 from editverse.speedrun import plan as planning
 from editverse.speedrun import slurm as slurm_jobs
 from editverse.speedrun.recipe import Stage, read_recipe
-from editverse.speedrun.records import STAGES, attempt_lines, read_bill_rows, read_record, spent_on
+from editverse.speedrun.records import RECIPE, STAGES, attempt_lines, read_bill_rows, read_record, spent_on
 from editverse.speedrun.runner import RunOptions, ask, carry_out
 from editverse.speedrun.settings import folder_of, read_settings, shell_variables
 from editverse.speedrun.slurm import JobOptions
@@ -24,8 +24,6 @@ from shards.errors import SettingError
 from shards.files import write_bytes
 from shards.resources import config_root
 from shards.terminal import print_table
-
-RECIPE = "recipe.sh"  # of a run: the commands as they were last given
 
 
 def run(
@@ -47,8 +45,8 @@ def run(
     if max_gpu_hours is not None and max_gpu_hours < 0:
         raise SettingError(f"--max_gpu_hours {max_gpu_hours:g}: needs at least 0")
     text, stages = _recipe(recipe)
-    write_bytes(run / STAGES / RECIPE, text.encode())
-    carry_out(stages, run.resolve(), RunOptions(only, yes, max_gpu_hours))
+    run.mkdir(parents=True, exist_ok=True)
+    carry_out(stages, run.resolve(), RunOptions(only, yes, max_gpu_hours), text)
 
 
 def submit(

@@ -19,6 +19,7 @@ from shards.limits import read_json
 
 STAGES = "stages"
 LOGS = "logs"
+RECIPE = "recipe.sh"  # in STAGES: the commands as they were last given
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def spent_by_run(run: Path) -> Spent:
 
 
 def read_bill_rows(run: Path) -> dict[str, dict[str, Any]]:
-    """The rows of `bill.json` by stage; none where there is no bill.
+    """The rows of `bill.json` by stage, of which something is known; none where there is no bill.
 
     Raises:
         ConfigError: the file is damaged.
@@ -158,6 +159,10 @@ def read_bill_rows(run: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     try:
-        return {row["stage"]: row for row in value["stages"]}
-    except (TypeError, KeyError) as error:
+        return {
+            row["stage"]: row
+            for row in value["stages"]
+            if row.get("basis", "estimated") in ("measured", "estimated")
+        }
+    except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged ({error}); delete it, and the script writes it again") from None

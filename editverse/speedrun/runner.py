@@ -21,6 +21,7 @@ from editverse.speedrun.preflight import bytes_below, check_stage
 from editverse.speedrun.recipe import Stage
 from editverse.speedrun.records import (
     LOGS,
+    RECIPE,
     STAGES,
     Spent,
     add_attempt_line,
@@ -33,6 +34,7 @@ from editverse.speedrun.records import (
     write_record,
 )
 from shards.errors import EditVerseError
+from shards.files import write_bytes
 
 STOPPED = 85  # exit status of a training that a signal ended with its state saved (model.cli)
 BEAT = 5.0  # least seconds between two lines that say what a running attempt has spent
@@ -57,8 +59,11 @@ class RunOptions:
     max_gpu_hours: float | None = None
 
 
-def carry_out(stages: Sequence[Stage], run: Path, options: RunOptions) -> None:
+def carry_out(stages: Sequence[Stage], run: Path, options: RunOptions, recipe: str = "") -> None:
     """Carry out what is not done.
+
+    Args:
+        recipe: text that the stages were read from, which is kept for `status`.
 
     Raises:
         StageError: a command failed, too few samples, a limit, or nobody agreed to do things anew.
@@ -69,6 +74,7 @@ def carry_out(stages: Sequence[Stage], run: Path, options: RunOptions) -> None:
         names = ", ".join(stage.name for stage in stages)
         raise StageError(f"--only {options.only}: no such stage; there are {names}")
     with processes.hold(run, _say) as lock, _signals():
+        write_bytes(run / STAGES / RECIPE, recipe.encode())
         planned = plan(stages, run)
         chosen = [item for item in planned if options.only in (None, item.stage.name)]
         if options.only is not None:

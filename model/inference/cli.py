@@ -143,7 +143,7 @@ def edit(
             result = editor(instruction, **asked, progress=True)
             sound, words, rewritten = result.write(out), result.describe(), result.rewritten
         else:
-            with editor.stream(instruction, out=out, **asked, progress=True) as stream:
+            with editor.stream(instruction, out=out, **asked, progress=True, announce=print) as stream:
                 if stream.restored:
                     print(f"{out}.parts: {stream.restored} of {stream.total} windows are finished, going on")
                 sound, words, rewritten = stream.write(out), stream.describe(), stream.plan.rewritten

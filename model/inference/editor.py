@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -36,6 +36,7 @@ from model.inference.edit_stream import (
     settings_of,
 )
 from model.inference.enhance import Enhancer, enhance_request
+from model.inference.forecast import forecast
 from model.inference.hub import check_repository, files_to_publish, push
 from model.inference.instruction import Instruction
 from model.inference.lora import check_adapter, merge_adapter
@@ -306,6 +307,7 @@ class Editor:
         seed: int = 0,
         shortcuts: Shortcuts | None = None,
         progress: Progress | bool | None = None,
+        announce: Callable[[str], None] | None = None,
         **rest: Any,
     ) -> EditStream:
         """Edit one video window by window, in memory that does not grow with its length.
@@ -317,6 +319,7 @@ class Editor:
             out: where the result will be written; a clip of several windows then keeps those that are
                 finished in `<out>.parts`, until the stream is taken to its end, and goes on from those that
                 an interrupted edit with the same settings has left there.
+            announce: told what an edit of several windows will take, before the video is read for its cuts.
             **rest: steps, guidance, solver, video_guidance, image_guidance, negative, interval, and media.
 
         Raises:
@@ -330,12 +333,17 @@ class Editor:
         plan = plan_request(text, media, self.config, self.vae, size, frames, fps, target)
         shortcuts = shortcuts or NO_SHORTCUTS
         faces = choose_faces(keep_faces, keep, carry)
-        (job,) = self._jobs([plan], inference, ground, enhance, kept, faces, shortcuts)
+        place = None if out is None else Path(out)
+        line = forecast(plan, self.config, self.vae, place, passes=2 if ground else 1)
+        if line is not None and announce is not None:
+            announce(line)
+        bar = progress is True
+        (job,) = self._jobs([plan], inference, ground, enhance, kept, faces, shortcuts, bar)
         extras = self._extras(carry)
         journal = None
-        if out is not None and len(job.spans) > 1:
+        if place is not None and len(job.spans) > 1:
             choices = {"inference": inference, "shortcuts": shortcuts, "seed": seed}
-            journal = Journal(Path(out), settings_of(job, self.dit, self.config, choices))
+            journal = Journal(place, settings_of(job, self.dit, self.config, choices))
 
         def windows() -> Iterator[FinishedWindow]:
             with ticking(progress, inference.steps * job.passes) as tick:
@@ -353,6 +361,7 @@ class Editor:
         keep: Keep | None,
         faces: FacePolicy,
         shortcuts: Shortcuts,
+        bar: bool = False,
     ) -> list[PlannedEdit]:
         """Requests with the windows that they are edited in; SequenceError where the model cannot."""
         check_guidance(plans, inference, self.config)
@@ -370,7 +379,7 @@ class Editor:
         if enhance is not None:
             plans = [enhance_request(p, enhance, self.config.sequence.system_prompt) for p in plans]
         return [
-            PlannedEdit(plan, region, windows_of(plan, self.config, self.vae), policy)
+            PlannedEdit(plan, region, windows_of(plan, self.config, self.vae, bar), policy)
             for plan, region, policy in zip(plans, regions, policies, strict=True)
         ]
 

@@ -292,10 +292,10 @@ def check_size(size: Size, multiple: int) -> None:
         )
 
 
-def windows_of(plan: Request, config: ModelConfig, vae: Codec) -> list[Span]:
+def windows_of(plan: Request, config: ModelConfig, vae: Codec, bar: bool = False) -> list[Span]:
     """The windows that a request is edited in, see `plan_windows`.
 
-    Where there are several, the first video is read once for its cuts, shrunk.
+    Where there are several, the first video is read once for its cuts, shrunk; `bar` shows how far that is.
     """
     most = config.media.frames
     first = None if plan.first_video is None else plan.clips[plan.first_video]
@@ -308,6 +308,10 @@ def windows_of(plan: Request, config: ModelConfig, vae: Codec) -> list[Span]:
         starts = range(0, plan.length, most)
         blocks = (first.frames[start : min(start + most, plan.length)] for start in starts)
         pictures = itertools.chain.from_iterable(blocks)
+    if bar:
+        from rich.progress import track
+
+        pictures = track(pictures, "looking for cuts", plan.length, transient=True)
     return plan_windows(plan.length, most, vae.temporal, find_cuts(pictures))
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from curation.datasets.cli import import_pairs
 from curation.datasets.import_all import license_of, read_list, verdict_on
+from curation.engine.dry_run import parts_of
 from curation.engine.run_all import read_runs
 from curation.engine.task_config import build, default_config, load_config
 from curation.quality.grade import read_graders
@@ -19,6 +20,7 @@ from editverse.speedrun.bill.amounts import read_size
 from editverse.speedrun.bill.cli import make_bill
 from editverse.speedrun.settings import read_settings
 from model.data.mixture import read_mixture
+from shards.reports.licenses import verdict_of
 from tests.rooms import ROOT
 
 SIZES = ("1.3b", "5b")
@@ -35,7 +37,9 @@ def test_what_is_curated_and_imported_is_graded_and_trained_on(size: str, tmp_pa
     settings = read_settings(str(folder))
     runs = read_runs(folder / "curation.yaml")
     for run in runs:
-        build(load_config(run.task, run.config or default_config(run.task)))
+        task = build(load_config(run.task, run.config or default_config(run.task)))
+        forbids = [part for part in parts_of(task) if verdict_of(part.license).use == "no"]
+        assert not forbids, "what it makes could not be used commercially"
     listed = read_list(folder / "imports.yaml", import_pairs)
     used = [entry.name for entry in listed if verdict_on(entry, license_of(entry)).use == "yes"]
     assert settings["commercial"] is True

@@ -306,10 +306,10 @@ class Estimator:
         a = self.plan.amounts
         gib = 4 * parameter_counts(self.base.config)[0] / GIB
         told = (
-            f"0.05 seconds of one core for each of {a.samples:,.0f} samples, 10 minutes beside; weights of "
+            f"a millisecond of one core for each of {a.samples:,.0f} samples, 10 minutes beside; weights of "
             f"{gib:.1f} GiB"
         )
-        seconds = 0.05 * a.samples + 600
+        seconds = 0.001 * a.samples + 600  # docs/receipts.md: 67 core-seconds for 100,000
         return self._row("report", 0.0, seconds, gib, told, seconds=seconds)
 
     def _row(

@@ -73,7 +73,7 @@ def test_the_command_labels_a_share_and_takes_up_again_what_was_killed(
         monkeypatch.setattr("sys.argv", ["curation", *given])
         return main(), capsys.readouterr().err
 
-    asked = ("--share", "0.4", "--kinds", "swapped", "--labels", str(tmp_path / "labels.jsonl"))
+    asked = ("--share", "0.4", "--kinds", "[swapped]", "--labels", str(tmp_path / "labels.jsonl"))
     asked = (*asked, "--labelled", "0.5")
     assert call(*asked) == (0, "")
     planted = read_labels(tmp_path / "out")
