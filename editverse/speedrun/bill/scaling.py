@@ -54,8 +54,8 @@ def timed_runs(plan: SizePlan, scales: Sequence[float], workspace: Path) -> Iter
 def scaled(folder: Path, out: Path, scale: float) -> Path:
     """Copy a size to `out` with so much less of all that is counted; the copy's folder.
 
-    Scenes, steps of trainings and items of suites are made fewer, and no number of samples is too few any
-    more. Clips stay as they are.
+    Scenes, steps of trainings and items of suites are made fewer, no number of samples is too few any more,
+    and a mixture that changes another one is that other one. Clips stay as they are.
     """
     shutil.copytree(folder, out, dirs_exist_ok=True)
     for path in sorted(out.rglob("*.yaml")):
@@ -67,6 +67,8 @@ def scaled(folder: Path, out: Path, scale: float) -> Path:
         elif path.name == AMOUNTS:
             value |= {name: round(scale * value[name]) for name in COUNTED if value.get(name) is not None}
             value["candidates"] = {name: round(scale * n) for name, n in value["candidates"].items()}
+        elif "base" in value and isinstance(value.get("change"), dict):
+            value["change"] = {}  # the mixture that it is based on: few samples may leave a row of none
         else:
             for part in (value, value.get("init_args"), value.get("train")):
                 _shrink(part, scale)
