@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.acceleration.config import NO_SHORTCUTS, Shortcuts
+from model.encoders.wan import WanVAE
 from model.inference.editor import Editor
 from model.inference.enhance import find_enhancer
 from model.inference.instruction import Instruction, check_instruction
@@ -35,7 +36,10 @@ from shards.help_pages import help_page
         ),
         "faithfulness": ("what of the source stays", ("keep", "keep_faces", "carry", "ground")),
         "enhancement": ("a language model that rewrites the text", ("enhance", "enhance_model")),
-        "weights": ("what of the model is loaded, and how", ("lora", "dtype", "revision", "offload")),
+        "weights": (
+            "what of the model is loaded, and how",
+            ("lora", "dtype", "revision", "offload", "vae_tiling"),
+        ),
     }
 )
 def edit(
@@ -67,6 +71,7 @@ def edit(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     revision: str | None = None,
     offload: bool = False,
+    vae_tiling: Literal["auto", "on", "off"] = "auto",
     enhance: str | None = None,
     enhance_model: str | None = None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
@@ -107,6 +112,7 @@ def edit(
         dtype: of the model's weights; the file's when not given, for published ones the device's own.
         revision: branch, tag or commit of a hub id.
         offload: have encoders and transformer on the device one at a time, for a small card.
+        vae_tiling: have Wan's VAE work in tiles of 256 pixels; auto does where memory would not suffice.
         enhance: folder or hub id of a Qwen-VL, or URL of an OpenAI-compatible endpoint up to /v1, to rewrite
             the text in detail; both texts are then saved beside the result, as .json. Off by default.
         enhance_model: the model's name at that endpoint.
@@ -136,6 +142,8 @@ def edit(
         alone = world.world_size == 1
         place = choose_device(device) if alone else world.device(device)
         editor = Editor.from_pretrained(checkpoint, place, dtype, revision, lora, offload)
+        if vae_tiling != "auto" and isinstance(editor.vae, WanVAE):
+            editor.vae.tiling = vae_tiling == "on"
         editor.share(world)
         if not world.is_main_process:
             _help_edit(editor, instruction, asked)

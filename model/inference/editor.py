@@ -18,6 +18,7 @@ from model.acceleration.sequence_parallel import SequenceGroup, group_of_world
 from model.acceleration.sparse_sampling import check_context
 from model.config import InferenceConfig, ModelConfig, Size, build_part
 from model.encoders import Codec, TextEncoder
+from model.encoders.wan import WanVAE
 from model.extras.config import ExtrasConfig
 from model.extras.faces import FacePolicy, choose_faces, policy_for
 from model.extras.keeping import Keep, choose_keep
@@ -85,6 +86,8 @@ class Editor:
         self._texts: dict[Hashable, TextStates] = {}
         self.offload = Offload(offload, dit) if isinstance(offload, torch.device) else offload
         self.vae: Codec = (vae or build_part(config.vae, Codec, "config.vae")).to(self.device)
+        if vae is None and isinstance(self.vae, WanVAE) and not self.vae.tiling:
+            self.vae.tiling = "auto"
         text_encoder = text_encoder or build_part(config.text_encoder, TextEncoder, "config.text_encoder")
         self.text_encoder: TextEncoder = text_encoder.to(self.device)
         wanted = self.vae.channels * config.sequence.patch**2, self.text_encoder.width
