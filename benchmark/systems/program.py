@@ -46,7 +46,11 @@ READ = (
     ".ckpt",
     ".bin",
 )
-OURS = ("PYTHONPATH", "PYTHONHOME")  # ours choose packages that another interpreter does not want
+OURS = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSAFEPATH",
+)  # ours choose packages that another interpreter does not want
 RESULTS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", *IMAGES}
 
 

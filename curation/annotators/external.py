@@ -22,7 +22,7 @@ from shards.errors import first_line
 from shards.media import MediaError, read_video
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # stands where a file was not downloaded
-OURS = ("PYTHONPATH", "PYTHONHOME")
+OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 TAIL = 65536  # bytes of a log that its last words are looked for in
 # What a program of another environment ends with: no clip can mend it.
 FOREIGN = ("ModuleNotFoundError:", "ImportError:")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import shutil
 import subprocess
 import sys
@@ -279,7 +280,11 @@ def _text_graph(archive: Path, graph: Path, scratch: Path) -> bytes:
     config.write_text(SSDLITE_PIPELINE)
     command = [sys.executable, str(scratch / "tf_text_graph_ssd.py")]
     command += ["--input", str(graph.resolve()), "--config", str(config), "--output", str(output)]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=scratch)
+    # the converter imports the file beside it, which a job's environment may forbid
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=scratch, env=env
+    )
     if result.returncode:
         raise AssetError(
             f"{graph.name}: OpenCV's converter failed ({result.stderr.strip().splitlines()[-1]})"
