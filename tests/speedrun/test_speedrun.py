@@ -75,9 +75,7 @@ def test_killed_and_started_again_it_ends_in_the_same_report(tmp_path: Path) -> 
     assert record is not None
     assert record["attempts"] == 2
     assert result(killed) == result(whole)
-    begun = time.monotonic()
     assert finish(config, whole).count("done before") == STAGES
-    assert time.monotonic() - begun < 60  # seconds; a tenth of that where nothing else is at work
 
 
 def read_log(run: Path, stage: str) -> str:
