@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -35,18 +36,22 @@ def num_samples(folder: Path) -> int:
 
 
 def units_of(stage: Stage, run: Path) -> dict[str, float]:
-    """Numbers of what a stage made: samples, pairs before and after a filter, optimizer steps, items."""
+    """Numbers of what a stage made: samples, pairs before and after a filter, encoded shards, steps, items."""
     units: dict[str, float] = {}
     folders = list(shard_folders(run, stage.counts or stage.makes))
     if folders:
         units["samples"] = sum(map(num_samples, folders))
+    encoded = [place for path in stage.makes for place in (run / path).glob("encoding.json")]
+    if encoded:
+        units["shards"] = sum(len(list(place.parent.glob("*.tar"))) for place in encoded)
     retained = [_mapping(folder / "retention.json").get("total") for folder in folders]
     totals = [total for total in retained if isinstance(total, dict)]
     if totals:
         units["candidates"] = sum(total.get("candidates", 0) for total in totals)
         units["retained"] = sum(total.get("retained", 0) for total in totals)
     for path in stage.makes:
-        for summary in sorted({*(run / path).glob("summary.json"), *(run / path).glob("*/summary.json")}):
+        found = [(run / path).glob(f"{'*/' * depth}summary.json") for depth in range(3)]
+        for summary in sorted({*itertools.chain(*found)}):
             value = _mapping(summary)
             for name in ("steps", "items"):
                 if isinstance(value.get(name), int) and not folders:
@@ -58,10 +63,9 @@ def line_of(stage: Stage, units: dict[str, float], log: Path) -> str:
     """A stage's outcome in words, without paths; the last line of its log where nothing is known of it."""
     if "candidates" in units:
         return f"{units['retained']:.0f} of {units['candidates']:.0f} samples kept"
-    for name in ("samples", "steps", "items"):
+    for name, what in (("samples", ""), ("shards", " encoded"), ("steps", ""), ("items", " scored")):
         if name in units:
-            words = f"{units[name]:,.0f} {name}"
-            return f"{words} scored" if name == "items" else words
+            return f"{units[name]:,.0f} {name}{what}"
     said = last_line(log)
     return said if said and "/" not in said else "done"  # a line is the same for the same run elsewhere
 
@@ -76,7 +80,8 @@ def last_line(log: Path, most: int = MAX_LINE) -> str:
     except FileNotFoundError:
         return ""
     lines = [CODES.sub("", part).strip() for part in re.split(r"[\r\n]", text)]
-    said = next((line for line in reversed(lines) if line and not line.startswith("$ ")), "")
+    words = (line for line in reversed(lines) if re.search(r"\w", line) and not line.startswith("$ "))
+    said = next(words, "")
     return said if len(said) <= most else said[: most - 3] + "..."
 
 

@@ -105,17 +105,19 @@ def compare(run: Path) -> None:
         run: folder of the run
     """
     rows = list(comparisons(run))
+    unknown = read_bill(run / BILL).unknown
     table = Table("stage", "basis", "billed", "took", "ratio", "CPU billed", "CPU took", "ratio")
     for column in table.columns[2:]:
         column.justify = "right"
     for row, record in rows:
         took, cpu = (None if record is None else float(record[k]) for k in ("seconds", "cpu_seconds"))
+        known = row.stage not in unknown
         table.add_row(
-            *(row.stage, row.basis),
-            *_pair(3600 * row.hours, took),
-            *_pair(3600 * row.cpu_hours, cpu),
+            *(row.stage, row.basis if known else "not known"),
+            *_pair(3600 * row.hours if known else None, took),
+            *_pair(3600 * row.cpu_hours if known else None, cpu),
         )
-    done = [(row, record) for row, record in rows if record is not None]
+    done = [(row, record) for row, record in rows if record is not None and row.stage not in unknown]
     if done:
         table.add_section()
         table.add_row(
@@ -140,10 +142,9 @@ def comparisons(run: Path) -> Iterator[tuple[StageCost, dict[str, float] | None]
         yield row, read_record(run, row.stage)
 
 
-def _pair(billed: float, took: float | None) -> tuple[str, str, str]:
-    if took is None:
-        return _span(billed), "", ""
-    return _span(billed), _span(took), f"{billed / took:.2f}" if took else ""
+def _pair(billed: float | None, took: float | None) -> tuple[str, str, str]:
+    said = ["?" if billed is None else _span(billed), "" if took is None else _span(took)]
+    return said[0], said[1], f"{billed / took:.2f}" if billed is not None and took else ""
 
 
 def make_bill(plan: SizePlan, calibration: Path | None = None) -> Bill:
