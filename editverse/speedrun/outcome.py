@@ -36,7 +36,7 @@ def num_samples(folder: Path) -> int:
 
 
 def units_of(stage: Stage, run: Path) -> dict[str, float]:
-    """Numbers of what a stage made: samples, pairs before and after a filter, encoded shards, steps, items."""
+    """Numbers of what a stage made: samples, pairs before and after a filter, shards, steps, items."""
     units: dict[str, float] = {}
     folders = list(shard_folders(run, stage.counts or stage.makes))
     if folders:
