@@ -93,12 +93,13 @@ def policy_for(words: str, policy: FacePolicy, edits: bool) -> FacePolicy:
     line = f"{FILE} is missing; run: python -m curation models fetch"
     if policy is FacePolicy.ALL:
         raise SettingError(f"keep_faces: {line}")
-    _say_once(f"faces are not looked for: {line}")
+    say_once(f"faces are not looked for: {line}")
     return FacePolicy.NONE
 
 
 @cache
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
+    """Warn, the first time that this process has the line to say."""
     LOG.warning("%s", line)
 
 

@@ -72,7 +72,7 @@ class PageServer:
     def events(self) -> dict[str, dict[str, Any]]:
         """The page's events: `run`, and the `upload` of the first video."""
         dependencies = json.loads(self.ask("GET", "/config")[2])["dependencies"]
-        run = next(d for d in dependencies if len(d["inputs"]) == 11 and d["queue"] is not False)
+        run = next(d for d in dependencies if len(d["inputs"]) == 13 and d["queue"] is not False)
         upload = next(d for d in dependencies if any(t[1] == "upload" for t in d["targets"]))
         return {"run": run, "upload": upload}
 
@@ -123,7 +123,7 @@ class PageServer:
         assert status == 200
         file = {"path": paths[0], "meta": {"_type": "gradio.FileData"}}
         return self.call(
-            self.events()["run"], ["<video1> Go.", file, None, None, None, None, 1, 1, 0, 0, False]
+            self.events()["run"], ["<video1> Go.", file, None, None, None, None, 1, 1, 0, 0, False, False, 1]
         )
 
     @contextlib.contextmanager

@@ -157,7 +157,7 @@ def wrong_path(draw: random.Random, cookie: str) -> bytes:
 def wrong_call(draw: random.Random, cookie: str, run: int, events: int) -> bytes:
     """Calls that are no JSON, no call, or a call with values that no component has."""
     body = {
-        "data": ["<video1> Go.", None, None, None, None, None, 1, 1.0, 0, 0, False],
+        "data": ["<video1> Go.", None, None, None, None, None, 1, 1.0, 0, 0, False, False, 1],
         "fn_index": run,
         "trigger_id": None,
         "session_hash": SESSION,
@@ -360,7 +360,7 @@ def test_uploads_are_bounded_and_end_with_their_session(page_server: PageServer,
 
 
 def test_a_forgotten_video_is_named_to_the_person(page_server: PageServer) -> None:
-    values = ["<video1> Go.", None, None, None, None, None, 1, 1, 0, 0, False]
+    values = ["<video1> Go.", None, None, None, None, None, 1, 1, 0, 0, False, False, 1]
     said = page_server.call(page_server.events()["run"], values)
     assert not said["success"]
     assert "names &lt;video1&gt; but no such media is given; only the tag" in said["output"]["error"]
