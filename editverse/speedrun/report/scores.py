@@ -7,6 +7,7 @@ A difference is of the same items by two editors, with a 95 % interval over clip
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from curation.quality.selection.retention import REPORT
 from editverse.speedrun.report.data import Facts, folders_with, read_object, relative
 from editverse.speedrun.report.words import words_of
 from shards.files import sha256_of
+from shards.hashing import digest
+from shards.manifest import MANIFEST
 
 REFERENCES = (SOURCE, TARGET)
 CURVE = "curve.csv"
@@ -54,7 +57,8 @@ def training_facts(run: Path) -> list[Facts]:
                     "folders": [relative(run, one) for one in (data.get(name) or {}).get("shards", [])],
                     "visits": row.get("ratio"),
                     "tasks": row.get("tasks") or [],
-                    "sha256": str(row.get("shards", "")),
+                    "sha256": _content(run, (data.get(name) or {}).get("shards", []))
+                    or str(row.get("shards", "")),
                 }
                 for name, row in (record.get("data") or {}).items()
             },
@@ -65,6 +69,21 @@ def training_facts(run: Path) -> list[Facts]:
         }
         found.append(facts)
     return found
+
+
+def _content(run: Path, folders: Sequence[str]) -> str:
+    """Sha256 of the shards' own sha256, whatever they are called; "" where a folder has no manifest here.
+
+    Names of imported shards come from the time of the file that they were made of, so they tell nothing.
+    """
+    parts = []
+    for folder in folders:
+        try:
+            lines = (run / folder / MANIFEST).read_text().splitlines()
+            parts.append(sorted(str(json.loads(line)["sha256"]) for line in lines))
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+    return digest(parts) if parts else ""
 
 
 def data_folders(run: Path) -> list[str]:
