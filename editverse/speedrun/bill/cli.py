@@ -205,15 +205,18 @@ def _calibration(plan: SizePlan, given: Path | None) -> Calibration | None:
 
 def print_bill(made: Bill) -> None:
     """Print a bill as a table, and its assumptions as numbered lines."""
-    days = made.hours >= 2 * HOURS_A_DAY
-    unit = "days" if days else "hours"
+    unit, units = "hours", 1.0
+    if made.hours >= 2 * HOURS_A_DAY:
+        unit, units = "days", 1 / HOURS_A_DAY
+    elif made.hours < 2:
+        unit, units = "minutes", 60.0
     title = f"{Path(made.size).name}: the bill on {made.machine}"
     table = Table("stage", "GPU-hours", "CPU-hours", "GiB", unit, "basis", title=title)
     for column in table.columns[1:5]:
         column.justify = "right"
 
     def numbers(gpu: float, cpu: float, gib: float, hours: float) -> tuple[str, ...]:
-        return tuple(_number(n) for n in (gpu, cpu, gib, hours / HOURS_A_DAY if days else hours))
+        return tuple(_number(n) for n in (gpu, cpu, gib, hours * units))
 
     for row in made.stages:
         if row.stage in made.unknown:
