@@ -17,19 +17,21 @@ def command() -> int:
     try:
         from model.cli import main  # takes seconds that Ctrl-C may fall into
     finally:
-        gc.freeze()
         gc.enable()
     return main()
 
 
 def main() -> int:
     """Entry point of a process; returns the exit status."""
-    if sys.argv[1:2] == ["edit"]:
+    edits = sys.argv[1:2] == ["edit"]
+    if edits:
         # Decoding, sampling and encoding share the cores: a thread that spins until its next piece of work,
         # as OpenMP's do, takes one from the others. It is read when PyTorch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = run_command(command)
-    gc.freeze()  # nor is it looked for on the way out, which takes half a second
+    if edits:
+        # Garbage is not looked for on the way out, which takes half a second; training's Triton wants it.
+        gc.freeze()
     return status
 
 
