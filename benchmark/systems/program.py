@@ -46,11 +46,8 @@ READ = (
     ".ckpt",
     ".bin",
 )
-OURS = (
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONSAFEPATH",
-)  # ours choose packages that another interpreter does not want
+# ours choose packages that another interpreter does not want
+OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 RESULTS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", *IMAGES}
 
 

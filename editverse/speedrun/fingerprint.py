@@ -7,9 +7,7 @@ the run's folder, or what a command is told to write, is made by the stages them
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 from editverse.speedrun.recipe import Stage, without_launcher
 from shards.errors import EditVerseError
 from shards.files import sha256_of
+from shards.hashing import digest
 from shards.limits import read_json, read_yaml
 from shards.resources import config_file, config_root, named_in
 
@@ -105,12 +104,6 @@ def inputs_of(stages: Sequence[Stage], run: Path) -> dict[str, Inputs]:
     return found
 
 
-def digest(value: Any) -> str:
-    """Sha256 of a value of JSON's and YAML's kinds; the order of a mapping's keys does not count."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _add(
     files: dict[str, str], word: str, base: Path, run: Path, unread: frozenset[str] = frozenset()
 ) -> None:
@@ -164,10 +157,12 @@ def _without(value: Any, unread: frozenset[str], before: str = "") -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The same with keys that JSON can sort: texts, which tell `1` from `"1"`."""
+    """The same in JSON's kinds, with keys that it can sort: texts, which tell `1` from `"1"`."""
     if isinstance(value, dict):
         return {f"{type(key).__name__}:{key}": _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)  # a date of YAML's
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -7,11 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from editverse.speedrun.recipe import Stage
-from shards.errors import EditVerseError
-from shards.limits import read_json
+from editverse.speedrun.records import read_mapping
 
 MAX_LINE = 60  # characters of a line about a stage
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -44,7 +42,7 @@ def units_of(stage: Stage, run: Path) -> dict[str, float]:
     encoded = [place for path in stage.makes for place in (run / path).glob("encoding.json")]
     if encoded:
         units["shards"] = sum(len(list(place.parent.glob("*.tar"))) for place in encoded)
-    retained = [_mapping(folder / "retention.json").get("total") for folder in folders]
+    retained = [read_mapping(folder / "retention.json").get("total") for folder in folders]
     totals = [total for total in retained if isinstance(total, dict)]
     if totals:
         units["candidates"] = sum(total.get("candidates", 0) for total in totals)
@@ -52,7 +50,7 @@ def units_of(stage: Stage, run: Path) -> dict[str, float]:
     for path in stage.makes:
         found = [(run / path).glob(f"{'*/' * depth}summary.json") for depth in range(3)]
         for summary in sorted({*itertools.chain(*found)}):
-            value = _mapping(summary)
+            value = read_mapping(summary)
             for name in ("steps", "items"):
                 if isinstance(value.get(name), int) and not folders:
                     units[name] = units.get(name, 0) + value[name]
@@ -83,11 +81,3 @@ def last_line(log: Path, most: int = MAX_LINE) -> str:
     words = (line for line in reversed(lines) if re.search(r"\w", line) and not line.startswith("$ "))
     said = next(words, "")
     return said if len(said) <= most else said[: most - 3] + "..."
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except (FileNotFoundError, EditVerseError):
-        return {}
-    return value if isinstance(value, dict) else {}

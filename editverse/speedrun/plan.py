@@ -9,10 +9,15 @@ from typing import Any, Literal
 
 from editverse.speedrun.fingerprint import Inputs, inputs_of
 from editverse.speedrun.recipe import Stage
-from editverse.speedrun.records import STAGES, attempt_lines, last_start, read_bill_rows, read_record
-from shards.errors import EditVerseError
+from editverse.speedrun.records import (
+    STAGES,
+    attempt_lines,
+    last_start,
+    read_bill_rows,
+    read_mapping,
+    read_record,
+)
 from shards.files import write_json
-from shards.limits import read_json
 
 AGREED = "agreed.json"
 
@@ -76,7 +81,7 @@ def explain(planned: Sequence[PlannedStage], run: Path) -> list[str]:
 
 def unagreed(planned: Sequence[PlannedStage], run: Path) -> list[PlannedStage]:
     """Stages that are done anew and were not agreed to as they are now."""
-    agreed = _agreed(run)
+    agreed = read_mapping(run / STAGES / AGREED)
     return [
         item
         for item in planned
@@ -87,22 +92,16 @@ def unagreed(planned: Sequence[PlannedStage], run: Path) -> list[PlannedStage]:
 def agree(planned: Sequence[PlannedStage], run: Path) -> None:
     """Remember that all that the plan does anew was agreed to."""
     new = {item.stage.name: item.inputs.fingerprint for item in planned if item.state == "anew"}
-    write_json(run / STAGES / AGREED, _agreed(run) | new)
-
-
-def _agreed(run: Path) -> dict[str, Any]:
-    try:
-        value = read_json(run / STAGES / AGREED)
-    except (FileNotFoundError, EditVerseError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    write_json(run / STAGES / AGREED, read_mapping(run / STAGES / AGREED) | new)
 
 
 def duration(seconds: float) -> str:
     """Seconds in words: "43 s", "1 min 12 s", "3 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+        return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     hours, minutes = divmod(round(seconds / 60), 60)

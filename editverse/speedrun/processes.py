@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from editverse.speedrun.recipe import LAUNCHER, PYTHON, is_training, without_launcher
-from editverse.speedrun.records import STAGES, Spent
+from editverse.speedrun.records import STAGES, Spent, read_mapping
 from shards.errors import EditVerseError
 from shards.files import InUseError, write_json
-from shards.limits import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0  # seconds that a command of a dead runner has to end by itself: training saves its state
@@ -62,7 +61,7 @@ def hold(run: Path, say: Callable[[str], None], patience: float = PATIENCE) -> I
                 break
             except BlockingIOError:
                 late = time.monotonic() - deadline
-                if not _is_dead(_holder(run)) or late > GRACE:
+                if not _is_dead(read_mapping(run / STAGES / HOLDER)) or late > GRACE:
                     raise InUseError(f"--run {run}: another speedrun is at work in it") from None
                 if not waited or late > 0:
                     left = _left_behind(run / "lock")
@@ -75,14 +74,6 @@ def hold(run: Path, say: Callable[[str], None], patience: float = PATIENCE) -> I
                 time.sleep(POLL)
         _write_holder(run)
         yield handle.fileno()
-
-
-def _holder(run: Path) -> dict[str, Any]:
-    try:
-        value = read_json(run / STAGES / HOLDER)
-    except (FileNotFoundError, EditVerseError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _write_holder(run: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ConfigError
+from shards.errors import ConfigError, EditVerseError
 from shards.files import write_json
 from shards.limits import read_json
 
@@ -41,6 +41,15 @@ class Spent:
     def out(self) -> dict[str, float]:
         """For JSON, to a hundredth of a second."""
         return {name: round(value, 2) for name, value in vars(self).items()}
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a JSON object in a file says; nothing where the file is absent, damaged or no object."""
+    try:
+        value = read_json(path)
+    except (FileNotFoundError, EditVerseError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_record(run: Path, stage: str) -> dict[str, Any] | None:

@@ -72,12 +72,7 @@ class Kept:
 
 
 def keep_source(
-    raw: np.ndarray,
-    source: np.ndarray,
-    edited: Tensor,
-    keep: Keep,
-    mask: np.ndarray | None = None,
-    faces: np.ndarray | None = None,
+    raw: np.ndarray, source: np.ndarray, edited: Tensor, keep: Keep, mask: np.ndarray | None = None
 ) -> Kept:
     """A window of an edit where it belongs, and of its source elsewhere.
 
@@ -87,7 +82,6 @@ def keep_source(
         edited: float [T, h', w', 1] in [0, 1], how much of each pixel is the edit's; enlarged bilinearly.
         keep: how the source is kept.
         mask: uint8 [T or 1, h'', w'', 3], white where the edit belongs; None is everywhere.
-        faces: uint8 [T, H, W], 255 where faces are that are kept as what is outside.
 
     Raises:
         SettingError: the mask has another length than the edit.
@@ -100,8 +94,6 @@ def keep_source(
             raise SettingError(f"mask: {len(mask)} frames for {len(raw)} of the edit")
         region = np.where(resize(mask[..., 0] > 127, size), region, np.uint8(0))
     share = np.stack([feather(one) for one in region])
-    if faces is not None:
-        share = np.stack([np.minimum(a, 255 - feather(b)) for a, b in zip(share, faces, strict=True)])
     return Kept(blend(raw, source, share, keep.strength), share)
 
 

@@ -31,18 +31,19 @@ def finish_window(
         frames, share, change = kept.frames, kept.mask, kept.mask > 0
     elif followed is not None:
         frames, change = composite(raw, clips[followed], edited)
-    whole = None if source is None else resize(source, plan.size)
-    if whole is None or faces is FacePolicy.NONE:
+    if source is None or faces is FacePolicy.NONE:
         return FinishedWindow(start, frames, raw, change, source, mask=share)
+    whole = resize(source, plan.size)
     inside = None if mask is None else resize(mask[..., 0] > 127, plan.size)
     found = faces_to_keep(frames, whole, change, faces, inside)
     if not found.any():
         return FinishedWindow(start, frames, raw, change, source, mask=share)
-    if keep is not None:
-        kept = keep_source(raw, whole, edited, keep, mask, found)
-        frames, share, change = kept.frames, kept.mask, kept.mask > 0
+    beside = 255 - np.stack([feather(one) for one in found])
+    if keep is not None and share is not None:
+        share = np.minimum(share, beside)
+        frames, change = blend(raw, whole, share, keep.strength), share > 0
     else:
-        frames = blend(frames, whole, 255 - np.stack([feather(one) for one in found]))
+        frames = blend(frames, whole, beside)
         change = None if change is None else change & (found < 255)
     number = int(found.any(axis=(1, 2)).sum())
     return FinishedWindow(start, frames, raw, change, source, mask=share, faces=number)

@@ -339,8 +339,8 @@ def test_nothing_that_is_asked_for_by_the_schema_is_a_fault_of_ours(service: Ser
     seen: Counter[int] = Counter()
     for operation in schema.get_all_operations():
         send_examples(operation.ok(), {"authorization": f"Bearer {service.client.token}"}, seen)
-    assert seen[200] > 10, seen  # of each kind enough that it was tried, whatever examples are drawn
-    assert seen[422] > 1, seen
+    assert seen[200] > 20, seen
+    assert seen[422] > 5, seen
 
 
 @pytest.mark.slow

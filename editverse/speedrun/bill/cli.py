@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from editverse.speedrun.bill.calibration import (
 )
 from editverse.speedrun.bill.costs import BILL, UNKNOWN, Bill, BillError, StageCost, read_bill, write_bill
 from editverse.speedrun.bill.scaling import timed_runs
+from editverse.speedrun.plan import duration
 from editverse.speedrun.records import read_record
 from shards.errors import ConfigError, SettingError
 from shards.resources import config_root
@@ -104,20 +104,23 @@ def compare(run: Path) -> None:
     Args:
         run: folder of the run
     """
-    rows = list(comparisons(run))
-    unknown = read_bill(run / BILL).unknown
+    try:
+        billed = read_bill(run / BILL)
+    except FileNotFoundError:
+        raise ConfigError(f"{run}: has no {BILL}; it is no run of scripts/speedrun.sh") from None
+    rows = [(row, read_record(run, row.stage)) for row in billed.stages]
     table = Table("stage", "basis", "billed", "took", "ratio", "CPU billed", "CPU took", "ratio")
     for column in table.columns[2:]:
         column.justify = "right"
     for row, record in rows:
         took, cpu = (None if record is None else float(record[k]) for k in ("seconds", "cpu_seconds"))
-        known = row.stage not in unknown
+        known = row.stage not in billed.unknown
         table.add_row(
             *(row.stage, row.basis if known else "not known"),
             *_pair(3600 * row.hours if known else None, took),
             *_pair(3600 * row.cpu_hours if known else None, cpu),
         )
-    done = [(row, record) for row, record in rows if record is not None and row.stage not in unknown]
+    done = [(row, record) for row, record in rows if record is not None and row.stage not in billed.unknown]
     if done:
         table.add_section()
         table.add_row(
@@ -128,22 +131,8 @@ def compare(run: Path) -> None:
     print_table(table)
 
 
-def comparisons(run: Path) -> Iterator[tuple[StageCost, dict[str, float] | None]]:
-    """Of each stage of a run's bill: the row, and the record of what it took, None where it is not done.
-
-    Raises:
-        ConfigError: the run has no bill.
-    """
-    try:
-        billed = read_bill(run / BILL)
-    except FileNotFoundError:
-        raise ConfigError(f"{run}: has no {BILL}; it is no run of scripts/speedrun.sh") from None
-    for row in billed.stages:
-        yield row, read_record(run, row.stage)
-
-
 def _pair(billed: float | None, took: float | None) -> tuple[str, str, str]:
-    said = ["?" if billed is None else _span(billed), "" if took is None else _span(took)]
+    said = ["?" if billed is None else duration(billed), "" if took is None else duration(took)]
     return said[0], said[1], f"{billed / took:.2f}" if billed is not None and took else ""
 
 
@@ -239,12 +228,3 @@ def _number(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return "0" if not value else f"{value:.2g}" if value < 1 else f"{value:.1f}"
-
-
-def _span(seconds: float) -> str:
-    """Seconds in words: `1 min 20 s`."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

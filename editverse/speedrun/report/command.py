@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from editverse.speedrun.bill.costs import UNKNOWN
+from editverse.speedrun.bill.costs import STAGES, UNKNOWN
 from editverse.speedrun.report.card import render_card
 from editverse.speedrun.report.data import (
     LEDGER,
@@ -28,19 +28,6 @@ from shards.files import write_bytes, write_json
 from shards.reports.costs import checked_prices, money
 from shards.reports.ledger import Totals, rows, write_file
 
-STAGES = (
-    "base",
-    "clips",
-    "curation",
-    "imports",
-    "gates",
-    "latents",
-    "stage1",
-    "stage2",
-    "distill",
-    "bench",
-    "report",
-)
 DATA_STAGES = ("clips", "curation", "imports", "gates")  # what accepted pairs cost
 TAKEN = ("seconds", "cpu_seconds", "gpu_seconds", "disk_bytes")  # by a stage
 VERSION = 1

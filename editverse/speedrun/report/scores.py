@@ -7,7 +7,6 @@ A difference is of the same items by two editors, with a 95 % interval over clip
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from editverse.speedrun.report.data import Facts, folders_with, read_object, rel
 from editverse.speedrun.report.words import words_of
 from shards.files import sha256_of
 from shards.hashing import digest
-from shards.manifest import MANIFEST
+from shards.location import ShardError
+from shards.manifest import read_manifest
 
 REFERENCES = (SOURCE, TARGET)
 CURVE = "curve.csv"
@@ -72,16 +72,15 @@ def training_facts(run: Path) -> list[Facts]:
 
 
 def _content(run: Path, folders: Sequence[str]) -> str:
-    """Sha256 of the shards' own sha256, whatever they are called; "" where a folder has no manifest here.
+    """Sha256 of the shards' own sha256, whatever they are called; "" where a folder has no manifest to read.
 
     Names of imported shards come from the time of the file that they were made of, so they tell nothing.
     """
     parts = []
     for folder in folders:
         try:
-            lines = (run / folder / MANIFEST).read_text().splitlines()
-            parts.append(sorted(str(json.loads(line)["sha256"]) for line in lines))
-        except (OSError, ValueError, KeyError, TypeError):
+            parts.append(sorted(row.sha256 for row in read_manifest(run / folder)))
+        except ShardError:
             return ""
     return digest(parts) if parts else ""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from editverse.speedrun.plan import duration as in_words
+
 
 def number(value: Any) -> str:
     """A score or a count for a reader: four digits that count, "inf" as it is, a dash for none."""
@@ -15,17 +17,8 @@ def number(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in words: 12 s, 3 min 5 s, 4 h 12 min; a dash for none."""
-    if seconds is None:
-        return "-"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    """Seconds in words as the runner says them; a dash for none."""
+    return "-" if seconds is None else in_words(seconds)
 
 
 def size(count: float | None) -> str:
