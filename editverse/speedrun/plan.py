@@ -104,5 +104,5 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
+    hours, minutes = divmod(whole // 60, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
