@@ -185,8 +185,8 @@ class EditService:
                 raise Stopped
             made = f"{result.describe()} · seed {seed} · made in {took:.1f} s"
             path = folder / ("edit.png" if result.still else "edit.mp4")
-            sound = result.write(path).split("mask: ")[0].rstrip(" ·")  # whose place is nobody's business
-            line = " · ".join(filter(None, (made, sound)))
+            line = " · ".join(filter(None, (made, result.write_frames(path))))
+            result.write_mask(path)  # whose place is nobody's business
             source = next(iter(instruction.sources), None)
             beside, split = write_side_by_side(media[source], result, folder) if source else (None, 0)
         finally:

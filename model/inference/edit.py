@@ -104,19 +104,29 @@ class Edit:
     def write(self, path: str | Path) -> str:
         """Write as `save` does, and say in words what became of the source's sound; "" where there is none.
 
-        A video that was made of a file keeps that file's sound, rate and colours (`output.video_file`). H.264
-        as browsers play it has even sides: an odd one gains a row or column, repeated from the last. The
-        mask, where there is one, is written beside, see `mask_path`, and named too.
+        The mask, where there is one, is written beside and named too.
         """
-        sound = ""
+        sound, beside = self.write_frames(path), self.write_mask(path)
+        return " · ".join(filter(None, (sound, "" if beside is None else f"mask: {beside}")))
+
+    def write_frames(self, path: str | Path) -> str:
+        """Write without the mask; what became of the source's sound, "" where there is none.
+
+        A video that was made of a file keeps that file's sound, rate and colours (`output.video_file`). H.264
+        as browsers play it has even sides: an odd one gains a row or column, repeated from the last.
+        """
         if self.still:
             write_image(path, self.frames[0])
         elif self.origin is not None:
-            sound = write_like(path, self.frames, self.fps, self.origin)
+            return write_like(path, self.frames, self.fps, self.origin)
         else:
             write_video(path, map(even_sides, self.frames), self.fps)
+        return ""
+
+    def write_mask(self, path: str | Path) -> Path | None:
+        """Write the mask beside a result, see `mask_path`; its path, None where there is none."""
         if self.mask is None:
-            return sound
+            return None
         beside = mask_path(path, self.still)
         if self.still:
             write_image(beside, np.repeat(self.mask[0, ..., None], 3, -1))
@@ -124,7 +134,7 @@ class Edit:
             with open_mask_file(beside, self.fps) as write:
                 for mask in self.mask:
                     write(mask)
-        return " · ".join(filter(None, (sound, f"mask: {beside}")))
+        return beside
 
 
 def mask_path(path: str | Path, still: bool) -> Path:
