@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
 from shards.errors import EditVerseError, first_line
 from shards.files import DISK_FAULTS, atomic_path, sha256_of
@@ -36,6 +37,13 @@ class ShardError(EditVerseError, ValueError):
 
 class StoreError(ShardError):
     """A store that refuses or does not answer, after all tries: going on would only repeat it."""
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a path or URL in lower case; the query of a web address is no part of it."""
+    if URL.match(name) and name.partition("://")[0] in WEB:
+        name = urlsplit(name).path
+    return Path(name).suffix.lower()
 
 
 class Location:

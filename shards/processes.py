@@ -24,6 +24,12 @@ from types import FrameType
 DAY = 24 * 3600.0  # seconds after which what another machine left half-made is taken for dead
 
 
+def foreign_environment() -> dict[str, str]:
+    """Ours for a program of another interpreter: without those that choose packages."""
+    ours = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def peak_memory(pid: int | None = None) -> int:
     """Most bytes that a process (this one when None) has had resident so far.
 

@@ -27,7 +27,7 @@ from benchmark.systems.item_fields import Fields, Shape, filled, placeholders
 from benchmark.systems.memory import Session
 from benchmark.systems.per_frame import edited_frames, takes_stills, words_of
 from shards.limits import shown
-from shards.processes import own_name, sweep_leavings
+from shards.processes import foreign_environment, own_name, sweep_leavings
 
 OUT = ("out", "out_dir")
 LOOK = 0.05  # seconds between looks at how much memory it takes
@@ -46,8 +46,6 @@ READ = (
     ".ckpt",
     ".bin",
 )
-# ours choose packages that another interpreter does not want
-OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 RESULTS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", *IMAGES}
 
 
@@ -240,7 +238,7 @@ class Program:
         return session.peak_bytes
 
     def _variables(self) -> dict[str, str]:
-        ours = {name: value for name, value in os.environ.items() if name not in OURS}
+        ours = foreign_environment()
         kind, _, number = self.device.partition(":")
         if kind == "cuda" and number:
             visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]

@@ -20,9 +20,9 @@ from curation.vlm.errors import AssetError
 from curation.vlm.interface import AnnotatorError
 from shards.errors import first_line
 from shards.media import MediaError, read_video
+from shards.processes import foreign_environment
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # stands where a file was not downloaded
-OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 TAIL = 65536  # bytes of a log that its last words are looked for in
 # What a program of another environment ends with: no clip can mend it.
 FOREIGN = ("ModuleNotFoundError:", "ImportError:")
@@ -80,9 +80,8 @@ class Program:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables that it gets: ours without those that choose our own packages."""
-        ours = {name: value for name, value in os.environ.items() if name not in OURS}
-        return {**ours, **self.environment}
+        """The environment variables that it gets."""
+        return foreign_environment() | self.environment
 
     def run(self, name: str, arguments: list[str], log: Path) -> None:
         """Run it to its end.

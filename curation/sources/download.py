@@ -8,8 +8,6 @@ goes on with what is missing.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import re
@@ -22,15 +20,16 @@ from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
-from curation.sources.clips import VIDEO_SUFFIXES
-from curation.sources.listing import LICENSES, LISTING, is_remote, suffix_of
+from curation.sources.clips import VIDEO_SUFFIXES, printable
+from curation.sources.listing import LISTING
+from curation.sources.lists import LICENSES, LIST_SUFFIXES, read_list, text_of
 from curation.sources.services import SERVICES, RemoteClip, Request, key_of
 from curation.sources.web import WebClient
 from shards import hashing
 from shards.errors import EditVerseError, SettingError
 from shards.files import exclusive, sha256_of, write_bytes
 from shards.limits import MAX_INDEX_BYTES, parse_json, read_bytes
-from shards.location import WEB, Location
+from shards.location import WEB, suffix_of
 from shards.media import MediaError, probe
 from shards.reports.licenses import verdict_of
 
@@ -42,7 +41,6 @@ SUFFIX_OF = {
     "video/quicktime": ".mov",
     "video/x-matroska": ".mkv",
 }
-LISTS = (".txt", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def download(source: str, out: Path, options: DownloadOptions) -> Downloaded:
     """Bring the clips of a source into a folder.
 
     Args:
-        source: a list of addresses (.txt, .jsonl, .csv; local or at a URL), or SERVICE:WORDS.
+        source: a list of addresses (.txt, .jsonl, .csv, .parquet; local or at a URL), or SERVICE:WORDS.
 
     Raises:
         SettingError: an unknown service, no key, terms that forbid it, or rows without a licence.
@@ -123,17 +121,15 @@ def _offered(source: str, options: DownloadOptions, client: WebClient) -> Iterab
             query.strip(), options.endpoint or service.endpoint, key_of(name), options.max_height
         )
         return service.clips(client, request)
-    if suffix_of(source) not in LISTS:
-        known = ", ".join(f"{name}:WORDS" for name in SERVICES)
-        raise SettingError(f"{source}: neither a list of addresses ({' '.join(LISTS)}) nor one of {known}")
+    if suffix_of(source) not in LIST_SUFFIXES:
+        known, lists = ", ".join(f"{name}:WORDS" for name in SERVICES), " ".join(LIST_SUFFIXES)
+        raise SettingError(f"{source}: neither a list of addresses ({lists}) nor one of {known}")
     return _listed(source, options)
 
 
 def _listed(source: str, options: DownloadOptions) -> list[RemoteClip]:
     """The rows of a list, all of which have a licence."""
-    clips = [_clip_of(row, f"{source}, entry {number}") for number, row in enumerate(_rows(source), 1)]
-    if not clips:
-        raise MediaError(f"{source}: an empty list; it should name an address a line")
+    clips = [_clip_of(row, f"{source}, entry {number}") for number, row in enumerate(read_list(source), 1)]
     silent = [number for number, clip in enumerate(clips, 1) if not (clip.license or options.license.strip())]
     if silent:
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
@@ -145,48 +141,21 @@ def _listed(source: str, options: DownloadOptions) -> list[RemoteClip]:
     return [clip if clip.license else replace(clip, license=license, license_url=address) for clip in clips]
 
 
-def _rows(source: str) -> Iterator[dict[str, Any]]:
-    """The rows of a list as their columns; of a .txt the address alone."""
-    folder, _, name = source.rpartition("/")
-    try:
-        if is_remote(source):
-            data = Location(folder).read(name, limit=MAX_INDEX_BYTES)
-        else:
-            data = read_bytes(source, MAX_INDEX_BYTES)
-    except OSError as error:
-        raise MediaError(f"{source}: no such list ({error.strerror or 'not found'})") from None
-    try:
-        text = data.decode("utf-8-sig")
-        if suffix_of(source) == ".csv":
-            yield from csv.DictReader(io.StringIO(text), strict=True)
-            return
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{source}: no text in UTF-8, or no CSV: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not (line := line.strip()) or (suffix_of(source) == ".txt" and line.startswith("#")):
-            continue
-        row = parse_json(line, f"{source}:{number}") if suffix_of(source) == ".jsonl" else {"url": line}
-        if not isinstance(row, dict):
-            raise MediaError(f"{source}:{number}: needs an object with `url`")
-        yield row
-
-
 def _clip_of(row: dict[str, Any], where: str) -> RemoteClip:
     """A row as a clip. Raises SettingError for an address that is not of the web."""
-    texts = {name: value.strip() for name, value in row.items() if isinstance(value, str)}
-    url = texts.get("url", "")
+    url = text_of(row, ("url",))
     if urlsplit(url).scheme not in WEB or not urlsplit(url).netloc:
         raise SettingError(
-            f"{where}: {url or 'no `url`'}: needs an address that begins with https:// or http://"
+            f"{where}: {printable(url) or 'no `url`'}: needs an address that begins with https:// or http://"
         )
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(unquote(urlsplit(url).path)).stem).strip("-")[:60]
     return RemoteClip(
         f"{stem or 'clip'}-{hashing.digest(url)[:8]}",
         url,
-        next((texts[name] for name in LICENSES if texts.get(name)), ""),
-        texts.get("license_url", "") or texts.get("licence_url", ""),
-        texts.get("author", ""),
-        texts.get("page", ""),
+        text_of(row, LICENSES),
+        text_of(row, ("license_url", "licence_url")),
+        text_of(row, ("author",)),
+        text_of(row, ("page",)),
     )
 
 

@@ -6,10 +6,7 @@ its permissions, a pipe) is a row with its reason, which goes to quarantine.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
 import os
 import shutil
 import stat
@@ -21,16 +18,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from curation.sources.clips import VIDEO_SUFFIXES, printable
+from curation.sources.lists import COLUMNS, LICENSES, LIST_SUFFIXES, read_list, text_of
 from shards.files import LOCK, sha256_of
-from shards.limits import MAX_INDEX_BYTES
-from shards.location import URL, WEB, Location, ShardError
+from shards.location import URL, WEB, Location, ShardError, suffix_of
 from shards.media import MediaError
 from shards.processes import own_name, sweep_leavings
 from shards.resources import cache_root
 
-LIST_SUFFIXES = {".txt", ".jsonl", ".csv", ".parquet"}
-COLUMNS = ("url", "path")  # of a list, the first that it has
-LICENSES = ("license", "licence")  # of a list, the first that it has
 LISTING = "clips.jsonl"  # what `clips download` writes into a folder; it says the licences of the files there
 OURS = {LISTING, "quarantine.jsonl", ".partial", ".searches", LOCK}  # beside the clips that were downloaded
 
@@ -111,13 +105,6 @@ def find_sources(clips: str) -> Sources:
 def is_remote(source: str) -> bool:
     """Whether a source is a URL; a local file of that name wins."""
     return URL.match(source) is not None and not Path(source).exists()
-
-
-def suffix_of(name: str) -> str:
-    """The suffix of a path or URL in lower case; the query of a web address is no part of it."""
-    if URL.match(name) and name.partition("://")[0] in WEB:
-        name = urlsplit(name).path
-    return Path(name).suffix.lower()
 
 
 class _Found:
@@ -227,15 +214,10 @@ def _search_store(location: Location, found: _Found) -> None:
 
 def _listed(path: str) -> Sources:
     """The entries of a list."""
-    folder, _, name = path.rpartition("/")
-    location = Location(folder or ("/" if path.startswith("/") else "."))
-    try:
-        data = location.read(name, limit=MAX_INDEX_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        raise MediaError(f"{printable(path)}: no such list of clips") from None
-    read = {".txt": _lines, ".jsonl": _rows, ".csv": _table, ".parquet": _columns}[suffix_of(path)]
+    location = Location(path.rpartition("/")[0] or ("/" if path.startswith("/") else "."))
     found = _Found()
-    for number, (entry, license) in enumerate(read(data, path), 1):
+    for number, row in enumerate(read_list(path), 1):
+        entry = text_of(row, (next(name for name in COLUMNS if name in row),))
         if not entry:
             found.unusable.add(Unusable(f"{printable(path)}, entry {number}", "names no file"))
             continue
@@ -248,75 +230,9 @@ def _listed(path: str) -> Sources:
         else:
             file = str(Path(location.folder) / entry.removeprefix("file://"))
             found.take(file)
-        if license:
+        if license := text_of(row, LICENSES):
             found.licenses[file] = license
-    if not found.files and not found.unusable:
-        raise MediaError(f"{printable(path)}: an empty list; it should name a video a line")
     return found.sources
-
-
-def _lines(data: bytes, path: str) -> Iterator[tuple[str, str]]:
-    """The files and their licences, "" where none is stated; so do the next three."""
-    for line in data.decode("utf-8-sig", "surrogateescape").split("\n"):
-        entry = line.strip()
-        if entry and not entry.startswith("#"):
-            yield entry, ""
-
-
-def _rows(data: bytes, path: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise MediaError(f"{path}:{number}: no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise MediaError(f"{path}:{number}: needs an object with `url` or `path`")
-        yield _text(row, _column(row, f"{path}:{number}")), _license(row)
-
-
-def _table(data: bytes, path: str) -> Iterator[tuple[str, str]]:
-    try:
-        rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), strict=True)
-        column = _column(dict.fromkeys(rows.fieldnames or ()), path)
-        for row in rows:
-            yield _text(row, column), _license(row)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: no CSV in UTF-8: {error}") from None
-
-
-def _columns(data: bytes, path: str) -> Iterator[tuple[str, str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        names = file.schema_arrow.names
-        column = _column(dict.fromkeys(names), path)
-        for batch in file.iter_batches(columns=[column, *(name for name in LICENSES if name in names)]):
-            for row in batch.to_pylist():
-                yield _text(row, column), _license(row)
-    except pyarrow.ArrowException as error:
-        raise MediaError(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
-
-
-def _column(row: Mapping[str, object], where: str) -> str:
-    """The column of a list that names the files."""
-    for column in COLUMNS:
-        if column in row:
-            return column
-    raise MediaError(f"{where}: has no column `url` or `path`, but {', '.join(map(str, row)) or 'none'}")
-
-
-def _license(row: Mapping[str, object]) -> str:
-    """What a row of a list says of its licence; "" for nothing."""
-    return next((license for name in LICENSES if name in row and (license := _text(row, name))), "")
-
-
-def _text(row: Mapping[str, object], column: str) -> str:
-    value = row[column]
-    return value.strip() if isinstance(value, str) else ""
 
 
 # ---- one source while it is cut ---------------------------------------------------------------------------

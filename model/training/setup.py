@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -36,6 +36,34 @@ from shards.serialization import from_dict, to_dict
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+def slow_bfloat16(config: FitConfig, capabilities: Mapping[str, Any]) -> str | None:
+    """What to say of settings that compute in bfloat16 on a processor without units for it; None for nothing.
+
+    Args:
+        capabilities: `torch.cpu.get_capabilities()` of the processor that trains.
+    """
+    if capabilities.get("architecture") != "x86_64":  # of others torch does not tell
+        return None
+    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        return None
+    asked = []
+    if config.train.precision == "bf16-mixed":
+        asked.append("train.precision bf16-mixed (choose 32-true)")
+    if config.optim.method == "muon":  # torch's iterations are in bfloat16 whatever the precision
+        asked.append("optim.method muon (choose adamw)")
+    if not asked:
+        return None
+    name = capabilities.get("cpu_name") or "this processor"
+    return f"{name} emulates bfloat16, ten times slower or more: {' and '.join(asked)}"
+
+
+def warn_of_slow_bfloat16(config: FitConfig, device: torch.device) -> None:
+    """Log what `slow_bfloat16` says of a run on the processor; older torch cannot tell."""
+    known = device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
+    if known and (told := slow_bfloat16(config, torch.cpu.get_capabilities())):
+        log.warning(told)
 
 
 def load_init_weights(config: FitConfig) -> Transformer | None:

@@ -47,7 +47,13 @@ from model.training.optimizer import offloaded
 from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
-from model.training.setup import build_datasets, distillation_of, init_model, load_init_weights
+from model.training.setup import (
+    build_datasets,
+    distillation_of,
+    init_model,
+    load_init_weights,
+    warn_of_slow_bfloat16,
+)
 from model.training.validation import codec_psnr
 from shards.devices import choose_device
 from shards.errors import ConfigError, EditVerseError
@@ -126,6 +132,8 @@ def _fit(config: FitConfig, run: Path, world: World) -> dict[str, Any]:
     # what is wrong with the settings or the data is said before there is a folder
     cluster = cluster_of(config, world)
     identity = identity_of(config)
+    if world.is_main_process:
+        warn_of_slow_bfloat16(config, world.device(config.train.accelerator))
     with locked(run, world):
         return _train(config, run, world, cluster, identity)
 

@@ -145,7 +145,7 @@ def test_lists_name_paths_and_urls(suffix: str, video: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"path": "x.mp4"}\nnot JSON\n', r"a\.jsonl:2: no JSON"),
+        ("a.jsonl", '{"path": "x.mp4"}\nnot JSON\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", "[1]\n", r"a\.jsonl:1: needs an object"),
         ("a.csv", "name,size\nx,1\n", "has no column `url` or `path`, but name, size"),
         ("a.parquet", "no parquet", "no parquet file"),

@@ -17,11 +17,32 @@ from model.net.config import DiTConfig
 from model.net.dit import DiT
 from model.sequence.rope import RopeConfig
 from model.training.checkpoint import states
-from model.training.config import FitConfig, OptimConfig, ParallelConfig
+from model.training.config import FitConfig, OptimConfig, ParallelConfig, TrainConfig
 from model.training.optimizer import offloaded, optimizer_of
+from model.training.setup import slow_bfloat16
 from model.training.trainer import fit
 from shards.errors import SettingError
 from tests.model.test_parallel import kill_after, parallel, rows, run_ranks, same
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "told"),
+    [
+        ({"architecture": "x86_64", "cpu_name": "Old", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "cpu_name": "New", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_emulated_bfloat16_is_told_before_it_costs_hours(capabilities: dict[str, object], told: bool) -> None:
+    muon, mixed = OptimConfig(method="muon"), TrainConfig(precision="bf16-mixed")
+    assert slow_bfloat16(FitConfig(), capabilities) is None
+    for config, name in (
+        (FitConfig(optim=muon), "optim.method"),
+        (FitConfig(train=mixed), "train.precision"),
+    ):
+        said = slow_bfloat16(config, capabilities)
+        assert (said is not None) == told
+        assert said is None or ("Old emulates bfloat16" in said and name in said)
 
 
 def test_only_matrices_are_decayed(dit_config: DiTConfig) -> None:

@@ -32,11 +32,10 @@ from curation.datasets.layouts.rows import (
 from curation.datasets.layouts.tables import columns_of, number_of, table_parts, table_rows
 from curation.datasets.layouts.tar_samples import KEY, read_samples, tar_parts
 from curation.sources.clips import printable
-from curation.sources.listing import suffix_of
 from shards.errors import SettingError
 from shards.hashing import digest
 from shards.limits import shown
-from shards.location import URL, Location
+from shards.location import URL, Location, suffix_of
 
 
 class MappedLayout:

@@ -19,10 +19,9 @@ from pydantic import JsonValue
 
 from curation.datasets.layouts.rows import PART_ROWS, BadRow
 from curation.sources.clips import printable
-from curation.sources.listing import suffix_of
 from shards.errors import first_line
 from shards.limits import MAX_LINE_BYTES, LimitError, check_nesting
-from shards.location import Location, ShardError
+from shards.location import Location, ShardError, suffix_of
 
 KINDS = {
     ".parquet": "parquet",

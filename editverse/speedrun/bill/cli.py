@@ -21,7 +21,7 @@ from editverse.speedrun.bill.calibration import (
     today,
     write_calibration,
 )
-from editverse.speedrun.bill.costs import BILL, UNKNOWN, Bill, BillError, StageCost, read_bill, write_bill
+from editverse.speedrun.bill.costs import BILL, Bill, BillError, StageCost, read_bill, write_bill
 from editverse.speedrun.bill.scaling import timed_runs
 from editverse.speedrun.plan import duration
 from editverse.speedrun.records import read_record
@@ -116,7 +116,7 @@ def compare(run: Path) -> None:
         took, cpu = (None if record is None else float(record[k]) for k in ("seconds", "cpu_seconds"))
         known = row.stage not in billed.unknown
         table.add_row(
-            *(row.stage, row.basis if known else "not known"),
+            *(row.stage, row.basis),
             *_pair(3600 * row.hours if known else None, took),
             *_pair(3600 * row.cpu_hours if known else None, cpu),
         )
@@ -172,8 +172,8 @@ def make_bill(plan: SizePlan, calibration: Path | None = None) -> Bill:
 
 def unknown_cost(stage: str, plan: SizePlan) -> StageCost:
     """The row of a stage that nobody has timed, of a base whose operations are not counted."""
-    told = f"{UNKNOWN} with base {plan.base}; `editverse speedrun calibrate --size {plan.size}` times it"
-    return StageCost(stage, 0.0, 0.0, 0.0, 0.0, "estimated", dict(plan.units[stage]), (told,))
+    told = f"not known with base {plan.base}; `editverse speedrun calibrate --size {plan.size}` times it"
+    return StageCost(stage, 0.0, 0.0, 0.0, 0.0, "not known", dict(plan.units[stage]), (told,))
 
 
 def _calibration(plan: SizePlan, given: Path | None) -> Calibration | None:
@@ -209,7 +209,7 @@ def print_bill(made: Bill) -> None:
 
     for row in made.stages:
         if row.stage in made.unknown:
-            table.add_row(row.stage, *["?"] * 4, "not known")
+            table.add_row(row.stage, *["?"] * 4, row.basis)
             continue
         table.add_row(row.stage, *numbers(row.gpu_hours, row.cpu_hours, row.disk_gib, row.hours), row.basis)
     table.add_section()

@@ -18,7 +18,7 @@ STAGES = (
     *("stage1", "stage2", "distill", "bench", "report"),
 )
 BILL = "bill.json"  # in a run's folder
-UNKNOWN = "nothing is known of what this costs"  # how the assumption of such a row begins
+UNKNOWN = "not known"
 
 
 class BillError(EditVerseError):
@@ -33,7 +33,7 @@ class StageCost:
         stage: one of `STAGES`.
         gpu_hours, cpu_hours: of all GPUs and of all cores together.
         disk_gib: that it leaves behind. hours: of the clock.
-        basis: whether it follows from stages that were timed on such a machine, or is an estimate.
+        basis: timed on such a machine, estimated, or known to nobody, when hours and GiB are 0.
         units: what is done, by name: `{"pairs": 1000}`.
         assumptions: what an estimate takes for granted, a sentence each.
     """
@@ -43,7 +43,7 @@ class StageCost:
     cpu_hours: float
     disk_gib: float
     hours: float
-    basis: Literal["measured", "estimated"]
+    basis: Literal["measured", "estimated", "not known"]
     units: dict[str, Any] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class Bill:
     @property
     def unknown(self) -> list[str]:
         """Stages of which nobody knows what they cost; their hours are 0."""
-        return [row.stage for row in self.stages if any(a.startswith(UNKNOWN) for a in row.assumptions)]
+        return [row.stage for row in self.stages if row.basis == UNKNOWN]
 
     @property
     def by_stage(self) -> Mapping[str, StageCost]:

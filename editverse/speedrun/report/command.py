@@ -151,8 +151,7 @@ def cost_facts(
     assumptions = [
         {"stage": name, "text": text} for name, row in listed.items() for text in row.get("assumptions", [])
     ]
-    unknown = {one["stage"] for one in assumptions if one["text"].startswith(UNKNOWN)}
-    billed = {name: row for name, row in listed.items() if name not in unknown}
+    billed = {name: row for name, row in listed.items() if row["basis"] != UNKNOWN}
     stages: list[Facts] = []
     for name in STAGES:
         record, row = records.get(name), billed.get(name)
