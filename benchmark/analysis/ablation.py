@@ -27,6 +27,7 @@ from shards.limits import read_yaml, shown
 from shards.resources import config_file, named_in
 from shards.serialization import from_dict
 
+BEFORE = "before"  # folder of trainings that arms start from
 TENTHS = 10  # into how many parts a training curve is averaged
 
 
@@ -36,7 +37,7 @@ class Variant:
 
     Attributes:
         before: configuration of a training that comes first, with the same seed, and whose weights this one
-            starts from.
+            starts from; arms that name the same one start from the same weights.
     """
 
     config: tuple[str, ...] = ()
@@ -133,6 +134,11 @@ def read_study(path: Path) -> Ablation:
             raise BenchmarkError(
                 f"{path}: the name {shown(name)} cannot be a folder's: letters, digits, spaces and . + = -"
             )
+        if name == BEFORE:
+            raise BenchmarkError(f"{path}: the name {BEFORE!r} is the folder of what arms start from")
+    starts = {Path(arm.before) for arm in made.arms.values() if arm.before}
+    if len({start.stem for start in starts}) < len(starts):
+        raise BenchmarkError(f"{path}: two files of `before` have the same name, which is their folder's")
     for column in made.columns:
         if column.score not in made.scores:
             raise BenchmarkError(f"{path}: columns: {column.label}: no score {column.score!r}")
@@ -163,18 +169,27 @@ def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None])
         BenchmarkError: a command failed; its last line is named, the others' results are kept.
     """
     runs = [(name, seed) for seed in study.seeds for name in study.arms]
+    starts = sorted({arm.before for arm in study.arms.values() if arm.before})
     threads = max(1, (os.cpu_count() or 1) // jobs)
     faults: list[str] = []
 
-    def one(name: str, seed: int) -> None:
-        try:
-            _run(study, name, seed, out, threads, say)
-        except BenchmarkError as error:
-            faults.append(str(error))
+    def each(call: Callable[[str, int], None], of: Iterable[tuple[str, int]]) -> None:
+        def one(name: str, seed: int) -> None:
+            try:
+                call(name, seed)
+            except BenchmarkError as error:
+                faults.append(str(error))
+
+        list(pool.map(lambda names: one(*names), of))
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(lambda run: one(*run), runs))
+            each(
+                lambda config, seed: _start(config, seed, out, threads, say),
+                [(config, seed) for seed in study.seeds for config in starts],
+            )
+            if not faults:
+                each(lambda name, seed: _run(study, name, seed, out, threads, say), runs)
         except BaseException:  # Ctrl-C ends what runs; nothing more is begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -191,14 +206,23 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / name / f"seed-{seed}"
 
 
+def start_of(out: Path, config: str, seed: int) -> Path:
+    """Where the training of a seed lies that arms start from."""
+    return out / BEFORE / Path(config).stem / f"seed-{seed}"
+
+
+def _start(config: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
+    run = start_of(out, config, seed)
+    command = ["model", "fit", "--config", config, "--run", str(run), "--train.seed", str(seed)]
+    _call(command, run.with_suffix(".log"), threads)
+    say(f"{Path(config).stem}, seed {seed}: trained, to start from")
+
+
 def _run(study: Ablation, name: str, seed: int, out: Path, threads: int, say: Callable[[str], None]) -> None:
     arm, folder = study.arms[name], folder_of(out, name, seed)
     start = []
     if arm.before:
-        earlier = ["model", "fit", "--config", arm.before, "--run", str(folder / "before")]
-        _call([*earlier, "--train.seed", str(seed)], folder / "before.log", threads)
-        say(f"{name}, seed {seed}: trained what it starts from")
-        start = ["--train.init_from", str(folder / "before" / "checkpoint")]
+        start = ["--train.init_from", str(start_of(out, arm.before, seed) / "checkpoint")]
     command = ["model", "fit", "--config", study.train, *start]
     for overlay in arm.config:
         command += ["--config", overlay]

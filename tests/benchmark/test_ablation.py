@@ -35,12 +35,13 @@ TRAINING = {
 
 @pytest.fixture
 def study_file(tmp_path: Path, pairs_dir: Path) -> Path:
-    """Two arms, two seeds, two steps each; the second starts from a training of its own."""
+    """Three arms, two seeds, two steps each; two of them start from one training."""
     training = json.loads(json.dumps(TRAINING))
     training["data"]["shards"] = [str(pairs_dir)]
     (tmp_path / "before.yaml").write_text(yaml.safe_dump(training))
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": training.pop("model")}))
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
+    (tmp_path / "longer.yaml").write_text("optim: {lr: 0.01}\n")
     (tmp_path / "apart.yaml").write_text("model: {sequence: {interleaved: false}}\n")
     study = {
         "train": str(tmp_path / "train.yaml"),
@@ -51,6 +52,7 @@ def study_file(tmp_path: Path, pairs_dir: Path) -> Path:
                 "config": [str(tmp_path / name) for name in ("model.yaml", "apart.yaml")],
             },
             "started": {"before": str(tmp_path / "before.yaml")},
+            "longer": {"before": str(tmp_path / "before.yaml"), "config": [str(tmp_path / "longer.yaml")]},
         },
         "scores": {"pairs": {"shards": str(pairs_dir), "limit": 4}},
         "columns": [
@@ -71,10 +73,10 @@ def test_a_study_is_done_once_and_compared(
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     table = (out / "study.md").read_text()
-    assert table.count("\n") == 4 + 5 + 2  # arms, and losses of both steps
+    assert table.count("\n") == 5 + 5 + 2  # arms, and losses of both steps
     assert "| apart: media behind the text |" in table
     found = json.loads((out / "study.json").read_text())["arms"]
-    for name in ("apart", "started"):
+    for name in ("apart", "started", "longer"):
         for number, seed in enumerate((0, 1)):
             scored = json.loads((out / name / f"seed-{seed}" / "pairs" / "summary.json").read_text())
             value = scored["table"]["object_removal"]["model"]["psnr_inside"]["value"]
@@ -96,10 +98,11 @@ def test_a_study_is_done_once_and_compared(
         for name in ("apart", "started")
     }
     assert layouts == {"apart": False, "started": True}
-    run = out / "started" / "seed-1"
-    assert json.loads((run / "before" / "run.json").read_text())["config"]["train"]["seed"] == 1
-    started = json.loads((run / "run" / "run.json").read_text())["config"]["train"]["init_from"]
-    assert started == str(run / "before" / "checkpoint")
+    start = out / "before" / "before" / "seed-1"
+    assert json.loads((start / "run.json").read_text())["config"]["train"]["seed"] == 1
+    for name in ("started", "longer"):  # the same weights, trained once
+        run = json.loads((out / name / "seed-1" / "run" / "run.json").read_text())
+        assert run["config"]["train"]["init_from"] == str(start / "checkpoint")
     before = (out / "study.json").read_bytes()
     times = {p: p.stat().st_mtime for p in out.rglob("model.safetensors")}
     again = command(*arguments)
@@ -137,6 +140,8 @@ def test_gains_are_taken_seed_by_seed() -> None:
         ({"seeds": [1, 1]}, "seeds"),
         ({"arms": {"full": {}}}, "two arms"),
         ({"arms": {"full": {}, "other": {"mixtures": "x"}}}, "mixtures"),
+        ({"arms": {"full": {}, "before": {}}}, "'before' is the folder"),
+        ({"arms": {"full": {"before": "a/x.yaml"}, "other": {"before": "b/x.yaml"}}}, "the same name"),
         (
             {"columns": [{"label": "a", "score": "none", "group": "b", "metric": "c"}]},
             "no score 'none'",

@@ -40,16 +40,16 @@ def test_every_curated_run_can_be_built() -> None:
             assert build(load_config(run.task, run.config)).name == run.task
 
 
-def test_the_study_trains_as_long_in_both_arms() -> None:
+def test_the_arms_of_the_study_differ_in_the_pairs_of_stage_2_alone() -> None:
     study = read_study(TINY / "study" / "study.yaml")
     assert len(study.seeds) == 3
-
-    def steps(path: str | Path) -> int:
-        return int(yaml.safe_load(Path(path).read_text())["train"]["steps"])
-
     one, two = study.arms["all"], study.arms["all_then_clean"]
-    assert steps(one.config[-1]) == steps(two.before) + steps(two.config[-1])
-    assert steps(two.before) == steps(TINY / "stage1.yaml")
-    assert steps(two.config[-1]) == steps(TINY / "stage2.yaml")
+    assert Path(study.train).samefile(TINY / "stage2.yaml")
+    assert one.before == two.before
+    assert Path(str(one.before)).samefile(TINY / "stage1.yaml")
+    assert one.config == two.config == ()
+    assert Path(str(one.mixture)).samefile(TINY / "mixture_all.yaml")
+    assert two.mixture is None
+    assert yaml.safe_load((TINY / "stage2.yaml").read_text())["data"]["mixture"] == "mixture_clean.yaml"
     metrics = {metric.name for metric in read_metrics(study.scores["styles"].metrics, "corrected")}
     assert {column.metric for column in study.columns} <= metrics
