@@ -25,7 +25,7 @@ from shards.reader import ShardSet
 DOCS = Path(__file__).parents[2] / "docs"
 WIDTH, COLUMNS, LINES = 300, 3, 2
 LETTER = 6.5  # pixels
-EDITS = 6  # items of the picture, spread over the suites
+EDITS = 8  # items of the picture, spread over the suites
 QUALITY = 80
 
 
