@@ -88,6 +88,15 @@ def sweep_temporaries(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def sweep_temporaries_of(path: str | Path) -> None:
+    """Remove what killed processes left of `atomic_path(path)`; for who alone writes that file."""
+    path = Path(path)
+    ours = re.compile(rf"\.{re.escape(path.stem[:80])}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
+    for other in path.parent.glob(".*.tmp*"):
+        if ours.fullmatch(other.name) and other.is_file():
+            other.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on disk; some network file systems cannot sync a folder."""
     handle = os.open(path, os.O_RDONLY)

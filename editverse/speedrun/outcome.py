@@ -41,7 +41,8 @@ def units_of(stage: Stage, run: Path) -> dict[str, float]:
         units["samples"] = sum(map(num_samples, folders))
     encoded = [place for path in stage.makes for place in (run / path).glob("encoding.json")]
     if encoded:
-        units["shards"] = sum(len(list(place.parent.glob("*.tar"))) for place in encoded)
+        # an index is written when its tar is whole; hidden parts of tars may lie beside them
+        units["shards"] = sum(len(list(place.parent.glob("*.index.json"))) for place in encoded)
     retained = [read_mapping(folder / "retention.json").get("total") for folder in folders]
     totals = [total for total in retained if isinstance(total, dict)]
     if totals:

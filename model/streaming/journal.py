@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from shards.errors import SettingError
-from shards.files import TEMPORARY, atomic_path, exclusive, sweep_temporaries, write_json
+from shards.files import atomic_path, exclusive, sweep_temporaries, sweep_temporaries_of, write_json
 from shards.limits import read_json
 
 SETTINGS = "settings.json"
@@ -55,9 +55,7 @@ class Journal:
 
     def _open(self) -> None:
         sweep_temporaries(self.folder)
-        for path in self.out.parent.glob(f".{self.out.stem[:80]}.*.tmp{self.out.suffix}"):
-            if TEMPORARY.fullmatch(path.name):  # of the killed process, which held the folder then
-                path.unlink(missing_ok=True)
+        sweep_temporaries_of(self.out)  # the killed process held the folder then
         file = self.folder / SETTINGS
         self.found = len(list(self.folder.glob("*.npy")))
         if file.exists() and self.found:

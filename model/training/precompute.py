@@ -32,9 +32,9 @@ from model.data.variants import mirrored
 from model.encoders import TextEncoder
 from model.training.config import FitConfig
 from model.training.setup import build_datasets, init_model
-from shards.encoded import read_encoded_index, write_encoded
+from shards.encoded import encoded_name, read_encoded_index, write_encoded
 from shards.errors import ConfigError
-from shards.files import LOCK, exclusive, write_json
+from shards.files import LOCK, exclusive, sweep_temporaries_of, write_json
 from shards.reader import ShardSet
 from shards.sample import tags_of
 
@@ -112,6 +112,7 @@ def _encode(config: FitConfig, folder: Path, device: str, dtype: str, part: int,
             done.there += 1
             continue
         samples = _samples(pairs, shards, number, config, getattr(torch, dtype), done)
+        sweep_temporaries_of(folder / encoded_name(row))  # a killed call's, which are as large as the shard
         index = write_encoded(folder, row, digest, samples)
         done.shards += 1
         done.bytes += (folder / index.shard).stat().st_size

@@ -126,9 +126,8 @@ def test_a_run_with_encoded_samples_is_the_same_run(config: FitConfig, tmp_path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, but for locks and what a killed call left half-made."""
-    names = [p for p in folder.iterdir() if ".tmp" not in p.name and not p.name.startswith("lock")]
-    return {p.name: p.read_bytes() for p in names}
+    """What a folder holds, but for locks."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith("lock")}
 
 
 def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_path: Path) -> None:
@@ -145,6 +144,10 @@ def test_parts_and_broken_off_calls_leave_the_same_files(config: FitConfig, tmp_
     settings = {k: v for k, v in to_dict(killed).items() if v is not None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     command = ("model", "precompute", "--config", tmp_path / "config.yaml")
+    tar = next(name for name in whole if name.endswith(".tar"))
+    (tmp_path / "killed").mkdir()
+    left = tmp_path / "killed" / f".{tar.removesuffix('.tar')}.0123abcd.tmp.tar"  # as a killed call leaves it
+    left.write_bytes(b"half")
     process = forked.Forked(*command)
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:

@@ -68,6 +68,7 @@ def test_killed_and_started_again_it_ends_in_the_same_report(tmp_path: Path) -> 
     assert (whole / "report.html").stat().st_size > 10_000
 
     kill_when(config, killed, lambda: "engine:" in read_log(killed, "curation"))
+    kill_when(config, killed, lambda: any((killed / "latents").glob(".*.tmp.tar")))
     kill_when(config, killed, (killed / "stage1" / "curve.csv").exists)
     said = finish(config, killed)
     assert said.count("done before") == 6
