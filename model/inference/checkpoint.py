@@ -14,13 +14,14 @@ from model.inference.pretrained import WEIGHTS, read_weights, weight_shapes, wri
 from model.net.families import build_transformer
 from model.net.transformer import Transformer
 from shards.errors import ConfigError
-from shards.files import write_json
+from shards.files import sweep_temporaries_of, write_json
 from shards.serialization import to_dict
 
 
 def save_checkpoint(transformer: Transformer, config: ModelConfig, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`, each whole or not at all; the weights come last."""
     write_json(folder / CONFIG, to_dict(config))
+    sweep_temporaries_of(folder / WEIGHTS)  # a killed process's, as large as the weights
     write_weights(folder / WEIGHTS, transformer.state_dict())
 
 

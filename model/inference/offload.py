@@ -140,8 +140,8 @@ def stored_numbers(folder: Path) -> int:
     """Numbers in a folder's safetensors, by their headers; ConfigError for a file that is cut off."""
     from safetensors import SafetensorError, safe_open
 
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    total = 0  # of hidden files nothing: a killed process may have left half of one
+    for file in sorted(folder.glob("[!.]*.safetensors")):
         try:
             with safe_open(file, framework="pt") as opened:
                 names = list(opened.keys())

@@ -123,7 +123,7 @@ def adapter_files(path: Path) -> list[Path]:
         if path.suffix in PICKLES:
             raise ConfigError(f"{path} is a pickle, which can run code: convert it to safetensors")
         return [path]
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    files = sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else []
     named = [path / name for name in (FIRST, SECOND) if path / name in files]
     if named:
         if path / FIRST not in named:
