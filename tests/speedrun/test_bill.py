@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,13 @@ def test_times_of_another_machine_are_an_estimate_and_of_another_size_no_bill(
     write_calibration(path, dataclasses.replace(held, size="others"))
     with pytest.raises(SettingError, match="is of others, not of mine"):
         make_bill(read_size(size), path)
+
+
+def test_a_copy_of_a_size_has_the_times_of_the_size(tmp_path: Path) -> None:
+    whole = read_size("tiny")
+    copy = read_size(str(shutil.copytree(whole.folder, tmp_path / "mine")))
+    assert make_bill(copy).stages == make_bill(whole).stages
+    assert make_bill(copy).unknown == []
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -184,12 +184,14 @@ def _calibration(plan: SizePlan, given: Path | None) -> Calibration | None:
             raise SettingError(f"--calibration {given}: is of {found.size}, not of {plan.folder.name}")
         return found
     root = config_root().parent
-    for path in (DEFAULT, root / DEFAULT, plan.folder / SHIPPED):
+    for path in (DEFAULT, root / DEFAULT):
         if path.is_file():
             found = read_calibration(path)
             if found.size == plan.folder.name:
                 return found
-    return None
+    # a copy of a size's folder has another name, and the times of that size
+    shipped = plan.folder / SHIPPED
+    return read_calibration(shipped) if shipped.is_file() else None
 
 
 def print_bill(made: Bill) -> None:
