@@ -187,6 +187,9 @@ def _entries(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def shown(path: Path) -> str:
-    """A path as a reader knows it: relative to the checkout where it lies in it."""
-    root = config_root().parent
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    """A path by which a file is the same to all installations: a job on a cluster has a copy of the code.
+
+    What comes with the package is `configs/...` in each of them; anything else is where it is.
+    """
+    root = config_root()
+    return f"configs/{path.relative_to(root)}" if path.is_relative_to(root) else str(path)

@@ -17,6 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from editverse.speedrun import fingerprint
 from editverse.speedrun.fingerprint import inputs_of
 from editverse.speedrun.plan import plan
 from editverse.speedrun.preflight import PreflightError
@@ -358,6 +359,26 @@ def test_an_argument_that_is_a_table_counts_and_one_that_is_written_does_not(tmp
 
 
 @pytest.mark.slow
+def test_a_copy_of_the_code_on_a_cluster_sees_the_same_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size of one's own lies in the checkout, and not in the snapshot of it that jobs run from."""
+    own = tmp_path / "checkout" / "mine" / "train.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("steps: 3\n")
+    found = []
+    for root in (tmp_path / "checkout", tmp_path / "snapshot"):
+        shipped = root / "configs" / "a.yaml"
+        shipped.parent.mkdir(parents=True)
+        shipped.write_text("steps: 4\n")
+        monkeypatch.setattr(fingerprint, "config_root", shipped.parent.absolute)
+        monkeypatch.setattr(fingerprint, "config_file", lambda word, root=root: root / word)
+        stage = Stage("a", (("true", str(own), "configs/a.yaml"),))
+        found.append(fingerprint.inputs_of([stage], tmp_path / "run")["a"])
+    assert found[0] == found[1]
+    assert set(found[0].files) == {str(own), "configs/a.yaml"}
+
+
 def test_told_to_end_it_tells_its_command(tmp_path: Path) -> None:
     text, run = recipe(tmp_path, second='trap "touch told; exit 0" TERM; touch begun; sleep 60 & wait')
     process = start(text, run)
