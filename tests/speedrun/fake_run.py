@@ -195,7 +195,7 @@ def _write_records(commands: dict[str, list[list[str]]], seconds: dict[str, floa
         }
         if name != "report":
             Path("stages", f"{name}.json").write_text(json.dumps(record))
-    made = {"size": "tiny", "gpus": 0, "machine": "2 cores", "stages": bill}
+    made = {"size": "/some/where/tiny", "gpus": 0, "machine": "2 cores", "stages": bill}
     Path("bill.json").write_text(json.dumps(made))
 
 

@@ -41,6 +41,7 @@ def facts(made: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_what_went_in_is_what_came_out_and_what_was_refused(facts: dict[str, Any]) -> None:
     result = facts["result"]
+    assert result["size"] == "tiny"  # without the place of the folder
     (scenes,), (pairs,) = result["curation"], result["imports"]
     assert scenes["folder"] == "data/scenes"
     assert scenes["candidates"] == scenes["accepted"] + sum(scenes["rejected"].values())

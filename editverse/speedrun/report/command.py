@@ -106,7 +106,7 @@ def gather(run: Path, prices: Mapping[str, float]) -> Facts:
     curated, licences = curation_facts(run), ledger_facts(run)
     trained, scored = training_facts(run), score_facts(run)
     result = {
-        "size": bill.get("size"),
+        "size": Path(str(bill.get("size") or "")).name,  # of one's own size without its place
         "stages": [  # the report is a stage itself, which is done or not when it is written
             {"stage": name, "line": record.get("line", "")}
             for name, record in records.items()
