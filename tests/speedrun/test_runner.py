@@ -358,7 +358,6 @@ def test_an_argument_that_is_a_table_counts_and_one_that_is_written_does_not(tmp
     assert fingerprint() != before
 
 
-@pytest.mark.slow
 def test_a_copy_of_the_code_on_a_cluster_sees_the_same_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +378,7 @@ def test_a_copy_of_the_code_on_a_cluster_sees_the_same_inputs(
     assert set(found[0].files) == {str(own), "configs/a.yaml"}
 
 
+@pytest.mark.slow
 def test_told_to_end_it_tells_its_command(tmp_path: Path) -> None:
     text, run = recipe(tmp_path, second='trap "touch told; exit 0" TERM; touch begun; sleep 60 & wait')
     process = start(text, run)
