@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from curation.sources.clips import VIDEO_SUFFIXES, printable
-from curation.sources.lists import COLUMNS, LICENSES, LIST_SUFFIXES, read_list, text_of
+from curation.sources.lists import COLUMNS, LICENSES, LIST_SUFFIXES, folder_of, read_list, text_of
 from shards.files import LOCK, sha256_of
 from shards.location import URL, WEB, Location, ShardError, suffix_of
 from shards.media import MediaError
@@ -214,7 +214,7 @@ def _search_store(location: Location, found: _Found) -> None:
 
 def _listed(path: str) -> Sources:
     """The entries of a list."""
-    location = Location(path.rpartition("/")[0] or ("/" if path.startswith("/") else "."))
+    location = folder_of(path)
     found = _Found()
     for number, row in enumerate(read_list(path), 1):
         entry = text_of(row, (next(name for name in COLUMNS if name in row),))

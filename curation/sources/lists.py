@@ -16,6 +16,7 @@ from shards.media import MediaError
 LIST_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
 COLUMNS = ("url", "path")  # the first that a list has names the clip
 LICENSES = ("license", "licence")  # the first that says something
+ABOUT = ("license_url", "licence_url", "author", "page")  # more that is read of a list where it has it
 
 
 def read_list(path: str) -> Iterator[dict[str, Any]]:
@@ -25,9 +26,8 @@ def read_list(path: str) -> Iterator[dict[str, Any]]:
         MediaError: there is no such list, it cannot be read, or a row names neither `url` nor `path`.
         StoreError: the store does not answer.
     """
-    folder, _, name = path.rpartition("/")
     try:
-        data = Location(folder or ("/" if path.startswith("/") else ".")).read(name, limit=MAX_INDEX_BYTES)
+        data = folder_of(path).read(path.rpartition("/")[2], limit=MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(f"{printable(path)}: no such list of clips") from None
     read = {".txt": _lines, ".jsonl": _objects, ".csv": _table, ".parquet": _columns}[suffix_of(path)]
@@ -37,6 +37,11 @@ def read_list(path: str) -> Iterator[dict[str, Any]]:
         yield row
     if empty:
         raise MediaError(f"{printable(path)}: an empty list; it should name a video a line")
+
+
+def folder_of(path: str) -> Location:
+    """Where a list lies, which its relative paths begin at."""
+    return Location(path.rpartition("/")[0] or ("/" if path.startswith("/") else "."))
 
 
 def text_of(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
@@ -81,8 +86,10 @@ def _columns(data: bytes, path: str) -> Iterator[dict[str, Any]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        _check_columns(dict.fromkeys(file.schema_arrow.names), path)
-        for batch in file.iter_batches():
+        names = file.schema_arrow.names
+        _check_columns(dict.fromkeys(names), path)
+        read = [name for name in (*COLUMNS, *LICENSES, *ABOUT) if name in names]  # others may be large
+        for batch in file.iter_batches(columns=read):
             yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise MediaError(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
