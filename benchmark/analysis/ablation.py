@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,28 +169,25 @@ def carry_out(study: Ablation, out: Path, jobs: int, say: Callable[[str], None])
     Raises:
         BenchmarkError: a command failed; its last line is named, the others' results are kept.
     """
-    runs = [(name, seed) for seed in study.seeds for name in study.arms]
-    starts = sorted({arm.before for arm in study.arms.values() if arm.before})
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    befores = sorted({arm.before for arm in study.arms.values() if arm.before})
+    starts = [partial(_start, before, seed, out, threads, say) for seed in study.seeds for before in befores]
+    runs = [
+        partial(_run, study, name, seed, out, threads, say) for seed in study.seeds for name in study.arms
+    ]
     faults: list[str] = []
 
-    def each(call: Callable[[str, int], None], of: Iterable[tuple[str, int]]) -> None:
-        def one(name: str, seed: int) -> None:
-            try:
-                call(name, seed)
-            except BenchmarkError as error:
-                faults.append(str(error))
-
-        list(pool.map(lambda names: one(*names), of))
+    def attempt(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BenchmarkError as error:
+            faults.append(str(error))
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            each(
-                lambda config, seed: _start(config, seed, out, threads, say),
-                [(config, seed) for seed in study.seeds for config in starts],
-            )
+            list(pool.map(attempt, starts))
             if not faults:
-                each(lambda name, seed: _run(study, name, seed, out, threads, say), runs)
+                list(pool.map(attempt, runs))
         except BaseException:  # Ctrl-C ends what runs; nothing more is begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
