@@ -21,6 +21,7 @@ from shards.files import sha256_of
 from shards.limits import read_json
 
 PIPELINE = "model_index.json"  # of weights in diffusers' layout
+WEIGHTS = "[!.]*.safetensors"  # a hidden one is half of a file, which a killed process has left
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def weights_folder(checkpoint: Path, what: str = "--checkpoint") -> Path:
         if not checkpoint.is_dir():
             raise RunStopped(f"{what} {checkpoint}: no such folder; train one with `make train`")
     inner = checkpoint / "checkpoint"
-    folder = inner if inner.is_dir() and not any(checkpoint.glob("[!.]*.safetensors")) else checkpoint
-    if not (folder / "config.json").is_file() or not any(folder.glob("[!.]*.safetensors")):
+    folder = inner if inner.is_dir() and not any(checkpoint.glob(WEIGHTS)) else checkpoint
+    if not (folder / "config.json").is_file() or not any(folder.glob(WEIGHTS)):
         raise RunStopped(f"{what} {folder}: needs config.json and model.safetensors")
     return folder
 
@@ -85,8 +86,7 @@ def checkpoint_sha256(folder: Path) -> str:
             if folder.parent.name == "snapshots"
             else str(content_of(str(folder)))
         )
-    # without hidden files, of which a killed process may have left half of one
-    files = [folder / "config.json", *sorted(folder.glob("[!.]*.safetensors"))]
+    files = [folder / "config.json", *sorted(folder.glob(WEIGHTS))]
     return address(*((file.name, sha256_of(file)) for file in files))
 
 
