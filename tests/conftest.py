@@ -1,6 +1,8 @@
 """Fixtures that every package's tests share: small moving pictures, real mp4s, real shards.
 
-Processes share the cores in a test run, so torch and OpenCV get one thread and do not spin.
+Processes share the cores in a test run, so torch and OpenCV get one thread and do not spin. MKL multiplies
+in one order wherever matrices lie in memory. On processors without AVX-512 it does not otherwise, so that
+weights read from a file, where they begin at any byte, would give other last bits than those made in memory.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Callable

@@ -25,6 +25,8 @@ class OptimConfig:
             the matrices of the blocks and AdamW for all else (`model.training.optimizer`). One learning rate
             serves all.
         lr: peak; `final_lr` is reached at the last step along a cosine after `warmup` linear steps.
+        eps: what AdamW adds to the root of the second moment. Far below a weight's usual gradient it changes
+            nothing but weights whose gradient is rounding alone, which AdamW moves as far as any other.
         clip: norm of the gradient, applied only after warm-up (section A.1); 0 is off.
         max_skipped: a step whose gradient is not finite updates nothing; so many in a row end the run.
         ema: decay of the moving average of the weights, which is what is saved; 0 saves the weights.
@@ -41,10 +43,23 @@ class OptimConfig:
     warmup: int = 2000
     betas: tuple[float, ...] = (0.9, 0.95)
     weight_decay: float = 0.01
+    eps: float = 1e-8
     clip: float = 1.0
     max_skipped: int = 10
     ema: float = 0.999
     loss_reduction: Literal["sample", "token"] = "sample"
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "final_lr", "warmup", "weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"optim.{name} must be 0 or more, got {getattr(self, name)}")
+        if not self.eps > 0:
+            raise SettingError(f"optim.eps must be above 0, got {self.eps}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in (*self.betas, self.ema)):
+            raise SettingError(
+                "optim.betas (two) and optim.ema must be from 0 to below 1, "
+                f"got {list(self.betas)} and {self.ema}"
+            )
 
 
 @dataclass(frozen=True)

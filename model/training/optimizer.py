@@ -82,9 +82,10 @@ class OffloadedOptimizer(Parts):
 def adamw(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW with the settings of a run."""
     betas = (config.betas[0], config.betas[1])
+    decay, eps = config.weight_decay, config.eps
     if config.method == "adamw8bit":
-        return AdamW8bit(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+        return AdamW8bit(groups, lr=config.lr, betas=betas, weight_decay=decay, eps=eps)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=decay, eps=eps, fused=True)
 
 
 def optimizer_of(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -138,6 +138,34 @@ def test_two_steps_of_adam_by_hand() -> None:
         m, v = 0.8 * m + 0.2 * gradient, 0.99 * v + 0.01 * gradient**2
         value -= 0.1 * (m / (1 - 0.8**step)) / (v / (1 - 0.99**step)) ** 0.5
         assert weight.item() == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["adamw", "adamw8bit"])
+def test_a_gradient_below_eps_hardly_moves_a_weight(method: Literal["adamw", "adamw8bit"]) -> None:
+    """Its first step is lr x g / (|g| + eps), with moments in 8 bits, too."""
+    weight = nn.Parameter(torch.zeros(1, 256))
+    config = OptimConfig(method=method, lr=0.1, eps=1e-3, weight_decay=0.0)
+    optimizer = optimizer_of([("blocks.0.q.weight", weight)], config)
+    weight.grad = torch.full((1, 256), 1.0)
+    weight.grad[0, 0] = 1e-6
+    optimizer.step()
+    assert weight[0, 0].item() == pytest.approx(-0.1 * 1e-6 / (1e-6 + 1e-3), rel=1e-4)
+    assert weight[0, 1].item() == pytest.approx(-0.1 / (1 + 1e-3), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"lr": -1e-3}, r"optim\.lr must be 0 or more, got -0\.001"),
+        ({"weight_decay": float("nan")}, r"optim\.weight_decay must be 0 or more, got nan"),
+        ({"eps": 0.0}, r"optim\.eps must be above 0"),
+        ({"betas": (0.9,)}, r"optim\.betas \(two\) and optim\.ema"),
+        ({"ema": 1.0}, r"from 0 to below 1, got \[0\.9, 0\.95\] and 1\.0"),
+    ],
+)
+def test_bad_settings(setting: dict[str, Any], error: str) -> None:
+    with pytest.raises(SettingError, match=error):
+        OptimConfig(**setting)
 
 
 @pytest.fixture(scope="module")
