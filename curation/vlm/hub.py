@@ -98,10 +98,10 @@ def check_complete(folder: Path, what: str) -> None:
                 raise AssetError(f"{said}: {lack}; fetch them again")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise AssetError(f"{said}: a JSON file of it is damaged; fetch it again") from None
-    weights = [path for ending in WEIGHTS for path in folder.glob(f"*{ending}")]
+    weights = [path for ending in WEIGHTS for path in folder.glob(f"[!.]*{ending}")]
     if (folder / "config.json").is_file() and not weights:
         raise AssetError(f"{said}: it holds no weights; fetch them again")
-    for path in sorted({*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")}):
+    for path in sorted({*folder.glob("[!.]*.safetensors"), *folder.glob("*/[!.]*.safetensors")}):
         if not path.is_file() or path.stat().st_size < _least_bytes(path):
             raise AssetError(f"{said}: {path.relative_to(folder)} is cut off; fetch it again")
 

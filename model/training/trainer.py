@@ -8,24 +8,20 @@ from __future__ import annotations
 import json
 import logging
 import re
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import AuthenticationError
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from model.config import ModelConfig
-from model.data.batch import DataConfig, Groups, data_fingerprint, rows_of
+from model.data.batch import Groups, data_fingerprint, rows_of
 from model.data.dataset import EditDataset
 from model.encoders.transform import TransformCodec
 from model.inference.lora import add_adapter
@@ -35,16 +31,15 @@ from model.net.frozen_linear import count_weights
 from model.net.transformer import Transformer
 from model.planner.balance import BalanceError, Cluster
 from model.planner.cost import cost_of
-from model.training.callbacks import STOPS, TrainingMonitor, export, render
+from model.training.callbacks import TrainingMonitor, export, render
 from model.training.checkpoint import StateWriter, load_state, reached_step, states
 from model.training.cluster_environment import ExternalProcesses
 from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps, SampleError
-from model.training.exchange import ExchangedSteps, OwnedSteps, exchange_group, message_of
+from model.training.exchange import message_of
 from model.training.heldout_loss import heldout_loss_of
 from model.training.module import EditModule
 from model.training.optimizer import offloaded
-from model.training.prefetch import DevicePrefetcher
 from model.training.run_card import record_provenance
 from model.training.run_dir import MetricsCsv, claim, finished, record_model, requested
 from model.training.setup import (
@@ -55,15 +50,14 @@ from model.training.setup import (
     warn_of_slow_bfloat16,
 )
 from model.training.validation import codec_psnr
+from model.training.workers import loader
 from shards.devices import choose_device
 from shards.errors import ConfigError, EditVerseError
 from shards.files import exclusive, is_unused, naming, write_json
-from shards.processes import background_processes
 from shards.serialization import to_dict
 
 log = logging.getLogger(__name__)
 
-Loader = DataLoader[Any] | ExchangedSteps | DevicePrefetcher
 READING = ("workers", "prefetch", "on_error", "latent_cache", "cache_gib")  # how data is read, not which
 
 
@@ -340,62 +334,6 @@ def wandb_logger(config: FitConfig, run: Path) -> Logger:
         raise ConfigError(
             "train.wandb: the package wandb is not installed; install it, or leave it out"
         ) from error
-
-
-class WorkerLoader(DataLoader[Any]):
-    """A DataLoader whose worker processes have no terminal and leave Ctrl-C to this process."""
-
-    def __iter__(self) -> Any:
-        with background_processes():
-            return super().__iter__()
-
-
-def loader(steps: PlannedSteps, device: torch.device, world: World) -> Loader:
-    """Steps in order, prepared ahead by worker processes if the configuration has any.
-
-    For a CUDA device they are pinned and copied ahead too; without workers this process reads between steps,
-    as encoders and device are then the renders' too. All ranks call it together.
-    """
-    shares = steps.cluster.degree > 1 and world.world_size > 1
-    ahead: Any = _read_ahead(OwnedSteps(steps) if shares else steps, steps.config, device)
-    if shares:
-        ahead = ExchangedSteps(ahead, steps, exchange_group(world, steps.cluster.degree), device)
-    return DevicePrefetcher(ahead, device) if device.type == "cuda" and steps.config.workers else ahead
-
-
-def _read_ahead(data: Dataset[Any], config: DataConfig, device: torch.device) -> DataLoader[Any]:
-    """What is to be read, in order, by the run's worker processes."""
-    import resource
-
-    if not config.workers:
-        return DataLoader(data, batch_size=None)
-    # every tensor that a worker hands over is an open file
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return WorkerLoader(
-        data,
-        batch_size=None,
-        num_workers=config.workers,
-        prefetch_factor=config.prefetch,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_begin_worker,
-    )
-
-
-def _begin_worker(_: int) -> None:
-    """Leave signals to the main process, which saves the state while a worker's step is still wanted.
-
-    SLURM and a container's end signal all processes of a step. And let a thread of a worker that hands over
-    tensors end without a traceback when nobody takes them.
-    """
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not isinstance(error, EOFError | ConnectionError | AuthenticationError):
-            sys.__excepthook__(kind, error, trace)
-
-    sys.excepthook = hook
 
 
 def progress_bar() -> Callback:

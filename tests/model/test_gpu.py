@@ -24,7 +24,7 @@ from model.training.config import FitConfig
 from model.training.dataloader import PlannedSteps
 from model.training.module import EditModule, micro_loss, token_shares
 from model.training.setup import build_datasets
-from model.training.trainer import loader
+from model.training.workers import loader
 from tests.model.test_bases import tiny_pipeline, tiny_transformer
 
 pytestmark = pytest.mark.gpu

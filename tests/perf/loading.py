@@ -27,7 +27,7 @@ from model.training.config import FitConfig, TrainConfig
 from model.training.dataloader import PlannedSteps
 from model.training.precompute import precompute
 from model.training.setup import build_datasets
-from model.training.trainer import loader
+from model.training.workers import loader
 from shards.reader import Record, ShardSet
 from shards.sample import parse_sample
 from shards.serialization import from_dict
