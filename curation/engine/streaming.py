@@ -7,8 +7,11 @@ then says so in one line, and keeps nothing of a run in memory.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from curation.core.outcome import Outcome
 from curation.engine.local import forkserver
@@ -21,6 +24,7 @@ from shards.processes import background_processes, uninterrupted
 
 LOST = "Ray: its driver, or the head or raylet that it needs, has ended; repeat the command to go on"
 PATIENCE = 20.0  # seconds for Ray to shut down
+AGENTS_END = 3.0  # seconds for what Ray started to end after it
 # Seconds without a result after a node was lost: where nobody works, and where somebody may.
 SHORT_WAIT, LONG_WAIT = 60.0, 600.0
 
@@ -145,8 +149,17 @@ class Ray:
         if self._process is None:
             return
         with uninterrupted():
+            started: list[psutil.Process] = []
+            with suppress(psutil.NoSuchProcess):
+                started = psutil.Process(self._process.pid).children(recursive=True)
             self._pipe.close()
             self._process.join(PATIENCE)
             self._process.kill()
             self._process.join()
+            # A raylet that does not end within a second is killed by Ray. Its agents then look for the head,
+            # which is gone as well, for up to a minute: on a busy machine they would outlive the run.
+            _, left = psutil.wait_procs(started, AGENTS_END)
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         self._process = None
