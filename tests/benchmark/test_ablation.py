@@ -121,7 +121,6 @@ def test_a_training_that_fails_is_named(
     study = yaml.safe_load(study_file.read_text())
     del study["arms"]["longer"]
     study["arms"]["started"] = {"config": [str(tmp_path / "model.yaml")]}  # fails as soon as the other one
-    study["seeds"] = [0]
     study_file.write_text(yaml.safe_dump(study, sort_keys=False))
     done = command("ablation", "--variants", study_file, "--out", tmp_path / "study", "--jobs", 2)
     assert done.returncode == 2
