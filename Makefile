@@ -27,8 +27,6 @@ OUT ?= edit.mp4
 # true: first find the region that the words are about (removals and replacements by the shipped editor)
 GROUND ?= false
 JOBS ?= 2
-# of the slow tests, which wait for other processes nearly half of their time
-SLOW_JOBS ?= 3
 # of the speedrun: a folder of configs/speedrun; GPUs in all, what its settings say when empty
 SIZE ?= tiny
 GPUS ?=
@@ -147,7 +145,7 @@ test-fast: $(READY)
 	$(PY) -m pytest -m "not gpu and not slow and not cluster" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## the tests that take minutes
-	$(PY) -m pytest -m slow -n $(SLOW_JOBS) --dist loadfile --no-loadscope-reorder --timeout 3600 --durations 20
+	$(PY) -m pytest -m slow -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 3600 --durations 20
 
 test-slurm: $(READY) ## the tests on a real SLURM, which root starts on this machine
 	$(PY) -m pytest -m cluster --timeout 600
