@@ -151,7 +151,8 @@ class Ray:
         with uninterrupted():
             started: list[psutil.Process] = []
             with suppress(psutil.NoSuchProcess):
-                started = psutil.Process(self._process.pid).children(recursive=True)
+                if self._process.is_alive():  # otherwise its number may be another's
+                    started = psutil.Process(self._process.pid).children(recursive=True)
             self._pipe.close()
             self._process.join(PATIENCE)
             self._process.kill()
