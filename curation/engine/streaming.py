@@ -149,10 +149,7 @@ class Ray:
         if self._process is None:
             return
         with uninterrupted():
-            started: list[psutil.Process] = []
-            with suppress(psutil.NoSuchProcess):
-                if self._process.is_alive():  # otherwise its number may be another's
-                    started = psutil.Process(self._process.pid).children(recursive=True)
+            started = _started_by(self._process)
             self._pipe.close()
             self._process.join(PATIENCE)
             self._process.kill()
@@ -164,3 +161,11 @@ class Ray:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
         self._process = None
+
+
+def _started_by(process: Any) -> list[psutil.Process]:
+    """What a process started, and what those did; nothing once it has ended: its number may be another's."""
+    with suppress(psutil.NoSuchProcess):
+        if process.is_alive():
+            return psutil.Process(process.pid).children(recursive=True)
+    return []

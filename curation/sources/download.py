@@ -22,7 +22,15 @@ from rich.console import Console
 
 from curation.sources.clips import VIDEO_SUFFIXES, printable
 from curation.sources.listing import LISTING
-from curation.sources.lists import LICENSES, LIST_SUFFIXES, read_list, text_of
+from curation.sources.lists import (
+    AUTHORS,
+    LICENSE_URLS,
+    LICENSES,
+    LIST_SUFFIXES,
+    PAGES,
+    read_list,
+    text_of,
+)
 from curation.sources.services import SERVICES, RemoteClip, Request, key_of
 from curation.sources.web import WebClient
 from shards import hashing
@@ -153,9 +161,9 @@ def _clip_of(row: dict[str, Any], where: str) -> RemoteClip:
         f"{stem or 'clip'}-{hashing.digest(url)[:8]}",
         url,
         text_of(row, LICENSES),
-        text_of(row, ("license_url", "licence_url")),
-        text_of(row, ("author",)),
-        text_of(row, ("page",)),
+        text_of(row, LICENSE_URLS),
+        text_of(row, AUTHORS),
+        text_of(row, PAGES),
     )
 
 

@@ -16,7 +16,11 @@ from shards.media import MediaError
 LIST_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
 COLUMNS = ("url", "path")  # the first that a list has names the clip
 LICENSES = ("license", "licence")  # the first that says something
-ABOUT = ("license_url", "licence_url", "author", "page")  # more that is read of a list where it has it
+LICENSE_URLS = ("license_url", "licence_url")
+AUTHORS = ("author",)
+PAGES = ("page",)
+# All that is read of a list; its other columns may be large.
+READ = (*COLUMNS, *LICENSES, *LICENSE_URLS, *AUTHORS, *PAGES)
 
 
 def read_list(path: str) -> Iterator[dict[str, Any]]:
@@ -88,8 +92,7 @@ def _columns(data: bytes, path: str) -> Iterator[dict[str, Any]]:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         names = file.schema_arrow.names
         _check_columns(dict.fromkeys(names), path)
-        read = [name for name in (*COLUMNS, *LICENSES, *ABOUT) if name in names]  # others may be large
-        for batch in file.iter_batches(columns=read):
+        for batch in file.iter_batches(columns=[name for name in READ if name in names]):
             yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise MediaError(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
